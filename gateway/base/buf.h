@@ -1,0 +1,55 @@
+/*
+ * A growing byte buffer with a ceiling.
+ *
+ *     struct buf b = BUF_INIT(LIMIT_REPLY_BYTES);
+ *     buf_str(&b, STR("<KmsError>")); buf_xml_text(&b, message);
+ *     if (b.failed) ... one test at the end: a write that would pass the ceiling or finds no memory sets `failed`,
+ *                       and every later write is ignored
+ *     buf_free(&b);
+ *
+ * `p` is kept NUL-terminated (the NUL is not counted in `n`). With `secret` set, memory that the buffer leaves behind,
+ * when it grows and when it is freed, is wiped.
+ */
+#ifndef KMSGATE_BASE_BUF_H
+#define KMSGATE_BASE_BUF_H
+
+#include "base/str.h"
+
+struct buf {
+    char *p;
+    size_t n;
+    size_t cap;
+    size_t max;
+    bool failed;
+    bool secret;
+};
+
+#define BUF_INIT(ceiling) ((struct buf){.max = (ceiling)})
+#define BUF_INIT_SECRET(ceiling) ((struct buf){.max = (ceiling), .secret = true})
+
+void buf_bytes(struct buf *b, const void *p, size_t n);
+void buf_str(struct buf *b, struct str s);
+void buf_z(struct buf *b, const char *z);
+void buf_char(struct buf *b, char c);
+void buf_printf(struct buf *b, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Makes room for n more bytes; NULL (and failed) when there is none. The caller fills them and adds to b->n. */
+char *buf_reserve(struct buf *b, size_t n);
+/* Text and attribute values escaped as inclusive C14N 1.0 writes them (2.3 "Processing Model"), so output stays canonical. */
+void buf_xml_text(struct buf *b, struct str s);
+void buf_xml_attr(struct buf *b, struct str s);
+/* Lower- or upper-case hex, and base64 without line breaks. */
+void buf_hex(struct buf *b, const void *p, size_t n, bool upper);
+void buf_base64(struct buf *b, const void *p, size_t n);
+struct str buf_view(const struct buf *b);
+/* Empties the buffer and keeps its memory. */
+void buf_reset(struct buf *b);
+void buf_free(struct buf *b);
+/* For __attribute__((cleanup)). */
+#define BUF_CLEANUP __attribute__((cleanup(buf_free)))
+
+/* Strict decoders into a buffer of `cap` bytes: false on a bad digit, odd or non-canonical input, or lack of room.
+ * base64_decode skips XML white space and refuses non-zero padding bits. */
+bool hex_decode(struct str hex, uint8_t *out, size_t cap, size_t *n);
+bool base64_decode(struct str text, uint8_t *out, size_t cap, size_t *n);
+
+#endif

@@ -1,0 +1,82 @@
+/*
+ * gateway.yaml: how the gateway is deployed. Read from the file, then from the environment (KMSGATE_UPSTREAM_URL, …),
+ * which wins. Immutable once loaded. Paths are already resolved (those in the file against the file's folder).
+ */
+#ifndef KMSGATE_BASE_CONFIG_H
+#define KMSGATE_BASE_CONFIG_H
+
+#include "base/faults.h"
+#include "base/log.h"
+#include "base/net.h"
+#include "base/secret.h"
+
+struct strings {
+    char **v;
+    size_t n;
+};
+
+/* Where a secret comes from; the value itself is read late, used and wiped. */
+struct secret_source {
+    enum { SECRET_NONE, SECRET_FILE, SECRET_ENV } kind;
+    char *name; /* the path, or the variable */
+};
+
+enum client_auth { CLIENT_AUTH_NONE, CLIENT_AUTH_OPTIONAL, CLIENT_AUTH_REQUIRED };
+
+struct listen_config {
+    char *address;               /* as written: "0.0.0.0:8443", "[::1]:8443", "unix:/run/kmsgate.sock" */
+    struct sockaddr_storage sa;  /* the same, ready to bind; AF_UNIX too */
+    socklen_t sa_len;
+    char *certificate, *key;     /* both or none (plain HTTP) */
+    char *client_ca;
+    enum client_auth client_auth;
+    struct cidr *trusted_proxies;
+    size_t trusted_proxy_count;
+};
+
+struct limits_config {
+    size_t body, target, header, headers; /* bytes */
+    unsigned header_count, connections, in_flight, replay_entries;
+    int64_t header_timeout_us, body_timeout_us, idle_timeout_us;
+};
+
+struct upstream_config {
+    char *url;
+    int64_t timeout_us;
+    char *ca, *certificate, *key;
+    unsigned connections; /* kept to the upstream, all workers together */
+    size_t max_reply;     /* bytes */
+};
+
+struct config {
+    char *file;
+    struct listen_config *listen;
+    size_t listen_count;
+    struct listen_config admin; /* address and sa only */
+    struct secret_source admin_token;
+    struct strings public_url; /* at least one; without a trailing slash */
+    struct upstream_config upstream;
+    char *rules;               /* path */
+    char *keys;                /* path of the SQLite file */
+    struct secret_source master_key;
+    char *decisions;           /* "stdout", "none" or a path */
+    unsigned workers;
+    struct limits_config limits;
+    enum log_level log_level;
+    enum log_format log_format;
+    int64_t drain_delay_us, drain_timeout_us;
+    bool sandbox;
+    char *text; /* `check --print`: every setting in effect with its origin, secrets masked */
+};
+
+/* Reads and validates. NULL with every fault found added to `faults`; else the caller owns it: config_free(). Files that
+ * it names (certificates, master key) are not opened here. */
+struct config *config_load(const char *path, struct faults *faults);
+void config_free(struct config *c);
+/* Reads 64 hex digits (one trailing newline allowed) from the source. A file that others may read is refused. The
+ * message in faults never holds what was read. */
+bool config_read_master_key(const struct secret_source *from, struct secret_key *out, struct faults *faults);
+/* Reads a token (trailing newline cut) into a malloc'ed string; the caller wipes and frees it. NULL with a fault. */
+char *config_read_token(const struct secret_source *from, struct faults *faults);
+
+#endif

@@ -1,0 +1,28 @@
+/*
+ * Faults found in users' files: all of one run, in the order of the text, each with FILE:LINE:COLUMN.
+ */
+#ifndef KMSGATE_BASE_FAULTS_H
+#define KMSGATE_BASE_FAULTS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdio.h>
+
+struct faults {
+    struct fault {
+        char *text; /* "FILE:LINE:COLUMN: message" or "FILE: message" */
+        bool lint;  /* a lint, not an error: `check` exits 0 unless --strict */
+    } *v;
+    size_t n;
+    size_t errors; /* of n, those that are no lints */
+};
+
+/* line 0: no position. */
+void faults_add(struct faults *f, const char *file, int line, int column, const char *format, ...)
+    __attribute__((format(printf, 5, 6)));
+void faults_lint(struct faults *f, const char *file, int line, int column, const char *format, ...)
+    __attribute__((format(printf, 5, 6)));
+void faults_print(const struct faults *f, FILE *to);
+void faults_free(struct faults *f);
+
+#endif

@@ -1,0 +1,47 @@
+/*
+ * Counters, gauges and histograms for /metrics (Prometheus text format 0.0.4). One list makes enum, name, type and help.
+ * Safe from any thread: values are atomics, labelled counters live in a table under a lock that is only taken when a
+ * label combination is first seen. Label values come from closed sets and rule ids only, never from clients.
+ */
+#ifndef KMSGATE_BASE_METRICS_H
+#define KMSGATE_BASE_METRICS_H
+
+#include "base/buf.h"
+
+#define METRIC_LIST(X)                                                                                               \
+    X(REQUESTS, counter, "kmsgate_requests_total", "Requests by rule, verdict and reason.")                          \
+    X(CHECK_FAILURES, counter, "kmsgate_check_failures_total", "Failed checks by check and mode.")                   \
+    X(PHASE_SECONDS, histogram, "kmsgate_phase_seconds", "Time spent judging, upstream, protecting and in total.")   \
+    X(CLOCK_SKEW, histogram, "kmsgate_clock_skew_seconds", "Gateway's clock minus the request's Time.")              \
+    X(IN_FLIGHT, gauge, "kmsgate_in_flight", "Requests being served.")                                               \
+    X(CONNECTIONS, gauge, "kmsgate_connections", "Open client connections.")                                         \
+    X(KEYS, gauge, "kmsgate_keys", "Users' keys by type and state.")                                                 \
+    X(REPLAY_ENTRIES, gauge, "kmsgate_replay_entries", "Signed requests remembered against replay.")                 \
+    X(DECISIONS_DROPPED, counter, "kmsgate_decisions_dropped_total", "Decision lines dropped by a stalled sink.")    \
+    X(RULES_RELOADS, counter, "kmsgate_rules_reloads_total", "Reloads of the rules by result.")                      \
+    X(RULES_INFO, gauge, "kmsgate_rules_info", "The rules in force, by hash.")                                       \
+    X(CERTIFICATE_EXPIRY, gauge, "kmsgate_certificate_expiry_seconds", "Seconds until a certificate expires.")       \
+    X(BUILD_INFO, gauge, "kmsgate_build_info", "The version that runs.")
+
+enum metric {
+#define METRIC_ENUM(e, type, name, help) METRIC_##e,
+    METRIC_LIST(METRIC_ENUM)
+#undef METRIC_ENUM
+    METRIC_COUNT
+};
+
+/* `labels` is the text between the braces, such as `rule="everyone",verdict="accept"`, or NULL for none; values already
+ * escaped by metric_label(). */
+void metric_add(enum metric m, const char *labels, double by);
+void metric_set(enum metric m, const char *labels, double value);
+/* Histograms: phases 100us to 10s, skew -3600 s to 3600 s around 0. */
+void metric_observe(enum metric m, const char *labels, double value);
+/* Removes all series of m: for gauges whose labels change as a whole (rules_info). */
+void metric_clear(enum metric m);
+/* Appends `name="value"` with value escaped. */
+void metric_label(struct buf *b, const char *name, struct str value);
+/* The whole exposition text. */
+void metrics_write(struct buf *out);
+void metrics_free(void);
+
+#endif

@@ -1,0 +1,28 @@
+/*
+ * IP addresses and networks. IPv4-mapped IPv6 addresses (::ffff:a.b.c.d) are the IPv4 address they carry.
+ */
+#ifndef KMSGATE_BASE_NET_H
+#define KMSGATE_BASE_NET_H
+
+#include <sys/socket.h>
+
+#include "base/str.h"
+
+struct ip {
+    uint8_t b[16]; /* IPv4 as ::ffff:a.b.c.d */
+    bool known;    /* false: a Unix socket's peer */
+};
+struct cidr {
+    struct ip base;
+    unsigned bits; /* 0..128, of the 16 octets */
+};
+enum { IP_TEXT = 48 };
+
+bool ip_parse(struct str text, struct ip *out);
+void ip_format(const struct ip *ip, char out[IP_TEXT]); /* "unix" when not known */
+void ip_from_sockaddr(const struct sockaddr *sa, struct ip *out);
+/* "10.0.0.0/8", "::1/128", or a bare address. False when host bits are set or the text is no network. */
+bool cidr_parse(struct str text, struct cidr *out);
+bool cidr_contains(const struct cidr *net, const struct ip *ip);
+
+#endif

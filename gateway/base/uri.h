@@ -1,0 +1,20 @@
+/*
+ * URIs as RFC 3986 sees them: percent-decoding, one normal form, and the parts of an absolute http(s) URL.
+ */
+#ifndef KMSGATE_BASE_URI_H
+#define KMSGATE_BASE_URI_H
+
+#include "base/buf.h"
+
+/* Decodes %XX into out (appended). False on a malformed escape or a decoded control byte, NUL included. */
+bool uri_percent_decode(struct str text, struct buf *out);
+/* True when s can be written as xs:anyURI: not empty, UTF-8, no controls, none of  <>"{}|\^`  and no space. */
+bool uri_is_any_uri(struct str s);
+/* RFC 3986 6.2.2/6.2.3: scheme and host in lower case, default port and trailing dot of the host removed, unreserved
+ * escapes decoded, other escapes in upper case, dot segments removed, an empty path becomes "/". False when s is no
+ * absolute http or https URL, or has userinfo or a fragment (two URLs that differ there are never called equal). */
+bool uri_normalize(struct str s, struct buf *out);
+/* The host of "host", "host:port" or "scheme://host:port/…", as a view; missing when there is none. */
+struct str uri_host(struct str s);
+
+#endif

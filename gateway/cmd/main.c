@@ -1,0 +1,60 @@
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/secret.h"
+#include "cmd/cmd.h"
+
+static int not_built(int argc, char **argv)
+{
+    (void)argc;
+    complain("%s: not built yet", argv[0]);
+    return EXIT_NEGATIVE;
+}
+
+static const struct command {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *does;
+} COMMANDS[] = {
+    {"serve", cmd_serve, "run the gateway"},
+    {"check", cmd_check, "validate configuration and rules"},
+    {"health", cmd_health, "ask a running gateway whether it is ready"},
+    {"keys", cmd_keys, "the users' keys: import, export, list, show, add, retire, revoke"},
+    {"request", cmd_request, "a client: sign, post, verify, decrypt"},
+    {"open", cmd_open, "verify and decrypt a stored response"},
+    {"demo", cmd_demo, "the whole story on loopback"},
+    {"explain", not_built, "judge one captured request offline (not built yet)"},
+    {"test", not_built, "run rule cases (not built yet)"},
+    {"replay", not_built, "recorded decisions under other rules (not built yet)"},
+};
+
+static void usage(FILE *to)
+{
+    fputs("usage: kmsgate COMMAND [OPTION]...\n\n", to);
+    for (size_t i = 0; i < sizeof COMMANDS / sizeof *COMMANDS; i++)
+        fprintf(to, "  %-8s  %s\n", COMMANDS[i].name, COMMANDS[i].does);
+    fputs("\n`kmsgate COMMAND --help` explains a command; `kmsgate --version` tells the version.\n", to);
+}
+
+int main(int argc, char **argv)
+{
+    secret_harden_process();
+    if (argc < 2) {
+        usage(stderr);
+        return EXIT_USAGE;
+    }
+    if (strcmp(argv[1], "--help") == 0) {
+        usage(stdout);
+        return EXIT_DONE;
+    }
+    if (strcmp(argv[1], "--version") == 0) {
+        puts("kmsgate " KMSGATE_VERSION);
+        return EXIT_DONE;
+    }
+    for (size_t i = 0; i < sizeof COMMANDS / sizeof *COMMANDS; i++)
+        if (strcmp(argv[1], COMMANDS[i].name) == 0)
+            return COMMANDS[i].run(argc - 1, argv + 1);
+    complain("no command `%s`; `kmsgate --help` lists them", argv[1]);
+    return EXIT_USAGE;
+}

@@ -1,0 +1,101 @@
+/*
+ * The gate: judges a request, makes a reply. No sockets, no globals, no clock of its own. serve, explain, tests, fuzzers
+ * and benchmarks call the same functions.
+ *
+ *     struct judgement *j = judgement_new(&gate, id);
+ *     reason = gate_head(j, &head);                 after the head: method, path, media type
+ *     action = gate_request(j, body, now_us);       after the body: everything else; GATE_FORWARD only from here
+ *     gate_forward(j, &out);                        what goes to the upstream
+ *     gate_reply(j, &upstream, now_us, &reply);     what its answer becomes
+ *     gate_refuse(j, reason, now_us, &reply);       or: a refusal, at any point
+ *     judgement_free(j);                            wipes the keys
+ */
+#ifndef KMSGATE_GATE_GATE_H
+#define KMSGATE_GATE_GATE_H
+
+#include "gate/decision.h"
+#include "gate/replay.h"
+#include "gate/resource.h"
+#include "gate/rules.h"
+#include "keys/keystore.h"
+#include "message/kms_request.h"
+#include "message/kms_response.h"
+
+/* What a judgement needs; all of it outlives the judgements made with it, but `rules`: each judgement holds a reference. */
+struct gate {
+    const struct strings *public_url;
+    struct rules *rules;
+    const struct keystore *keys;
+    struct replay *replay; /* NULL: replay is not judged (explain) */
+    bool replay_is_memory; /* a Time before the replay memory's floor is stale */
+};
+
+struct gate_head {
+    struct str method, target;
+    struct str content_type;     /* missing: none */
+    bool content_encoded;        /* any Content-Encoding */
+    struct ip source;
+};
+
+enum gate_action { GATE_REFUSE, GATE_FORWARD };
+
+struct judgement {
+    const struct gate *gate;
+    struct rules *rules; /* own reference: an exchange keeps the rule set that it started with */
+    struct gate_head head;
+    char *target;        /* owns head's texts */
+    struct resource resource;
+    struct buf path_user; /* decoded {UserUri} */
+    struct xml_doc *doc;
+    enum form form;
+    struct kms_request request;  /* proven: of what was signed; else as claimed */
+    const struct request_rule *rule;
+    bool proven;
+    struct xmlsig_info sig;
+    struct keyring ring;
+    bool ring_loaded;
+    const struct key *signer;    /* in ring; the key whose signature held */
+    struct decision decision;
+};
+
+struct judgement *judgement_new(const struct gate *gate, const char *id);
+void judgement_free(struct judgement *j);
+
+/* REASON_OK, or HTTP_METHOD, HTTP_PATH, HTTP_RESOURCE, HTTP_MEDIA_TYPE (in the contract's order). Copies head's texts. */
+enum reason gate_head(struct judgement *j, const struct gate_head *head) MUST_CHECK;
+/* j->decision.reason tells why it refuses. Judges in the contract's order; see checks.c. */
+enum gate_action gate_request(struct judgement *j, struct str body, int64_t now_us) MUST_CHECK;
+
+/* What goes to the upstream: method and body; headers that a rule sets (values filled in, control characters refused). */
+struct gate_outgoing {
+    const char *method;
+    struct buf body;
+    const char *content_type; /* NULL: no body */
+    struct {
+        const char *name;
+        struct buf value;
+    } headers[16];
+    size_t header_count;
+};
+enum reason gate_forward(struct judgement *j, struct str received_body, struct gate_outgoing *out) MUST_CHECK;
+void gate_outgoing_free(struct gate_outgoing *out);
+
+struct gate_upstream {
+    int status;
+    struct str body;
+};
+/* The reply to the client. status and body are always set: where the upstream's answer cannot be made a compliant one,
+ * they are the refusal for the reason, which is returned. */
+struct gate_response {
+    int status;
+    struct buf body;
+};
+enum reason gate_reply(struct judgement *j, const struct gate_upstream *up, int64_t now_us, struct gate_response *out) MUST_CHECK;
+/* A KmsResponse with KmsError, signed when the requester's signature held. status 0: reason's own. Never fails: without
+ * memory the body is empty. j may be fresh (nothing known yet). */
+void gate_refuse(struct judgement *j, enum reason reason, int status, int64_t now_us, struct gate_response *out);
+
+/* Inside gate/: reply.c. */
+void response_envelope(const struct judgement *j, int64_t now_us, struct kms_response_plan *plan);
+
+#endif

@@ -1,0 +1,122 @@
+/*
+ * The rule set: YAML in, one immutable, reference-counted object out. rules/README.md is the language's reference.
+ */
+#ifndef KMSGATE_GATE_RULES_H
+#define KMSGATE_GATE_RULES_H
+
+#include "base/config.h"
+#include "base/reason.h"
+#include "message/xmlenc.h"
+
+enum form { FORM_SIGNED = 1, FORM_UNSIGNED = 2, FORM_EMPTY = 4 };
+enum mode { MODE_ENFORCE, MODE_SHADOW, MODE_OFF };
+
+/* In the order of judging. */
+#define CHECK_LIST(X)                                                                                             \
+    X(SCHEMA, "schema") X(SIGNATURE, "signature") X(KEY_POLICY, "key_policy") X(KMS_URI, "kms_uri") X(TIME, "time") \
+    X(CLIENT_REQ_URL, "client_req_url") X(PATH_USER, "path_user") X(REPLAY, "replay")
+enum check {
+#define CHECK_ENUM(e, name) CHECK_##e,
+    CHECK_LIST(CHECK_ENUM)
+#undef CHECK_ENUM
+    CHECK_COUNT
+};
+const char *check_name(enum check c);
+const char *mode_name(enum mode m);
+const char *form_name(enum form f); /* "signed", … */
+
+struct checks {
+    enum mode mode[CHECK_COUNT];
+    char *versions;            /* schema: separated by spaces */
+    unsigned min_hmac_bits;    /* signature */
+    unsigned canonicalization; /* signature: XMLSIG_… */
+    bool kms_uri_host;         /* kms_uri: compare host */
+    int64_t past_us, future_us;
+    bool zone_refuse;          /* time: assume_zone: refuse */
+    int zone_minutes;          /* else the offset assumed, east positive */
+    enum { URL_EXACT, URL_NORMALIZED, URL_PREFIX } url_compare;
+    struct strings also;       /* path_user: globs */
+};
+
+struct header_rule {
+    char *name, *value; /* value with {user} and its kin not yet filled in */
+};
+struct forward {
+    enum { FORWARD_REQUEST, FORWARD_SIGNED, FORWARD_EMPTY, FORWARD_JSON } body;
+    char *method;
+    struct header_rule *headers;
+    size_t header_count;
+    struct strings pass;
+    bool assert_unproven;
+};
+struct request_rule {
+    char *id, *why;
+    int64_t since_us, until_us; /* TIME_NONE: none; until_us is the first instant after the last day */
+    struct {
+        struct strings path, user, client_id, device_id; /* globs; none: any */
+        struct cidr *source;
+        size_t source_count;
+        unsigned forms; /* FORM_… */
+    } match;
+    unsigned accept; /* FORM_… */
+    struct checks checks;
+    struct forward forward;
+    int line; /* where it stands */
+};
+
+enum field_from { FIELD_REQUEST, FIELD_RULES, FIELD_NOW, FIELD_KEEP, FIELD_REMOVE };
+struct response_rule {
+    char *id;
+    struct {
+        struct strings rule; /* ids of request rules; none: any */
+        unsigned forms;      /* 0: any */
+        unsigned messages;   /* bits of 1 << enum kms_message; 0: any */
+        int *status;         /* none: any */
+        size_t status_count;
+    } match;
+    enum field_from user_uri, kms_uri, kms_id, time, client_req_url;
+    enum { SIGN_AUTO, SIGN_ALWAYS, SIGN_NONE } sign;
+    struct {
+        enum { ENCRYPT_KEYS, ENCRYPT_MESSAGE, ENCRYPT_NONE } content;
+        enum key_wrap key_wrap;
+        enum { WHEN_ALWAYS, WHEN_REQUESTED, WHEN_NEVER } when;
+    } encrypt;
+    bool keep_extensions;
+    int line;
+};
+
+struct rules {
+    char *file;
+    struct strings kms_uris;
+    char *kms_id; /* or NULL */
+    bool detail_reason;
+    struct request_rule *requests;
+    size_t request_count;
+    struct response_rule *responses;
+    size_t response_count;
+    int64_t max_past_us; /* widest window of all rules where replay is on: how long the replay memory must remember */
+    char hash[65];       /* SHA-256 of the file, hex */
+    char *text;          /* the file, for /rules */
+    unsigned refs;       /* by rules_ref and rules_unref only (atomic) */
+};
+
+/* NULL with every fault added; lints are added too, but do not fail. What the syntax knows and the program does not build
+ * yet is a fault ("not built yet"). */
+struct rules *rules_load(const char *path, struct faults *faults);
+struct rules *rules_ref(struct rules *r);
+void rules_unref(struct rules *r);
+
+/* What rules select by. source may be unknown (a Unix socket): then no rule with `source` matches. */
+struct request_facts {
+    struct str path; /* raw, without the query */
+    struct str user, client_id, device_id; /* as claimed; missing: matches no glob */
+    const struct ip *source;
+    enum form form;
+    int64_t now_us;
+};
+/* The first that matches, or NULL. */
+const struct request_rule *rules_request(const struct rules *r, const struct request_facts *facts);
+const struct response_rule *rules_response(const struct rules *r, const char *request_rule, enum form form,
+                                           unsigned message_bit, int status);
+
+#endif

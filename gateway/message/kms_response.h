@@ -1,0 +1,73 @@
+/*
+ * KmsResponse (TS 33.180 D.3): an upstream's reply read and validated, the compliant one written, and a client's view.
+ */
+#ifndef KMSGATE_MESSAGE_KMS_RESPONSE_H
+#define KMSGATE_MESSAGE_KMS_RESPONSE_H
+
+#include "base/buf.h"
+#include "message/xml.h"
+#include "message/xmlenc.h"
+#include "message/xmlsig.h"
+
+enum kms_message { KMS_MESSAGE_NONE, KMS_MESSAGE_INIT, KMS_MESSAGE_KEYPROV, KMS_MESSAGE_CERTCACHE, KMS_MESSAGE_LOOKUP,
+                   KMS_MESSAGE_ERROR };
+const char *kms_message_name(enum kms_message m); /* "KmsInit", …, "error", "none" */
+
+/* What was read from an upstream; values point into the document. */
+struct kms_response {
+    const struct xml_doc *doc;
+    const void *node;      /* the KmsResponse: for message/ only */
+    enum kms_message message;
+    struct str user_uri, kms_uri, time, kms_id, client_req_url; /* missing where the upstream left them out */
+    int64_t error_code;    /* KMS_MESSAGE_ERROR */
+    bool has_key_content;  /* a key content or a new TrK or InK stands in it */
+};
+/* Reads a reply in the dialect-less form of the contract: the interface's namespace, fields in any order, any Version and
+ * Id, xsi:type optional; root KmsResponse or SignedKmsResponse (whose signature is not looked at). Everything is held
+ * against the schema table: unknown or extra elements, bad types, wrong lengths, a key content anywhere but in its place
+ * are REASON_UPSTREAM_INVALID. `user` and `path_user` (may be missing): every KmsKeySet's UserUri and the envelope's must
+ * be one of them, else UPSTREAM_WRONG_USER; with both missing that is not checked. */
+enum reason kms_response_read(const struct xml_doc *doc, struct str user, struct str path_user, struct kms_response *out,
+                              struct detail *why) MUST_CHECK;
+
+/* How to write it. A missing field is left out. */
+struct kms_response_plan {
+    struct str user_uri, kms_uri, time, kms_id, client_req_url;
+    bool keep_extensions;
+    enum { PROTECT_NONE, PROTECT_KEYS, PROTECT_MESSAGE } protect;
+    enum key_wrap wrap;
+    struct xmlenc *enc;          /* for PROTECT_KEYS, PROTECT_MESSAGE */
+    struct str trk_id, signature_id; /* written where given */
+    /* errors: written instead of a payload */
+    int error_code;
+    struct str error_msg;
+};
+/* Appends a KmsResponse (Id="xmldoc", every namespace declared on it, the schema's order, canonical text) made of what
+ * was read and the plan. *encrypted tells whether anything was. REASON_OK, PROTECT_NO_KEY, UPSTREAM_INVALID, INTERNAL.
+ * r may be NULL: then a response without payload, or with the plan's error. */
+enum reason kms_response_write(const struct kms_response *r, const struct kms_response_plan *plan, struct buf *out,
+                               bool *encrypted, struct detail *why) MUST_CHECK;
+/* The last look before sending: parses `text` (a KmsResponse or SignedKmsResponse) as a stranger would and holds it
+ * against the strict schema (order, versions, types, xsi:type); with `encrypted`, refuses any clear key content. */
+enum reason kms_response_validate(struct str text, bool encrypted, struct detail *why) MUST_CHECK;
+
+/* A client's view of a verified response: each key content, decrypted. */
+struct kms_key_content {
+    struct str element;   /* "UserDecryptKey", "UserSigningKeySSK", "UserPubTokenPVT", "NewTransportKey", "NewIntegrityKey" */
+    struct str kms_uri, user_uri, user_id, period_no, valid_from, valid_to; /* of its KmsKeySet, where it has one */
+    struct str algorithm; /* how it was wrapped; missing when it came in clear */
+    struct str key_name;
+    const uint8_t *octets; /* wiped after the callback returns */
+    size_t n;
+};
+/* Strictly validates the KmsResponse behind `proof` (or of an unsigned document: proof->node from kms_response_root),
+ * finds the TrK through `trk` (false: unknown ID) and calls `each` for every key content, also inside an encrypted
+ * KmsMessage. *r is filled as by kms_response_read (views into the document). */
+typedef bool (*kms_trk_fn)(void *arg, struct str trk_id, struct secret_key *out);
+typedef void (*kms_key_fn)(void *arg, const struct kms_key_content *key);
+enum reason kms_response_open(const struct xml_signed *proof, kms_trk_fn trk, kms_key_fn each, void *arg,
+                              struct kms_response *r, struct detail *why) MUST_CHECK;
+/* For a bare KmsResponse: a proof-shaped handle without proof. False when the root is none. */
+bool kms_response_root(const struct xml_doc *doc, struct xml_signed *out);
+
+#endif

@@ -1,0 +1,50 @@
+/*
+ * XML Signature by HMAC-SHA256, the closed profile of protocol.md ("Signature profile"). xmlsec does the general path
+ * behind this face; a one-pass path may replace it for the common form later, with xmlsec as its oracle.
+ *
+ *     struct xmlsig_info info;
+ *     r = xmlsig_read(doc, &policy, &info, why);          profile and reference; gives the KeyName
+ *     r = xmlsig_verify(doc, &policy, &key, &proof, why); the key is chosen by the caller, never by the message
+ *
+ * Only xmlsig_verify makes a struct xml_signed.
+ */
+#ifndef KMSGATE_MESSAGE_XMLSIG_H
+#define KMSGATE_MESSAGE_XMLSIG_H
+
+#include "base/buf.h"
+#include "base/secret.h"
+#include "message/xml.h"
+
+enum { XMLSIG_C14N = 1, XMLSIG_EXC_C14N = 2, XMLSIG_C14N11 = 4 };
+struct xmlsig_policy {
+    unsigned min_hmac_bits;    /* 256; less only where a rule says so: 128 */
+    unsigned canonicalization; /* XMLSIG_… that are allowed */
+};
+struct xmlsig_info {
+    struct str key_name;   /* into the document */
+    uint8_t value[32];     /* the decoded SignatureValue: the replay key's second half */
+    size_t value_n;
+};
+/* Proof that `node` was signed with the key that was handed over. */
+struct xml_signed {
+    const struct xml_doc *doc;
+    const void *node; /* the KmsRequest or KmsResponse: for message/ only */
+};
+
+/* Structure, algorithms, KeyInfo and reference of the one Signature in a Signed… root. REASON_OK, SIGNATURE_MISSING,
+ * SIGNATURE_PROFILE, SIGNATURE_REFERENCE. No cryptography, no I/O. */
+enum reason xmlsig_read(const struct xml_doc *doc, const struct xmlsig_policy *policy, struct xmlsig_info *out,
+                        struct detail *why) MUST_CHECK;
+/* After xmlsig_read returned OK. The HMAC over SignedInfo is judged before any reference is digested. REASON_OK and the
+ * proof, or SIGNATURE_INVALID, or INTERNAL when a library failed. The same work for every key. */
+enum reason xmlsig_verify(struct xml_doc *doc, const struct xmlsig_policy *policy, const struct secret_key *key,
+                          struct xml_signed *proof, struct detail *why) MUST_CHECK;
+
+/*
+ * Signs a serialized KmsRequest or KmsResponse: `payload` is one element with Id="xmldoc" that declares every namespace
+ * it uses, the default one included. Appends <SignedKms… xmlns="…">payload<ds Signature/></SignedKms…>, without any
+ * white space between, reference "#xmldoc", no transforms, KeyName = key_id. False on any failure.
+ */
+bool xmlsig_sign(struct str payload, struct str key_id, const struct secret_key *key, struct buf *out) MUST_CHECK;
+
+#endif
