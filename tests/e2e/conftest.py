@@ -1,0 +1,167 @@
+"""The real binaries, each test in a folder and on ports of its own."""
+import json
+import os
+import subprocess
+from http.client import HTTPConnection, HTTPSConnection
+from pathlib import Path
+
+import pytest
+
+import kms
+
+BUILD = Path(os.environ.get("KMSGATE_BUILD", Path(__file__).parents[2] / "build")).resolve()
+RULES = """\
+version: 1
+kms: { uris: [kms.example.org], id: kms-01 }
+errors: { detail: reason }
+requests: [{ id: everyone }]
+responses: [{ id: default }]
+"""
+
+
+class Gateway:
+    def __init__(self, folder, users, rules=RULES, config="", upstream=None, listen=None, start=True, legacy=()):
+        self.folder, self.users = folder, users
+        self.port, self.admin_port = kms.free_port(), kms.free_port()
+        self.legacy = None
+        self.running = None
+        if upstream is None:
+            self.legacy_log = folder / "legacy.jsonl"
+            self.legacy = kms.Process([BUILD / "legacy_kms", "--listen", "127.0.0.1:0", "--log", self.legacy_log,
+                                       *legacy], folder, "legacy")
+            upstream = kms.wait_for(lambda: self._legacy_url())
+        self.upstream = upstream
+        self.public = "http://127.0.0.1:%d" % self.port
+        (folder / "master.key").write_text(os.urandom(32).hex())
+        (folder / "master.key").chmod(0o600)
+        (folder / "rules.yaml").write_text(rules)
+        self.config = folder / "gateway.yaml"
+        self.config.write_text("""\
+listen:
+  - address: 127.0.0.1:%d
+%s
+admin: 127.0.0.1:%d
+public_url: %s
+upstream: { url: "%s", timeout: 5s }
+rules: rules.yaml
+keys: sqlite:kmsgate.db
+master_key: file:master.key
+replay: memory
+decisions: decisions.jsonl
+%s
+""" % (self.port, listen or "", self.admin_port, self.public, upstream, config))
+        keys = folder / "keys.jsonl"
+        keys.write_text("\n".join(line for u in users for line in u.lines()) + "\n")
+        keys.chmod(0o600)
+        self.run("keys", "import", "--config", self.config, keys)
+        if start:
+            self.start()
+
+    def _legacy_url(self):
+        if self.legacy.p.poll() is not None:
+            raise AssertionError("legacy_kms ended: " + self.legacy.err)
+        first = self.legacy.out.split("\n")[0]
+        return first.split(" on ")[1].strip() if " on " in first and "\n" in self.legacy.out else None
+
+    def run(self, *argv, check=True, **kw):
+        r = subprocess.run([BUILD / "kmsgate", *map(str, argv)], capture_output=True, text=True, timeout=120, **kw)
+        assert not check or r.returncode == 0, r.stdout + r.stderr
+        return r
+
+    def start(self, env=None):
+        self.running = kms.Process([BUILD / "kmsgate", "serve", "--config", self.config], self.folder, "gateway",
+                                   env=dict(os.environ, **env) if env else None)
+        kms.wait_for(self.ready)
+        return self
+
+    def ready(self):
+        if self.running.p.poll() is not None:
+            raise AssertionError("kmsgate ended: " + self.running.err)
+        try:
+            return self.admin("/readyz")[0] == 200
+        except OSError:
+            return False
+
+    def admin(self, path):
+        c = HTTPConnection("127.0.0.1", self.admin_port, timeout=10)
+        c.request("GET", path)
+        r = c.getresponse()
+        return r.status, r.read().decode()
+
+    def url(self, path):
+        return self.public + kms.BASE + path
+
+    def post(self, path, body, headers=None, context=None, port=None):
+        args = ("127.0.0.1", port or self.port)
+        c = HTTPSConnection(*args, context=context, timeout=20) if context else HTTPConnection(*args, timeout=20)
+        h = {"Content-Type": "application/xml"}
+        h.update(headers or {})
+        c.request("POST", kms.BASE + path if path.startswith("/") else path, body, h)
+        r = c.getresponse()
+        reply = kms.Reply(r.status, r.headers, r.read())
+        c.close()
+        return reply
+
+    def ask(self, user, path, **kw):
+        """A signed request of this user, posted."""
+        return self.post(path, kms.signed_request(user, self.url(path), **kw))
+
+    def decisions(self, n=None):
+        """All decision lines; with n, waits until there are so many."""
+        path = self.folder / "decisions.jsonl"
+
+        def lines():
+            got = [json.loads(x) for x in path.read_text().splitlines()] if path.exists() else []
+            return got if n is None or len(got) >= n else None
+        return kms.wait_for(lines) if n else lines()
+
+    def last(self, n):
+        got = self.decisions(n)
+        assert len(got) == n, got
+        return got[-1]
+
+    def upstream_requests(self):
+        return [json.loads(x) for x in self.legacy_log.read_text().splitlines()] if self.legacy_log.exists() else []
+
+    def stop(self):
+        code = None
+        if self.running:
+            code = self.running.stop()
+            self.running_err = self.running.err
+        if self.legacy:
+            self.legacy.stop()
+        return code
+
+
+@pytest.fixture
+def alice():
+    return kms.User("sip:alice@example.org")
+
+
+@pytest.fixture
+def bob():
+    return kms.User("sip:bob@example.org")
+
+
+@pytest.fixture
+def gateway(tmp_path, alice, bob):
+    """A factory; every gateway that it made is ended, and must end well and without a sanitizer's word."""
+    made = []
+
+    def make(users=None, **kw):
+        folder = tmp_path / ("g%d" % len(made))
+        folder.mkdir()
+        g = Gateway(folder, users or [alice, bob], **kw)
+        made.append(g)
+        return g
+    yield make
+    for g in made:
+        code = g.stop()
+        if g.running:
+            assert "ERROR: " not in g.running.err and "runtime error" not in g.running.err, g.running.err
+            assert code == 0, (code, g.running.err)
+
+
+@pytest.fixture
+def gate(gateway):
+    return gateway()
