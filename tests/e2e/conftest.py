@@ -124,6 +124,9 @@ decisions: decisions.jsonl
         return [json.loads(x) for x in self.legacy_log.read_text().splitlines()] if self.legacy_log.exists() else []
 
     def stop(self):
+        if "KMSGATE_REASONS" in os.environ:
+            with open(os.environ["KMSGATE_REASONS"], "a") as f:
+                f.writelines(d["reason"] + "\n" for d in self.decisions())
         code = None
         if self.running:
             code = self.running.stop()
