@@ -1,0 +1,202 @@
+/*
+ * The cost of the gate itself, without sockets: judging one signed keyprov request (with what goes to the upstream), and
+ * making its reply of one key set (three key contents wrapped, signed, validated).
+ *
+ *     judge FOLDER COUNT        a JSON line for each phase: microseconds of CPU for one, the median of COUNT
+ *
+ * Under `valgrind --tool=callgrind --collect-atstart=no` only the phase named by KMSGATE_BENCH_PHASE (judge, reply) is
+ * collected, COUNT times. Every request is signed afresh before the clock runs, so none is a replay.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+#include <valgrind/callgrind.h>
+
+#include <openssl/rand.h>
+
+#include "gate/gate.h"
+
+#define RESOURCE "/keymanagement/identity/v1/keyprov"
+#define USER "sip:alice@example.org"
+#define INK_ID "ink.1.alice@example.org"
+#define TRK_ID "trk.1.alice@example.org"
+static const char RULES[] = "version: 1\nkms: { uris: [kms.example.org] }\nrequests: [{ id: everyone }]\n"
+                            "responses: [{ id: default }]\n";
+
+static void need(bool ok, const char *what)
+{
+    if (ok)
+        return;
+    fprintf(stderr, "judge: %s failed\n", what);
+    exit(1);
+}
+
+static struct keystore *keys_of_alice(const char *folder, struct secret_key *ink)
+{
+    char path[4096];
+    size_t counts[3], at;
+    struct secret_key master;
+    struct faults faults = {0};
+    snprintf(path, sizeof path, "%s/bench.db", folder);
+    unlink(path);
+    need(RAND_bytes(master.b, sizeof master.b) == 1 && RAND_bytes(ink->b, sizeof ink->b) == 1, "RAND_bytes");
+    struct keystore *ks = keystore_open(path, &master, true, &faults);
+    need(ks, "keystore_open");
+    struct key_entry entries[2] = {
+        {STR(USER), STR(INK_ID), KEY_INK, KEY_ACTIVE, TIME_NONE, *ink},
+        {STR(USER), STR(TRK_ID), KEY_TRK, KEY_ACTIVE, TIME_NONE, {{0}}},
+    };
+    need(RAND_bytes(entries[1].key.b, KEY_BYTES) == 1, "RAND_bytes");
+    need(keystore_put(ks, entries, 2, false, counts, &at, &faults), "keystore_put");
+    return ks;
+}
+
+static struct rules *rules_of_the_bench(const char *folder)
+{
+    char path[4096];
+    struct faults faults = {0};
+    snprintf(path, sizeof path, "%s/rules.yaml", folder);
+    FILE *f = fopen(path, "w");
+    need(f && fputs(RULES, f) >= 0 && fclose(f) == 0, path);
+    struct rules *rules = rules_load(path, &faults);
+    need(rules, "rules_load");
+    return rules;
+}
+
+static void sign_one(unsigned i, const struct secret_key *ink, const char *time, struct buf *out)
+{
+    char device[32];
+    struct buf text BUF_CLEANUP = BUF_INIT(1u << 16);
+    snprintf(device, sizeof device, "device-%u", i);
+    const struct kms_request r = {.id = STR("xmldoc"), .version = STR("1.1.0"), .user_uri = STR(USER),
+                                  .kms_uri = STR("kms.example.org"), .time = str_z(time), .client_id = STR("bench"),
+                                  .device_id = str_z(device), .client_req_url = STR("https://kms.example.org" RESOURCE),
+                                  .trk_id = STR(TRK_ID), .signature_id = STR(INK_ID)};
+    kms_request_write(&r, &text);
+    need(!text.failed && xmlsig_sign(buf_view(&text), STR(INK_ID), ink, out), "xmlsig_sign");
+}
+
+static void hex_element(struct buf *b, const char *name, size_t octets, bool point)
+{
+    uint8_t raw[257];
+    need(octets <= sizeof raw && RAND_bytes(raw, (int)octets) == 1, "RAND_bytes");
+    if (point)
+        raw[0] = 4;
+    buf_printf(b, "<%s>", name);
+    buf_hex(b, raw, octets, true);
+    buf_printf(b, "</%s>", name);
+}
+
+/* What an older KMS answers: one key set, in clear. */
+static void upstream_reply(const char *time, struct buf *b)
+{
+    buf_printf(b, "<?xml version=\"1.0\" encoding=\"UTF-8\"?><KmsResponse xmlns=\"" NS_KMS "\" Version=\"1.0.0\"><UserUri>" USER
+                  "</UserUri><KmsUri>kms.example.org</KmsUri><Time>%s</Time><KmsId>old</KmsId><ClientReqUrl>http://old" RESOURCE
+                  "</ClientReqUrl><KmsMessage><KmsKeyProv Version=\"1.0.0\"><KmsKeySet Version=\"1.1.0\">"
+                  "<KmsUri>kms.example.org</KmsUri><CertUri>cert1.kms.example.org</CertUri><Issuer>kms.example.org</Issuer>"
+                  "<UserUri>" USER "</UserUri><UserID>",
+               time);
+    for (int i = 0; i < 8; i++)
+        buf_z(b, "0A1B2C3D");
+    buf_z(b, "</UserID><ValidFrom>2026-01-01T00:00:00Z</ValidFrom><ValidTo>2027-01-01T00:00:00Z</ValidTo>"
+             "<KeyPeriodNo>1514</KeyPeriodNo><Revoked>false</Revoked>");
+    hex_element(b, "UserDecryptKey", 257, true);
+    hex_element(b, "UserSigningKeySSK", 32, false);
+    hex_element(b, "UserPubTokenPVT", 65, true);
+    buf_z(b, "</KmsKeySet></KmsKeyProv></KmsMessage></KmsResponse>");
+}
+
+static double cpu_us(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (double)t.tv_sec * 1e6 + (double)t.tv_nsec / 1e3;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static void report(const char *phase, double *us, size_t n)
+{
+    qsort(us, n, sizeof *us, by_value);
+    printf("{\"bench\":\"gate\",\"phase\":\"%s\",\"us_median\":%.1f,\"us_p99\":%.1f,\"count\":%zu}\n", phase, us[n / 2],
+           us[n - 1 - n / 100], n);
+}
+
+/* One phase's boundaries, for callgrind. */
+static void collect(const char *phase)
+{
+    const char *wanted = getenv("KMSGATE_BENCH_PHASE");
+    if (wanted && strcmp(wanted, phase) == 0)
+        CALLGRIND_TOGGLE_COLLECT;
+}
+
+static void exchange(const struct gate *gate, struct str request, struct str upstream, double us[2])
+{
+    struct gate_outgoing outgoing = {0};
+    struct gate_response response = {0};
+    const int64_t now = time_now_us();
+    const struct gate_head head = {.method = STR("POST"), .target = STR(RESOURCE), .content_type = STR("application/xml")};
+    double began = cpu_us();
+    collect("judge");
+    struct judgement *j = judgement_new(gate, "0123456789abcdef0123456789abcdef");
+    need(j && gate_head(j, &head) == REASON_OK, "gate_head");
+    const bool forwarded = gate_request(j, request, now) == GATE_FORWARD && gate_forward(j, request, &outgoing) == REASON_OK;
+    collect("judge");
+    us[0] = cpu_us() - began;
+    if (!forwarded)
+        fprintf(stderr, "judge: refused: %s\n", reason_name(j->decision.reason));
+    need(forwarded, "gate_request");
+    const struct gate_upstream up = {200, upstream};
+    began = cpu_us();
+    collect("reply");
+    const enum reason r = gate_reply(j, &up, now, &response);
+    collect("reply");
+    us[1] = cpu_us() - began;
+    need(r == REASON_OK && response.status == 200, reason_name(r));
+    gate_outgoing_free(&outgoing);
+    buf_free(&response.body);
+    judgement_free(j);
+}
+
+int main(int argc, char **argv)
+{
+    const long count = argc == 3 ? strtol(argv[2], NULL, 10) : 0;
+    if (count < 1) {
+        fputs("usage: judge FOLDER COUNT\n", stderr);
+        return 2;
+    }
+    char now[TIME_TEXT], *base = strdup("https://kms.example.org");
+    struct secret_key ink;
+    const struct strings public_url = {&base, 1};
+    need(xml_startup(), "xml_startup");
+    time_format(time_now_us(), false, now);
+    struct gate gate = {.public_url = &public_url, .rules = rules_of_the_bench(argv[1]), .keys = keys_of_alice(argv[1], &ink),
+                        .replay_is_memory = true};
+    gate.replay = replay_new(1u << 20, time_now_us() - 2000000, gate.rules->max_past_us);
+    struct buf upstream = BUF_INIT(1u << 20), *requests = calloc((size_t)count, sizeof *requests);
+    double *us[2] = {calloc((size_t)count, sizeof(double)), calloc((size_t)count, sizeof(double))};
+    need(gate.replay && requests && us[0] && us[1], "memory");
+    upstream_reply(now, &upstream);
+    for (long i = 0; i < count; i++) {
+        if (i % 64 == 0) /* signed at most a moment before it is judged: the window is 5 s */
+            for (long k = i; k < i + 64 && k < count; k++) {
+                requests[k] = BUF_INIT(1u << 16);
+                time_format(time_now_us(), false, now);
+                sign_one((unsigned)k, &ink, now, &requests[k]);
+            }
+        double one[2];
+        exchange(&gate, buf_view(&requests[i]), buf_view(&upstream), one);
+        us[0][i] = one[0];
+        us[1][i] = one[1];
+        buf_free(&requests[i]);
+    }
+    report("judge", us[0], (size_t)count);
+    report("reply", us[1], (size_t)count);
+    return 0;
+}
