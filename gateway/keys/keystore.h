@@ -18,6 +18,7 @@
 enum key_type { KEY_INK, KEY_TRK };                       /* integrity; transport */
 enum key_state { KEY_ACTIVE, KEY_RETIRING, KEY_REVOKED }; /* as stored; not_after is looked at by key_usable() */
 enum { KEY_SEALED = 60 };                                 /* nonce 12, ciphertext 32, tag 16 */
+enum { KEY_TEXT_MAX = 1024 };                             /* bytes of a user's URI or of a key's ID */
 
 struct key {
     enum key_type type;
@@ -79,6 +80,9 @@ enum key_change { KEY_ADDED, KEY_REPLACED, KEY_SAME };
  * fault names the entry by its index (0-based) in *at. */
 bool keystore_put(struct keystore *ks, const struct key_entry *v, size_t n, bool replace, size_t counts[3], size_t *at,
                   struct faults *faults);
+/* The same for a file: goes on after a fault, so that all are told (up to 100), each with the number of its entry. */
+bool keystore_import(struct keystore *ks, const struct key_entry *v, size_t n, bool replace, size_t counts[3],
+                     void (*fault)(void *arg, size_t at, const char *text), void *arg);
 /* Sets the state of one key; false with a fault when there is none, or when it would un-revoke. */
 bool keystore_set_state(struct keystore *ks, struct str user, struct str id, enum key_state state, struct faults *faults);
 /* Walks all keys in order of user and ID; stops when the callback returns false. */

@@ -1,0 +1,250 @@
+#include "keys/keydb_file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/buf.h"
+
+enum { APPLICATION_ID = 0x4b4d5347, /* "KMSG" */ PATIENCE_MS = 10000, PATH_LIMIT = 4096 };
+
+/* STRICT: SQLite itself keeps the types. Users are found in the order of the primary key, changes by seq. */
+static const char *const SCHEMA[][2] = {
+    {"meta", "CREATE TABLE meta (one INTEGER PRIMARY KEY CHECK (one = 1), version INTEGER NOT NULL, "
+             "keys INTEGER NOT NULL, seq_sum INTEGER NOT NULL, last_seq INTEGER NOT NULL, salt BLOB NOT NULL, "
+             "key_check BLOB NOT NULL, mac BLOB NOT NULL) STRICT"},
+    {"keys", "CREATE TABLE keys (user TEXT NOT NULL, id TEXT NOT NULL, type INTEGER NOT NULL, state INTEGER NOT NULL, "
+             "not_after INTEGER NOT NULL, seq INTEGER NOT NULL, sealed BLOB NOT NULL, PRIMARY KEY (user, id)) "
+             "STRICT, WITHOUT ROWID"},
+    {"keys_seq", "CREATE UNIQUE INDEX keys_seq ON keys (seq)"},
+};
+enum { SCHEMA_COUNT = sizeof SCHEMA / sizeof *SCHEMA };
+
+/* SQLite gives names such as ":memory:" and "file:…" meanings of their own; none of them begins with a dot or slash. */
+static bool plain_path(const char *path, struct buf *out)
+{
+    if (path[0] != '/')
+        buf_z(out, "./");
+    buf_z(out, path);
+    return !out->failed;
+}
+
+static struct keydb *attach(const char *path, struct detail *why)
+{
+    struct buf name BUF_CLEANUP = BUF_INIT(PATH_LIMIT);
+    struct keydb *db = calloc(1, sizeof *db);
+    if (!db || !plain_path(path, &name)) {
+        detail_set(why, "out of memory, or a path of more than %d bytes", PATH_LIMIT);
+        free(db);
+        return NULL;
+    }
+    int rc = sqlite3_open_v2(name.p, &db->sql, SQLITE_OPEN_READWRITE | SQLITE_OPEN_EXRESCODE, NULL);
+    if (rc != SQLITE_OK) {
+        detail_set(why, "cannot open: %s", db->sql ? sqlite3_errmsg(db->sql) : sqlite3_errstr(rc));
+        keydb_close(db);
+        return NULL;
+    }
+    sqlite3_busy_timeout(db->sql, PATIENCE_MS);
+    /* The file may have been made by an attacker: nothing in it may act. */
+    sqlite3_db_config(db->sql, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
+    sqlite3_db_config(db->sql, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL);
+    sqlite3_db_config(db->sql, SQLITE_DBCONFIG_ENABLE_TRIGGER, 0, NULL);
+    sqlite3_db_config(db->sql, SQLITE_DBCONFIG_ENABLE_VIEW, 0, NULL);
+    return db;
+}
+
+static enum keydb_result execute(struct keydb *db, const char *sql, const char *doing, struct detail *why)
+{
+    int rc = sqlite3_exec(db->sql, sql, NULL, NULL, NULL);
+    return rc == SQLITE_OK ? KEYDB_OK : keydb_fault(db, rc, doing, why);
+}
+
+/* cache_spill off: a large import locks readers out only while it commits. */
+static enum keydb_result settle(struct keydb *db, struct detail *why)
+{
+    return execute(db, "PRAGMA cell_size_check = ON; PRAGMA synchronous = EXTRA; PRAGMA secure_delete = ON; "
+                       "PRAGMA cache_spill = OFF; PRAGMA temp_store = MEMORY; PRAGMA mmap_size = 0", "open", why);
+}
+
+static enum keydb_result number(struct keydb *db, const char *pragma, int64_t *out, struct detail *why)
+{
+    sqlite3_stmt *st = NULL;
+    int rc = sqlite3_prepare_v2(db->sql, pragma, -1, &st, NULL);
+    if (rc == SQLITE_OK && (rc = sqlite3_step(st)) == SQLITE_ROW) {
+        *out = sqlite3_column_int64(st, 0);
+        rc = SQLITE_OK;
+    }
+    enum keydb_result r = rc == SQLITE_OK ? KEYDB_OK : keydb_fault(db, rc, "read", why);
+    sqlite3_finalize(st);
+    return r;
+}
+
+/* Each table and index must be ours, word by word; one of another shape could answer with something else than rows. */
+static bool is_ours(const char *name, const char *sql)
+{
+    if (!name)
+        return false;
+    for (size_t i = 0; i < SCHEMA_COUNT; i++)
+        if (str_eq_z(str_z(name), SCHEMA[i][0]))
+            return str_eq_z(str_z(sql), SCHEMA[i][1]);
+    return str_starts(str_z(name), STR("sqlite_stat")); /* of ANALYZE; harmless */
+}
+
+static enum keydb_result check_schema(struct keydb *db, struct detail *why)
+{
+    sqlite3_stmt *st = NULL;
+    int rc = sqlite3_prepare_v2(db->sql, "SELECT name, sql FROM sqlite_schema", -1, &st, NULL), found = 0;
+    enum keydb_result r = KEYDB_OK;
+    while (rc == SQLITE_OK && r == KEYDB_OK && (rc = sqlite3_step(st)) == SQLITE_ROW) {
+        const char *name = (const char *)sqlite3_column_text(st, 0);
+        if (!is_ours(name, (const char *)sqlite3_column_text(st, 1))) {
+            detail_set(why, "tampered with: `%.60s` in it is not kmsgate's", name ? name : "");
+            r = KEYDB_REFUSED;
+        }
+        found += !str_starts(str_z(name), STR("sqlite_"));
+        rc = SQLITE_OK;
+    }
+    if (r == KEYDB_OK && rc != SQLITE_DONE)
+        r = keydb_fault(db, rc, "read the schema", why);
+    if (r == KEYDB_OK && found != SCHEMA_COUNT) {
+        detail_set(why, "tampered with: tables are missing");
+        r = KEYDB_REFUSED;
+    }
+    sqlite3_finalize(st);
+    return r;
+}
+
+static bool check_kind(struct keydb *db, struct detail *why)
+{
+    int64_t application = 0, version = 0;
+    if (number(db, "PRAGMA application_id", &application, why) != KEYDB_OK ||
+        number(db, "PRAGMA user_version", &version, why) != KEYDB_OK)
+        return false;
+    if (application != APPLICATION_ID) {
+        detail_set(why, "is an SQLite database, but not a key database of kmsgate");
+        return false;
+    }
+    if (version != KEYDB_VERSION) {
+        detail_set(why, "has schema version %lld; this kmsgate knows version %d", (long long)version, KEYDB_VERSION);
+        return false;
+    }
+    return check_schema(db, why) == KEYDB_OK;
+}
+
+static bool check_file(const char *path, struct stat *st, struct detail *why)
+{
+    if (stat(path, st) != 0) {
+        if (errno == ENOENT)
+            detail_set(why, "there is no such file; `kmsgate keys import` makes it");
+        else
+            detail_set(why, "cannot open: %s", strerror(errno));
+        return false;
+    }
+    if (!S_ISREG(st->st_mode)) {
+        detail_set(why, "is not a file");
+        return false;
+    }
+    if (st->st_mode & (S_IWGRP | S_IRWXO)) {
+        detail_set(why, "others may %s it (mode %04o); `chmod 600` it", st->st_mode & (S_IWGRP | S_IWOTH) ? "change" : "read",
+                   (unsigned)st->st_mode & 07777u);
+        return false;
+    }
+    if (st->st_size == 0) {
+        detail_set(why, "damaged: the file is empty");
+        return false;
+    }
+    return true;
+}
+
+struct keydb *keydb_open(const char *path, struct detail *why)
+{
+    struct stat st;
+    if (!check_file(path, &st, why))
+        return NULL;
+    struct keydb *db = attach(path, why);
+    if (db && (settle(db, why) != KEYDB_OK || !check_kind(db, why) || keydb_prepare(db, why) != KEYDB_OK)) {
+        keydb_close(db);
+        return NULL;
+    }
+    if (db) {
+        db->device = st.st_dev;
+        db->inode = st.st_ino;
+    }
+    return db;
+}
+
+void keydb_close(struct keydb *db)
+{
+    if (!db)
+        return;
+    for (size_t i = 0; i < KEYDB_SQL_COUNT; i++)
+        sqlite3_finalize(db->statement[i]);
+    sqlite3_close(db->sql);
+    free(db);
+}
+
+bool keydb_is_current(const struct keydb *db, const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 && st.st_dev == db->device && st.st_ino == db->inode;
+}
+
+bool keydb_readonly(const struct keydb *db)
+{
+    return sqlite3_db_readonly(db->sql, "main") == 1;
+}
+
+void keydb_patience(struct keydb *db, int ms)
+{
+    sqlite3_busy_timeout(db->sql, ms > 0 ? ms : PATIENCE_MS);
+}
+
+static enum keydb_result fill(const char *path, const struct keydb_meta *meta, struct detail *why)
+{
+    struct keydb *db = attach(path, why);
+    if (!db)
+        return KEYDB_FAILED;
+    struct buf sql BUF_CLEANUP = BUF_INIT(PATH_LIMIT);
+    buf_printf(&sql, "BEGIN; PRAGMA application_id = %d; PRAGMA user_version = %d; ", APPLICATION_ID, KEYDB_VERSION);
+    for (size_t i = 0; i < SCHEMA_COUNT; i++)
+        buf_printf(&sql, "%s; ", SCHEMA[i][1]);
+    enum keydb_result r = settle(db, why);
+    if (r == KEYDB_OK)
+        r = sql.failed ? KEYDB_FAILED : execute(db, sql.p, "make the tables", why);
+    if (r == KEYDB_OK)
+        r = keydb_prepare(db, why);
+    if (r == KEYDB_OK)
+        r = keydb_set_meta(db, meta, why);
+    if (r == KEYDB_OK)
+        r = keydb_commit(db, why);
+    keydb_close(db);
+    return r;
+}
+
+/* Filled under another name and then linked: nobody ever sees half a database, and of two makers one wins. */
+enum keydb_result keydb_create(const char *path, const struct keydb_meta *meta, struct detail *why)
+{
+    struct buf temporary BUF_CLEANUP = BUF_INIT(PATH_LIMIT);
+    buf_printf(&temporary, "%s.new-%ld", path, (long)getpid());
+    if (temporary.failed) {
+        detail_set(why, "out of memory, or a path of more than %d bytes", PATH_LIMIT);
+        return KEYDB_FAILED;
+    }
+    int fd = open(temporary.p, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd < 0) {
+        detail_set(why, "cannot make it: %s", strerror(errno));
+        return KEYDB_FAILED;
+    }
+    close(fd);
+    enum keydb_result r = fill(temporary.p, meta, why);
+    if (r == KEYDB_OK && link(temporary.p, path) != 0) {
+        detail_set(why, "cannot make it: %s", strerror(errno));
+        r = errno == EEXIST ? KEYDB_REFUSED : KEYDB_FAILED;
+    }
+    unlink(temporary.p);
+    return r;
+}
