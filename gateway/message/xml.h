@@ -20,9 +20,10 @@ struct xml_limits {
     unsigned depth, elements, attributes, namespaces;
     bool drop_comments; /* replies: comments and PIs are dropped; requests: refused */
 };
-extern const struct xml_limits XML_LIMITS_REQUEST, XML_LIMITS_REPLY;
+/* PROTECTED: what a gateway wrote and a client or the last look reads: each wrapped key declares its own namespaces. */
+extern const struct xml_limits XML_LIMITS_REQUEST, XML_LIMITS_REPLY, XML_LIMITS_PROTECTED;
 
-/* Once, in main, before threads: libxml2, xmlsec and their process-wide settings. False when a library will not start. */
+/* Once, in main, before threads: libxml2 and its process-wide settings. False when a library will not start. */
 bool xml_startup(void);
 void xml_shutdown(void);
 

@@ -1,0 +1,196 @@
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <libxml/c14n.h>
+#include <libxml/parser.h>
+#include <libxml/parserInternals.h>
+#include <libxml/SAX2.h>
+#include <libxml/uri.h>
+#include <libxml/xmlerror.h>
+
+#include "base/limits.h"
+#include "message/xml_internal.h"
+
+const struct xml_limits XML_LIMITS_REQUEST = {LIMIT_XML_DEPTH_REQUEST, LIMIT_XML_ELEMENTS_REQUEST, LIMIT_XML_ATTRIBUTES,
+                                              LIMIT_XML_NAMESPACES, false};
+const struct xml_limits XML_LIMITS_REPLY = {LIMIT_XML_DEPTH_REPLY, LIMIT_XML_ELEMENTS_REPLY, LIMIT_XML_ATTRIBUTES,
+                                            LIMIT_XML_NAMESPACES, true};
+/* Each key content of three elements becomes one of nine that declares two namespaces. */
+const struct xml_limits XML_LIMITS_PROTECTED = {LIMIT_XML_DEPTH_REPLY, 5 * LIMIT_XML_ELEMENTS_REPLY, LIMIT_XML_ATTRIBUTES,
+                                                LIMIT_XML_ELEMENTS_REPLY, true};
+
+/* libxml2's own reports go nowhere: they hold bytes from strangers. What matters comes back by parse_error(). */
+static void quiet(void *arg, xmlErrorPtr error)
+{
+    (void)arg;
+    (void)error;
+}
+
+bool xml_startup(void)
+{
+    LIBXML_TEST_VERSION
+    xmlInitParser();
+    xmlSetStructuredErrorFunc(NULL, quiet);
+    xmlThrDefSetStructuredErrorFunc(NULL, quiet); /* threads that are yet to start */
+    return true;
+}
+
+void xml_shutdown(void)
+{
+    xmlCleanupParser();
+}
+
+/* One parse. libxml2's context is new for each message: a reused one keeps a dictionary that hostile names grow. */
+struct parse {
+    const struct xml_limits *limits;
+    struct detail *why;
+    startElementNsSAX2Func build;
+    enum reason reason; /* REASON_OK until a handler refuses */
+    unsigned elements, namespaces;
+};
+
+static void refuse(xmlParserCtxtPtr ctxt, const char *what)
+{
+    struct parse *parse = ctxt->_private;
+    if (parse->reason == REASON_OK) {
+        parse->reason = REASON_XML_FORBIDDEN;
+        detail_set(parse->why, "line %d: found %s", xmlSAX2GetLineNumber(ctxt), what);
+    }
+    xmlStopParser(ctxt);
+}
+
+static void on_doctype(void *arg, const xmlChar *name, const xmlChar *external, const xmlChar *system)
+{
+    (void)name, (void)external, (void)system;
+    refuse(arg, "a document type declaration, expected none");
+}
+
+static void on_comment(void *arg, const xmlChar *text)
+{
+    xmlParserCtxtPtr ctxt = arg;
+    const struct parse *parse = ctxt->_private;
+    (void)text;
+    if (!parse->limits->drop_comments)
+        refuse(ctxt, "a comment, expected none");
+}
+
+static void on_instruction(void *arg, const xmlChar *target, const xmlChar *text)
+{
+    (void)target;
+    on_comment(arg, text);
+}
+
+/* Canonicalization fails on a relative URI, and on what is no URI. */
+static bool absolute(const xmlChar *uri)
+{
+    xmlURIPtr parsed = xmlParseURI((const char *)uri);
+    const bool ok = parsed && parsed->scheme && parsed->scheme[0];
+    xmlFreeURI(parsed);
+    return ok;
+}
+
+static void on_element(void *arg, const xmlChar *name, const xmlChar *prefix, const xmlChar *uri, int n_ns,
+                       const xmlChar **ns, int n_attrs, int n_default, const xmlChar **attrs)
+{
+    xmlParserCtxtPtr ctxt = arg;
+    struct parse *parse = ctxt->_private;
+    const struct xml_limits *limits = parse->limits;
+    parse->elements++;
+    parse->namespaces += (unsigned)n_ns;
+    if (parse->elements > limits->elements || (unsigned)ctxt->nameNr >= limits->depth ||
+        (unsigned)n_attrs > limits->attributes || parse->namespaces > limits->namespaces) {
+        refuse(ctxt, "more elements, levels, attributes or namespaces than allowed");
+        return;
+    }
+    for (int i = 0; i < n_ns; i++) {
+        const xmlChar *declared = ns[2 * i + 1];
+        if (declared && declared[0] && !absolute(declared)) {
+            refuse(ctxt, "a relative namespace URI, expected an absolute one");
+            return;
+        }
+    }
+    parse->build(arg, name, prefix, uri, n_ns, ns, n_attrs, n_default, attrs);
+}
+
+static void on_error(void *arg, xmlErrorPtr error)
+{
+    xmlParserCtxtPtr ctxt = arg;
+    struct parse *parse = ctxt->_private;
+    const bool grave = error->level == XML_ERR_FATAL || (error->level == XML_ERR_ERROR && error->domain == XML_FROM_NAMESPACE);
+    if (error->code == XML_ERR_NO_MEMORY)
+        parse->reason = REASON_INTERNAL;
+    if (parse->reason != REASON_OK || !grave)
+        return;
+    const size_t n = error->message ? strcspn(error->message, "\n") : 0;
+    parse->reason = REASON_XML_MALFORMED;
+    detail_set(parse->why, "line %d: %.*s", error->line, n > 200 ? 200 : (int)n, error->message ? error->message : "");
+}
+
+static enum reason parse_tree(struct str body, struct parse *parse, xmlDocPtr *tree)
+{
+    xmlParserCtxtPtr ctxt = xmlNewParserCtxt();
+    if (!ctxt)
+        return REASON_INTERNAL;
+    ctxt->_private = parse;
+    parse->build = ctxt->sax->startElementNs;
+    ctxt->sax->startElementNs = on_element;
+    ctxt->sax->internalSubset = on_doctype;
+    ctxt->sax->externalSubset = on_doctype;
+    ctxt->sax->comment = on_comment;
+    ctxt->sax->processingInstruction = on_instruction;
+    ctxt->sax->serror = on_error;
+    xmlDocPtr doc = xmlCtxtReadMemory(ctxt, body.p, (int)body.n, NULL, "UTF-8", XML_PARSE_NONET | XML_PARSE_NOCDATA);
+    enum reason r = parse->reason;
+    if (r == REASON_OK && (!doc || !ctxt->wellFormed || !ctxt->nsWellFormed || !xmlDocGetRootElement(doc) ||
+                           xmlGetIntSubset(doc) || doc->extSubset))
+        r = ctxt->errNo == XML_ERR_NO_MEMORY ? REASON_INTERNAL : REASON_XML_MALFORMED;
+    xmlFreeParserCtxt(ctxt);
+    if (r == REASON_OK)
+        *tree = doc;
+    else
+        xmlFreeDoc(doc);
+    return r;
+}
+
+enum reason xml_parse(struct str text, const struct xml_limits *limits, struct xml_doc **out, struct detail *why)
+{
+    struct str body;
+    struct parse parse = {.limits = limits, .why = why};
+    *out = NULL;
+    if (text.n > INT_MAX)
+        return REASON_INTERNAL;
+    enum reason r = xml_scan(text, limits, &body, why);
+    if (r != REASON_OK)
+        return r;
+    struct xml_doc *doc = calloc(1, sizeof *doc);
+    if (!doc)
+        return REASON_INTERNAL;
+    r = parse_tree(body, &parse, &doc->tree);
+    if (r != REASON_OK) {
+        free(doc);
+        return r;
+    }
+    *out = doc;
+    return REASON_OK;
+}
+
+void xml_free(struct xml_doc *doc)
+{
+    if (!doc)
+        return;
+    xmlFreeDoc(doc->tree);
+    free(doc);
+}
+
+enum kms_root xml_root(const struct xml_doc *doc)
+{
+    const xmlNode *root = xml_top(doc);
+    if (xml_is(root, NS_KMS, "KmsRequest"))
+        return KMS_ROOT_REQUEST;
+    if (xml_is(root, NS_KMS, "SignedKmsRequest"))
+        return KMS_ROOT_SIGNED_REQUEST;
+    if (xml_is(root, NS_KMS, "KmsResponse"))
+        return KMS_ROOT_RESPONSE;
+    return xml_is(root, NS_KMS, "SignedKmsResponse") ? KMS_ROOT_SIGNED_RESPONSE : KMS_ROOT_OTHER;
+}

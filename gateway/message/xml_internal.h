@@ -1,0 +1,65 @@
+/*
+ * What the files of message/ share: the tree behind a struct xml_doc, and how to read it. Nothing outside message/
+ * includes this.
+ *
+ * What a tree holds, by construction: elements, attributes and text alone (CDATA and character references are text, adjacent
+ * text is one node; comments and PIs were refused or dropped; no entity references). Every namespace URI is absolute.
+ */
+#ifndef KMSGATE_MESSAGE_XML_INTERNAL_H
+#define KMSGATE_MESSAGE_XML_INTERNAL_H
+
+#include <libxml/tree.h>
+
+#include "base/buf.h"
+#include "message/xml.h"
+
+struct xml_doc {
+    xmlDocPtr tree;
+};
+
+/*
+ * The scan before libxml2: one linear pass over the bytes that knows tokens but no namespaces. It refuses foreign
+ * encodings, DTDs, what the limits forbid and most of what is malformed, so that libxml2, whose work on a start tag is
+ * quadratic in attributes and which goes on after errors, never sees it. XML_MALFORMED or XML_FORBIDDEN, else OK.
+ * *body is the text without byte order mark.
+ */
+enum reason xml_scan(struct str text, const struct xml_limits *limits, struct str *body, struct detail *why) MUST_CHECK;
+
+/* Elements, in document order; NULL: there is none. xml_following never leaves `top`. */
+const xmlNode *xml_top(const struct xml_doc *doc);
+const xmlNode *xml_child(const xmlNode *parent);
+const xmlNode *xml_next(const xmlNode *element);
+const xmlNode *xml_following(const xmlNode *element, const xmlNode *top);
+
+bool xml_is(const xmlNode *element, const char *ns, const char *name);
+/* True when the element's namespace is ns; ns "" stands for none. */
+bool xml_in(const xmlNode *element, const char *ns);
+struct str xml_name(const xmlNode *element);      /* local name */
+struct str xml_namespace(const xmlNode *element); /* missing when in none */
+
+/* The text of an element without child elements, untrimmed, as a view into the tree; empty when there is none, missing
+ * when it has child elements or element is NULL. */
+struct str xml_text(const xmlNode *element);
+/* The value of an attribute, ns NULL: in no namespace. Missing when it is not there. */
+struct str xml_attr(const xmlNode *element, const char *ns, const char *name);
+struct str xml_attr_value(const xmlAttr *attr);
+/* True when nothing but white space stands between the element's children. */
+bool xml_blank(const xmlNode *element);
+
+/*
+ * Canonical text (no comments) of the subtree at apex, without the subtrees at omit[0..1] (each may be NULL), in the
+ * document's context: in-scope namespaces of ancestors are rendered where the form says so. Exactly the octets that a
+ * verifier digests. False when libxml2 fails, memory is short or the ceiling passed: out is then not to be used.
+ */
+enum xml_c14n { XML_C14N_INCLUSIVE, XML_C14N_EXCLUSIVE, XML_C14N_INCLUSIVE_11 };
+struct xml_subtree {
+    const struct xml_doc *doc;
+    const xmlNode *apex;
+    const xmlNode *omit[2];
+};
+bool xml_canonical(const struct xml_subtree *part, enum xml_c14n form, struct buf *out) MUST_CHECK;
+/* Most octets that the canonical form of a document of n bytes can have: a quote in an attribute becomes six, each
+ * element at most repeats its name in an end tag; declarations are capped. */
+size_t xml_canonical_ceiling(size_t n);
+
+#endif

@@ -1,0 +1,363 @@
+#include <string.h>
+
+#include "message/xml_internal.h"
+
+/* Deep enough for every struct xml_limits: a stack of the names of open elements. */
+enum { OPEN_MAX = 32 };
+
+struct scan {
+    const char *start, *p, *end;
+    const struct xml_limits *limits;
+    struct detail *why;
+    struct str open[OPEN_MAX];
+    unsigned depth, elements, namespaces;
+};
+
+static enum reason malformed(struct scan *s, const char *what)
+{
+    detail_set(s->why, "at byte %zu: %s", (size_t)(s->p - s->start), what);
+    return REASON_XML_MALFORMED;
+}
+
+static enum reason forbidden(struct scan *s, const char *what)
+{
+    detail_set(s->why, "at byte %zu: found %s, expected none", (size_t)(s->p - s->start), what);
+    return REASON_XML_FORBIDDEN;
+}
+
+static enum reason over(struct scan *s, const char *what, unsigned limit)
+{
+    detail_set(s->why, "at byte %zu: found more than %u %s, expected at most that", (size_t)(s->p - s->start), limit, what);
+    return REASON_XML_FORBIDDEN;
+}
+
+static bool at(const struct scan *s, struct str token)
+{
+    return str_starts((struct str){s->p, (size_t)(s->end - s->p)}, token);
+}
+
+static bool space(char c)
+{
+    return c == ' ' || c == '\t' || c == '\n' || c == '\r';
+}
+
+static void skip_space(struct scan *s)
+{
+    while (s->p < s->end && space(*s->p))
+        s->p++;
+}
+
+/* Moves behind the next `token`; false when there is none. */
+static bool skip_past(struct scan *s, struct str token)
+{
+    const char *found = memmem(s->p, (size_t)(s->end - s->p), token.p, token.n);
+    if (found)
+        s->p = found + token.n;
+    return found != NULL;
+}
+
+/* Names of ASCII exactly; which other characters a name may hold, libxml2 knows. */
+static struct str name(struct scan *s)
+{
+    const char *from = s->p;
+    for (; s->p < s->end; s->p++) {
+        const unsigned char c = (unsigned char)*s->p;
+        const bool start = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' || c == ':' || c >= 0x80;
+        if (!start && (s->p == from || !((c >= '0' && c <= '9') || c == '-' || c == '.')))
+            break;
+    }
+    return (struct str){from, (size_t)(s->p - from)};
+}
+
+static bool is_char(uint32_t c)
+{
+    return c == 9 || c == 10 || c == 13 || (c >= 0x20 && c <= 0xD7FF) || (c >= 0xE000 && c <= 0xFFFD) ||
+           (c >= 0x10000 && c <= 0x10FFFF);
+}
+
+static bool character_reference(struct scan *s)
+{
+    const bool hex = s->p < s->end && *s->p == 'x';
+    uint32_t value = 0;
+    size_t digits = 0;
+    if (hex)
+        s->p++;
+    for (; s->p < s->end && *s->p != ';'; s->p++, digits++) {
+        const char c = *s->p;
+        uint32_t digit;
+        if (c >= '0' && c <= '9')
+            digit = (uint32_t)(c - '0');
+        else if (hex && ((c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F')))
+            digit = (uint32_t)((c | 0x20) - 'a') + 10;
+        else
+            return false;
+        value = value * (hex ? 16 : 10) + digit;
+        if (value > 0x10FFFF)
+            return false;
+    }
+    return digits > 0 && s->p < s->end && is_char(value);
+}
+
+/* At "&". Without a DTD there are five entities. */
+static enum reason reference(struct scan *s)
+{
+    static const char *const known[] = {"&lt;", "&gt;", "&amp;", "&quot;", "&apos;"};
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
+        if (at(s, str_z(known[i]))) {
+            s->p += strlen(known[i]);
+            return REASON_OK;
+        }
+    }
+    if (!at(s, STR("&#")))
+        return malformed(s, "found an unknown entity, expected &lt; &gt; &amp; &quot; &apos; or a character reference");
+    s->p += 2;
+    if (!character_reference(s))
+        return malformed(s, "found a character reference that names no character of XML");
+    s->p++;
+    return REASON_OK;
+}
+
+static enum reason attribute_value(struct scan *s)
+{
+    if (s->p == s->end || (*s->p != '"' && *s->p != '\''))
+        return malformed(s, "expected a quoted attribute value");
+    const char quote = *s->p++;
+    while (s->p < s->end && *s->p != quote) {
+        if (*s->p == '<')
+            return malformed(s, "found < in an attribute value");
+        if (*s->p == '&') {
+            const enum reason r = reference(s);
+            if (r != REASON_OK)
+                return r;
+        } else {
+            s->p++;
+        }
+    }
+    if (s->p == s->end)
+        return malformed(s, "the text ends within an attribute value");
+    s->p++;
+    return REASON_OK;
+}
+
+static enum reason attribute(struct scan *s, unsigned *attributes)
+{
+    const struct str n = name(s);
+    if (n.n == 0)
+        return malformed(s, "expected an attribute's name, > or />");
+    if (str_eq(n, STR("xmlns")) || str_starts(n, STR("xmlns:"))) {
+        if (++s->namespaces > s->limits->namespaces)
+            return over(s, "namespace declarations", s->limits->namespaces);
+    } else if (++*attributes > s->limits->attributes) {
+        return over(s, "attributes in an element", s->limits->attributes);
+    }
+    skip_space(s);
+    if (s->p == s->end || *s->p != '=')
+        return malformed(s, "expected = behind an attribute's name");
+    s->p++;
+    skip_space(s);
+    return attribute_value(s);
+}
+
+/* At "<" and a name: libxml2 looks for doubles and binds prefixes, this counts. */
+static enum reason start_tag(struct scan *s)
+{
+    unsigned attributes = 0;
+    s->p++;
+    const struct str n = name(s);
+    if (n.n == 0)
+        return malformed(s, "expected a name behind <");
+    if (s->depth == 0 && s->elements > 0)
+        return malformed(s, "found a second root element");
+    if (++s->elements > s->limits->elements)
+        return over(s, "elements", s->limits->elements);
+    if (s->depth >= s->limits->depth || s->depth >= OPEN_MAX)
+        return over(s, "levels of elements", s->limits->depth);
+    for (;;) {
+        const char *before = s->p;
+        skip_space(s);
+        if (at(s, STR("/>"))) {
+            s->p += 2;
+            return REASON_OK;
+        }
+        if (at(s, STR(">"))) {
+            s->p++;
+            s->open[s->depth++] = n;
+            return REASON_OK;
+        }
+        if (before == s->p)
+            return malformed(s, "expected white space, > or /> in a start tag");
+        const enum reason r = attribute(s, &attributes);
+        if (r != REASON_OK)
+            return r;
+    }
+}
+
+static enum reason end_tag(struct scan *s)
+{
+    s->p += 2;
+    const struct str n = name(s);
+    if (s->depth == 0 || !str_eq(n, s->open[s->depth - 1]))
+        return malformed(s, "found an end tag that closes no open element");
+    skip_space(s);
+    if (!at(s, STR(">")))
+        return malformed(s, "expected > in an end tag");
+    s->p++;
+    s->depth--;
+    return REASON_OK;
+}
+
+/* At "<!": a comment, CDATA, or a declaration. */
+static enum reason declaration(struct scan *s)
+{
+    if (at(s, STR("<!--"))) {
+        if (!s->limits->drop_comments)
+            return forbidden(s, "a comment");
+        s->p += 4;
+        return skip_past(s, STR("-->")) ? REASON_OK : malformed(s, "the text ends within a comment");
+    }
+    if (at(s, STR("<!DOCTYPE")))
+        return forbidden(s, "a document type declaration");
+    if (!at(s, STR("<![CDATA[")) || s->depth == 0)
+        return malformed(s, "found markup that is none");
+    s->p += 9;
+    return skip_past(s, STR("]]>")) ? REASON_OK : malformed(s, "the text ends within a CDATA section");
+}
+
+static enum reason instruction(struct scan *s)
+{
+    if (!s->limits->drop_comments)
+        return forbidden(s, "a processing instruction");
+    s->p += 2;
+    return skip_past(s, STR("?>")) ? REASON_OK : malformed(s, "the text ends within a processing instruction");
+}
+
+static enum reason character_data(struct scan *s)
+{
+    if (*s->p == '&')
+        return s->depth ? reference(s) : malformed(s, "found text outside the root element");
+    if (s->depth == 0 && !space(*s->p))
+        return malformed(s, "found text outside the root element");
+    if (at(s, STR("]]>")))
+        return malformed(s, "found ]]> in text");
+    s->p++;
+    return REASON_OK;
+}
+
+static enum reason content(struct scan *s)
+{
+    while (s->p < s->end) {
+        enum reason r;
+        if (*s->p != '<')
+            r = character_data(s);
+        else if (at(s, STR("</")))
+            r = end_tag(s);
+        else if (at(s, STR("<!")))
+            r = declaration(s);
+        else if (at(s, STR("<?")))
+            r = instruction(s);
+        else
+            r = start_tag(s);
+        if (r != REASON_OK)
+            return r;
+    }
+    if (s->elements == 0)
+        return malformed(s, "found no root element");
+    return s->depth == 0 ? REASON_OK : malformed(s, "the text ends within an element");
+}
+
+/* One of the XML declaration's pairs, such as version='1.0', if it is there. False when it is malformed. */
+static bool pseudo_attribute(struct scan *s, struct str key, struct str *value)
+{
+    const char *before = s->p;
+    *value = STR_MISSING;
+    skip_space(s);
+    if (!at(s, key)) {
+        s->p = before;
+        return true;
+    }
+    if (before == s->p)
+        return false;
+    s->p += key.n;
+    skip_space(s);
+    if (!at(s, STR("=")))
+        return false;
+    s->p++;
+    skip_space(s);
+    if (s->p == s->end || (*s->p != '"' && *s->p != '\''))
+        return false;
+    const char *from = s->p + 1;
+    const char *to = memchr(from, *s->p, (size_t)(s->end - from));
+    if (!to)
+        return false;
+    *value = (struct str){from, (size_t)(to - from)};
+    s->p = to + 1;
+    return true;
+}
+
+static enum reason xml_declaration(struct scan *s)
+{
+    struct str version, encoding, standalone;
+    if (!at(s, STR("<?xml")) || s->end - s->p < 6 || !space(s->p[5]))
+        return REASON_OK;
+    s->p += 5;
+    if (!pseudo_attribute(s, STR("version"), &version) || !version.p ||
+        !pseudo_attribute(s, STR("encoding"), &encoding) || !pseudo_attribute(s, STR("standalone"), &standalone))
+        return malformed(s, "the XML declaration is malformed");
+    skip_space(s);
+    if (!at(s, STR("?>")))
+        return malformed(s, "the XML declaration is malformed");
+    if (!str_eq_z(version, "1.0")) {
+        detail_set(s->why, "found XML version %.*s, expected 1.0", (int)(version.n < 16 ? version.n : 16), version.p);
+        return REASON_XML_FORBIDDEN;
+    }
+    if (encoding.p && !str_ieq_z(encoding, "UTF-8")) {
+        detail_set(s->why, "found encoding %.*s, expected UTF-8", (int)(encoding.n < 32 ? encoding.n : 32), encoding.p);
+        return REASON_XML_FORBIDDEN;
+    }
+    s->p += 2;
+    return REASON_OK;
+}
+
+/* The first octets of UTF-16 and UTF-32, with a byte order mark and without, and of EBCDIC (XML 1.0, appendix F). */
+static bool foreign_encoding(struct str t)
+{
+    return str_starts(t, (struct str){"\xFE\xFF", 2}) || str_starts(t, (struct str){"\xFF\xFE", 2}) ||
+           str_starts(t, (struct str){"\0<", 2}) || str_starts(t, (struct str){"<\0", 2}) ||
+           str_starts(t, (struct str){"\0\0\0<", 4}) || str_starts(t, (struct str){"\0\0\xFE\xFF", 4}) ||
+           str_starts(t, (struct str){"\x4C\x6F\xA7\x94", 4});
+}
+
+static enum reason characters(struct scan *s)
+{
+    if (!str_is_utf8((struct str){s->p, (size_t)(s->end - s->p)}))
+        return malformed(s, "the text is not UTF-8");
+    for (const char *p = s->p; p < s->end; p++) {
+        const unsigned char c = (unsigned char)*p;
+        const bool no_character = c == 0xEF && s->end - p > 2 && (unsigned char)p[1] == 0xBF && (unsigned char)p[2] >= 0xBE;
+        if ((c < 0x20 && !space(*p)) || no_character) {
+            s->p = p;
+            return malformed(s, "found a character that XML does not allow");
+        }
+    }
+    return REASON_OK;
+}
+
+enum reason xml_scan(struct str text, const struct xml_limits *limits, struct str *body, struct detail *why)
+{
+    struct scan s = {.limits = limits, .why = why};
+    if (!text.p)
+        text = STR("");
+    if (foreign_encoding(text)) {
+        detail_set(why, "found another encoding than UTF-8");
+        return REASON_XML_FORBIDDEN;
+    }
+    if (str_starts(text, STR("\xEF\xBB\xBF")))
+        text = (struct str){text.p + 3, text.n - 3};
+    *body = text;
+    s.start = s.p = text.p;
+    s.end = text.p + text.n;
+    enum reason r = characters(&s);
+    if (r == REASON_OK)
+        r = xml_declaration(&s);
+    return r == REASON_OK ? content(&s) : r;
+}
