@@ -47,7 +47,9 @@ struct keystore;
 struct keystore *keystore_open(const char *path, const struct secret_key *master, bool create, struct faults *faults);
 void keystore_close(struct keystore *ks);
 /* Takes over what other processes changed since; called by one thread, twice a second. False (table unchanged, reason
- * in why) when the changes cannot be read or do not verify. *changed tells whether anything did. */
+ * in why) when the changes cannot be read or do not verify: again at each call, until they can. *changed tells whether
+ * anything did. Never waits for a writer: what he does is seen at the call after his commit. A file that replaced the
+ * open one (same database, not older) is taken over, too. */
 bool keystore_refresh(struct keystore *ks, bool *changed, char *why, size_t why_size);
 /* Number of keys by type and state, for metrics; an expired key counts as revoked. */
 void keystore_count(struct keystore *ks, int64_t now_us, size_t out[2][3]);
@@ -80,13 +82,14 @@ enum key_change { KEY_ADDED, KEY_REPLACED, KEY_SAME };
  * fault names the entry by its index (0-based) in *at. */
 bool keystore_put(struct keystore *ks, const struct key_entry *v, size_t n, bool replace, size_t counts[3], size_t *at,
                   struct faults *faults);
-/* The same for a file: goes on after a fault, so that all are told (up to 100), each with the number of its entry. */
+/* The same for a file: goes on after a fault, so that all are told (up to 100), each with the number of its entry
+ * (n: the fault is no entry's). */
 bool keystore_import(struct keystore *ks, const struct key_entry *v, size_t n, bool replace, size_t counts[3],
                      void (*fault)(void *arg, size_t at, const char *text), void *arg);
 /* Sets the state of one key; false with a fault when there is none, or when it would un-revoke. */
 bool keystore_set_state(struct keystore *ks, struct str user, struct str id, enum key_state state, struct faults *faults);
-/* Walks all keys in order of user and ID; stops when the callback returns false. */
-void keystore_walk(struct keystore *ks, bool (*each)(void *arg, const struct keyring *ring, const struct key *key),
+/* Walks all keys in order of user and ID; stops when the callback returns false. False when out of memory. */
+bool keystore_walk(struct keystore *ks, bool (*each)(void *arg, const struct keyring *ring, const struct key *key),
                    void *arg);
 
 const char *key_type_name(enum key_type t);   /* "ink", "trk" */

@@ -316,22 +316,26 @@ void table_count(const struct table *t, int64_t now_us, size_t out[2][3])
     memcpy(out, t->counts, sizeof t->counts);
     for (size_t i = 0; t->with_end && i < t->keys.n; i++) {
         const struct key_slot *k = key_at(t, (uint32_t)i);
-        if (k->not_after == TIME_NONE || k->not_after > now_us || k->state == KEY_REVOKED)
+        if (k->not_after == TIME_NONE || k->not_after >= now_us || k->state == KEY_REVOKED)
             continue;
         out[k->type][k->state]--;
         out[k->type][KEY_REVOKED]++;
     }
 }
 
-static int by_bytes(const void *a, const void *b)
+int key_text_order(struct str x, struct str y)
 {
-    struct str x = *(const struct str *)a, y = *(const struct str *)b;
     size_t n = x.n < y.n ? x.n : y.n, i = 0;
     while (i < n && x.p[i] == y.p[i])
         i++;
     if (i < n)
         return (unsigned char)x.p[i] < (unsigned char)y.p[i] ? -1 : 1;
     return x.n < y.n ? -1 : x.n > y.n;
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return key_text_order(*(const struct str *)a, *(const struct str *)b);
 }
 
 struct str *table_users(const struct table *t, size_t *n)
@@ -342,6 +346,6 @@ struct str *table_users(const struct table *t, size_t *n)
     *n = t->users.n;
     for (size_t i = 0; i < *n; i++)
         v[i] = text_at(t, user_at(t, i)->name, user_at(t, i)->name_n);
-    qsort(v, *n, sizeof *v, by_bytes);
+    qsort(v, *n, sizeof *v, by_name);
     return v;
 }

@@ -34,6 +34,8 @@ uint64_t table_seq(const struct table *t, struct str user, struct str id);
 enum keystore_result table_user(const struct table *t, struct str user, struct keyring *out) MUST_CHECK;
 /* An expired key counts as revoked. */
 void table_count(const struct table *t, int64_t now_us, size_t out[2][3]);
+/* Byte by byte: less than, equal to or greater than 0. */
+int key_text_order(struct str x, struct str y);
 /* All users' names in byte order, as views into the table (valid until it is freed); the caller frees the array.
  * NULL when out of memory. */
 struct str *table_users(const struct table *t, size_t *n);

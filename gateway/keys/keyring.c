@@ -1,0 +1,109 @@
+#include <stdlib.h>
+#include <string.h>
+
+#include "keys/keystore_inside.h"
+
+const char *key_type_name(enum key_type t)
+{
+    return t == KEY_INK ? "ink" : "trk";
+}
+
+const char *key_state_name(enum key_state s)
+{
+    static const char *const NAMES[] = {[KEY_ACTIVE] = "active", [KEY_RETIRING] = "retiring", [KEY_REVOKED] = "revoked"};
+    return NAMES[s];
+}
+
+void keyring_clear(struct keyring *ring)
+{
+    if (!ring)
+        return;
+    free(ring->text);
+    ring->text = NULL;
+    ring->user = STR_MISSING;
+    ring->n = 0;
+}
+
+const struct key *keyring_find(const struct keyring *ring, struct str id)
+{
+    for (size_t i = 0; i < ring->n; i++)
+        if (str_eq(ring->keys[i].id, id))
+            return &ring->keys[i];
+    return NULL;
+}
+
+bool key_usable(const struct key *key, int64_t now_us)
+{
+    return (key->state == KEY_ACTIVE || key->state == KEY_RETIRING) &&
+           (key->not_after == TIME_NONE || now_us <= key->not_after);
+}
+
+bool keyring_has_ink(const struct keyring *ring)
+{
+    for (size_t i = 0; i < ring->n; i++)
+        if (ring->keys[i].type == KEY_INK)
+            return true;
+    return false;
+}
+
+const struct key *keyring_newest(const struct keyring *ring, enum key_type type, int64_t now_us)
+{
+    const struct key *newest = NULL;
+    for (size_t i = 0; i < ring->n; i++) {
+        const struct key *k = &ring->keys[i];
+        if (k->type == type && k->state == KEY_ACTIVE && key_usable(k, now_us) && (!newest || k->seq > newest->seq))
+            newest = k;
+    }
+    return newest;
+}
+
+bool keyring_open(const struct keyring *ring, const struct key *key, struct secret_key *out)
+{
+    return ring->store && ring->user.p && seal_open(ring->store->seal, ring->user, key, out);
+}
+
+/* A copy of the names in order: the table may change, even be replaced, while the callback runs. */
+static struct str *copy_names(struct keystore *ks, size_t *n, char **text)
+{
+    pthread_rwlock_rdlock(&ks->locks->table);
+    struct str *v = table_users(ks->table, n);
+    size_t total = 1;
+    for (size_t i = 0; v && i < *n; i++)
+        total += v[i].n;
+    char *at = *text = v ? malloc(total) : NULL;
+    for (size_t i = 0; at && i < *n; i++) {
+        memcpy(at, v[i].p, v[i].n);
+        v[i].p = at;
+        at += v[i].n;
+    }
+    pthread_rwlock_unlock(&ks->locks->table);
+    if (*text)
+        return v;
+    free(v);
+    return NULL;
+}
+
+static int by_id(const void *a, const void *b)
+{
+    return key_text_order(((const struct key *)a)->id, ((const struct key *)b)->id);
+}
+
+bool keystore_walk(struct keystore *ks, bool (*each)(void *arg, const struct keyring *ring, const struct key *key),
+                   void *arg)
+{
+    size_t n = 0;
+    char *text = NULL;
+    struct str *users = copy_names(ks, &n, &text);
+    bool ok = users != NULL, go_on = true;
+    for (size_t i = 0; ok && go_on && i < n; i++) {
+        struct keyring ring;
+        ok = keystore_user(ks, users[i], &ring) != KEYSTORE_FAILED;
+        qsort(ring.keys, ring.n, sizeof *ring.keys, by_id);
+        for (size_t k = 0; go_on && k < ring.n; k++)
+            go_on = each(arg, &ring, &ring.keys[k]);
+        keyring_clear(&ring);
+    }
+    free(users);
+    free(text);
+    return ok;
+}
