@@ -166,6 +166,7 @@ enum reason xml_parse(struct str text, const struct xml_limits *limits, struct x
     struct xml_doc *doc = calloc(1, sizeof *doc);
     if (!doc)
         return REASON_INTERNAL;
+    doc->size = body.n;
     r = parse_tree(body, &parse, &doc->tree);
     if (r != REASON_OK) {
         free(doc);

@@ -15,6 +15,7 @@
 
 struct xml_doc {
     xmlDocPtr tree;
+    size_t size; /* octets that it was read from */
 };
 
 /*

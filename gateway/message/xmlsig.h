@@ -1,6 +1,7 @@
 /*
- * XML Signature by HMAC-SHA256, the closed profile of protocol.md ("Signature profile"). xmlsec does the general path
- * behind this face; a one-pass path may replace it for the common form later, with xmlsec as its oracle.
+ * XML Signature by HMAC-SHA256 (TS 33.180 D.2.2, D.3): a closed profile. libxml2 canonicalizes, OpenSSL hashes; xmlsec
+ * would digest references before it looks at the HMAC, and takes far more than the profile: it is the tests' oracle.
+ * A one-pass path may replace the general one for the common form later, behind this face.
  *
  *     struct xmlsig_info info;
  *     r = xmlsig_read(doc, &policy, &info, why);          profile and reference; gives the KeyName
@@ -32,7 +33,7 @@ struct xml_signed {
 };
 
 /* Structure, algorithms, KeyInfo and reference of the one Signature in a Signed… root. REASON_OK, SIGNATURE_MISSING,
- * SIGNATURE_PROFILE, SIGNATURE_REFERENCE. No cryptography, no I/O. */
+ * SIGNATURE_PROFILE, SIGNATURE_REFERENCE; SIGNATURE_INVALID for values that are no base64. No cryptography, no I/O. */
 enum reason xmlsig_read(const struct xml_doc *doc, const struct xmlsig_policy *policy, struct xmlsig_info *out,
                         struct detail *why) MUST_CHECK;
 /* After xmlsig_read returned OK. The HMAC over SignedInfo is judged before any reference is digested. REASON_OK and the

@@ -1,0 +1,36 @@
+/*
+ * The signature profile's names, and one Signature as read. For xmlsig*.c only.
+ */
+#ifndef KMSGATE_MESSAGE_XMLSIG_INTERNAL_H
+#define KMSGATE_MESSAGE_XMLSIG_INTERNAL_H
+
+#include "message/xml_internal.h"
+#include "message/xmlsig.h"
+
+#define ALG_C14N "http://www.w3.org/TR/2001/REC-xml-c14n-20010315"
+#define ALG_C14N11 "http://www.w3.org/2006/12/xml-c14n11"
+#define ALG_EXC_C14N "http://www.w3.org/2001/10/xml-exc-c14n#"
+#define ALG_ENVELOPED "http://www.w3.org/2000/09/xmldsig#enveloped-signature"
+#define ALG_HMAC_SHA256 "http://www.w3.org/2001/04/xmldsig-more#hmac-sha256"
+#define ALG_SHA256 "http://www.w3.org/2001/04/xmlenc#sha256"
+
+enum { HASH_BYTES = 32 };
+
+struct signature {
+    const xmlNode *top, *payload, *node, *info; /* Signed…, KmsRequest or KmsResponse, Signature, SignedInfo */
+    const xmlNode *apex;                        /* what is digested: payload, or top without node */
+    enum xml_c14n info_form, apex_form;
+    bool enveloped;
+    size_t hmac_bytes;
+    uint8_t value[HASH_BYTES], digest[HASH_BYTES];
+    struct str key_name;
+};
+/* REASON_OK and everything in *sig; SIGNATURE_MISSING, _PROFILE, _REFERENCE; SIGNATURE_INVALID for values that are no
+ * base64 or no digest. */
+enum reason signature_read(const struct xml_doc *doc, const struct xmlsig_policy *policy, struct signature *sig,
+                           struct detail *why) MUST_CHECK;
+
+bool signature_hash(struct str text, uint8_t out[HASH_BYTES]) MUST_CHECK;
+bool signature_hmac(const struct secret_key *key, struct str text, uint8_t out[HASH_BYTES]) MUST_CHECK;
+
+#endif
