@@ -12,6 +12,7 @@ struct keyfile {
     char *text;
     size_t text_n;
     size_t *line; /* line number of each entry */
+    size_t cap;   /* of v and line */
 };
 /* Reads a whole file ("-": standard input). Every bad line is a fault with FILE:LINE:COLUMN that names the member at
  * fault and never repeats a value of "key". False when there was any. The caller calls keyfile_free() either way. */
