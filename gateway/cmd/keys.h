@@ -1,0 +1,29 @@
+/*
+ * `kmsgate keys`: what its subcommands share.
+ */
+#ifndef KMSGATE_CMD_KEYS_H
+#define KMSGATE_CMD_KEYS_H
+
+#include "keys/keystore.h"
+
+/* What was given; a text that was not is missing. */
+struct keys_options {
+    const char *config;
+    struct str user, id, type, not_after;
+    const char *file;
+    bool replace, with_secrets, key_stdin, generate, help;
+};
+
+/* Each gets the open store and returns an exit code. */
+int keys_import(struct keystore *ks, const struct keys_options *o);
+int keys_add(struct keystore *ks, const struct keys_options *o);
+int keys_export(struct keystore *ks, const struct keys_options *o);
+int keys_list(struct keystore *ks, const struct keys_options *o);
+int keys_show(struct keystore *ks, const struct keys_options *o);
+
+/* False, told on stderr, when the text is there and no type. */
+bool keys_type(struct str text, enum key_type *out);
+/* "2027-01-01T00:00:00Z", with milliseconds where there are any; "-" for no end. */
+void keys_time(int64_t us, char out[TIME_TEXT]);
+
+#endif

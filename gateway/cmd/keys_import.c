@@ -1,0 +1,106 @@
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <openssl/rand.h>
+
+#include "base/buf.h"
+#include "base/log.h"
+#include "cmd/cmd.h"
+#include "cmd/keys.h"
+#include "keys/keyfile.h"
+
+struct telling {
+    const char *name;
+    const struct keyfile *file; /* NULL: the keys come from no file */
+    size_t n;
+    struct faults *faults;
+};
+
+static void tell(void *arg, size_t at, const char *text)
+{
+    struct telling *t = arg;
+    int line = t->file && at < t->n ? (int)t->file->line[at] : 0;
+    faults_add(t->faults, t->name, line, 0, "%s", text);
+}
+
+/* What can be read by others is known to others: the keys are taken, since nothing is made better by refusing them. */
+static void warn_if_open(const char *path)
+{
+    struct stat st;
+    if (stat(path, &st) == 0 && S_ISREG(st.st_mode) && (st.st_mode & S_IROTH))
+        complain("warning: %s holds clear keys and is readable by all (mode %04o)", path, (unsigned)st.st_mode & 07777u);
+}
+
+int keys_import(struct keystore *ks, const struct keys_options *o)
+{
+    struct keyfile file;
+    struct faults faults = {0};
+    size_t counts[3] = {0};
+    bool standard = str_eq_z(str_z(o->file), "-");
+    if (!standard)
+        warn_if_open(o->file);
+    bool ok = keyfile_read(o->file, &file, &faults);
+    struct telling t = {standard ? "standard input" : o->file, &file, file.n, &faults};
+    ok = ok && keystore_import(ks, file.v, file.n, o->replace, counts, tell, &t);
+    keyfile_free(&file);
+    faults_print(&faults, stderr);
+    faults_free(&faults);
+    if (!ok) {
+        complain("keys import: nothing was imported");
+        return EXIT_NEGATIVE;
+    }
+    printf("%zu added, %zu replaced, %zu unchanged\n", counts[KEY_ADDED], counts[KEY_REPLACED], counts[KEY_SAME]);
+    return EXIT_DONE;
+}
+
+/* 64 hex digits and at most a line end. */
+static bool read_key(struct secret_key *out)
+{
+    char text[2 * KEY_BYTES + 3];
+    size_t n = 0, decoded = 0;
+    ssize_t got = 1;
+    while (n < sizeof text && got > 0) {
+        got = read(STDIN_FILENO, text + n, sizeof text - n);
+        if (got > 0)
+            n += (size_t)got;
+        else if (got < 0 && errno == EINTR)
+            got = 1;
+    }
+    if (n > 0 && n < sizeof text && text[n - 1] == '\n')
+        n--;
+    bool ok = n == 2 * KEY_BYTES && hex_decode((struct str){text, n}, out->b, sizeof out->b, &decoded) &&
+              decoded == KEY_BYTES;
+    secret_wipe(text, sizeof text);
+    if (!ok)
+        complain("keys add: standard input must be %d hex digits", 2 * KEY_BYTES);
+    return ok;
+}
+
+int keys_add(struct keystore *ks, const struct keys_options *o)
+{
+    struct key_entry e = {.user = o->user, .id = o->id, .state = KEY_ACTIVE, .not_after = TIME_NONE};
+    bool zone = true;
+    if (!keys_type(o->type, &e.type))
+        return EXIT_USAGE;
+    if (o->not_after.p && (!time_parse(o->not_after, &e.not_after, &zone) || !zone)) {
+        complain("--not-after must be a time with a zone, such as 2027-01-01T00:00:00Z");
+        return EXIT_USAGE;
+    }
+    bool ok = o->generate ? RAND_bytes(e.key.b, sizeof e.key.b) == 1 : read_key(&e.key);
+    if (ok) {
+        struct faults faults = {0};
+        struct telling t = {.faults = &faults};
+        size_t counts[3] = {0};
+        ok = keystore_import(ks, &e, 1, false, counts, tell, &t);
+        for (size_t i = 0; i < faults.n; i++)
+            complain("keys add: %s", faults.v[i].text);
+        faults_free(&faults);
+        if (ok)
+            printf("user %.*s, key %.*s: %s\n", STR_FMT(e.user), STR_FMT(e.id), counts[KEY_ADDED] ? "added" : "no change");
+    }
+    secret_key_clear(&e.key);
+    return ok ? EXIT_DONE : EXIT_NEGATIVE;
+}
