@@ -48,15 +48,17 @@ struct str xml_attr_value(const xmlAttr *attr);
 bool xml_blank(const xmlNode *element);
 
 /*
- * Canonical text (no comments) of the subtree at apex, without the subtrees at omit[0..1] (each may be NULL), in the
- * document's context: in-scope namespaces of ancestors are rendered where the form says so. Exactly the octets that a
- * verifier digests. False when libxml2 fails, memory is short or the ceiling passed: out is then not to be used.
+ * Canonical text (no comments) of the subtree at apex, without the subtree at omit (may be NULL) and without apex's
+ * children in the interface's namespace that omit_named lists (may be NULL, ends with NULL), in the document's context:
+ * in-scope namespaces of ancestors are rendered where the form says so. Exactly the octets that a verifier digests.
+ * False when libxml2 fails, memory is short or the ceiling passed: out is then not to be used.
  */
 enum xml_c14n { XML_C14N_INCLUSIVE, XML_C14N_EXCLUSIVE, XML_C14N_INCLUSIVE_11 };
 struct xml_subtree {
     const struct xml_doc *doc;
     const xmlNode *apex;
-    const xmlNode *omit[2];
+    const xmlNode *omit;
+    const char *const *omit_named;
 };
 bool xml_canonical(const struct xml_subtree *part, enum xml_c14n form, struct buf *out) MUST_CHECK;
 /* Most octets that the canonical form of a document of n bytes can have: a quote in an attribute becomes six, each

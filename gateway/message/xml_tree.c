@@ -100,13 +100,26 @@ bool xml_blank(const xmlNode *element)
     return true;
 }
 
+static bool omitted(const struct xml_subtree *part, const xmlNode *n)
+{
+    if (n == part->omit)
+        return true;
+    if (!part->omit_named || n->parent != part->apex || n->type != XML_ELEMENT_NODE)
+        return false;
+    for (const char *const *name = part->omit_named; *name; name++) {
+        if (xml_is(n, NS_KMS, *name))
+            return true;
+    }
+    return false;
+}
+
 /* libxml2 asks for each node, attribute and namespace node; the last two belong to the element `parent`. */
 static int in_subtree(void *arg, xmlNodePtr node, xmlNodePtr parent)
 {
     const struct xml_subtree *part = arg;
     const bool owned = node->type == XML_NAMESPACE_DECL || node->type == XML_ATTRIBUTE_NODE;
     for (const xmlNode *n = owned ? parent : node; n && n->type != XML_DOCUMENT_NODE; n = n->parent) {
-        if (n == part->omit[0] || n == part->omit[1])
+        if (omitted(part, n))
             return 0;
         if (n == part->apex)
             return 1;

@@ -21,7 +21,8 @@ static enum reason holds_hmac(const struct signature *sig, const struct xml_doc 
 {
     uint8_t mac[HASH_BYTES];
     struct buf text BUF_CLEANUP = BUF_INIT(xml_canonical_ceiling(doc->size));
-    if (!xml_canonical(&(struct xml_subtree){doc, sig->info, {NULL, NULL}}, sig->info_form, &text) ||
+    const struct xml_subtree part = {.doc = doc, .apex = sig->info};
+    if (!xml_canonical(&part, sig->info_form, &text) ||
         !signature_hmac(key, buf_view(&text), mac))
         return REASON_INTERNAL;
     const bool same = secret_equal(mac, sig->value, sig->hmac_bytes);
@@ -33,7 +34,7 @@ static enum reason holds_digest(const struct signature *sig, const struct xml_do
 {
     uint8_t digest[HASH_BYTES];
     struct buf text BUF_CLEANUP = BUF_INIT(xml_canonical_ceiling(doc->size));
-    const struct xml_subtree part = {doc, sig->apex, {sig->enveloped ? sig->node : NULL, NULL}};
+    const struct xml_subtree part = {.doc = doc, .apex = sig->apex, .omit = sig->enveloped ? sig->node : NULL};
     if (!xml_canonical(&part, sig->apex_form, &text) || !signature_hash(buf_view(&text), digest))
         return REASON_INTERNAL;
     return secret_equal(digest, sig->digest, HASH_BYTES) ? REASON_OK : REASON_SIGNATURE_INVALID;

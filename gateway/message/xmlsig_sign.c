@@ -26,7 +26,7 @@ static bool canonical_payload(struct str payload, struct buf *out, const char **
         return false;
     const enum kms_root root = xml_root(doc);
     *envelope = root == KMS_ROOT_REQUEST ? "SignedKmsRequest" : "SignedKmsResponse";
-    const struct xml_subtree whole = {doc, xml_top(doc), {NULL, NULL}};
+    const struct xml_subtree whole = {.doc = doc, .apex = xml_top(doc)};
     const bool ok = (root == KMS_ROOT_REQUEST || root == KMS_ROOT_RESPONSE) &&
                     str_eq(xml_attr(xml_top(doc), NULL, "Id"), STR("xmldoc")) && !xml_top(doc)->ns->prefix &&
                     xml_canonical(&whole, XML_C14N_INCLUSIVE, out);
