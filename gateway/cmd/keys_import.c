@@ -31,7 +31,8 @@ static void warn_if_open(const char *path)
 {
     struct stat st;
     if (stat(path, &st) == 0 && S_ISREG(st.st_mode) && (st.st_mode & S_IROTH))
-        complain("warning: %s holds clear keys and is readable by all (mode %04o)", path, (unsigned)st.st_mode & 07777u);
+        complain("warning: %s holds clear keys and is readable by all (mode %04o)", path,
+                 (unsigned)st.st_mode & 07777u);
 }
 
 int keys_import(struct keystore *ks, const struct keys_options *o)
@@ -99,7 +100,8 @@ int keys_add(struct keystore *ks, const struct keys_options *o)
             complain("keys add: %s", faults.v[i].text);
         faults_free(&faults);
         if (ok)
-            printf("user %.*s, key %.*s: %s\n", STR_FMT(e.user), STR_FMT(e.id), counts[KEY_ADDED] ? "added" : "no change");
+            printf("user %.*s, key %.*s: %s\n", STR_FMT(e.user), STR_FMT(e.id),
+                   counts[KEY_ADDED] ? "added" : "no change");
     }
     secret_key_clear(&e.key);
     return ok ? EXIT_DONE : EXIT_NEGATIVE;

@@ -70,7 +70,9 @@ static const char *use(const struct keyring *ring, const struct key *key, int64_
         return "expired: refused";
     if (key != keyring_newest(ring, key->type, now_us))
         return key->type == KEY_TRK ? "encrypts where a request names it" : "verifies";
-    return key->type == KEY_INK ? "signs and verifies" : keyring_has_ink(ring) ? "encrypts" : "encrypts, signs and verifies";
+    if (key->type == KEY_INK)
+        return "signs and verifies";
+    return keyring_has_ink(ring) ? "encrypts" : "encrypts, signs and verifies";
 }
 
 static bool show_key(void *arg, const struct keyring *ring, const struct key *key)

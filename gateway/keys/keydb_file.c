@@ -10,7 +10,7 @@
 
 #include "base/buf.h"
 
-enum { APPLICATION_ID = 0x4b4d5347, /* "KMSG" */ PATIENCE_MS = 10000, PATH_LIMIT = 4096 };
+enum { APPLICATION_ID = 0x4b4d5347, /* "KMSG" */ PATIENCE_MS = 10000, PATH_LIMIT = 4096, SMALLEST = 512 /* a page */ };
 
 /* STRICT: SQLite itself keeps the types. Users are found in the order of the primary key, changes by seq. */
 static const char *const SCHEMA[][2] = {
@@ -135,6 +135,20 @@ static bool check_kind(struct keydb *db, struct detail *why)
     return check_schema(db, why) == KEYDB_OK;
 }
 
+/* SQLite reads what is missing of the last page as zeros, which may look like nothing was lost. */
+static bool check_size(struct keydb *db, const char *path, struct detail *why)
+{
+    int64_t page = 0, pages = 0;
+    struct stat st;
+    if (number(db, "PRAGMA page_size", &page, why) != KEYDB_OK ||
+        number(db, "PRAGMA page_count", &pages, why) != KEYDB_OK)
+        return false;
+    if (stat(path, &st) == 0 && st.st_size >= page * pages)
+        return true;
+    detail_set(why, "damaged: the file was truncated");
+    return false;
+}
+
 static bool check_file(const char *path, struct stat *st, struct detail *why)
 {
     if (stat(path, st) != 0) {
@@ -149,12 +163,12 @@ static bool check_file(const char *path, struct stat *st, struct detail *why)
         return false;
     }
     if (st->st_mode & (S_IWGRP | S_IRWXO)) {
-        detail_set(why, "others may %s it (mode %04o); `chmod 600` it", st->st_mode & (S_IWGRP | S_IWOTH) ? "change" : "read",
-                   (unsigned)st->st_mode & 07777u);
+        detail_set(why, "others may %s it (mode %04o); `chmod 600` it",
+                   st->st_mode & (S_IWGRP | S_IWOTH) ? "change" : "read", (unsigned)st->st_mode & 07777u);
         return false;
     }
-    if (st->st_size == 0) {
-        detail_set(why, "damaged: the file is empty");
+    if (st->st_size < SMALLEST) { /* SQLite takes it for a database that nothing was written to yet */
+        detail_set(why, "damaged, or no database: the file has %lld bytes", (long long)st->st_size);
         return false;
     }
     return true;
@@ -166,7 +180,8 @@ struct keydb *keydb_open(const char *path, struct detail *why)
     if (!check_file(path, &st, why))
         return NULL;
     struct keydb *db = attach(path, why);
-    if (db && (settle(db, why) != KEYDB_OK || !check_kind(db, why) || keydb_prepare(db, why) != KEYDB_OK)) {
+    if (db && (settle(db, why) != KEYDB_OK || !check_kind(db, why) || !check_size(db, path, why) ||
+               keydb_prepare(db, why) != KEYDB_OK)) {
         keydb_close(db);
         return NULL;
     }

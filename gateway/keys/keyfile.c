@@ -99,8 +99,9 @@ static bool take_key(struct reading *r, const struct json_value *v, struct secre
     size_t n = 0;
     if (v->text.n == 2 * KEY_BYTES && hex_decode(v->text, out->b, sizeof out->b, &n) && n == KEY_BYTES)
         return true;
-    faults_add(r->faults, r->name, (int)r->line, (int)v->at + 1, "`key` must be %d hex digits (%d bytes); it has %zu "
-               "characters%s", 2 * KEY_BYTES, KEY_BYTES, v->text.n, v->text.n == 2 * KEY_BYTES ? ", not all of them hex" : "");
+    faults_add(r->faults, r->name, (int)r->line, (int)v->at + 1,
+               "`key` must be %d hex digits (%d bytes); it has %zu characters%s", 2 * KEY_BYTES, KEY_BYTES, v->text.n,
+               v->text.n == 2 * KEY_BYTES ? ", not all of them hex" : "");
     return false;
 }
 

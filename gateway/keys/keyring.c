@@ -10,7 +10,8 @@ const char *key_type_name(enum key_type t)
 
 const char *key_state_name(enum key_state s)
 {
-    static const char *const NAMES[] = {[KEY_ACTIVE] = "active", [KEY_RETIRING] = "retiring", [KEY_REVOKED] = "revoked"};
+    static const char *const NAMES[] = {
+        [KEY_ACTIVE] = "active", [KEY_RETIRING] = "retiring", [KEY_REVOKED] = "revoked"};
     return NAMES[s];
 }
 

@@ -12,7 +12,7 @@
 enum {
     REFRESH_PATIENCE_MS = 20, /* refreshing runs beside the event loops: a writer is waited for at the next turn */
     BUSY_TURNS = 20,          /* ten seconds of turns: then it is told */
-    RELOAD_FROM = 4096,       /* changed keys from which loading all into a new table is cheaper than a list of changes */
+    RELOAD_FROM = 4096,       /* changed keys from which loading all into a new table is cheaper than a list */
 };
 
 struct detail key_row_name(const struct key_row *row)

@@ -43,7 +43,8 @@ enum keystore_result { KEYSTORE_OK, KEYSTORE_NOT_FOUND, KEYSTORE_FAILED };
 struct keystore;
 
 /* Opens the SQLite file (created when `create`), checks every row against the master key and loads the table. The
- * master key is copied into locked memory. NULL with the reason in `faults` on a wrong master key, damage, tampering. */
+ * working keys, derived from the master key, stay in locked memory. NULL with the reason in `faults` on a wrong master
+ * key, damage, tampering. A file or folder that cannot be written is opened for reading. */
 struct keystore *keystore_open(const char *path, const struct secret_key *master, bool create, struct faults *faults);
 void keystore_close(struct keystore *ks);
 /* Takes over what other processes changed since; called by one thread, twice a second. False (table unchanged, reason
@@ -87,7 +88,8 @@ bool keystore_put(struct keystore *ks, const struct key_entry *v, size_t n, bool
 bool keystore_import(struct keystore *ks, const struct key_entry *v, size_t n, bool replace, size_t counts[3],
                      void (*fault)(void *arg, size_t at, const char *text), void *arg);
 /* Sets the state of one key; false with a fault when there is none, or when it would un-revoke. */
-bool keystore_set_state(struct keystore *ks, struct str user, struct str id, enum key_state state, struct faults *faults);
+bool keystore_set_state(struct keystore *ks, struct str user, struct str id, enum key_state state,
+                        struct faults *faults);
 /* Walks all keys in order of user and ID; stops when the callback returns false. False when out of memory. */
 bool keystore_walk(struct keystore *ks, bool (*each)(void *arg, const struct keyring *ring, const struct key *key),
                    void *arg);

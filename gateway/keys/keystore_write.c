@@ -116,7 +116,8 @@ static enum outcome put_same(struct change *c, struct stored *s, const struct ke
     if (!stricter && !other_end)
         return DONE;
     if (!c->replace) {
-        detail_set(why, "is known with another %s (`--replace` takes over the new one)", stricter ? "state" : "not_after");
+        detail_set(why, "is known with another %s (`--replace` takes over the new one)",
+                   stricter ? "state" : "not_after");
         return FAULT;
     }
     if (stricter)
@@ -370,7 +371,8 @@ static bool set_state(struct change *c, struct str user, struct str id, enum key
     return false;
 }
 
-bool keystore_set_state(struct keystore *ks, struct str user, struct str id, enum key_state state, struct faults *faults)
+bool keystore_set_state(struct keystore *ks, struct str user, struct str id, enum key_state state,
+                        struct faults *faults)
 {
     struct detail why = {{0}};
     struct change *c = begin_change(ks, false, &why);

@@ -1,6 +1,6 @@
 /*
- * How a key is sealed, on disk and in memory: AES-256-GCM, bound to everything that is said of the key. The working keys
- * are derived from the master key and the database's salt (HKDF-SHA256), so that no row can move between databases.
+ * How a key is sealed, on disk and in memory: AES-256-GCM, bound to everything that is said of the key. The working
+ * keys are derived from the master key and the database's salt (HKDF-SHA256), so that no row can move between databases.
  *
  *     struct seal *seal = seal_new(&master, salt);
  *     if (!seal_close(seal, user, &key, &clear)) ...      fills key.sealed, with a fresh nonce
@@ -22,7 +22,7 @@ struct seal_opener;
 /* NULL when out of memory or when OpenSSL fails. */
 struct seal *seal_new(const struct secret_key *master, const uint8_t salt[SEAL_SALT]);
 void seal_free(struct seal *s);
-/* Tells a wrong master key from a tampered database: the value is derived from the master key and says nothing of it. */
+/* Tells a wrong master key from a tampered database: derived from the master key, the value says nothing of it. */
 const uint8_t *seal_check(const struct seal *s);
 bool seal_close(const struct seal *s, struct str user, struct key *key, const struct secret_key *clear) MUST_CHECK;
 bool seal_open(const struct seal *s, struct str user, const struct key *key, struct secret_key *clear) MUST_CHECK;

@@ -219,7 +219,8 @@ static struct user_slot *add_user(struct table *t, struct str user, uint32_t has
 {
     uint32_t name;
     size_t place;
-    if (!index_reserve(t, t->users.n + 1) || !pool_reserve(&t->users, t->users.n + 1) || !text_add(&t->text, user, &name))
+    if (!index_reserve(t, t->users.n + 1) || !pool_reserve(&t->users, t->users.n + 1) ||
+        !text_add(&t->text, user, &name))
         return NULL;
     find_user(t, user, hash, &place); /* the index may have grown */
     struct user_slot *u = user_at(t, t->users.n);
