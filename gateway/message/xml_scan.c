@@ -231,15 +231,17 @@ static enum reason instruction(struct scan *s)
     return skip_past(s, STR("?>")) ? REASON_OK : malformed(s, "the text ends within a processing instruction");
 }
 
+/* At anything but "<": up to the next byte that needs a look. */
 static enum reason character_data(struct scan *s)
 {
-    if (*s->p == '&')
-        return s->depth ? reference(s) : malformed(s, "found text outside the root element");
     if (s->depth == 0 && !space(*s->p))
         return malformed(s, "found text outside the root element");
+    if (*s->p == '&')
+        return reference(s);
     if (at(s, STR("]]>")))
         return malformed(s, "found ]]> in text");
-    s->p++;
+    for (s->p++; s->depth && s->p < s->end && *s->p != '<' && *s->p != '&' && *s->p != ']'; s->p++)
+        ;
     return REASON_OK;
 }
 
