@@ -244,12 +244,12 @@ static enum keydb_result fill(const char *path, const struct keydb_meta *meta, s
 enum keydb_result keydb_create(const char *path, const struct keydb_meta *meta, struct detail *why)
 {
     struct buf temporary BUF_CLEANUP = BUF_INIT(PATH_LIMIT);
-    buf_printf(&temporary, "%s.new-%ld", path, (long)getpid());
+    buf_printf(&temporary, "%s.new-XXXXXX", path);
     if (temporary.failed) {
         detail_set(why, "out of memory, or a path of more than %d bytes", PATH_LIMIT);
         return KEYDB_FAILED;
     }
-    int fd = open(temporary.p, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    int fd = mkostemp(temporary.p, O_CLOEXEC); /* mode 0600 */
     if (fd < 0) {
         detail_set(why, "cannot make it: %s", strerror(errno));
         return KEYDB_FAILED;

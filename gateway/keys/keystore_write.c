@@ -157,7 +157,7 @@ static enum outcome put_entry(struct change *c, const struct key_entry *e, enum 
         return FAILED;
     struct stored *same = find(c, e->id);
     if (same && same->key.type != e->type) {
-        detail_set(why, "is known as a %s", called(same->key.type));
+        detail_set(why, "is known as a key of the other type, %s", called(same->key.type));
         return FAULT;
     }
     if (same && secret_equal(same->clear.b, e->key.b, sizeof e->key.b))

@@ -1,0 +1,134 @@
+/* Readers on several threads while another follows a writer: for ThreadSanitizer, and for what readers may ever see. */
+#include "fixture.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+enum { READERS = 3, CHANGES = 60, USERS = 50 };
+
+struct shared {
+    struct keystore *ks;
+    atomic_bool done;
+    atomic_size_t reads, wrong;
+};
+
+/* Alice always has one active InK or none, and what she has always opens. */
+static void *read_keys(void *arg)
+{
+    struct shared *s = arg;
+    do {
+        struct keyring ring;
+        size_t active = 0, n[2][3];
+        bool bad = keystore_user(s->ks, STR(ALICE), &ring) != KEYSTORE_OK;
+        for (size_t i = 0; i < ring.n; i++) {
+            struct secret_key clear SECRET_CLEANUP = {{0}};
+            active += ring.keys[i].type == KEY_INK && ring.keys[i].state == KEY_ACTIVE;
+            bad = bad || !keyring_open(&ring, &ring.keys[i], &clear);
+        }
+        bad = bad || active > 1 || !keyring_has_ink(&ring);
+        keyring_clear(&ring);
+        keystore_count(s->ks, 0, n);
+        bad = bad || n[KEY_INK][KEY_ACTIVE] < 1;
+        atomic_fetch_add(&s->wrong, bad);
+        atomic_fetch_add(&s->reads, 1);
+    } while (!atomic_load(&s->done));
+    return NULL;
+}
+
+static void *refresh_keys(void *arg)
+{
+    struct shared *s = arg;
+    do {
+        bool changed;
+        char why[200];
+        atomic_fetch_add(&s->wrong, !keystore_refresh(s->ks, &changed, why, sizeof why));
+        usleep(500);
+    } while (!atomic_load(&s->done));
+    return NULL;
+}
+
+static void readers_and_refresh(void **state)
+{
+    struct fixture *f = *state;
+    struct shared s = {0};
+    pthread_t threads[READERS + 1];
+    char id[32], user[64];
+    fill_store(f);
+    s.ks = open_store(f);
+    struct keystore *writer = open_store(f);
+    for (int i = 0; i < READERS; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, read_keys, &s), 0);
+    assert_int_equal(pthread_create(&threads[READERS], NULL, refresh_keys, &s), 0);
+    for (int i = 0; i < CHANGES; i++) {
+        snprintf(id, sizeof id, "ink.%d", 2 + i % (LIMIT_USER_KEYS - 2));
+        snprintf(user, sizeof user, "sip:%d@example.org", i % USERS);
+        assert_true(replace(f, writer, entry(ALICE, KEY_INK, id, (uint8_t)(i + 10))));
+        assert_true(replace(f, writer, entry(user, KEY_TRK, "trk", (uint8_t)(i + 10))));
+    }
+    atomic_store(&s.done, true);
+    for (int i = 0; i <= READERS; i++)
+        pthread_join(threads[i], NULL);
+    assert_int_equal(atomic_load(&s.wrong), 0);
+    assert_true(atomic_load(&s.reads) >= READERS);
+    bool changed;
+    char why[200];
+    assert_true(keystore_refresh(s.ks, &changed, why, sizeof why));
+    assert_true(has_key(s.ks, ALICE, id, CHANGES - 1 + 10) && has_key(s.ks, user, "trk", CHANGES - 1 + 10));
+    keystore_close(s.ks);
+    keystore_close(writer);
+}
+
+struct one_writer {
+    struct fixture *f;
+    int number;
+    bool ok;
+};
+
+static void *write_keys(void *arg)
+{
+    struct one_writer *w = arg;
+    struct fixture own = *w->f;
+    own.faults = (struct faults){0};
+    struct keystore *ks = keystore_open(own.path, &own.master, true, &own.faults);
+    char user[64];
+    w->ok = ks != NULL;
+    for (int i = 0; w->ok && i < 10; i++) {
+        snprintf(user, sizeof user, "sip:%d.%d@example.org", w->number, i);
+        w->ok = put(&own, ks, entry(user, KEY_INK, "ink", (uint8_t)(w->number + 1)));
+    }
+    faults_print(&own.faults, stderr);
+    faults_free(&own.faults);
+    keystore_close(ks);
+    return NULL;
+}
+
+/* As so many `kmsgate keys` at once, none of which finds a database: no write is lost. */
+static void writers_at_once(void **state)
+{
+    struct fixture *f = *state;
+    pthread_t threads[4];
+    struct one_writer w[4];
+    char user[64];
+    for (int i = 0; i < 4; i++) {
+        w[i] = (struct one_writer){.f = f, .number = i};
+        assert_int_equal(pthread_create(&threads[i], NULL, write_keys, &w[i]), 0);
+    }
+    for (int i = 0; i < 4; i++)
+        pthread_join(threads[i], NULL);
+    struct keystore *ks = open_store(f);
+    for (int i = 0; i < 40; i++) {
+        assert_true(w[i / 10].ok);
+        snprintf(user, sizeof user, "sip:%d.%d@example.org", i / 10, i % 10);
+        assert_true(has_key(ks, user, "ink", (uint8_t)(i / 10 + 1)));
+    }
+    keystore_close(ks);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(readers_and_refresh, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(writers_at_once, set_up, tear_down),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
