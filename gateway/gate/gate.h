@@ -44,6 +44,7 @@ struct judgement {
     struct rules *rules; /* own reference: an exchange keeps the rule set that it started with */
     struct gate_head head;
     char *target;        /* owns head's texts */
+    bool head_holds;     /* gate_head() let it through */
     struct resource resource;
     struct buf path_user; /* decoded {UserUri} */
     struct xml_doc *doc;

@@ -1,0 +1,75 @@
+#include "gate/checks.h"
+
+static enum reason check_schema(struct judgement *j, int64_t now_us, struct detail *found)
+{
+    (void)now_us;
+    return kms_request_schema(j->doc, str_z(j->rule->checks.versions), j->resource.kind == RESOURCE_REDIRECT, found);
+}
+
+/*
+ * Which forms of a request a check is for: an unsigned request has no key, an empty one no fields. `quiet`: looked at even
+ * when it is off, for what it notes: a signature proves where the fields come from, a Time tells how far clocks differ.
+ */
+static const struct {
+    check_fn *run;
+    unsigned forms;
+    bool quiet;
+    bool stops; /* when it fails, nothing that comes later can be trusted to mean anything */
+} CHECKS[CHECK_COUNT] = {
+    [CHECK_SCHEMA] = {check_schema, FORM_SIGNED | FORM_UNSIGNED, false, true},
+    [CHECK_SIGNATURE] = {check_signature, FORM_SIGNED, true, true},
+    [CHECK_KEY_POLICY] = {check_key_policy, FORM_SIGNED, false, false},
+    [CHECK_KMS_URI] = {check_kms_uri, FORM_SIGNED | FORM_UNSIGNED, false, false},
+    [CHECK_TIME] = {check_time, FORM_SIGNED | FORM_UNSIGNED, true, false},
+    [CHECK_CLIENT_REQ_URL] = {check_client_req_url, FORM_SIGNED | FORM_UNSIGNED, false, false},
+    [CHECK_PATH_USER] = {check_path_user, FORM_SIGNED | FORM_UNSIGNED | FORM_EMPTY, false, false},
+    [CHECK_REPLAY] = {check_replay, FORM_SIGNED, false, false},
+};
+
+/* Notes what became of check c; true when it refuses the request. */
+static bool note(struct judgement *j, enum check c, enum reason r)
+{
+    struct decision *d = &j->decision;
+    const enum mode mode = j->rule->checks.mode[c];
+    if (r == REASON_INTERNAL || (r != REASON_OK && mode == MODE_ENFORCE)) {
+        d->checks[c] = CHECK_FAIL;
+        return true;
+    }
+    if (mode == MODE_OFF)
+        d->checks[c] = CHECK_OFF;
+    else if (r == REASON_OK)
+        d->checks[c] = CHECK_PASS;
+    else {
+        d->checks[c] = CHECK_SHADOW_FAIL;
+        d->shadow[c] = r;
+    }
+    return false;
+}
+
+/* Replay is spent last, and only for what is otherwise accepted and proven. */
+static bool due(const struct judgement *j, enum check c, enum reason first)
+{
+    if (!(CHECKS[c].forms & j->form))
+        return false;
+    return c != CHECK_REPLAY || (first == REASON_OK && j->proven && j->gate->replay);
+}
+
+enum reason checks_run(struct judgement *j, int64_t now_us)
+{
+    enum reason first = REASON_OK;
+    bool stopped = false;
+    for (enum check c = 0; c < CHECK_COUNT; c++) {
+        const bool off = j->rule->checks.mode[c] == MODE_OFF;
+        if (stopped || !due(j, c, first) || (off && !CHECKS[c].quiet)) {
+            j->decision.checks[c] = off ? CHECK_OFF : CHECK_SKIP;
+            continue;
+        }
+        const enum reason r = CHECKS[c].run(j, now_us, &j->decision.found[c]);
+        if (!note(j, c, r))
+            continue;
+        if (first == REASON_OK)
+            first = r;
+        stopped = CHECKS[c].stops || r == REASON_INTERNAL;
+    }
+    return first;
+}

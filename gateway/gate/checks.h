@@ -1,0 +1,31 @@
+/*
+ * The checks of one request, in the order of CHECK_LIST. Inside gate/ only.
+ *
+ *     reason = checks_run(j, now_us);       j: document, form, claims and rule are there
+ *
+ * Fills j->decision (results, shadow reasons, what was found), and, when the signature holds, j->proven, j->signer and
+ * j->request anew from the node that was signed.
+ */
+#ifndef KMSGATE_GATE_CHECKS_H
+#define KMSGATE_GATE_CHECKS_H
+
+#include "gate/gate.h"
+
+/* REASON_OK: nothing enforced failed, and the replay memory has taken note. */
+enum reason checks_run(struct judgement *j, int64_t now_us) MUST_CHECK;
+
+/* One check: REASON_OK or why it fails, with what was found. INTERNAL is no check's failure: it refuses in every mode. */
+typedef enum reason check_fn(struct judgement *j, int64_t now_us, struct detail *found);
+check_fn check_signature, check_key_policy, check_replay; /* checks_key.c */
+check_fn check_time, check_client_req_url;                /* checks_value.c */
+check_fn check_kms_uri, check_path_user;
+
+/* Loads the user's keys; REASON_INTERNAL when the store could not look. No such user: an empty ring. */
+enum reason checks_ring(struct judgement *j) MUST_CHECK;
+/* What the decision says of who asks and what he claims, from j->request. */
+void checks_note_request(struct judgement *j);
+
+/* A client's text as details show it: cut, and never missing. */
+struct str checks_shown(struct str s);
+
+#endif

@@ -1,0 +1,162 @@
+#include <openssl/rand.h>
+
+#include "gate/checks.h"
+
+enum reason checks_ring(struct judgement *j)
+{
+    if (j->ring_loaded)
+        return REASON_OK;
+    keyring_clear(&j->ring);
+    if (j->request.user_uri.n > 0 && j->request.user_uri.n <= KEY_TEXT_MAX &&
+        keystore_user(j->gate->keys, j->request.user_uri, &j->ring) == KEYSTORE_FAILED) {
+        keyring_clear(&j->ring);
+        return REASON_INTERNAL;
+    }
+    j->ring_loaded = true;
+    return REASON_OK;
+}
+
+void checks_note_request(struct judgement *j)
+{
+    struct decision *d = &j->decision;
+    const struct kms_request *r = &j->request;
+    d->user = r->user_uri;
+    d->client_id = r->client_id;
+    d->device_id = r->device_id;
+    d->claims.kms_uri = r->kms_uri;
+    d->claims.time = r->time;
+    d->claims.client_req_url = r->client_req_url;
+    d->claims.trk_id = r->trk_id;
+    d->claims.signature_id = r->signature_id;
+    d->claims.version = r->version;
+}
+
+/*
+ * The key to verify with. Where there is none that may be used, a random one takes its place, and what cannot be opened is
+ * opened all the same: an unknown user, an unknown key and a revoked one cost what a wrong signature costs.
+ */
+static enum reason key_for(struct judgement *j, const struct key *key, struct secret_key *clear)
+{
+    struct secret_key dummy SECRET_CLEANUP;
+    if (RAND_bytes(dummy.b, sizeof dummy.b) != 1)
+        return REASON_INTERNAL;
+    if (key)
+        return keyring_open(&j->ring, key, clear) ? REASON_OK : REASON_INTERNAL;
+    struct keyring nobody;
+    nobody.store = j->gate->keys;
+    nobody.user = STR("nobody");
+    const struct key none = {.type = KEY_INK, .state = KEY_REVOKED, .not_after = TIME_NONE, .id = STR("none")};
+    (void)keyring_open(&nobody, &none, clear);
+    *clear = dummy;
+    return REASON_OK;
+}
+
+static bool same_text(struct str a, struct str b)
+{
+    return str_eq(a, b) || (!a.p && !b.p);
+}
+
+/* Rule and key were chosen by what the message claims: the part that was signed must claim the same. */
+static bool claimed_the_same(const struct kms_request *claim, const struct kms_request *proven)
+{
+    return str_eq(claim->user_uri, proven->user_uri) && same_text(claim->client_id, proven->client_id) &&
+           same_text(claim->device_id, proven->device_id);
+}
+
+static enum reason accept_proof(struct judgement *j, const struct xml_signed *proof, const struct key *key,
+                                struct detail *found)
+{
+    struct kms_request proven;
+    kms_request_parse(proof, &proven);
+    if (!claimed_the_same(&j->request, &proven)) {
+        detail_set(found, "what was signed is not the request that stands beside the signature");
+        return REASON_SIGNATURE_REFERENCE;
+    }
+    j->request = proven;
+    j->proven = true;
+    j->signer = key;
+    j->decision.proven = true;
+    checks_note_request(j);
+    return REASON_OK;
+}
+
+enum reason check_signature(struct judgement *j, int64_t now_us, struct detail *found)
+{
+    const struct checks *c = &j->rule->checks;
+    const struct xmlsig_policy policy = {c->min_hmac_bits, c->canonicalization};
+    struct secret_key clear SECRET_CLEANUP = {{0}};
+    struct xml_signed proof;
+    enum reason r = xmlsig_read(j->doc, &policy, &j->sig, found);
+    if (r != REASON_OK) {
+        j->sig = (struct xmlsig_info){0};
+        return r;
+    }
+    j->decision.key_id = j->sig.key_name;
+    if (checks_ring(j) != REASON_OK) {
+        detail_set(found, "the key store could not be read");
+        return REASON_INTERNAL;
+    }
+    const struct key *key = keyring_find(&j->ring, j->sig.key_name);
+    const bool usable = key && key_usable(key, now_us);
+    if (key) {
+        j->decision.has_key_type = true;
+        j->decision.key_type = key->type;
+    }
+    if (key_for(j, usable ? key : NULL, &clear) != REASON_OK) {
+        detail_set(found, "the key could not be opened");
+        return REASON_INTERNAL;
+    }
+    r = xmlsig_verify(j->doc, &policy, &clear, &proof, found);
+    if (r == REASON_INTERNAL)
+        return r;
+    if (!usable) {
+        detail_set(found, key ? "the key of that KeyName is revoked or expired" : "UserUri has no key of that KeyName");
+        return key ? REASON_KEY_REVOKED : REASON_KEY_UNKNOWN;
+    }
+    return r == REASON_OK ? accept_proof(j, &proof, key, found) : r;
+}
+
+enum reason check_key_policy(struct judgement *j, int64_t now_us, struct detail *found)
+{
+    const struct kms_request *r = &j->request;
+    if (checks_ring(j) != REASON_OK)
+        return REASON_INTERNAL;
+    const struct key *signer = keyring_find(&j->ring, j->sig.key_name);
+    if (!str_eq(r->signature_id, j->sig.key_name)) {
+        const struct str a = checks_shown(r->signature_id), b = checks_shown(j->sig.key_name);
+        detail_set(found, "Signature-ID is %.*s, KeyName %.*s", STR_FMT(a), STR_FMT(b));
+        return REASON_KEY_POLICY;
+    }
+    if (!signer || (signer->type == KEY_TRK && keyring_has_ink(&j->ring))) {
+        detail_set(found, signer ? "the TrK signed, though the user has or had an InK" : "no key of the user signed");
+        return REASON_KEY_POLICY;
+    }
+    if (!r->trk_id.p)
+        return REASON_OK;
+    const struct key *trk = keyring_find(&j->ring, r->trk_id);
+    if (!trk || trk->type != KEY_TRK || !key_usable(trk, now_us)) {
+        const struct str a = checks_shown(r->trk_id);
+        detail_set(found, "TrK-ID is %.*s, no TrK of the user that is in use", STR_FMT(a));
+        return REASON_KEY_POLICY;
+    }
+    return REASON_OK;
+}
+
+enum reason check_replay(struct judgement *j, int64_t now_us, struct detail *found)
+{
+    int64_t time_us = TIME_NONE;
+    bool has_zone = true;
+    if (j->rule->checks.mode[CHECK_TIME] == MODE_ENFORCE) {
+        if (!time_parse(j->request.time, &time_us, &has_zone))
+            return REASON_INTERNAL; /* the time check let it through */
+        if (!has_zone)
+            time_us -= (int64_t)j->rule->checks.zone_minutes * 60 * US_PER_S;
+    }
+    const enum reason r = replay_spend(j->gate->replay, j->request.user_uri, j->signer->id, j->sig.value, j->sig.value_n,
+                                       time_us, now_us);
+    if (r != REASON_OK)
+        detail_set(found, r == REASON_REPLAY_SEEN ? "this signed request was accepted before"
+                   : r == REASON_REPLAY_FULL      ? "the replay memory has no room for it"
+                                                  : "Time is before what the replay memory remembers");
+    return r;
+}

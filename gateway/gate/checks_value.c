@@ -1,0 +1,131 @@
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/uri.h"
+#include "gate/checks.h"
+
+enum { SHOWN = 120 }; /* bytes of each text in a detail */
+
+struct str checks_shown(struct str s)
+{
+    return s.p ? (struct str){s.p, s.n > SHOWN ? SHOWN : s.n} : STR("(none)");
+}
+
+/* Details may reach a log: no queries. */
+static struct str without_query(struct str s)
+{
+    for (size_t i = 0; i < s.n; i++)
+        if (s.p[i] == '?')
+            s.n = i;
+    return s;
+}
+
+enum reason check_kms_uri(struct judgement *j, int64_t now_us, struct detail *found)
+{
+    (void)now_us;
+    const struct strings *ours = &j->rules->kms_uris;
+    const struct str got = j->request.kms_uri;
+    for (size_t i = 0; i < ours->n; i++) {
+        const struct str one = str_z(ours->v[i]);
+        if (str_eq(got, one) || (j->rule->checks.kms_uri_host && str_ieq(uri_host(got), uri_host(one))))
+            return REASON_OK;
+    }
+    const struct str a = checks_shown(got), b = checks_shown(str_z(ours->n ? ours->v[0] : NULL));
+    detail_set(found, "KmsUri is %.*s, not %.*s", STR_FMT(a), STR_FMT(b));
+    return REASON_KMS_URI_MISMATCH;
+}
+
+enum reason check_time(struct judgement *j, int64_t now_us, struct detail *found)
+{
+    const struct checks *c = &j->rule->checks;
+    const struct gate *g = j->gate;
+    const struct str text = checks_shown(j->request.time);
+    int64_t t;
+    bool has_zone;
+    if (!time_parse(j->request.time, &t, &has_zone)) {
+        detail_set(found, "Time is %.*s, which is no time", STR_FMT(text));
+        return REASON_TIME_STALE;
+    }
+    if (!has_zone && c->zone_refuse) {
+        detail_set(found, "Time is %.*s, without a zone", STR_FMT(text));
+        return REASON_TIME_ZONE;
+    }
+    if (!has_zone)
+        t -= (int64_t)c->zone_minutes * 60 * US_PER_S;
+    j->decision.skew_us = now_us - t;
+    if (t > now_us + c->future_us) {
+        detail_set(found, "Time is %.*s, %lld ms ahead", STR_FMT(text), (long long)((t - now_us) / 1000));
+        return REASON_TIME_FUTURE;
+    }
+    if (t < now_us - c->past_us) {
+        detail_set(found, "Time is %.*s, %lld ms ago", STR_FMT(text), (long long)((now_us - t) / 1000));
+        return REASON_TIME_STALE;
+    }
+    if (g->replay && g->replay_is_memory && c->mode[CHECK_TIME] == MODE_ENFORCE && c->mode[CHECK_REPLAY] == MODE_ENFORCE &&
+        j->form == FORM_SIGNED && t < replay_floor(g->replay)) {
+        detail_set(found, "Time is %.*s, before what the replay memory remembers", STR_FMT(text));
+        return REASON_TIME_STALE;
+    }
+    return REASON_OK;
+}
+
+static bool url_holds(const struct judgement *j, struct str got, struct str expected, size_t base_n, size_t path_n)
+{
+    switch (j->rule->checks.url_compare) {
+    case URL_NORMALIZED: {
+        struct buf a BUF_CLEANUP = BUF_INIT(got.n * 3 + 16), b BUF_CLEANUP = BUF_INIT(expected.n * 3 + 16);
+        return got.p && uri_normalize(got, &a) && uri_normalize(expected, &b) && !a.failed && !b.failed &&
+               str_eq(buf_view(&a), buf_view(&b));
+    }
+    case URL_PREFIX:
+        return str_eq(got, expected) || (got.p && got.n >= base_n && got.n < path_n && expected.p[got.n] == '/' &&
+                                         str_starts(expected, got));
+    case URL_EXACT:
+        return str_eq(got, expected);
+    }
+    return false;
+}
+
+/* Any of the public bases will do; the decision shows the one that the claim begins with, else the first. */
+enum reason check_client_req_url(struct judgement *j, int64_t now_us, struct detail *found)
+{
+    (void)now_us;
+    const struct str got = j->request.client_req_url;
+    const struct strings *bases = j->gate->public_url;
+    for (size_t i = 0; i < bases->n; i++) {
+        const struct str base = str_z(bases->v[i]);
+        struct buf url BUF_CLEANUP = BUF_INIT(base.n + j->head.target.n + 1);
+        buf_str(&url, base);
+        buf_str(&url, j->head.target);
+        if (url.failed)
+            return REASON_INTERNAL;
+        const bool holds = url_holds(j, got, buf_view(&url), base.n, base.n + j->resource.path.n);
+        if (holds || i == 0 || (got.p && str_starts(got, base))) {
+            free(j->decision.expected_url);
+            j->decision.expected_url = str_dup(without_query(buf_view(&url)));
+        }
+        if (holds)
+            return REASON_OK;
+    }
+    const struct str a = checks_shown(without_query(got)), b = checks_shown(str_z(j->decision.expected_url));
+    detail_set(found, "ClientReqUrl is %.*s, not %.*s (queries are left out)", STR_FMT(a), STR_FMT(b));
+    return REASON_CLIENT_REQ_URL_MISMATCH;
+}
+
+/* Whose keys are asked for. Groups and the like (`also`) may be asked for by any proven user. */
+enum reason check_path_user(struct judgement *j, int64_t now_us, struct detail *found)
+{
+    (void)now_us;
+    if (j->resource.kind != RESOURCE_KEYPROV || !j->resource.user_raw.p)
+        return REASON_OK;
+    const struct str path_user = buf_view(&j->path_user), user = j->request.user_uri;
+    if (str_eq(path_user, user))
+        return REASON_OK;
+    const struct strings *also = &j->rule->checks.also;
+    for (size_t i = 0; j->proven && i < also->n; i++)
+        if (str_glob(str_z(also->v[i]), path_user, false))
+            return REASON_OK;
+    const struct str a = checks_shown(path_user), b = checks_shown(user);
+    detail_set(found, "the path's user is %.*s, UserUri %.*s", STR_FMT(a), STR_FMT(b));
+    return REASON_PATH_USER_MISMATCH;
+}

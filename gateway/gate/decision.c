@@ -1,0 +1,206 @@
+#include "gate/decision.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/metrics.h"
+
+const char *check_result_name(enum check_result r)
+{
+    static const char *const NAMES[] = {[CHECK_NONE] = "",
+                                        [CHECK_PASS] = "pass",
+                                        [CHECK_FAIL] = "fail",
+                                        [CHECK_SHADOW_FAIL] = "shadow_fail",
+                                        [CHECK_OFF] = "off",
+                                        [CHECK_SKIP] = "skip"};
+    return NAMES[r];
+}
+
+void decision_init(struct decision *d)
+{
+    memset(d, 0, sizeof *d);
+    d->skew_us = TIME_NONE;
+    d->upstream.us = TIME_NONE;
+    d->us.total = d->us.judge = d->us.upstream = d->us.protect = TIME_NONE;
+}
+
+void decision_clear(struct decision *d)
+{
+    free(d->expected_url);
+    decision_init(d);
+}
+
+static void text(struct json *j, const char *key, struct str value)
+{
+    if (value.n > 0)
+        json_string(j, key, value, LIMIT_DECISION_TEXT);
+}
+
+/* A URL without its query, which may carry what no log may hold. */
+static void url(struct json *j, const char *key, struct str value)
+{
+    size_t n = 0;
+    while (n < value.n && value.p[n] != '?' && value.p[n] != '#')
+        n++;
+    text(j, key, (struct str){value.p, n});
+}
+
+static void write_who(const struct decision *d, struct json *j)
+{
+    text(j, "rule", str_z(d->rule));
+    if (d->judged && d->form)
+        text(j, "form", str_z(form_name(d->form)));
+    if (d->judged)
+        json_bool(j, "proven", d->proven);
+    text(j, "user", d->user);
+    text(j, "client_id", d->client_id);
+    text(j, "device_id", d->device_id);
+    text(j, "key_id", d->key_id);
+    if (d->has_key_type)
+        text(j, "key_type", str_z(key_type_name(d->key_type)));
+}
+
+static void write_checks(const struct decision *d, struct json *j)
+{
+    bool any = false;
+    for (size_t c = 0; c < CHECK_COUNT; c++) {
+        if (!d->judged || d->checks[c] == CHECK_NONE)
+            continue;
+        if (!any)
+            json_object(j, "checks");
+        any = true;
+        text(j, check_name((enum check)c), str_z(check_result_name(d->checks[c])));
+    }
+    if (any)
+        json_end(j);
+}
+
+static void write_verdict(const struct decision *d, struct json *j)
+{
+    text(j, "verdict", d->accepted ? STR("accept") : STR("reject"));
+    text(j, "reason", str_z(reason_name(d->reason)));
+    bool any = false;
+    for (size_t c = 0; c < CHECK_COUNT; c++) {
+        if (d->shadow[c] == REASON_OK)
+            continue;
+        if (!any)
+            json_array(j, "shadow");
+        any = true;
+        text(j, NULL, str_z(reason_name(d->shadow[c])));
+    }
+    if (any)
+        json_end(j);
+}
+
+static void write_claims(const struct decision *d, struct json *j)
+{
+    if (d->claims.kms_uri.n || d->claims.time.n || d->claims.client_req_url.n || d->claims.trk_id.n ||
+        d->claims.signature_id.n || d->claims.version.n) {
+        json_object(j, "claims");
+        text(j, "kms_uri", d->claims.kms_uri);
+        text(j, "time", d->claims.time);
+        url(j, "client_req_url", d->claims.client_req_url);
+        text(j, "trk_id", d->claims.trk_id);
+        text(j, "signature_id", d->claims.signature_id);
+        text(j, "version", d->claims.version);
+        json_end(j);
+    }
+    url(j, "expected_url", str_z(d->expected_url));
+    text(j, "rules", str_z(d->rules_hash));
+    if (d->skew_us != TIME_NONE)
+        json_int(j, "skew_ms", d->skew_us / 1000);
+}
+
+static void ms(struct json *j, const char *key, int64_t us)
+{
+    if (us != TIME_NONE)
+        json_number(j, key, (double)us / 1000.0, 3);
+}
+
+static void write_reply(const struct decision *d, struct json *j)
+{
+    if (d->status)
+        json_int(j, "status", d->status);
+    if (d->upstream.us != TIME_NONE) {
+        json_object(j, "upstream");
+        if (d->upstream.status)
+            json_int(j, "status", d->upstream.status);
+        ms(j, "ms", d->upstream.us);
+        json_end(j);
+    }
+    if (d->response.rule || d->response.message || d->response.signed_by.n || d->response.encrypted_by.n) {
+        json_object(j, "response");
+        text(j, "rule", str_z(d->response.rule));
+        text(j, "message", str_z(d->response.message));
+        text(j, "signed_by", d->response.signed_by);
+        text(j, "encrypted_by", d->response.encrypted_by);
+        json_end(j);
+    }
+    if (d->us.total != TIME_NONE || d->us.judge != TIME_NONE || d->us.upstream != TIME_NONE || d->us.protect != TIME_NONE) {
+        json_object(j, "ms");
+        ms(j, "total", d->us.total);
+        ms(j, "judge", d->us.judge);
+        ms(j, "upstream", d->us.upstream);
+        ms(j, "protect", d->us.protect);
+        json_end(j);
+    }
+}
+
+void decision_json(const struct decision *d, struct buf *out)
+{
+    char time[TIME_TEXT];
+    struct json j = {.out = out};
+    time_format(d->time_us, true, time);
+    json_object(&j, NULL);
+    text(&j, "time", str_z(time));
+    text(&j, "id", str_z(d->id));
+    text(&j, "source", str_z(d->source));
+    text(&j, "method", d->method);
+    url(&j, "path", d->path);
+    write_who(d, &j);
+    write_checks(d, &j);
+    write_verdict(d, &j);
+    write_claims(d, &j);
+    write_reply(d, &j);
+    json_end(&j);
+}
+
+static void observe_phase(const char *phase, int64_t us)
+{
+    char labels[32];
+    if (us == TIME_NONE)
+        return;
+    snprintf(labels, sizeof labels, "phase=\"%s\"", phase);
+    metric_observe(METRIC_PHASE_SECONDS, labels, (double)us / (double)US_PER_S);
+}
+
+static void count_request(const struct decision *d)
+{
+    struct buf labels BUF_CLEANUP = BUF_INIT(4096);
+    metric_label(&labels, "rule", d->rule ? str_z(d->rule) : STR(""));
+    buf_char(&labels, ',');
+    metric_label(&labels, "verdict", d->accepted ? STR("accept") : STR("reject"));
+    buf_char(&labels, ',');
+    metric_label(&labels, "reason", str_z(reason_name(d->reason)));
+    if (!labels.failed)
+        metric_add(METRIC_REQUESTS, labels.p, 1);
+}
+
+void decision_count(const struct decision *d)
+{
+    count_request(d);
+    for (size_t c = 0; c < CHECK_COUNT; c++) {
+        char labels[64];
+        if (d->checks[c] != CHECK_FAIL && d->checks[c] != CHECK_SHADOW_FAIL)
+            continue;
+        snprintf(labels, sizeof labels, "check=\"%s\",mode=\"%s\"", check_name((enum check)c),
+                 mode_name(d->checks[c] == CHECK_FAIL ? MODE_ENFORCE : MODE_SHADOW));
+        metric_add(METRIC_CHECK_FAILURES, labels, 1);
+    }
+    observe_phase("judge", d->us.judge);
+    observe_phase("upstream", d->us.upstream);
+    observe_phase("protect", d->us.protect);
+    observe_phase("total", d->us.total);
+    if (d->skew_us != TIME_NONE)
+        metric_observe(METRIC_CLOCK_SKEW, NULL, (double)d->skew_us / (double)US_PER_S);
+}

@@ -1,0 +1,132 @@
+#include "base/limits.h"
+#include "gate/gate.h"
+
+enum { HEADERS_MAX = sizeof((struct gate_outgoing *)0)->headers / sizeof *((struct gate_outgoing *)0)->headers };
+
+/* What a header's value may hold. The first three say who asks: only of proven requests, unless the rule vouches for them. */
+enum { HOLDER_USER, HOLDER_CLIENT, HOLDER_DEVICE, HOLDER_KEY, HOLDER_RULE, HOLDER_COUNT };
+static const char *const HOLDERS[HOLDER_COUNT] = {"{user}", "{client_id}", "{device_id}", "{key_id}", "{rule}"};
+
+static struct str holder_value(const struct judgement *j, int holder)
+{
+    switch (holder) {
+    case HOLDER_USER:
+        return j->request.user_uri;
+    case HOLDER_CLIENT:
+        return j->request.client_id;
+    case HOLDER_DEVICE:
+        return j->request.device_id;
+    case HOLDER_KEY:
+        return j->signer ? j->signer->id : STR_MISSING;
+    default:
+        return str_z(j->rule->id);
+    }
+}
+
+/* The holder that `text` begins with; HOLDER_COUNT: none. */
+static int holder_at(struct str text)
+{
+    int h = 0;
+    while (h < HOLDER_COUNT && !str_starts(text, str_z(HOLDERS[h])))
+        h++;
+    return h;
+}
+
+/* No C0, no DEL, no C1: nothing that could end a header or start another one, in any server's reading. */
+static bool fits_header(struct str s)
+{
+    for (size_t i = 0; i < s.n; i++) {
+        const unsigned char c = (unsigned char)s.p[i];
+        if (c < 0x20 || c == 0x7f)
+            return false;
+        if (c == 0xc2 && i + 1 < s.n && (unsigned char)s.p[i + 1] < 0xa0)
+            return false;
+    }
+    return true;
+}
+
+static enum reason fill(const struct judgement *j, struct str text, struct buf *out)
+{
+    while (text.n > 0) {
+        const int h = holder_at(text);
+        if (h == HOLDER_COUNT) {
+            buf_char(out, text.p[0]);
+            text = (struct str){text.p + 1, text.n - 1};
+            continue;
+        }
+        if (h <= HOLDER_DEVICE && !j->proven && !j->rule->forward.assert_unproven)
+            return REASON_INTERNAL; /* such rules do not load */
+        const struct str value = holder_value(j, h), name = str_z(HOLDERS[h]);
+        if (value.p)
+            buf_str(out, value);
+        text = (struct str){text.p + name.n, text.n - name.n};
+    }
+    if (out->failed)
+        return REASON_INTERNAL;
+    return fits_header(buf_view(out)) ? REASON_OK : REASON_XML_INVALID;
+}
+
+/* A header whose value comes out empty is left out: the client's own of that name never passes either. */
+static enum reason fill_headers(const struct judgement *j, struct gate_outgoing *out)
+{
+    const struct forward *f = &j->rule->forward;
+    if (f->header_count > HEADERS_MAX)
+        return REASON_INTERNAL;
+    for (size_t i = 0; i < f->header_count; i++) {
+        struct buf *value = &out->headers[out->header_count].value;
+        *value = BUF_INIT(LIMIT_REPLY_OUT);
+        out->headers[out->header_count++].name = f->headers[i].name;
+        const enum reason r = fill(j, str_z(f->headers[i].value), value);
+        if (r != REASON_OK)
+            return r;
+        if (value->n == 0) {
+            buf_free(value);
+            out->header_count--;
+        }
+    }
+    return REASON_OK;
+}
+
+static enum reason fill_body(const struct judgement *j, struct str received, struct gate_outgoing *out)
+{
+    out->body = BUF_INIT(LIMIT_REPLY_OUT);
+    if (j->form == FORM_EMPTY)
+        return REASON_OK;
+    switch (j->rule->forward.body) {
+    case FORWARD_REQUEST:
+        if (!kms_request_forward(j->doc, &out->body))
+            return REASON_INTERNAL;
+        break;
+    case FORWARD_SIGNED:
+        buf_str(&out->body, received);
+        break;
+    case FORWARD_EMPTY:
+        return REASON_OK;
+    case FORWARD_JSON:
+        return REASON_INTERNAL; /* such rules do not load yet */
+    }
+    out->content_type = "application/xml";
+    return out->body.failed ? REASON_INTERNAL : REASON_OK;
+}
+
+enum reason gate_forward(struct judgement *j, struct str received_body, struct gate_outgoing *out)
+{
+    *out = (struct gate_outgoing){0};
+    if (!j->rule || !j->decision.accepted)
+        return REASON_INTERNAL;
+    out->method = j->rule->forward.method ? j->rule->forward.method : "POST";
+    enum reason r = fill_body(j, received_body, out);
+    if (r == REASON_OK)
+        r = fill_headers(j, out);
+    if (r != REASON_OK)
+        gate_outgoing_free(out);
+    return r;
+}
+
+void gate_outgoing_free(struct gate_outgoing *out)
+{
+    buf_free(&out->body);
+    for (size_t i = 0; i < out->header_count; i++)
+        buf_free(&out->headers[i].value);
+    out->header_count = 0;
+}

@@ -1,0 +1,99 @@
+#include "gate/gate.h"
+
+#include "gate/checks.h"
+
+/*
+ * START READING HERE. A request is judged in the order of the contract, and the first thing that does not hold decides:
+ *
+ *     gate_head.c   method, path, media type
+ *     gate.c        XML, root element, rule, accept
+ *     checks.c      the checks, in the order of CHECK_LIST; replay last
+ *
+ * Until check_signature() has put the fields of what was signed into j->request, they are claims: good for choosing rule
+ * and keys, for nothing else.
+ */
+
+/* The document and what it is. No body is a form of its own. */
+static enum reason read_body(struct judgement *j, struct str body)
+{
+    if (body.n == 0) {
+        j->form = FORM_EMPTY;
+        return REASON_OK;
+    }
+    struct detail *why = &j->decision.found[CHECK_SCHEMA];
+    const enum reason r = xml_parse(body, &XML_LIMITS_REQUEST, &j->doc, why);
+    if (r != REASON_OK)
+        return r;
+    switch (xml_root(j->doc)) {
+    case KMS_ROOT_REQUEST:
+        j->form = FORM_UNSIGNED;
+        break;
+    case KMS_ROOT_SIGNED_REQUEST:
+        j->form = FORM_SIGNED;
+        break;
+    default:
+        detail_set(why, "the root is neither KmsRequest nor SignedKmsRequest");
+        return REASON_XML_INVALID;
+    }
+    if (kms_request_claim(j->doc, &j->request))
+        return REASON_OK;
+    detail_set(why, "there is no KmsRequest in it");
+    return REASON_XML_INVALID;
+}
+
+/* Of an unsigned request the user is the body's, else the path's; nothing proves either. */
+static void note_claims(struct judgement *j)
+{
+    if (j->form != FORM_SIGNED && j->request.user_uri.n == 0 && j->resource.user_raw.p)
+        j->request.user_uri = buf_view(&j->path_user);
+    checks_note_request(j);
+    j->decision.form = j->form;
+    j->decision.judged = true;
+}
+
+static enum reason choose_rule(struct judgement *j, int64_t now_us)
+{
+    const struct request_facts facts = {
+        .path = j->resource.path,
+        .user = j->request.user_uri,
+        .client_id = j->request.client_id,
+        .device_id = j->request.device_id,
+        .source = &j->head.source,
+        .form = j->form,
+        .now_us = now_us,
+    };
+    j->rule = rules_request(j->rules, &facts);
+    if (!j->rule)
+        return REASON_RULE_NONE;
+    j->decision.rule = j->rule->id;
+    if (j->rule->accept & (unsigned)j->form)
+        return REASON_OK;
+    return j->form != FORM_SIGNED && (j->rule->accept & FORM_SIGNED) ? REASON_SIGNATURE_MISSING : REASON_RULE_FORM;
+}
+
+static enum reason judge(struct judgement *j, struct str body, int64_t now_us)
+{
+    enum reason r = read_body(j, body);
+    if (j->form)
+        note_claims(j);
+    if (r == REASON_OK)
+        r = choose_rule(j, now_us);
+    if (r == REASON_OK)
+        r = checks_run(j, now_us);
+    /* A reply to what is not proven may need the user's keys as well. */
+    return r == REASON_OK ? checks_ring(j) : r;
+}
+
+enum gate_action gate_request(struct judgement *j, struct str body, int64_t now_us)
+{
+    struct decision *d = &j->decision;
+    d->time_us = now_us;
+    if (!j->head_holds || d->judged || j->doc) { /* a judgement is for one request, whose head was let through */
+        d->accepted = false;
+        d->reason = REASON_INTERNAL;
+        return GATE_REFUSE;
+    }
+    d->reason = judge(j, body, now_us);
+    d->accepted = d->reason == REASON_OK;
+    return d->accepted ? GATE_FORWARD : GATE_REFUSE;
+}
