@@ -237,9 +237,13 @@ static void end_change(struct keystore *ks, struct change *c)
     secret_free(c, sizeof *c);
 }
 
+struct ordered {
+    const struct key_entry *entry;
+};
+
 static int by_user_and_id(const void *a, const void *b)
 {
-    const struct key_entry *x = *(const struct key_entry *const *)a, *y = *(const struct key_entry *const *)b;
+    const struct key_entry *x = ((const struct ordered *)a)->entry, *y = ((const struct ordered *)b)->entry;
     int order = key_text_order(x->user, y->user);
     if (order == 0)
         order = key_text_order(x->id, y->id);
@@ -269,16 +273,16 @@ static void tell_entry(struct teller *t, size_t at, const struct key_entry *e, c
 /* `replace` is about what the store has: two keys of one ID in one file are a mistake in any case. */
 static bool check_doubles(const struct key_entry *v, size_t n, struct teller *t)
 {
-    const struct key_entry **order = malloc((n + 1) * sizeof *order);
+    struct ordered *order = malloc((n + 1) * sizeof *order);
     if (!order) {
         tell(t, n, "out of memory");
         return false;
     }
     for (size_t i = 0; i < n; i++)
-        order[i] = &v[i];
+        order[i].entry = &v[i];
     qsort(order, n, sizeof *order, by_user_and_id);
     for (size_t i = 1; i < n; i++) {
-        const struct key_entry *a = order[i - 1], *b = order[i];
+        const struct key_entry *a = order[i - 1].entry, *b = order[i].entry;
         if (str_eq(a->user, b->user) && str_eq(a->id, b->id) &&
             (a->type != b->type || !secret_equal(a->key.b, b->key.b, sizeof a->key.b))) {
             struct detail why;

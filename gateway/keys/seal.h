@@ -1,6 +1,6 @@
 /*
  * How a key is sealed, on disk and in memory: AES-256-GCM, bound to everything that is said of the key. The working
- * keys are derived from the master key and the database's salt (HKDF-SHA256), so that no row can move between databases.
+ * keys are derived from the master key and the database's salt (HKDF-SHA256): no row can move between databases.
  *
  *     struct seal *seal = seal_new(&master, salt);
  *     if (!seal_close(seal, user, &key, &clear)) ...      fills key.sealed, with a fresh nonce

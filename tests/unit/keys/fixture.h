@@ -1,4 +1,4 @@
-/* A folder, a master key and a database of its own for each test of the keystore; and SQL behind the keystore's back. */
+/* A folder, a master key and a database of its own for each test; and SQL behind the keystore's back. */
 #ifndef KMSGATE_TESTS_KEYS_FIXTURE_H
 #define KMSGATE_TESTS_KEYS_FIXTURE_H
 

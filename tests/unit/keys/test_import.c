@@ -212,7 +212,8 @@ static void texts(void **state)
     static char big[KEY_TEXT_MAX + 2];
     memset(big, 'x', sizeof big - 1);
     memcpy(big, "sip:", 4);
-    const char *const bad_users[] = {"", "sip:a b", "sip:a\n", "sip:<a>", big}, *const bad_ids[] = {"", " k", "k ", "a\tb", big};
+    const char *const bad_users[] = {"", "sip:a b", "sip:a\n", "sip:<a>", big};
+    const char *const bad_ids[] = {"", " k", "k ", "a\tb", big};
     struct keystore *ks = open_store(f);
     for (size_t i = 0; i < 5; i++) {
         assert_false(put(f, ks, entry(bad_users[i], KEY_INK, "ink.1", 1)));

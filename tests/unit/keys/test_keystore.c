@@ -75,7 +75,7 @@ static void which_key(void **state)
     const int64_t now = time_now_us();
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         for (enum key_type type = KEY_INK; type <= KEY_TRK; type++) {
-            char user[64], id[16];
+            char user[64], id[32];
             struct keyring ring;
             snprintf(user, sizeof user, "sip:%zu.%d@example.org", i, (int)type);
             for (size_t k = 0; rows[i].states[k]; k++) {
@@ -120,7 +120,8 @@ static void newest_by_coming(void **state)
     assert_true(put(f, ks, entry(ALICE, KEY_TRK, "trk.b", 1)));
     assert_true(put(f, ks, entry(ALICE, KEY_TRK, "trk.a", 2)));
     assert_true(put(f, ks, entry(ALICE, KEY_TRK, "trk.c", 3)));
-    assert_true(keystore_set_state(ks, STR(ALICE), STR("trk.b"), KEY_REVOKED, &f->faults)); /* a later change of an old one */
+    /* a later change of an old one */
+    assert_true(keystore_set_state(ks, STR(ALICE), STR("trk.b"), KEY_REVOKED, &f->faults));
     assert_int_equal(keystore_user(ks, STR(ALICE), &ring), KEYSTORE_OK);
     assert_true(str_eq_z(keyring_newest(&ring, KEY_TRK, time_now_us())->id, "trk.c"));
     keyring_clear(&ring);
