@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include <openssl/core_names.h>
+#include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
 #include <openssl/kdf.h>
@@ -154,12 +155,14 @@ bool seal_opener_open(struct seal_opener *o, struct str user, const struct key *
     const uint8_t *nonce = key->sealed, *text = nonce + NONCE;
     memcpy(tag, text + KEY_BYTES, TAG); /* OpenSSL wants it writable */
     int n = 0, rest = 0;
+    ERR_set_mark();
     bool ok = EVP_DecryptInit_ex2(o->ctx, NULL, NULL, nonce, NULL) == 1 &&
               EVP_DecryptUpdate(o->ctx, NULL, &n, aad, aad_n) == 1 &&
               EVP_DecryptUpdate(o->ctx, clear->b, &n, text, KEY_BYTES) == 1 && n == KEY_BYTES &&
               EVP_CIPHER_CTX_ctrl(o->ctx, EVP_CTRL_AEAD_SET_TAG, TAG, tag) == 1 &&
               EVP_DecryptFinal_ex(o->ctx, clear->b + n, &rest) == 1;
-    if (!ok) /* what did not verify is nobody's key */
+    ERR_pop_to_mark(); /* what is left in the thread's queue would be taken for a fault of its TLS connections */
+    if (!ok)           /* what did not verify is nobody's key */
         secret_key_clear(clear);
     return ok;
 }
