@@ -52,6 +52,16 @@ bool keys_type(struct str text, enum key_type *out)
     return false;
 }
 
+bool keys_end(struct str text, int64_t *out)
+{
+    bool zone = false;
+    *out = TIME_NONE;
+    if (!text.p || (time_parse(text, out, &zone) && zone))
+        return true;
+    complain("--not-after must be a time with a zone, such as 2027-01-01T00:00:00Z");
+    return false;
+}
+
 void keys_time(int64_t us, char out[TIME_TEXT])
 {
     if (us == TIME_NONE)
@@ -63,9 +73,7 @@ void keys_time(int64_t us, char out[TIME_TEXT])
 static int set_state(struct keystore *ks, const struct keys_options *o, enum key_state state)
 {
     enum key_type type;
-    if (!keys_type(o->type, &type))
-        return EXIT_USAGE;
-    if (o->type.p) {
+    if (keys_type(o->type, &type) && o->type.p) {
         struct keyring ring;
         enum keystore_result r = keystore_user(ks, o->user, &ring);
         const struct key *key = r == KEYSTORE_OK ? keyring_find(&ring, o->id) : NULL;
@@ -176,7 +184,11 @@ static bool check_options(const struct subcommand *of, const struct keys_options
                           : (of->required & FILE_NAME) && !o->file ? "a FILE, or - for standard input"
                           : (of->required & SOURCE) && o->key_stdin == o->generate ? "either --key-stdin or --generate"
                                                                                    : NULL;
-    return missing ? wrong(of, "wants ", missing, "") : true;
+    if (missing)
+        return wrong(of, "wants ", missing, "");
+    enum key_type type;
+    int64_t us;
+    return keys_type(o->type, &type) && keys_end(o->not_after, &us);
 }
 
 static int run(const struct subcommand *of, const struct keys_options *o)

@@ -23,6 +23,8 @@ int keys_show(struct keystore *ks, const struct keys_options *o);
 
 /* False, told on stderr, when the text is there and no type. */
 bool keys_type(struct str text, enum key_type *out);
+/* The same for a time with a zone; TIME_NONE when the text is not there. */
+bool keys_end(struct str text, int64_t *out);
 /* "2027-01-01T00:00:00Z", with milliseconds where there are any; "-" for no end. */
 void keys_time(int64_t us, char out[TIME_TEXT]);
 

@@ -82,14 +82,9 @@ static bool read_key(struct secret_key *out)
 
 int keys_add(struct keystore *ks, const struct keys_options *o)
 {
-    struct key_entry e = {.user = o->user, .id = o->id, .state = KEY_ACTIVE, .not_after = TIME_NONE};
-    bool zone = true;
-    if (!keys_type(o->type, &e.type))
+    struct key_entry e = {.user = o->user, .id = o->id, .state = KEY_ACTIVE};
+    if (!keys_type(o->type, &e.type) || !keys_end(o->not_after, &e.not_after))
         return EXIT_USAGE;
-    if (o->not_after.p && (!time_parse(o->not_after, &e.not_after, &zone) || !zone)) {
-        complain("--not-after must be a time with a zone, such as 2027-01-01T00:00:00Z");
-        return EXIT_USAGE;
-    }
     bool ok = o->generate ? RAND_bytes(e.key.b, sizeof e.key.b) == 1 : read_key(&e.key);
     if (ok) {
         struct faults faults = {0};

@@ -60,7 +60,8 @@ def line(kind="ink", kid=None, key=None, user=ALICE, **more):
 
 
 def test_import_list_export(store):
-    lines = [line(), line("trk", not_after="2099-01-01T00:00:00Z"), line(user="sip:bob@example.org", kid="i", state="revoked")]
+    lines = [line(), line("trk", not_after="2099-01-01T00:00:00Z"),
+             line(user="sip:bob@example.org", kid="i", state="revoked")]
     r = store.keys("import", store.file(*lines))
     assert r.stdout == "3 added, 0 replaced, 0 unchanged\n" and r.stderr == ""
     assert stat.S_IMODE(store.db.stat().st_mode) == 0o600
@@ -73,7 +74,8 @@ def test_import_list_export(store):
     assert [sorted(json.loads(x)) for x in plain.splitlines()][0] == ["id", "state", "type", "user"]
     secret = store.keys("export", "--with-secrets")
     assert [json.loads(x) for x in secret.stdout.splitlines()] == [dict({"state": "active"}, **x) for x in lines]
-    other = Store(store.folder / "other") if (store.folder / "other").mkdir() is None else None
+    (store.folder / "other").mkdir()
+    other = Store(store.folder / "other")
     other.keys("import", "-", stdin=secret.stdout)  # what went out comes in
     assert other.keys("export", "--with-secrets").stdout == secret.stdout
 
@@ -81,7 +83,8 @@ def test_import_list_export(store):
 def test_no_key_value_but_by_export(store):
     key = os.urandom(32)
     f = store.file(line(key=key.hex()), line("trk"))
-    bad = store.file(line(key=key.hex()), line("trk", key=key.hex()), line(kid="x", key=key.hex() + "0"), name="bad.jsonl")
+    bad = store.file(line(key=key.hex()), line("trk", key=key.hex()), line(kid="x", key=key.hex() + "0"),
+                     name="bad.jsonl")
     said = [store.keys("import", f), store.keys("import", bad, code=1), store.keys("list"), store.keys("export"),
             store.keys("show", "--user", ALICE), store.keys("retire", "--user", ALICE, "--id", "ink.1.alice"),
             store.keys("add", "--user", ALICE, "--type", "ink", "--id", "ink.1.alice", "--key-stdin", stdin=key.hex())]
@@ -128,7 +131,8 @@ def test_add_rotate_retire_revoke(store):
     who = ("--user", ALICE)
     store.keys("add", *who, "--type", "ink", "--id", "ink.1", "--key-stdin", stdin="22" * 32 + "\n")
     store.keys("add", *who, "--type", "ink", "--id", "ink.2", "--generate")
-    store.keys("add", "--type=trk", "--id=trk.1", "--user=" + ALICE, "--generate", "--not-after", "2000-01-01T00:00:00Z")
+    store.keys("add", "--type=trk", "--id=trk.1", "--user=" + ALICE, "--generate", "--not-after",
+               "2000-01-01T00:00:00Z")
     assert [x[3] for x in store.listed()] == ["retiring", "active", "active"]
     show = store.keys("show", *who).stdout
     assert "ink.2: active; signs" in show and "ink.1: retiring; verifies" in show and "expired" in show
@@ -151,7 +155,8 @@ def test_add_rotate_retire_revoke(store):
     (), ("rename",), ("import",), ("import", "a", "b"), ("import", "--force", "a"), ("list", "x"), ("show",),
     ("list", "--user"), ("add", "--user", "u:", "--type", "ink", "--id", "i"),
     ("add", "--user", "u:", "--type", "ink", "--id", "i", "--generate", "--key-stdin"),
-    ("add", "--user", "u:", "--type", "key", "--id", "i", "--generate"), ("add", "--type", "ink", "--id", "i", "--generate"),
+    ("add", "--user", "u:", "--type", "key", "--id", "i", "--generate"),
+    ("add", "--type", "ink", "--id", "i", "--generate"),
     ("add", "--user", "u:", "--type", "ink", "--id", "i", "--generate", "--not-after", "tomorrow"),
     ("revoke", "--user", "u:"), ("revoke", "--id", "i"), ("revoke", "--user", "a:", "--user", "b:", "--id", "i"),
     ("list", "--with-secrets"), ("export", "--with-secrets=yes"),
@@ -201,8 +206,8 @@ def test_what_is_wrong_with_the_files(store):
 
 
 def test_at_once(store):
-    ps = [subprocess.Popen([BUILD / "kmsgate", "keys", "add", "--config", store.config, "--user", ALICE, "--type", "ink",
-                            "--id", "ink.%d" % i, "--generate"], stdout=subprocess.DEVNULL) for i in range(8)]
+    add = [BUILD / "kmsgate", "keys", "add", "--config", store.config, "--user", ALICE, "--type", "ink", "--generate"]
+    ps = [subprocess.Popen([*add, "--id", "ink.%d" % i], stdout=subprocess.DEVNULL) for i in range(8)]
     assert [p.wait(60) for p in ps] == [0] * 8
     assert sorted(x[3] for x in store.listed()) == ["active"] + ["retiring"] * 7
 
