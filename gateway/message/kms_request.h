@@ -15,14 +15,16 @@ struct kms_request {
     struct str user_uri, kms_uri, time, client_id, device_id, client_req_url, trk_id, signature_id;
 };
 
-/* Who says that he is asking: the first element of each name under the KmsRequest, wherever the document's root has one.
- * Untrusted, lenient (nothing but the text is checked), only good for finding rule and keys. False: root is no request. */
+/* Who says that he is asking: the first element of each name under the KmsRequest, wherever the document's root has
+ * one. Untrusted, lenient (nothing but the text is checked), only good for finding rule and keys. False: root is no
+ * request. */
 bool kms_request_claim(const struct xml_doc *doc, struct kms_request *out);
 /* The schema check: structure, order (both published ones), types, each element once, `Version` one of `versions`
  * (separated by spaces; the attribute may be missing), KrrList only where `redirect`, nothing of the interface's
  * namespace anywhere else. SignedKmsRequest must be KmsRequest then at most one ds:Signature (none is the signature
  * check's matter). REASON_OK or XML_INVALID. */
-enum reason kms_request_schema(const struct xml_doc *doc, struct str versions, bool redirect, struct detail *why) MUST_CHECK;
+enum reason kms_request_schema(const struct xml_doc *doc, struct str versions, bool redirect,
+                               struct detail *why) MUST_CHECK;
 /* The fields of what was signed, and of nothing else. */
 void kms_request_parse(const struct xml_signed *proof, struct kms_request *out);
 

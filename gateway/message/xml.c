@@ -17,8 +17,8 @@ const struct xml_limits XML_LIMITS_REQUEST = {LIMIT_XML_DEPTH_REQUEST, LIMIT_XML
 const struct xml_limits XML_LIMITS_REPLY = {LIMIT_XML_DEPTH_REPLY, LIMIT_XML_ELEMENTS_REPLY, LIMIT_XML_ATTRIBUTES,
                                             LIMIT_XML_NAMESPACES, true};
 /* Each key content of three elements becomes one of nine that declares two namespaces. */
-const struct xml_limits XML_LIMITS_PROTECTED = {LIMIT_XML_DEPTH_REPLY, 5 * LIMIT_XML_ELEMENTS_REPLY, LIMIT_XML_ATTRIBUTES,
-                                                LIMIT_XML_ELEMENTS_REPLY, true};
+const struct xml_limits XML_LIMITS_PROTECTED = {LIMIT_XML_DEPTH_REPLY, 5 * LIMIT_XML_ELEMENTS_REPLY,
+                                                LIMIT_XML_ATTRIBUTES, LIMIT_XML_ELEMENTS_REPLY, true};
 
 /* libxml2's own reports go nowhere: they hold bytes from strangers. What matters comes back by parse_error(). */
 static void quiet(void *arg, xmlErrorPtr error)
@@ -117,7 +117,8 @@ static void on_error(void *arg, xmlErrorPtr error)
 {
     xmlParserCtxtPtr ctxt = arg;
     struct parse *parse = ctxt->_private;
-    const bool grave = error->level == XML_ERR_FATAL || (error->level == XML_ERR_ERROR && error->domain == XML_FROM_NAMESPACE);
+    const bool grave =
+        error->level == XML_ERR_FATAL || (error->level == XML_ERR_ERROR && error->domain == XML_FROM_NAMESPACE);
     if (error->code == XML_ERR_NO_MEMORY)
         parse->reason = REASON_INTERNAL;
     if (parse->reason != REASON_OK || !grave)

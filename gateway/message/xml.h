@@ -29,11 +29,18 @@ void xml_shutdown(void);
 
 /* REASON_OK and a document that the caller frees, or XML_MALFORMED / XML_FORBIDDEN (or INTERNAL) with the why. `text`
  * need not outlive the call. */
-enum reason xml_parse(struct str text, const struct xml_limits *limits, struct xml_doc **out, struct detail *why) MUST_CHECK;
+enum reason xml_parse(struct str text, const struct xml_limits *limits, struct xml_doc **out,
+                      struct detail *why) MUST_CHECK;
 void xml_free(struct xml_doc *doc);
 
 /* The root, by local name in the interface's namespace. */
-enum kms_root { KMS_ROOT_OTHER, KMS_ROOT_REQUEST, KMS_ROOT_SIGNED_REQUEST, KMS_ROOT_RESPONSE, KMS_ROOT_SIGNED_RESPONSE };
+enum kms_root {
+    KMS_ROOT_OTHER,
+    KMS_ROOT_REQUEST,
+    KMS_ROOT_SIGNED_REQUEST,
+    KMS_ROOT_RESPONSE,
+    KMS_ROOT_SIGNED_RESPONSE
+};
 enum kms_root xml_root(const struct xml_doc *doc);
 
 #endif

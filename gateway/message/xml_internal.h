@@ -2,8 +2,9 @@
  * What the files of message/ share: the tree behind a struct xml_doc, and how to read it. Nothing outside message/
  * includes this.
  *
- * What a tree holds, by construction: elements, attributes and text alone (CDATA and character references are text, adjacent
- * text is one node; comments and PIs were refused or dropped; no entity references). Every namespace URI is absolute.
+ * What a tree holds, by construction: elements, attributes and text alone (CDATA and character references are text,
+ * adjacent text is one node; comments and PIs were refused or dropped; no entity references). Every namespace URI is
+ * absolute.
  */
 #ifndef KMSGATE_MESSAGE_XML_INTERNAL_H
 #define KMSGATE_MESSAGE_XML_INTERNAL_H

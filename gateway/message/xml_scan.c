@@ -27,7 +27,8 @@ static enum reason forbidden(struct scan *s, const char *what)
 
 static enum reason over(struct scan *s, const char *what, unsigned limit)
 {
-    detail_set(s->why, "at byte %zu: found more than %u %s, expected at most that", (size_t)(s->p - s->start), limit, what);
+    detail_set(s->why, "at byte %zu: found more than %u %s, expected at most that", (size_t)(s->p - s->start), limit,
+               what);
     return REASON_XML_FORBIDDEN;
 }
 
@@ -335,7 +336,8 @@ static enum reason characters(struct scan *s)
         return malformed(s, "the text is not UTF-8");
     for (const char *p = s->p; p < s->end; p++) {
         const unsigned char c = (unsigned char)*p;
-        const bool no_character = c == 0xEF && s->end - p > 2 && (unsigned char)p[1] == 0xBF && (unsigned char)p[2] >= 0xBE;
+        const bool no_character =
+            c == 0xEF && s->end - p > 2 && (unsigned char)p[1] == 0xBF && (unsigned char)p[2] >= 0xBE;
         if ((c < 0x20 && !space(*p)) || no_character) {
             s->p = p;
             return malformed(s, "found a character that XML does not allow");

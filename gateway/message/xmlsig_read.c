@@ -133,8 +133,8 @@ static unsigned count_id(const struct xml_doc *doc, struct str value)
     return n;
 }
 
-/* The reference is to the payload by its Id, or to the envelope by its Id or by "". Comparing the URI with our own Ids is
- * all the resolving there is: no XPointer, no look-up, nothing outside the document. */
+/* The reference is to the payload by its Id, or to the envelope by its Id or by "". Comparing the URI with our own Ids
+ * is all the resolving there is: no XPointer, no look-up, nothing outside the document. */
 static enum reason read_target(const struct reading *r, struct str uri)
 {
     struct signature *sig = r->sig;

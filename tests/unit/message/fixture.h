@@ -57,8 +57,8 @@ struct options {
 #define STRICT ((struct options){{256, XMLSIG_C14N}, VERSIONS, false})
 
 /* The order of the contract: XML, root and schema, signature. On REASON_OK the caller frees *doc. */
-static inline enum reason judge(struct str text, const struct options *o, const struct secret_key *key, struct xml_doc **doc,
-                                struct kms_request *fields, struct detail *why)
+static inline enum reason judge(struct str text, const struct options *o, const struct secret_key *key,
+                                struct xml_doc **doc, struct kms_request *fields, struct detail *why)
 {
     struct xmlsig_info info;
     struct xml_signed proof = {0};

@@ -1,4 +1,5 @@
-/* The KmsRequest: what is claimed, what is read of what was signed, what goes on to the upstream, what a client writes. */
+/* The KmsRequest: what is claimed, what is read of what was signed, what goes on to the upstream, what a client writes.
+ */
 #include "fixture.h"
 
 #include "message/xml_internal.h"
@@ -74,8 +75,10 @@ static void test_rest(void **state)
     expect_schema(BARE(REQUIRED "<KrrList>text</KrrList>"), true, REASON_XML_INVALID);
     expect_schema(BARE(REQUIRED "<KrrList><UserUri>sip:a@b</UserUri></KrrList>"), true, REASON_XML_INVALID);
     expect_schema(BARE(REQUIRED "<ClientError><ErrorCode>1</ErrorCode></ClientError>"), false, REASON_XML_INVALID);
-    expect_schema(BARE(REQUIRED "<ClientError><ErrorCode>-</ErrorCode><ErrorMsg/></ClientError>"), false, REASON_XML_INVALID);
-    expect_schema(BARE(REQUIRED "<ClientError>x<ErrorCode>1</ErrorCode><ErrorMsg/></ClientError>"), false, REASON_XML_INVALID);
+    expect_schema(BARE(REQUIRED "<ClientError><ErrorCode>-</ErrorCode><ErrorMsg/></ClientError>"), false,
+                  REASON_XML_INVALID);
+    expect_schema(BARE(REQUIRED "<ClientError>x<ErrorCode>1</ErrorCode><ErrorMsg/></ClientError>"), false,
+                  REASON_XML_INVALID);
 }
 
 static void test_versions(void **state)
@@ -83,14 +86,22 @@ static void test_versions(void **state)
     static const struct {
         const char *version, *list;
         bool listed;
-    } rows[] = {{"1.1.0", "1.1.0", true}, {"1.0.0", "1.1.0", false}, {"1.0.0", "1.1.0 1.0.0", true}, {"", "1.1.0", false},
-                {"1.1.0 1.0.0", "1.1.0 1.0.0", false}, {"1.1", "1.1.0", false}, {"2", "  2  ", true}, {"2", "", false}};
+    } rows[] = {{"1.1.0", "1.1.0", true},
+                {"1.0.0", "1.1.0", false},
+                {"1.0.0", "1.1.0 1.0.0", true},
+                {"", "1.1.0", false},
+                {"1.1.0 1.0.0", "1.1.0 1.0.0", false},
+                {"1.1", "1.1.0", false},
+                {"2", "  2  ", true},
+                {"2", "", false}};
     (void)state;
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         char text[512];
-        snprintf(text, sizeof text, "<KmsRequest xmlns='" NS_KMS "' Version='%s'>" REQUIRED "</KmsRequest>", rows[i].version);
+        snprintf(text, sizeof text, "<KmsRequest xmlns='" NS_KMS "' Version='%s'>" REQUIRED "</KmsRequest>",
+                 rows[i].version);
         struct xml_doc *doc = parse(text);
-        assert_int_equal(kms_request_schema(doc, str_z(rows[i].list), false, NULL), rows[i].listed ? REASON_OK : REASON_XML_INVALID);
+        assert_int_equal(kms_request_schema(doc, str_z(rows[i].list), false, NULL),
+                         rows[i].listed ? REASON_OK : REASON_XML_INVALID);
         xml_free(doc);
     }
     struct xml_doc *none = parse("<KmsRequest xmlns='" NS_KMS "'>" REQUIRED "</KmsRequest>");
@@ -145,14 +156,17 @@ static void forwards(const char *text, const char *expected)
 static void test_forward(void **state)
 {
     (void)state;
-    forwards("<KmsRequest Version='1.1.0' Id='i' xmlns='" NS_KMS "'><UserUri><![CDATA[a&b]]></UserUri><TrK-ID>t</TrK-ID>"
+    forwards("<KmsRequest Version='1.1.0' Id='i' xmlns='" NS_KMS
+             "'><UserUri><![CDATA[a&b]]></UserUri><TrK-ID>t</TrK-ID>"
              "<x:TrK-ID xmlns:x='urn:x'><y/></x:TrK-ID><Signature-ID>s</Signature-ID><TrK-ID>t</TrK-ID></KmsRequest>",
              "<KmsRequest xmlns=\"" NS_KMS "\" Id=\"i\" Version=\"1.1.0\"><UserUri>a&amp;b</UserUri>"
              "<x:TrK-ID xmlns:x=\"urn:x\"><y></y></x:TrK-ID></KmsRequest>");
     /* what is in scope above is in scope in the document of its own */
-    forwards("<k:SignedKmsRequest xmlns:k='" NS_KMS "' xmlns:x='urn:x'><k:KmsRequest><k:UserUri/><x:E a='x:b'/></k:KmsRequest>"
+    forwards("<k:SignedKmsRequest xmlns:k='" NS_KMS
+             "' xmlns:x='urn:x'><k:KmsRequest><k:UserUri/><x:E a='x:b'/></k:KmsRequest>"
              "<Signature xmlns='" NS_DS "'/></k:SignedKmsRequest>",
-             "<k:KmsRequest xmlns:k=\"" NS_KMS "\" xmlns:x=\"urn:x\"><k:UserUri></k:UserUri><x:E a=\"x:b\"></x:E></k:KmsRequest>");
+             "<k:KmsRequest xmlns:k=\"" NS_KMS
+             "\" xmlns:x=\"urn:x\"><k:UserUri></k:UserUri><x:E a=\"x:b\"></x:E></k:KmsRequest>");
     struct xml_doc *doc = parse("<KmsRequest/>");
     struct buf out = BUF_INIT(ROOM);
     assert_false(kms_request_forward(doc, &out));
@@ -166,15 +180,21 @@ static void test_forward(void **state)
 
 static void test_write(void **state)
 {
-    const struct kms_request all = {.user_uri = STR("sip:a@b"), .kms_uri = STR("k"), .time = STR("2026-11-23T18:00:00Z"),
-                                    .client_id = STR("<&>\r"), .device_id = STR(""), .client_req_url = STR("http://k/?a&b"),
-                                    .trk_id = STR("t"), .signature_id = STR("s")};
+    const struct kms_request all = {.user_uri = STR("sip:a@b"),
+                                    .kms_uri = STR("k"),
+                                    .time = STR("2026-11-23T18:00:00Z"),
+                                    .client_id = STR("<&>\r"),
+                                    .device_id = STR(""),
+                                    .client_req_url = STR("http://k/?a&b"),
+                                    .trk_id = STR("t"),
+                                    .signature_id = STR("s")};
     struct buf out = BUF_INIT(ROOM);
     (void)state;
     kms_request_write(&all, &out);
-    assert_string_equal(out.p, BARE("<UserUri>sip:a@b</UserUri><KmsUri>k</KmsUri><Time>2026-11-23T18:00:00Z</Time>"
-                                    "<ClientId>&lt;&amp;&gt;&#xD;</ClientId><DeviceId></DeviceId>"
-                                    "<ClientReqUrl>http://k/?a&amp;b</ClientReqUrl><TrK-ID>t</TrK-ID><Signature-ID>s</Signature-ID>"));
+    assert_string_equal(
+        out.p, BARE("<UserUri>sip:a@b</UserUri><KmsUri>k</KmsUri><Time>2026-11-23T18:00:00Z</Time>"
+                    "<ClientId>&lt;&amp;&gt;&#xD;</ClientId><DeviceId></DeviceId>"
+                    "<ClientReqUrl>http://k/?a&amp;b</ClientReqUrl><TrK-ID>t</TrK-ID><Signature-ID>s</Signature-ID>"));
     expect_schema(out.p, false, REASON_OK);
     struct xml_doc *doc = parse(out.p);
     struct kms_request f;

@@ -103,7 +103,8 @@ static void test_caps(void **state)
 /* The scan's view of a document is libxml2's: a scan that could be led astray would let a bomb through. */
 static void test_scan_is_not_led_astray(void **state)
 {
-    static const char *const hiding[] = {"<a b='<'>", "<a b=\"'\" c='>'>", "<![CDATA[<a>]]>", "<![CDATA[]]]]><![CDATA[>]]>",
+    static const char *const hiding[] = {"<a b='<'>",         "<a b=\"'\" c='>'>",
+                                         "<![CDATA[<a>]]>",   "<![CDATA[]]]]><![CDATA[>]]>",
                                          "<a b='&lt;a&gt;'>", "<a b=']]&gt;'>"};
     (void)state;
     for (size_t i = 0; i < sizeof hiding / sizeof hiding[0]; i++) {
@@ -149,8 +150,10 @@ static void test_text_encodings(void **state)
 static void test_character_references(void **state)
 {
     static const char *const good[] = {"&#9;", "&#x20;", "&#xD7FF;", "&#xE000;", "&#xfffd;", "&#x10FFFF;", "&#0065;"};
-    static const char *const bad[] = {"&#0;", "&#x1F;", "&#xD800;", "&#xFFFE;", "&#x110000;", "&#;", "&#x;", "&#65", "&#6 5;",
-                                      "&#99999999999999999999;", "&#xG;", "&#-1;", "&", "&a", "&nbsp;", "&LT;", "& lt;"};
+    static const char *const bad[] = {"&#0;",  "&#x1F;", "&#xD800;", "&#xFFFE;", "&#x110000;",
+                                      "&#;",   "&#x;",   "&#65",     "&#6 5;",   "&#99999999999999999999;",
+                                      "&#xG;", "&#-1;",  "&",        "&a",       "&nbsp;",
+                                      "&LT;",  "& lt;"};
     (void)state;
     for (int in_attribute = 0; in_attribute < 2; in_attribute++) {
         char text[128];
@@ -167,12 +170,44 @@ static void test_character_references(void **state)
 
 static void test_malformed(void **state)
 {
-    static const char *const bad[] = {
-        "<", "<a", "<a ", "<a b", "<a b=", "<a b=c/>", "<a b='", "<a b='c'd='e'/>", "<a b='c' b='d'/>", "<a/", "<a/ >", "< a/>",
-        "</a>", "<a></b>", "<a></a", "<a></a><", "<a/><b/>", "<a/>x", "x<a/>", "<a>]]></a>", "<1/>", "<a 1='x'/>", "<a:/>",
-        "<:a/>", "<a:b:c/>", "<p:a/>", "<a p:b='c'/>", "<!ELEMENT a ANY><a/>", "<![CDATA[x]]><a/>", "<a><![cdata[x]]></a>",
-        "<a><![CDATA[x]]</a>", "<a><!x></a>", "<a xmlns:p=''/>", "<a xmlns:xmlns='urn:x'/>", "&lt;<a/>", "<a>\x01</a>",
-        "<a\xC3\x97/>", "<!doctype a><a/>"};
+    static const char *const bad[] = {"<",
+                                      "<a",
+                                      "<a ",
+                                      "<a b",
+                                      "<a b=",
+                                      "<a b=c/>",
+                                      "<a b='",
+                                      "<a b='c'd='e'/>",
+                                      "<a b='c' b='d'/>",
+                                      "<a/",
+                                      "<a/ >",
+                                      "< a/>",
+                                      "</a>",
+                                      "<a></b>",
+                                      "<a></a",
+                                      "<a></a><",
+                                      "<a/><b/>",
+                                      "<a/>x",
+                                      "x<a/>",
+                                      "<a>]]></a>",
+                                      "<1/>",
+                                      "<a 1='x'/>",
+                                      "<a:/>",
+                                      "<:a/>",
+                                      "<a:b:c/>",
+                                      "<p:a/>",
+                                      "<a p:b='c'/>",
+                                      "<!ELEMENT a ANY><a/>",
+                                      "<![CDATA[x]]><a/>",
+                                      "<a><![cdata[x]]></a>",
+                                      "<a><![CDATA[x]]</a>",
+                                      "<a><!x></a>",
+                                      "<a xmlns:p=''/>",
+                                      "<a xmlns:xmlns='urn:x'/>",
+                                      "&lt;<a/>",
+                                      "<a>\x01</a>",
+                                      "<a\xC3\x97/>",
+                                      "<!doctype a><a/>"};
     (void)state;
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         if (parse_z(bad[i]) != REASON_XML_MALFORMED)
@@ -204,9 +239,16 @@ static void test_namespaces(void **state)
 
 static void test_doctype_and_instructions(void **state)
 {
-    static const char *const forbidden[] = {"<!DOCTYPE a><a/>", "<?a?><a/>", "<a><?a b?></a>", "<a/><?a?>", "<a><!----></a>",
-                                            "<!-- --><a/>", "<a/><!-- -->", " <?xml version='1.0'?><a/>",
-                                            "<!DOCTYPE a [<!ENTITY b 'c'>]><a>&b;</a>", "<a><!DOCTYPE b></a>"};
+    static const char *const forbidden[] = {"<!DOCTYPE a><a/>",
+                                            "<?a?><a/>",
+                                            "<a><?a b?></a>",
+                                            "<a/><?a?>",
+                                            "<a><!----></a>",
+                                            "<!-- --><a/>",
+                                            "<a/><!-- -->",
+                                            " <?xml version='1.0'?><a/>",
+                                            "<!DOCTYPE a [<!ENTITY b 'c'>]><a>&b;</a>",
+                                            "<a><!DOCTYPE b></a>"};
     (void)state;
     for (size_t i = 0; i < sizeof forbidden / sizeof forbidden[0]; i++)
         assert_int_equal(parse_z(forbidden[i]), REASON_XML_FORBIDDEN);
@@ -234,9 +276,10 @@ static struct xml_doc *tree(const char *text, const struct xml_limits *limits)
 static void test_values(void **state)
 {
     (void)state;
-    struct xml_doc *doc = tree("<a xmlns='urn:a' xmlns:p='urn:p' b='x&amp;y&#65;' c='' p:b='z'><d>1<![CDATA[<&]]>2&lt;&#x41;</d>"
-                               "<e/> <f>x<g/></f>\n</a>",
-                               &XML_LIMITS_REQUEST);
+    struct xml_doc *doc =
+        tree("<a xmlns='urn:a' xmlns:p='urn:p' b='x&amp;y&#65;' c='' p:b='z'><d>1<![CDATA[<&]]>2&lt;&#x41;</d>"
+             "<e/> <f>x<g/></f>\n</a>",
+             &XML_LIMITS_REQUEST);
     const xmlNode *a = xml_top(doc), *d = xml_child(a), *e = xml_next(d), *f = xml_next(e);
     assert_true(str_eq(xml_attr(a, NULL, "b"), STR("x&yA")));
     assert_true(str_eq(xml_attr(a, "urn:p", "b"), STR("z")));
@@ -293,12 +336,14 @@ static void test_canonical(void **state)
 static void test_canonical_parts(void **state)
 {
     (void)state;
-    struct xml_doc *doc = tree("<a xmlns='" NS_KMS "' xmlns:p='urn:p'><b><c>1</c><d>2</d><x:c xmlns:x='urn:x'/></b><e/></a>",
-                               &XML_LIMITS_REQUEST);
+    struct xml_doc *doc =
+        tree("<a xmlns='" NS_KMS "' xmlns:p='urn:p'><b><c>1</c><d>2</d><x:c xmlns:x='urn:x'/></b><e/></a>",
+             &XML_LIMITS_REQUEST);
     const xmlNode *a = xml_top(doc), *b = xml_child(a);
     struct buf out = BUF_INIT(ROOM);
     assert_true(xml_canonical(&(struct xml_subtree){.doc = doc, .apex = b}, XML_C14N_INCLUSIVE, &out));
-    assert_string_equal(out.p, "<b xmlns=\"" NS_KMS "\" xmlns:p=\"urn:p\"><c>1</c><d>2</d><x:c xmlns:x=\"urn:x\"></x:c></b>");
+    assert_string_equal(out.p,
+                        "<b xmlns=\"" NS_KMS "\" xmlns:p=\"urn:p\"><c>1</c><d>2</d><x:c xmlns:x=\"urn:x\"></x:c></b>");
     buf_reset(&out);
     assert_true(xml_canonical(&(struct xml_subtree){.doc = doc, .apex = b}, XML_C14N_EXCLUSIVE, &out));
     assert_string_equal(out.p, "<b xmlns=\"" NS_KMS "\"><c>1</c><d>2</d><x:c xmlns:x=\"urn:x\"></x:c></b>");
@@ -307,7 +352,8 @@ static void test_canonical_parts(void **state)
     assert_string_equal(out.p, "<a xmlns=\"" NS_KMS "\" xmlns:p=\"urn:p\"><e></e></a>");
     buf_reset(&out);
     const char *const names[] = {"c", NULL};
-    assert_true(xml_canonical(&(struct xml_subtree){.doc = doc, .apex = b, .omit_named = names}, XML_C14N_INCLUSIVE, &out));
+    assert_true(
+        xml_canonical(&(struct xml_subtree){.doc = doc, .apex = b, .omit_named = names}, XML_C14N_INCLUSIVE, &out));
     assert_string_equal(out.p, "<b xmlns=\"" NS_KMS "\" xmlns:p=\"urn:p\"><d>2</d><x:c xmlns:x=\"urn:x\"></x:c></b>");
     buf_free(&out);
     struct buf small = BUF_INIT(8);
@@ -336,10 +382,12 @@ static void test_roots(void **state)
     }
 }
 
-/* Every text cut short, and every byte replaced by each that means something: no crash, and one verdict or the other. */
+/* Every text cut short, and every byte replaced by each that means something: no crash, and one verdict or the other.
+ */
 static void test_cut_and_altered(void **state)
 {
-    static const char text[] = "<?xml version='1.0'?><a xmlns='urn:a' b=\"c\"><![CDATA[d]]>&#65;<e:f xmlns:e='urn:e' e:g='&lt;'/></a>";
+    static const char text[] =
+        "<?xml version='1.0'?><a xmlns='urn:a' b=\"c\"><![CDATA[d]]>&#65;<e:f xmlns:e='urn:e' e:g='&lt;'/></a>";
     static const char bytes[] = "<>&'\"/=?!-[]:; \n\x01\x7F\xC3\xFF";
     char copy[sizeof text];
     (void)state;

@@ -32,9 +32,12 @@ static size_t sign_and_judge(unsigned number, unsigned round)
     struct kms_request f;
     const struct options strict = STRICT;
     snprintf(device, sizeof device, "device-%u-%u", number, round);
-    const struct kms_request fields = {.user_uri = STR("sip:alice@example.org"), .kms_uri = STR("kms.example.org"),
-                                       .time = STR("2026-11-23T18:00:00Z"), .device_id = str_z(device),
-                                       .client_req_url = STR("https://kms.example.org/"), .signature_id = STR("ink.1.alice")};
+    const struct kms_request fields = {.user_uri = STR("sip:alice@example.org"),
+                                       .kms_uri = STR("kms.example.org"),
+                                       .time = STR("2026-11-23T18:00:00Z"),
+                                       .device_id = str_z(device),
+                                       .client_req_url = STR("https://kms.example.org/"),
+                                       .signature_id = STR("ink.1.alice")};
     kms_request_write(&fields, &request);
     bool ok = xmlsig_sign(buf_view(&request), STR("ink.1.alice"), &ink, &out);
     ok = ok && judge(buf_view(&out), &strict, &ink, &doc, &f, NULL) == REASON_OK && str_eq_z(f.device_id, device);

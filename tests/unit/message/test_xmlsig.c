@@ -6,8 +6,11 @@
 enum { ROOM = 1u << 20 };
 
 static const struct kms_request ALICE = {
-    .user_uri = {"sip:alice@example.org", 21}, .kms_uri = {"kms.example.org", 15}, .time = {"2026-11-23T18:00:00Z", 20},
-    .client_id = {"<client & \"1\">\r\n", 16}, .client_req_url = {"https://kms.example.org/keymanagement/identity/v1/init", 54},
+    .user_uri = {"sip:alice@example.org", 21},
+    .kms_uri = {"kms.example.org", 15},
+    .time = {"2026-11-23T18:00:00Z", 20},
+    .client_id = {"<client & \"1\">\r\n", 16},
+    .client_req_url = {"https://kms.example.org/keymanagement/identity/v1/init", 54},
     .signature_id = {"ink.1.alice", 11}};
 
 static struct buf signed_by(const struct kms_request *fields, const char *key_id, const struct secret_key *key)
@@ -61,7 +64,8 @@ static void test_round_trip(void **state)
     (void)state;
     assert_int_equal(verdict(buf_view(&text), &strict, &other), REASON_SIGNATURE_INVALID);
     assert_int_equal(judge(buf_view(&text), &strict, &key, &doc, &f, NULL), REASON_OK);
-    assert_true(str_eq(f.user_uri, ALICE.user_uri) && str_eq(f.client_id, ALICE.client_id) && str_eq(f.time, ALICE.time));
+    assert_true(str_eq(f.user_uri, ALICE.user_uri) && str_eq(f.client_id, ALICE.client_id) &&
+                str_eq(f.time, ALICE.time));
     assert_true(str_eq(f.id, STR("xmldoc")) && str_eq(f.version, STR("1.1.0")));
     assert_null(f.device_id.p);
     assert_null(f.trk_id.p);
@@ -103,8 +107,9 @@ static void test_sign_canonicalizes(void **state)
     struct xml_doc *doc;
     struct xml_signed proof;
     (void)state;
-    assert_true(xmlsig_sign(STR("<KmsResponse Version='1' Id='xmldoc' xmlns='" NS_KMS "'><KmsId>\r\n<![CDATA[<]]></KmsId></KmsResponse>"),
-                            STR("k"), &key, &out));
+    assert_true(xmlsig_sign(
+        STR("<KmsResponse Version='1' Id='xmldoc' xmlns='" NS_KMS "'><KmsId>\r\n<![CDATA[<]]></KmsId></KmsResponse>"),
+        STR("k"), &key, &out));
     assert_true(str_starts(buf_view(&out), STR("<SignedKmsResponse xmlns=\"" NS_KMS "\"><KmsResponse xmlns=\"" NS_KMS
                                                "\" Id=\"xmldoc\" Version=\"1\"><KmsId>\n&lt;</KmsId></KmsResponse><")));
     assert_int_equal(xml_parse(buf_view(&out), &XML_LIMITS_REPLY, &doc, NULL), REASON_OK);
@@ -116,8 +121,12 @@ static void test_sign_canonicalizes(void **state)
 
 static void test_sign_refuses(void **state)
 {
-    static const char *const bad[] = {"", "<KmsRequest", "<KmsRequest xmlns='" NS_KMS "'/>", "<KmsRequest xmlns='" NS_KMS "' Id='a'/>",
-                                      "<KmsRequest Id='xmldoc'/>", "<SignedKmsRequest xmlns='" NS_KMS "' Id='xmldoc'/>",
+    static const char *const bad[] = {"",
+                                      "<KmsRequest",
+                                      "<KmsRequest xmlns='" NS_KMS "'/>",
+                                      "<KmsRequest xmlns='" NS_KMS "' Id='a'/>",
+                                      "<KmsRequest Id='xmldoc'/>",
+                                      "<SignedKmsRequest xmlns='" NS_KMS "' Id='xmldoc'/>",
                                       "<k:KmsRequest xmlns:k='" NS_KMS "' Id='xmldoc'/>",
                                       "<!DOCTYPE a><KmsRequest xmlns='" NS_KMS "' Id='xmldoc'/>"};
     const struct secret_key key = key_of(ALICE_INK);
@@ -148,7 +157,8 @@ static void test_precedence(void **state)
     struct buf reference = with(buf_view(&text), "#xmldoc", "#other");
     assert_int_equal(verdict(buf_view(&reference), &strict, &key), REASON_SIGNATURE_REFERENCE);
     assert_int_equal(verdict_with(&reference, "hmac-sha256", "hmac-sha384", &key), REASON_SIGNATURE_PROFILE);
-    assert_int_equal(verdict_with(&reference, "<SignatureValue>", "<SignatureValue>?", &key), REASON_SIGNATURE_REFERENCE);
+    assert_int_equal(verdict_with(&reference, "<SignatureValue>", "<SignatureValue>?", &key),
+                     REASON_SIGNATURE_REFERENCE);
     buf_free(&reference);
     /* a wrong message under a wrong key: the HMAC is what is found */
     struct buf forged = with(buf_view(&text), "sip:alice", "sip:bob");
@@ -244,7 +254,8 @@ static void mutation(struct original *o, struct str text)
     struct buf forward = BUF_INIT(ROOM);
     o->accepted++;
     assert_true(kms_request_forward(doc, &forward));
-    if (!str_eq_z(buf_view(&forward), o->forward) || !str_eq_z(f.trk_id, o->trk_id) || !str_eq_z(f.signature_id, o->signature_id))
+    if (!str_eq_z(buf_view(&forward), o->forward) || !str_eq_z(f.trk_id, o->trk_id) ||
+        !str_eq_z(f.signature_id, o->signature_id))
         fail_msg("accepted: %.*s", STR_FMT(text));
     buf_free(&forward);
     xml_free(doc);

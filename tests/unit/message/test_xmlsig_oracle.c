@@ -1,6 +1,6 @@
 /*
- * Other implementations as the oracle: what we accept, xmlsec accepts; what we sign, xmlsec and its program verify; what
- * they sign, we verify. Everything here is xmlsec at its laxest: the profile is ours alone to refuse.
+ * Other implementations as the oracle: what we accept, xmlsec accepts; what we sign, xmlsec and its program verify;
+ * what they sign, we verify. Everything here is xmlsec at its laxest: the profile is ours alone to refuse.
  */
 #include "fixture.h"
 
@@ -76,9 +76,12 @@ static bool we_accept(struct str text, const struct options *o, const struct sec
 
 static struct buf our_request(const struct secret_key *key)
 {
-    const struct kms_request fields = {.user_uri = STR("sip:alice@example.org"), .kms_uri = STR("kms.example.org"),
-                                       .time = STR("2026-11-23T18:00:00Z"), .client_id = STR("\xC3\xA9 <&>\"'\r\n\t"),
-                                       .client_req_url = STR("https://kms.example.org/?a&b"), .signature_id = STR("ink.1.alice")};
+    const struct kms_request fields = {.user_uri = STR("sip:alice@example.org"),
+                                       .kms_uri = STR("kms.example.org"),
+                                       .time = STR("2026-11-23T18:00:00Z"),
+                                       .client_id = STR("\xC3\xA9 <&>\"'\r\n\t"),
+                                       .client_req_url = STR("https://kms.example.org/?a&b"),
+                                       .signature_id = STR("ink.1.alice")};
     struct buf text = BUF_INIT(ROOM), out = BUF_INIT(ROOM);
     kms_request_write(&fields, &text);
     assert_true(xmlsig_sign(buf_view(&text), STR("ink.1.alice"), key, &out));
@@ -176,8 +179,9 @@ static int xmlsec1(const char *command, const char *key_path, const char *input,
         const int null = open("/dev/null", O_RDWR);
         dup2(null, 1);
         dup2(null, 2);
-        char *const argv[] = {name, (char *)command, hmackey, (char *)key_path, id, (char *)NS_KMS ":KmsRequest", out_option,
-                              (char *)output, (char *)input, NULL};
+        char *const argv[] = {
+            name,           (char *)command, hmackey, (char *)key_path, id, (char *)NS_KMS ":KmsRequest", out_option,
+            (char *)output, (char *)input,   NULL};
         execvp("xmlsec1", argv);
         _exit(127);
     }
@@ -214,7 +218,8 @@ static void test_the_program_signs_we_verify(void **state)
     static const char template[] =
         "<?xml version=\"1.0\"?>\n<SignedKmsRequest xmlns=\"" NS_KMS "\" xmlns:x=\"urn:x\">\n"
         "  <KmsRequest Id=\"r-1\" Version=\"1.1.0\"><UserUri>sip:alice@example.org</UserUri><KmsUri>kms</KmsUri>\n"
-        "    <Time>2026-11-23T18:00:00Z</Time><ClientReqUrl>http://kms/</ClientReqUrl><x:E a='1' b=\"&lt;\"/></KmsRequest>\n"
+        "    <Time>2026-11-23T18:00:00Z</Time><ClientReqUrl>http://kms/</ClientReqUrl><x:E a='1' "
+        "b=\"&lt;\"/></KmsRequest>\n"
         "<d:Signature xmlns:d=\"" NS_DS "\"><d:SignedInfo><d:CanonicalizationMethod "
         "Algorithm=\"http://www.w3.org/TR/2001/REC-xml-c14n-20010315\"/><d:SignatureMethod "
         "Algorithm=\"http://www.w3.org/2001/04/xmldsig-more#hmac-sha256\"/><d:Reference URI=\"#r-1\"><d:DigestMethod "
