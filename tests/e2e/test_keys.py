@@ -56,7 +56,8 @@ def store(tmp_path):
 
 
 def line(kind="ink", kid=None, key=None, user=ALICE, **more):
-    return dict({"user": user, "type": kind, "id": kid or kind + ".1.alice", "key": key or os.urandom(32).hex()}, **more)
+    key = key or os.urandom(32).hex()
+    return dict({"user": user, "type": kind, "id": kid or kind + ".1.alice", "key": key}, **more)
 
 
 def test_import_list_export(store):
@@ -185,8 +186,10 @@ def test_no_database_and_no_keys(store):
 
 
 def test_what_is_wrong_with_the_files(store):
-    store.keys("import", store.file(line()))
-    assert "warning" in store.keys("import", store.file(line(), mode=0o644)).stderr
+    path = store.file(line())
+    assert store.keys("import", path).stderr == ""
+    path.chmod(0o644)
+    assert "warning" in store.keys("import", path).stderr
     good = store.master.read_text()
     store.master.write_text(os.urandom(32).hex())
     assert "master key is not the one" in store.keys("list", code=1).stderr
