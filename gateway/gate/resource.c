@@ -202,13 +202,12 @@ enum reason resource_parse(struct str target, struct resource *out, struct detai
         found = match(s, n, out, &values);
     }
     /* Four segments stand before the first {…}: three of the prefix and the resource's name. */
-    const enum reason r = path_holds(out->path, values ? 4 : SIZE_MAX, why);
-    if (r != REASON_OK)
-        return r;
-    if (!found) {
-        out->user_raw = STR_MISSING;
+    enum reason r = path_holds(out->path, values ? 4 : SIZE_MAX, why);
+    if (r == REASON_OK && !found) {
         detail_set(why, "no such resource");
-        return REASON_HTTP_RESOURCE;
+        r = REASON_HTTP_RESOURCE;
     }
-    return REASON_OK;
+    if (r != REASON_OK)
+        out->user_raw = STR_MISSING;
+    return r;
 }

@@ -1,0 +1,263 @@
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <setjmp.h>
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "gate/replay.h"
+
+#define S(n) ((n) * US_PER_S)
+#define START S(1000)
+
+/* A request by its number: its SignatureValue. */
+static enum reason spend_as(struct replay *r, const char *user, const char *key, unsigned number, int64_t time_us,
+                            int64_t now_us)
+{
+    uint8_t value[32] = {0};
+    memcpy(value, &number, sizeof number);
+    return replay_spend(r, str_z(user), str_z(key), value, sizeof value, time_us, now_us);
+}
+
+static enum reason spend(struct replay *r, unsigned number, int64_t time_us, int64_t now_us)
+{
+    return spend_as(r, "sip:alice@example.org", "ink.1", number, time_us, now_us);
+}
+
+static void test_once(void **state)
+{
+    (void)state;
+    struct replay *r = replay_new(1000, START, S(5));
+    assert_int_equal(spend(r, 1, START, START), REASON_OK);
+    assert_int_equal(spend(r, 1, START, START), REASON_REPLAY_SEEN);
+    assert_int_equal(spend(r, 1, START, START + S(5)), REASON_REPLAY_SEEN);
+    assert_int_equal(spend(r, 2, START, START), REASON_OK);
+    assert_int_equal(replay_count(r), 2);
+    replay_free(r);
+}
+
+/* The key is the key's ID and the value, with a boundary between them. */
+static void test_what_makes_it_the_same(void **state)
+{
+    (void)state;
+    struct replay *r = replay_new(1000, START, S(5));
+    const uint8_t value[] = "1abc";
+    assert_int_equal(replay_spend(r, STR("u"), STR("ink."), value, 4, START, START), REASON_OK);
+    assert_int_equal(replay_spend(r, STR("u"), STR("ink.1"), value + 1, 3, START, START), REASON_OK);
+    assert_int_equal(replay_spend(r, STR("u"), STR("ink."), value, 3, START, START), REASON_OK);
+    assert_int_equal(replay_spend(r, STR("u"), STR("ink."), value, 4, START, START), REASON_REPLAY_SEEN);
+    assert_int_equal(replay_spend(r, STR("u"), STR("ink."), value, 4, START + S(1), START), REASON_REPLAY_SEEN);
+    replay_free(r);
+}
+
+static void test_floor(void **state)
+{
+    (void)state;
+    struct replay *r = replay_new(1000, START, S(5));
+    assert_int_equal(replay_floor(r), START);
+    assert_int_equal(spend(r, 1, START - 1, START), REASON_TIME_STALE);
+    assert_int_equal(replay_count(r), 0);
+    assert_int_equal(spend(r, 1, START, START), REASON_OK);
+    /* a Time that the rule does not enforce cannot be stale, not even when the clock stepped back */
+    assert_int_equal(spend(r, 2, TIME_NONE, START - S(100)), REASON_OK);
+    assert_int_equal(spend(r, 2, TIME_NONE, START), REASON_REPLAY_SEEN);
+    replay_free(r);
+}
+
+/* What left the window is forgotten, and the floor says so. Both ends are inside the window. */
+static void test_forgetting(void **state)
+{
+    (void)state;
+    struct replay *r = replay_new(1000, START, S(5));
+    assert_int_equal(spend(r, 1, START, START), REASON_OK);
+    assert_int_equal(spend(r, 2, START + S(5), START + S(5)), REASON_OK);
+    assert_int_equal(replay_floor(r), START);
+    assert_int_equal(replay_count(r), 2);
+    assert_int_equal(spend(r, 3, START + S(5), START + S(5) + 1), REASON_OK);
+    assert_int_equal(replay_count(r), 2);
+    assert_int_equal(replay_floor(r), START + 1);
+    assert_int_equal(spend(r, 1, START, START + S(5) + 1), REASON_TIME_STALE);
+    assert_int_equal(spend(r, 2, START + S(5), START + S(5) + 1), REASON_REPLAY_SEEN);
+    replay_free(r);
+}
+
+static void test_a_wider_window_brings_nothing_back(void **state)
+{
+    (void)state;
+    struct replay *r = replay_new(1000, START, S(5));
+    assert_int_equal(spend(r, 1, START, START), REASON_OK);
+    assert_int_equal(spend(r, 2, START + S(10), START + S(10)), REASON_OK);
+    assert_int_equal(replay_count(r), 1);
+    replay_retain(r, S(60));
+    assert_int_equal(spend(r, 1, START, START + S(10)), REASON_TIME_STALE);
+    /* and from here on nothing is forgotten for a minute */
+    assert_int_equal(spend(r, 3, START + S(70), START + S(70)), REASON_OK);
+    assert_int_equal(replay_count(r), 2);
+    assert_int_equal(spend(r, 2, START + S(10), START + S(70)), REASON_REPLAY_SEEN);
+    replay_free(r);
+}
+
+static void test_a_narrower_window_forgets_openly(void **state)
+{
+    (void)state;
+    struct replay *r = replay_new(1000, START, S(60));
+    assert_int_equal(spend(r, 1, START, START), REASON_OK);
+    replay_retain(r, S(5));
+    assert_int_equal(spend(r, 2, START + S(10), START + S(10)), REASON_OK);
+    assert_int_equal(spend(r, 1, START, START + S(10)), REASON_TIME_STALE);
+    replay_free(r);
+}
+
+static void test_clock_steps(void **state)
+{
+    (void)state;
+    struct replay *r = replay_new(1000, START, S(5));
+    assert_int_equal(spend(r, 1, START, START), REASON_OK);
+    assert_int_equal(spend(r, 2, START + S(3600), START + S(3600)), REASON_OK);
+    /* an hour back: what was forgotten meanwhile is stale, what was not is seen */
+    assert_int_equal(spend(r, 1, START, START), REASON_TIME_STALE);
+    assert_int_equal(spend(r, 3, START + S(1), START + S(1)), REASON_TIME_STALE);
+    assert_int_equal(spend(r, 2, START + S(3600), START), REASON_REPLAY_SEEN);
+    replay_free(r);
+}
+
+static void test_share_of_one_user(void **state)
+{
+    (void)state;
+    struct replay *r = replay_new(64, START, S(5));
+    for (unsigned i = 0; i < 4; i++)
+        assert_int_equal(spend(r, i, START, START), REASON_OK);
+    assert_int_equal(spend(r, 4, START, START), REASON_REPLAY_FULL);
+    assert_int_equal(spend(r, 0, START, START), REASON_REPLAY_SEEN);
+    assert_int_equal(spend_as(r, "sip:bob@example.org", "ink.1", 4, START, START), REASON_OK);
+    assert_int_equal(replay_count(r), 5);
+    /* his share is his again when his entries leave the window */
+    assert_int_equal(spend(r, 4, START + S(6), START + S(6)), REASON_OK);
+    replay_free(r);
+}
+
+static void test_the_smallest_share_is_one(void **state)
+{
+    (void)state;
+    struct replay *r = replay_new(3, START, S(5));
+    assert_int_equal(spend(r, 1, START, START), REASON_OK);
+    assert_int_equal(spend(r, 2, START, START), REASON_REPLAY_FULL);
+    assert_int_equal(replay_count(r), 1);
+    replay_free(r);
+}
+
+/* Full is full, forgets nothing, and has room again when any shard's entries leave the window. */
+static void test_full(void **state)
+{
+    (void)state;
+    struct replay *r = replay_new(32, START, S(5));
+    char user[32];
+    for (unsigned i = 0; i < 32; i++) {
+        snprintf(user, sizeof user, "sip:%u@example.org", i);
+        assert_int_equal(spend_as(r, user, "ink.1", i, START, START), REASON_OK);
+    }
+    assert_int_equal(spend_as(r, "sip:new@example.org", "ink.1", 99, START, START + S(5)), REASON_REPLAY_FULL);
+    assert_int_equal(replay_count(r), 32);
+    assert_int_equal(replay_floor(r), START);
+    for (unsigned i = 0; i < 32; i++) {
+        snprintf(user, sizeof user, "sip:%u@example.org", i);
+        assert_int_equal(spend_as(r, user, "ink.1", i, START, START + S(5)), REASON_REPLAY_SEEN);
+    }
+    assert_int_equal(spend_as(r, "sip:new@example.org", "ink.1", 99, START + S(6), START + S(6)), REASON_OK);
+    assert_int_equal(replay_count(r), 1);
+    replay_free(r);
+}
+
+static void test_nothing_is_not_remembered(void **state)
+{
+    (void)state;
+    struct replay *r = replay_new(100, START, S(5));
+    const uint8_t value[4] = {0};
+    assert_int_equal(replay_spend(r, STR_MISSING, STR("k"), value, 4, START, START), REASON_REPLAY_FULL);
+    assert_int_equal(replay_spend(r, STR("u"), STR_MISSING, value, 4, START, START), REASON_REPLAY_FULL);
+    assert_int_equal(replay_spend(r, STR("u"), STR("k"), value, 0, START, START), REASON_REPLAY_FULL);
+    assert_int_equal(replay_count(r), 0);
+    replay_free(r);
+}
+
+/*
+ * Against a memory that never forgets: whatever the order of times, the clock and the users, nothing is accepted twice,
+ * and what is within the window is only refused when it was accepted before.
+ */
+static void test_against_a_perfect_memory(void **state)
+{
+    (void)state;
+    enum { REQUESTS = 400, ROUNDS = 20000, WINDOW = 5 };
+    struct replay *r = replay_new(100000, START, S(WINDOW));
+    static int64_t time_of[REQUESTS];
+    static bool accepted[REQUESTS];
+    int64_t now = START;
+    uint32_t seed = 12345;
+    memset(accepted, 0, sizeof accepted);
+    memset(time_of, 0, sizeof time_of);
+    unsigned times[3] = {0};
+    for (unsigned i = 0; i < ROUNDS; i++) {
+        seed = seed * 1664525u + 1013904223u;
+        const unsigned n = (seed >> 8) % REQUESTS;
+        char user[32];
+        now += (seed >> 24) * 100;
+        snprintf(user, sizeof user, "sip:%u@example.org", n % 7);
+        if (!time_of[n] || (time_of[n] < now - S(3 * WINDOW))) { /* a fresh request takes the number */
+            time_of[n] = now + (int64_t)((seed >> 4) % (2 * WINDOW * 1000)) * 1000 - S(WINDOW);
+            accepted[n] = false;
+        }
+        if (time_of[n] < now - S(WINDOW))
+            continue; /* the time check refuses */
+        uint8_t value[16] = {0};
+        memcpy(value, &n, sizeof n);
+        memcpy(value + 8, &time_of[n], 8);
+        const enum reason got = replay_spend(r, str_z(user), STR("ink"), value, sizeof value, time_of[n], now);
+        if (time_of[n] < START)
+            assert_int_equal(got, REASON_TIME_STALE);
+        else
+            assert_int_equal(got, accepted[n] ? REASON_REPLAY_SEEN : REASON_OK);
+        times[got == REASON_OK ? 0 : got == REASON_REPLAY_SEEN ? 1 : 2]++;
+        accepted[n] |= got == REASON_OK;
+    }
+    assert_true(times[0] > 100 && times[1] > 100);
+    assert_true(replay_count(r) <= REQUESTS);
+    replay_free(r);
+}
+
+/* More entries in one shard than it has buckets to begin with. */
+static void test_growing(void **state)
+{
+    (void)state;
+    enum { N = 5000 };
+    struct replay *r = replay_new(N * 16, START, S(5));
+    for (unsigned i = 0; i < N; i++)
+        assert_int_equal(spend(r, i, START + (i * 7919) % N, START), REASON_OK);
+    for (unsigned i = 0; i < N; i++)
+        assert_int_equal(spend(r, i, START + (i * 7919) % N, START), REASON_REPLAY_SEEN);
+    assert_int_equal(spend(r, N, START + S(5) + N / 2, START + S(5) + N / 2), REASON_OK);
+    assert_int_equal(replay_count(r), N - N / 2 + 1);
+    replay_free(r);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_once),
+        cmocka_unit_test(test_what_makes_it_the_same),
+        cmocka_unit_test(test_floor),
+        cmocka_unit_test(test_forgetting),
+        cmocka_unit_test(test_a_wider_window_brings_nothing_back),
+        cmocka_unit_test(test_a_narrower_window_forgets_openly),
+        cmocka_unit_test(test_clock_steps),
+        cmocka_unit_test(test_share_of_one_user),
+        cmocka_unit_test(test_the_smallest_share_is_one),
+        cmocka_unit_test(test_full),
+        cmocka_unit_test(test_nothing_is_not_remembered),
+        cmocka_unit_test(test_against_a_perfect_memory),
+        cmocka_unit_test(test_growing),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
