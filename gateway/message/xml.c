@@ -6,7 +6,6 @@
 #include <libxml/parser.h>
 #include <libxml/parserInternals.h>
 #include <libxml/SAX2.h>
-#include <libxml/uri.h>
 #include <libxml/xmlerror.h>
 
 #include "base/limits.h"
@@ -27,12 +26,20 @@ static void quiet(void *arg, xmlErrorPtr error)
     (void)error;
 }
 
+static void quiet_text(void *arg, const char *format, ...)
+{
+    (void)arg;
+    (void)format;
+}
+
 bool xml_startup(void)
 {
     LIBXML_TEST_VERSION
     xmlInitParser();
     xmlSetStructuredErrorFunc(NULL, quiet);
+    xmlSetGenericErrorFunc(NULL, quiet_text);
     xmlThrDefSetStructuredErrorFunc(NULL, quiet); /* threads that are yet to start */
+    xmlThrDefSetGenericErrorFunc(NULL, quiet_text);
     return true;
 }
 
@@ -81,13 +88,14 @@ static void on_instruction(void *arg, const xmlChar *target, const xmlChar *text
     on_comment(arg, text);
 }
 
-/* Canonicalization fails on a relative URI, and on what is no URI. */
+/* Canonicalization fails on a URI without a scheme. What is no URI at all, libxml2 reports as an error of namespaces. */
 static bool absolute(const xmlChar *uri)
 {
-    xmlURIPtr parsed = xmlParseURI((const char *)uri);
-    const bool ok = parsed && parsed->scheme && parsed->scheme[0];
-    xmlFreeURI(parsed);
-    return ok;
+    const xmlChar *p = uri;
+    while ((*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') ||
+           (p > uri && ((*p >= '0' && *p <= '9') || *p == '+' || *p == '-' || *p == '.')))
+        p++;
+    return p > uri && *p == ':';
 }
 
 static void on_element(void *arg, const xmlChar *name, const xmlChar *prefix, const xmlChar *uri, int n_ns,
@@ -143,9 +151,12 @@ static enum reason parse_tree(struct str body, struct parse *parse, xmlDocPtr *t
     ctxt->sax->serror = on_error;
     xmlDocPtr doc = xmlCtxtReadMemory(ctxt, body.p, (int)body.n, NULL, "UTF-8", XML_PARSE_NONET | XML_PARSE_NOCDATA);
     enum reason r = parse->reason;
+    /* every fault in the text was reported: what is left is want of memory */
     if (r == REASON_OK && (!doc || !ctxt->wellFormed || !ctxt->nsWellFormed || !xmlDocGetRootElement(doc) ||
-                           xmlGetIntSubset(doc) || doc->extSubset))
-        r = ctxt->errNo == XML_ERR_NO_MEMORY ? REASON_INTERNAL : REASON_XML_MALFORMED;
+                           xmlGetIntSubset(doc) || doc->extSubset)) {
+        detail_set(parse->why, "libxml2 made no tree");
+        r = REASON_INTERNAL;
+    }
     xmlFreeParserCtxt(ctxt);
     if (r == REASON_OK)
         *tree = doc;

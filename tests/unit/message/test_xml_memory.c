@@ -1,0 +1,129 @@
+/*
+ * Memory ends at the n-th allocation of libxml2 and OpenSSL, for every n: the verdict is the one with memory, or
+ * "internal"; what is made is whole, or nothing. Nothing is accepted, blamed on the client or leaked for want of memory.
+ */
+#include "fixture.h"
+
+#include <libxml/xmlmemory.h>
+#include <openssl/crypto.h>
+
+enum { PLENTY = -1, ROOM = 1u << 20, ALLOCATIONS_MAX = 20000 };
+static long left = PLENTY; /* allocations until memory ends, and stays so */
+static bool ended;
+
+static bool denied(void)
+{
+    if (left == PLENTY)
+        return false;
+    ended |= left == 0;
+    return left == 0 || left-- == 0;
+}
+
+static void *limited_malloc(size_t n)
+{
+    return denied() ? NULL : malloc(n);
+}
+
+static void *limited_realloc(void *p, size_t n)
+{
+    return denied() ? NULL : realloc(p, n);
+}
+
+static char *limited_strdup(const char *s)
+{
+    return denied() ? NULL : strdup(s);
+}
+
+static void *crypto_malloc(size_t n, const char *file, int line)
+{
+    (void)file, (void)line;
+    return limited_malloc(n);
+}
+
+static void *crypto_realloc(void *p, size_t n, const char *file, int line)
+{
+    (void)file, (void)line;
+    return limited_realloc(p, n);
+}
+
+static void crypto_free(void *p, const char *file, int line)
+{
+    (void)file, (void)line;
+    free(p);
+}
+
+static void ends_at_each(const char *path, enum reason expected)
+{
+    const struct secret_key key = key_of(ALICE_INK);
+    const struct options strict = STRICT;
+    struct buf text;
+    long n;
+    read_case(path, &text);
+    /* first with plenty: the libraries then have what they make once */
+    for (n = PLENTY, ended = true; (ended || n < 1) && n < ALLOCATIONS_MAX; n++) {
+        struct xml_doc *doc = NULL;
+        struct kms_request fields;
+        ended = false;
+        left = n;
+        const enum reason r = judge(buf_view(&text), &strict, &key, &doc, &fields, NULL);
+        left = PLENTY;
+        const bool refused = expected != REASON_OK && r != REASON_OK; /* a bad text may be found bad for another fault */
+        if (r != expected && !(ended && (refused || r == REASON_INTERNAL)))
+            fail_msg("%s: memory ends at allocation %ld: %s", path, n, reason_name(r));
+        if (r == REASON_OK)
+            assert_true(str_eq(fields.user_uri, STR("sip:alice@example.org")));
+        xml_free(doc);
+    }
+    assert_true(n > 1 && n < ALLOCATIONS_MAX);
+    buf_free(&text);
+}
+
+static void test_judging(void **state)
+{
+    (void)state;
+    ends_at_each("cases/requests/plain.xml", REASON_OK);
+    ends_at_each("cases/requests/extension.xml", REASON_OK);
+    ends_at_each("cases/requests/envelope-empty-uri.xml", REASON_OK);
+    ends_at_each("cases/requests/forged-user.xml", REASON_SIGNATURE_INVALID);
+    ends_at_each("cases/requests/relative-namespace-word.xml", REASON_XML_FORBIDDEN);
+    ends_at_each("cases/requests/schema-no-time.xml", REASON_XML_INVALID);
+}
+
+static void test_writing(void **state)
+{
+    const struct secret_key key = key_of(ALICE_INK);
+    struct buf text, whole = BUF_INIT(ROOM), signature = BUF_INIT(ROOM);
+    struct xml_doc *doc;
+    (void)state;
+    read_case("cases/requests/extension.xml", &text);
+    assert_int_equal(xml_parse(buf_view(&text), &XML_LIMITS_REQUEST, &doc, NULL), REASON_OK);
+    assert_true(kms_request_forward(doc, &whole));
+    assert_true(xmlsig_sign(buf_view(&whole), STR("k"), &key, &signature));
+    long n = 0;
+    for (ended = true; ended && n < ALLOCATIONS_MAX; n++) {
+        struct buf a = BUF_INIT(ROOM), b = BUF_INIT(ROOM);
+        ended = false;
+        left = n;
+        const bool forwarded = kms_request_forward(doc, &a);
+        const bool is_signed = xmlsig_sign(buf_view(&whole), STR("k"), &key, &b);
+        left = PLENTY;
+        assert_true(forwarded ? str_eq(buf_view(&a), buf_view(&whole)) : ended);
+        assert_true(is_signed ? str_eq(buf_view(&b), buf_view(&signature)) : ended);
+        buf_free(&a);
+        buf_free(&b);
+    }
+    assert_true(n > 1 && n < ALLOCATIONS_MAX);
+    xml_free(doc);
+    buf_free(&signature);
+    buf_free(&whole);
+    buf_free(&text);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_judging), cmocka_unit_test(test_writing)};
+    if (CRYPTO_set_mem_functions(crypto_malloc, crypto_realloc, crypto_free) != 1 ||
+        xmlMemSetup(free, limited_malloc, limited_realloc, limited_strdup) != 0)
+        return 1;
+    return cmocka_run_group_tests(tests, start_libraries, stop_libraries);
+}
