@@ -85,6 +85,7 @@ struct loading {
     struct seal_opener *opener;
     struct table *table;
     struct secret_key clear;
+    bool memory; /* was missing: says nothing of the database, and is tried again */
 };
 
 static bool verify(struct seal_opener *opener, const struct key_row *row, struct secret_key *clear, struct detail *why)
@@ -106,6 +107,7 @@ static bool load_row(void *arg, const struct key_row *row, struct detail *why)
     }
     if (!table_set(l->table, row)) {
         detail_set(why, "out of memory, or more than %d keys of one user: %s", LIMIT_USER_KEYS, key_row_name(row).text);
+        l->memory = true;
         return false;
     }
     return true;
@@ -127,6 +129,8 @@ static enum keydb_result load(struct keydb *db, const struct seal *seal, struct 
     }
     if (r == KEYDB_OK)
         r = check_totals(table_totals(l.table), meta.totals, why);
+    if (l.memory)
+        r = KEYDB_FAILED;
     secret_key_clear(&l.clear);
     seal_opener_free(l.opener);
     if (r == KEYDB_OK)
@@ -154,6 +158,7 @@ struct changes {
     struct key_row *v;
     size_t n, cap, text;
     struct key_totals totals; /* of the table with the changes */
+    bool memory;              /* was missing */
 };
 
 static bool collect(void *arg, const struct key_row *row, struct detail *why)
@@ -186,6 +191,7 @@ static bool collect(void *arg, const struct key_row *row, struct detail *why)
         c->totals.last_seq = row->key.seq;
     return true;
 memory:
+    c->memory = true;
     detail_set(why, "out of memory");
     return false;
 }
@@ -219,6 +225,8 @@ static enum keydb_result take_changes(struct keystore *ks, const struct keydb_me
         detail_set(why, "out of memory");
     if (r == KEYDB_OK)
         r = check_totals(c.totals, meta->totals, why);
+    if (c.memory)
+        r = KEYDB_FAILED;
     if (r == KEYDB_OK && !apply(ks, &c)) {
         detail_set(why, "out of memory");
         r = KEYDB_FAILED;
