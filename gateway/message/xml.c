@@ -88,7 +88,7 @@ static void on_instruction(void *arg, const xmlChar *target, const xmlChar *text
     on_comment(arg, text);
 }
 
-/* Canonicalization fails on a URI without a scheme. What is no URI at all, libxml2 reports as an error of namespaces. */
+/* Canonicalization fails on a URI without a scheme. What is no URI at all, libxml2 reports as a namespace error. */
 static bool absolute(const xmlChar *uri)
 {
     const xmlChar *p = uri;
@@ -98,8 +98,12 @@ static bool absolute(const xmlChar *uri)
     return p > uri && *p == ':';
 }
 
-static void on_element(void *arg, const xmlChar *name, const xmlChar *prefix, const xmlChar *uri, int n_ns,
-                       const xmlChar **ns, int n_attrs, int n_default, const xmlChar **attrs)
+/* startElementNsSAX2Func's parameters: their number is not ours to choose. */
+#define START_ELEMENT                                                                                      \
+    void *arg, const xmlChar *name, const xmlChar *prefix, const xmlChar *uri, int n_ns, const xmlChar **ns, \
+        int n_attrs, int n_default, const xmlChar **attrs
+
+static void on_element(START_ELEMENT)
 {
     xmlParserCtxtPtr ctxt = arg;
     struct parse *parse = ctxt->_private;

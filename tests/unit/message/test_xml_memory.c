@@ -1,6 +1,6 @@
 /*
  * Memory ends at the n-th allocation of libxml2 and OpenSSL, for every n: the verdict is the one with memory, or
- * "internal"; what is made is whole, or nothing. Nothing is accepted, blamed on the client or leaked for want of memory.
+ * "internal"; what is made is whole, or nothing. Nothing is accepted, blamed on a good client or leaked for want of it.
  */
 #include "fixture.h"
 
@@ -67,7 +67,8 @@ static void ends_at_each(const char *path, enum reason expected)
         left = n;
         const enum reason r = judge(buf_view(&text), &strict, &key, &doc, &fields, NULL);
         left = PLENTY;
-        const bool refused = expected != REASON_OK && r != REASON_OK; /* a bad text may be found bad for another fault */
+        /* a bad text may be found bad for another fault */
+        const bool refused = expected != REASON_OK && r != REASON_OK;
         if (r != expected && !(ended && (refused || r == REASON_INTERNAL)))
             fail_msg("%s: memory ends at allocation %ld: %s", path, n, reason_name(r));
         if (r == REASON_OK)
