@@ -15,8 +15,8 @@ const struct xml_limits XML_LIMITS_REQUEST = {LIMIT_XML_DEPTH_REQUEST, LIMIT_XML
                                               LIMIT_XML_NAMESPACES, false};
 const struct xml_limits XML_LIMITS_REPLY = {LIMIT_XML_DEPTH_REPLY, LIMIT_XML_ELEMENTS_REPLY, LIMIT_XML_ATTRIBUTES,
                                             LIMIT_XML_NAMESPACES, true};
-/* Each key content of three elements becomes one of nine that declares two namespaces. */
-const struct xml_limits XML_LIMITS_PROTECTED = {LIMIT_XML_DEPTH_REPLY, 5 * LIMIT_XML_ELEMENTS_REPLY,
+/* Around a reply comes SignedKmsResponse; each key content becomes an EncryptedKey, which declares two namespaces. */
+const struct xml_limits XML_LIMITS_PROTECTED = {LIMIT_XML_DEPTH_REPLY + 4, 5 * LIMIT_XML_ELEMENTS_REPLY,
                                                 LIMIT_XML_ATTRIBUTES, LIMIT_XML_ELEMENTS_REPLY, true};
 
 /* libxml2's own reports go nowhere: they hold bytes from strangers. What matters comes back by parse_error(). */

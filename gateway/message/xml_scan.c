@@ -3,7 +3,7 @@
 #include "message/xml_internal.h"
 
 /* Deep enough for every struct xml_limits: a stack of the names of open elements. */
-enum { OPEN_MAX = 32 };
+enum { OPEN_MAX = 40 };
 
 struct scan {
     const char *start, *p, *end;
