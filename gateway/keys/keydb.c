@@ -127,6 +127,15 @@ static bool take_text(sqlite3_stmt *st, int column, struct str *out)
     return out->p && out->n > 0 && out->n <= KEY_TEXT_MAX;
 }
 
+/* A value of the wrong shape; or SQLite had no memory to hand it over, which says nothing of the database. */
+static enum keydb_result misshapen(struct keydb *db, const char *what, struct detail *why)
+{
+    if ((sqlite3_errcode(db->sql) & 0xff) == SQLITE_NOMEM)
+        return keydb_fault(db, SQLITE_NOMEM, "read", why);
+    detail_set(why, "tampered with: %s is not as kmsgate writes it", what);
+    return KEYDB_REFUSED;
+}
+
 enum keydb_result keydb_meta(struct keydb *db, struct keydb_meta *out, struct detail *why)
 {
     sqlite3_stmt *st = db->statement[KEYDB_SQL_META];
@@ -141,8 +150,7 @@ enum keydb_result keydb_meta(struct keydb *db, struct keydb_meta *out, struct de
                !take_number(st, 2, &out->totals.seq_sum) || !take_number(st, 3, &out->totals.last_seq) ||
                !take_blob(st, 4, out->salt, sizeof out->salt) || !take_blob(st, 5, out->check, sizeof out->check) ||
                !take_blob(st, 6, out->mac, sizeof out->mac)) {
-        detail_set(why, "tampered with: the meta row is not as kmsgate writes it");
-        r = KEYDB_REFUSED;
+        r = misshapen(db, "the meta row", why);
     }
     sqlite3_reset(st);
     return r;
@@ -199,8 +207,7 @@ static enum keydb_result each_row(struct keydb *db, sqlite3_stmt *st, keydb_each
     int rc;
     while ((rc = sqlite3_step(st)) == SQLITE_ROW && r == KEYDB_OK) {
         if (!take_row(st, &row)) {
-            detail_set(why, "tampered with: a row is not as kmsgate writes it");
-            r = KEYDB_REFUSED;
+            r = misshapen(db, "a row", why);
         } else if (!each(arg, &row, why)) {
             r = KEYDB_REFUSED;
         }

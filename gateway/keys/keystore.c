@@ -53,14 +53,16 @@ enum keydb_result keystore_meta(struct keydb *db, const struct seal *seal, struc
 {
     uint8_t mac[SEAL_MAC];
     enum keydb_result r = keydb_meta(db, out, why);
+    if (r == KEYDB_OK && !keystore_meta_mac(seal, out, mac)) {
+        detail_set(why, "OpenSSL failed");
+        r = KEYDB_FAILED;
+    }
     if (r != KEYDB_OK)
         return r;
     if (out->version != KEYDB_VERSION)
         detail_set(why, "tampered with: the meta row speaks of version %llu", (unsigned long long)out->version);
     else if (!secret_equal(out->check, seal_check(seal), SEAL_CHECK))
         detail_set(why, "the master key is not the one that this database was made with");
-    else if (!keystore_meta_mac(seal, out, mac))
-        detail_set(why, "OpenSSL failed");
     else if (!secret_equal(out->mac, mac, SEAL_MAC))
         detail_set(why, "tampered with: the meta row does not verify");
     else

@@ -1,0 +1,157 @@
+/*
+ * Memory ends at the n-th allocation of SQLite and OpenSSL, for every n: what is done is done whole or not at all, a
+ * failure is told as one and never as tampering, and when there is memory again, all goes on.
+ */
+#include "fixture.h"
+
+#include <openssl/crypto.h>
+
+enum { PLENTY = -1, ALLOCATIONS_MAX = 20000 };
+static long left = PLENTY; /* allocations until memory ends, and stays so */
+static bool ended;
+static sqlite3_mem_methods plain;
+
+static bool denied(void)
+{
+    if (left == PLENTY)
+        return false;
+    ended |= left == 0;
+    return left == 0 || left-- == 0;
+}
+
+static void *limited_malloc(int n)
+{
+    return denied() ? NULL : plain.xMalloc(n);
+}
+
+static void *limited_realloc(void *p, int n)
+{
+    return denied() ? NULL : plain.xRealloc(p, n);
+}
+
+static void *crypto_malloc(size_t n, const char *file, int line)
+{
+    (void)file, (void)line;
+    return denied() ? NULL : malloc(n);
+}
+
+static void *crypto_realloc(void *p, size_t n, const char *file, int line)
+{
+    (void)file, (void)line;
+    return denied() ? NULL : realloc(p, n);
+}
+
+static void crypto_free(void *p, const char *file, int line)
+{
+    (void)file, (void)line;
+    free(p);
+}
+
+enum deed { OPEN, PUT, REFRESH, FIND };
+
+static bool try_it(struct fixture *f, struct keystore **ks, enum deed deed, char why[200])
+{
+    struct keyring ring;
+    struct secret_key clear SECRET_CLEANUP = {{0}};
+    bool changed, ok = false;
+    switch (deed) {
+    case OPEN:
+        *ks = keystore_open(f->path, &f->master, false, &f->faults);
+        return *ks != NULL;
+    case PUT:
+        return put(f, *ks, entry(ALICE, KEY_INK, "ink.2.alice", 22));
+    case REFRESH:
+        return keystore_refresh(*ks, &changed, why, 200);
+    case FIND:
+        ok = keystore_user(*ks, STR(ALICE), &ring) == KEYSTORE_OK && keyring_open(&ring, &ring.keys[0], &clear);
+        keyring_clear(&ring);
+    }
+    return ok;
+}
+
+/* True while memory ended in it. */
+static bool ends_at(struct fixture *f, enum deed deed, long n)
+{
+    struct keystore *ks = NULL;
+    char why[200] = "";
+    bool changed;
+    copy_file(f->copy, f->path);
+    if (deed != OPEN)
+        ks = open_store(f);
+    if (deed == REFRESH) {
+        struct keystore *other = open_store(f);
+        assert_true(put(f, other, entry(ALICE, KEY_INK, "ink.2.alice", 22)));
+        keystore_close(other);
+    }
+    ended = false;
+    left = n;
+    bool ok = try_it(f, &ks, deed, why);
+    left = PLENTY;
+    assert_true(ok || ended);
+    assert_true(ok || deed == FIND || deed == REFRESH ? f->faults.n == 0 : f->faults.n > 0);
+    assert_true(ok || deed != REFRESH || why[0]);
+    for (size_t i = 0; i < f->faults.n; i++)
+        assert_null(strstr(f->faults.v[i].text, "tampered"));
+    assert_null(strstr(why, "tampered"));
+    forget_faults(f);
+    if (ks) {
+        assert_true(keystore_refresh(ks, &changed, why, sizeof why));
+        assert_int_equal(has_key(ks, ALICE, "ink.2.alice", 22), deed == REFRESH || (deed == PUT && ok));
+        assert_true(has_key(ks, BOB, "ink.1.bob", 3));
+        keystore_close(ks);
+    }
+    ks = open_store(f); /* and on disk, for another process */
+    assert_int_equal(has_key(ks, ALICE, "ink.2.alice", 22), deed == REFRESH || (deed == PUT && ok));
+    assert_int_equal(state_of(ks, ALICE, "ink.1.alice"),
+                     deed == REFRESH || (deed == PUT && ok) ? KEY_RETIRING : KEY_ACTIVE);
+    keystore_close(ks);
+    return ended;
+}
+
+static void memory_ends(void **state, enum deed deed)
+{
+    struct fixture *f = *state;
+    long n = 0;
+    fill_store(f);
+    copy_file(f->path, f->copy);
+    while (n < ALLOCATIONS_MAX && ends_at(f, deed, n))
+        n++;
+    print_message("%ld allocations\n", n);
+    assert_true(n > 0 && n < ALLOCATIONS_MAX);
+}
+
+static void while_opening(void **state)
+{
+    memory_ends(state, OPEN);
+}
+
+static void while_writing(void **state)
+{
+    memory_ends(state, PUT);
+}
+
+static void while_following(void **state)
+{
+    memory_ends(state, REFRESH);
+}
+
+static void while_finding(void **state)
+{
+    memory_ends(state, FIND);
+}
+
+#define T(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {T(while_opening), T(while_writing), T(while_following), T(while_finding)};
+    if (CRYPTO_set_mem_functions(crypto_malloc, crypto_realloc, crypto_free) != 1 ||
+        sqlite3_config(SQLITE_CONFIG_GETMALLOC, &plain) != SQLITE_OK)
+        return 1;
+    sqlite3_mem_methods limited = plain;
+    limited.xMalloc = limited_malloc;
+    limited.xRealloc = limited_realloc;
+    if (sqlite3_config(SQLITE_CONFIG_MALLOC, &limited) != SQLITE_OK)
+        return 1;
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
