@@ -1,0 +1,502 @@
+/* The order of judging, forms, modes, and what goes to the upstream. */
+#include "judging.h"
+
+static void unsigned_twin(struct ask *a)
+{
+    a->key = NULL;
+    a->fields.signature_id = STR_MISSING;
+    a->fields.trk_id = STR_MISSING;
+}
+
+static void test_head(void **state)
+{
+    struct world *w = *state;
+    struct ask a = ask_of(w);
+    a.method = "GET";
+    assert_judged(w, &a, REASON_HTTP_METHOD);
+    a.method = "post";
+    assert_judged(w, &a, REASON_HTTP_METHOD);
+    a.target = V1 "//keyprov"; /* method before path */
+    assert_judged(w, &a, REASON_HTTP_METHOD);
+    assert_true(str_eq_z(w->j->decision.path, V1 "//keyprov"));
+    a.method = "POST";
+    a.media = "text/plain"; /* path before media type */
+    assert_judged(w, &a, REASON_HTTP_PATH);
+    a.target = V1 "/nothing";
+    assert_judged(w, &a, REASON_HTTP_RESOURCE);
+    a.target = V1 "/keyprov";
+    assert_judged(w, &a, REASON_HTTP_MEDIA_TYPE);
+    a.media = "application/xml";
+    a.encoded = true;
+    assert_judged(w, &a, REASON_HTTP_MEDIA_TYPE);
+    a.encoded = false;
+    assert_judged(w, &a, REASON_OK);
+}
+
+static void test_media_types(void **state)
+{
+    struct world *w = *state;
+    static const struct {
+        const char *media;
+        bool good;
+    } CASES[] = {
+        {NULL, true},
+        {"application/xml", true},
+        {"text/xml", true},
+        {"Application/XML", true},
+        {"application/xml;charset=utf-8", true},
+        {"application/xml; charset=UTF-8", true},
+        {"application/xml ; Charset=\"utf-8\" ", true},
+        {"application/xml;", true},
+        {"", false},
+        {"application/xml2", false},
+        {"application/xm", false},
+        {"application/soap+xml", false},
+        {"application/json", false},
+        {"application/xml, application/xml", false},
+        {"application/xml;charset=utf-16", false},
+        {"application/xml;charset=iso-8859-1", false},
+        {"application/xml;charset=\"utf-8", false},
+        {"application/xml;charset=", false},
+        {"application/xml;charset", false},
+        {"application/xml;charset='utf-8'", false},
+        {"application/xml;charset=utf-8;charset=utf-8", false},
+        {"application/xml;boundary=x", false},
+        {"application/xml;charset=utf-8;boundary=x", false},
+        {"application/xml;xcharset=utf-8", false},
+    };
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        struct ask a = ask_of(w);
+        a.media = CASES[i].media;
+        const enum reason got = judge_ask(w, &a);
+        if (got != (CASES[i].good ? REASON_OK : REASON_HTTP_MEDIA_TYPE))
+            fail_msg("%s: %s", CASES[i].media, reason_name(got));
+    }
+}
+
+static void test_xml_and_root(void **state)
+{
+    struct world *w = *state;
+    static const struct {
+        const char *body;
+        enum reason reason;
+    } CASES[] = {
+        {"hello", REASON_XML_MALFORMED},
+        {" ", REASON_XML_MALFORMED},
+        {"<!DOCTYPE a><a/>", REASON_XML_FORBIDDEN},
+        {"<a/>", REASON_XML_INVALID},
+        {"<KmsRequest/>", REASON_XML_INVALID},
+        {"<KmsResponse xmlns='" NS_KMS "'/>", REASON_XML_INVALID},
+        {"<SignedKmsRequest xmlns='" NS_KMS "'/>", REASON_XML_INVALID},
+    };
+    w->rules.request_count = 0; /* all that is before the rules */
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        struct ask a = ask_of(w);
+        a.body = str_z(CASES[i].body);
+        assert_judged(w, &a, CASES[i].reason);
+        assert_null(w->j->rule);
+    }
+    struct ask a = ask_of(w);
+    assert_judged(w, &a, REASON_RULE_NONE);
+}
+
+/* accept, form, what that is */
+static void test_accept(void **state)
+{
+    struct world *w = *state;
+    static const struct {
+        unsigned accept;
+        enum form form;
+        enum reason reason;
+    } CASES[] = {
+        {FORM_SIGNED, FORM_SIGNED, REASON_OK},
+        {FORM_SIGNED, FORM_UNSIGNED, REASON_SIGNATURE_MISSING},
+        {FORM_SIGNED, FORM_EMPTY, REASON_SIGNATURE_MISSING},
+        {FORM_UNSIGNED, FORM_SIGNED, REASON_RULE_FORM},
+        {FORM_UNSIGNED, FORM_UNSIGNED, REASON_OK},
+        {FORM_UNSIGNED, FORM_EMPTY, REASON_RULE_FORM},
+        {FORM_EMPTY, FORM_EMPTY, REASON_OK},
+        {FORM_EMPTY, FORM_UNSIGNED, REASON_RULE_FORM},
+        {FORM_SIGNED | FORM_EMPTY, FORM_UNSIGNED, REASON_SIGNATURE_MISSING},
+        {FORM_SIGNED | FORM_UNSIGNED, FORM_EMPTY, REASON_SIGNATURE_MISSING},
+        {FORM_UNSIGNED | FORM_EMPTY, FORM_SIGNED, REASON_RULE_FORM},
+        {FORM_SIGNED | FORM_UNSIGNED | FORM_EMPTY, FORM_EMPTY, REASON_OK},
+    };
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        struct ask a = ask_of(w);
+        if (CASES[i].form != FORM_SIGNED)
+            unsigned_twin(&a);
+        if (CASES[i].form == FORM_EMPTY)
+            a.body = STR("");
+        w->rule[0].accept = CASES[i].accept;
+        assert_judged(w, &a, CASES[i].reason);
+        assert_int_equal(w->j->form, CASES[i].form);
+        assert_int_equal(w->j->proven, CASES[i].form == FORM_SIGNED && CASES[i].reason == REASON_OK);
+    }
+}
+
+static void assert_checks(const struct world *w, const char *expected)
+{
+    static const char LETTERS[] = "?pfso-"; /* in the order of enum check_result */
+    char got[CHECK_COUNT + 1] = {0};
+    for (enum check c = 0; c < CHECK_COUNT; c++)
+        got[c] = LETTERS[w->j->decision.checks[c]];
+    assert_string_equal(got, expected);
+}
+
+static void test_what_forms_skip(void **state)
+{
+    struct world *w = *state;
+    w->rule[0].accept = FORM_SIGNED | FORM_UNSIGNED | FORM_EMPTY;
+    struct ask a = ask_of(w);
+    unsigned_twin(&a);
+    assert_judged(w, &a, REASON_OK);
+    assert_checks(w, "p--pppp-");
+    a.fields.kms_uri = STR("elsewhere");
+    assert_judged(w, &a, REASON_KMS_URI_MISMATCH);
+    assert_checks(w, "p--fppp-");
+    a = ask_of(w);
+    a.body = STR("");
+    assert_judged(w, &a, REASON_OK);
+    assert_checks(w, "------p-");
+    w->rule[0].checks.mode[CHECK_SIGNATURE] = MODE_OFF;
+    w->rule[0].checks.mode[CHECK_REPLAY] = MODE_SHADOW;
+    assert_judged(w, &a, REASON_OK);
+    assert_checks(w, "-o----p-");
+}
+
+/* The user of what is unsigned: the body's, else the path's. */
+static void test_the_user_of_the_unproven(void **state)
+{
+    struct world *w = *state;
+    w->rule[0].accept = FORM_UNSIGNED | FORM_EMPTY;
+    struct ask a = ask_of(w);
+    ask_at(&a, V1 "/keyprov/sip%3Aalice%40example.org", BASE V1 "/keyprov/sip%3Aalice%40example.org");
+    a.body = STR("");
+    assert_judged(w, &a, REASON_OK);
+    assert_true(str_eq_z(w->j->decision.user, ALICE));
+    assert_false(w->j->decision.proven);
+    assert_true(w->j->ring_loaded && keyring_find(&w->j->ring, STR("ink.1")));
+    assert_null(w->j->signer);
+    a.body = STR_MISSING;
+    unsigned_twin(&a);
+    assert_judged(w, &a, REASON_OK);
+    a.fields.user_uri = STR(BOB);
+    assert_judged(w, &a, REASON_PATH_USER_MISMATCH);
+    assert_true(str_eq_z(w->j->decision.user, BOB));
+    a = ask_of(w);
+    a.body = STR("");
+    assert_judged(w, &a, REASON_OK);
+    assert_null(w->j->decision.user.p);
+    assert_int_equal(w->j->ring.n, 0);
+}
+
+/* A request that fails everything, mended from the front: the first failure is the reason, all others are in the log. */
+static void test_the_first_failure_decides(void **state)
+{
+    struct world *w = *state;
+    struct ask a = ask_of(w);
+    ask_at(&a, V1 "/keyprov/sip:bob@example.org", BASE V1 "/init");
+    a.fields.kms_uri = STR("elsewhere");
+    a.fields.time = STR("2020-01-01T00:00:00Z");
+    a.fields.signature_id = STR("ink.7");
+    a.find = "client-1</ClientId>";
+    a.put = "client-2</ClientId><ClientId/>";
+    assert_judged(w, &a, REASON_XML_INVALID);
+    assert_checks(w, "f-------");
+    a.put = "client-2</ClientId>";
+    assert_judged(w, &a, REASON_SIGNATURE_INVALID);
+    assert_checks(w, "pf------");
+    a.find = NULL;
+    assert_judged(w, &a, REASON_KEY_POLICY);
+    assert_checks(w, "ppfffff-");
+    a.fields.signature_id = STR("ink.1");
+    assert_judged(w, &a, REASON_KMS_URI_MISMATCH);
+    assert_checks(w, "pppffff-");
+    a.fields.kms_uri = STR("kms.example.org");
+    assert_judged(w, &a, REASON_TIME_STALE);
+    assert_checks(w, "ppppfff-");
+    a.fields.time = STR_MISSING;
+    assert_judged(w, &a, REASON_CLIENT_REQ_URL_MISMATCH);
+    assert_checks(w, "pppppff-");
+    a.fields.client_req_url = STR(BASE V1 "/keyprov/sip:bob@example.org");
+    assert_judged(w, &a, REASON_PATH_USER_MISMATCH);
+    assert_checks(w, "ppppppf-");
+    ask_at(&a, V1 "/keyprov", BASE V1 "/keyprov");
+    assert_judged(w, &a, REASON_OK);
+    assert_checks(w, "pppppppp");
+    assert_judged(w, &a, REASON_REPLAY_SEEN);
+    assert_checks(w, "pppppppf");
+    assert_true(w->j->proven);
+}
+
+/* In shadow a failure is told and lets through; off it is not even looked at. */
+static void test_shadow_and_off(void **state)
+{
+    struct world *w = *state;
+    struct checks *c = &w->rule[0].checks;
+    struct ask a = ask_of(w);
+    a.fields.kms_uri = STR("elsewhere");
+    a.fields.time = STR("2020-01-01T00:00:00Z");
+    a.fields.client_req_url = STR(BASE V1 "/init");
+    c->mode[CHECK_KMS_URI] = MODE_SHADOW;
+    c->mode[CHECK_TIME] = MODE_OFF;
+    assert_judged(w, &a, REASON_CLIENT_REQ_URL_MISMATCH);
+    assert_checks(w, "pppsofp-");
+    c->mode[CHECK_CLIENT_REQ_URL] = MODE_OFF;
+    assert_judged(w, &a, REASON_OK);
+    assert_checks(w, "pppsoopp");
+    assert_int_equal(w->j->decision.shadow[CHECK_KMS_URI], REASON_KMS_URI_MISMATCH);
+    assert_int_equal(w->j->decision.shadow[CHECK_TIME], REASON_OK);
+    assert_true(w->j->decision.skew_us > 0); /* how far clocks differ is noted all the same */
+    c->mode[CHECK_REPLAY] = MODE_SHADOW;
+    assert_judged(w, &a, REASON_OK);
+    assert_checks(w, "pppsoops");
+    assert_int_equal(w->j->decision.shadow[CHECK_REPLAY], REASON_REPLAY_SEEN);
+}
+
+/* A schema in shadow must not take the enforced checks behind it along. */
+static void test_a_failed_schema_in_shadow(void **state)
+{
+    struct world *w = *state;
+    w->rule[0].checks.mode[CHECK_SCHEMA] = MODE_SHADOW;
+    struct ask a = ask_of(w);
+    a.fields.version = STR_MISSING;
+    a.find = "<KmsRequest ";
+    a.put = "<KmsRequest Extra=\"1\" ";
+    assert_judged(w, &a, REASON_SIGNATURE_INVALID);
+    assert_checks(w, "sf------");
+    a = ask_of(w);
+    a.fields.kms_uri = STR_MISSING;
+    assert_judged(w, &a, REASON_KMS_URI_MISMATCH);
+    assert_checks(w, "sppfppp-");
+}
+
+/* With the signature in shadow or off it is verified quietly: proven if it holds, else replay learns nothing. */
+static void test_signature_in_shadow_and_off(void **state)
+{
+    struct world *w = *state;
+    for (enum mode mode = MODE_SHADOW; mode <= MODE_OFF; mode++) {
+        w->rule[0].checks.mode[CHECK_SIGNATURE] = mode;
+        const size_t before = replay_count(w->gate.replay);
+        struct ask a = ask_of(w);
+        assert_judged(w, &a, REASON_OK);
+        assert_checks(w, mode == MODE_OFF ? "popppppp" : "pppppppp");
+        assert_true(w->j->proven && w->j->decision.proven);
+        assert_int_equal(replay_count(w->gate.replay), before + 1);
+        assert_judged(w, &a, REASON_REPLAY_SEEN);
+        a = ask_of(w);
+        a.key = &w->stranger;
+        assert_judged(w, &a, REASON_OK);
+        assert_checks(w, mode == MODE_OFF ? "poppppp-" : "psppppp-");
+        assert_false(w->j->proven || w->j->decision.proven);
+        assert_null(w->j->signer);
+        assert_int_equal(w->j->decision.shadow[CHECK_SIGNATURE],
+                         mode == MODE_OFF ? REASON_OK : REASON_SIGNATURE_INVALID);
+        assert_int_equal(replay_count(w->gate.replay), before + 1);
+        assert_judged(w, &a, REASON_OK);
+        a.key = &w->ink[WHO_ALICE];
+        a.fields.kms_uri = STR("elsewhere"); /* everything else is still enforced */
+        assert_judged(w, &a, REASON_KMS_URI_MISMATCH);
+    }
+}
+
+static void test_rules_choose_by_claims(void **state)
+{
+    struct world *w = *state;
+    char alice[] = ALICE, *users[] = {alice};
+    w->rules.request_count = 2;
+    w->rule[0].match.user = (struct strings){users, 1};
+    w->rule[0].accept = FORM_UNSIGNED;
+    struct ask a = ask_of(w);
+    assert_judged(w, &a, REASON_RULE_FORM);
+    assert_string_equal(w->j->decision.rule, "everyone");
+    a = ask_as(w, WHO_CAROL);
+    assert_judged(w, &a, REASON_OK);
+    assert_string_equal(w->j->decision.rule, "second");
+    w->rule[0].match.user = (struct strings){0};
+}
+
+/* One judgement is for one request, and only for a head that was let through. */
+static void test_one_judgement_one_request(void **state)
+{
+    struct world *w = *state;
+    struct buf body BUF_CLEANUP = BUF_INIT(1u << 20);
+    struct gate_outgoing out;
+    struct ask a = ask_of(w);
+    ask_write(&a, &body);
+    struct judgement *j = judgement_new(&w->gate, "id");
+    assert_int_equal(gate_request(j, buf_view(&body), NOW), GATE_REFUSE);
+    assert_int_equal(gate_forward(j, buf_view(&body), &out), REASON_INTERNAL);
+    judgement_free(j);
+    a.method = "GET";
+    assert_int_equal(judge_text(w, &a, buf_view(&body)), REASON_HTTP_METHOD);
+    assert_int_equal(gate_request(w->j, buf_view(&body), NOW), GATE_REFUSE);
+    a.method = "POST";
+    assert_int_equal(judge_text(w, &a, buf_view(&body)), REASON_OK);
+    assert_int_equal(gate_request(w->j, buf_view(&body), NOW), GATE_REFUSE);
+    assert_int_equal(gate_forward(w->j, buf_view(&body), &out), REASON_INTERNAL);
+    judgement_free(NULL);
+}
+
+static void test_forward_the_request(void **state)
+{
+    struct world *w = *state;
+    struct gate_outgoing out;
+    struct ask a = ask_of(w);
+    assert_judged(w, &a, REASON_OK);
+    assert_int_equal(gate_forward(w->j, STR("as received"), &out), REASON_OK);
+    assert_string_equal(out.method, "POST");
+    assert_string_equal(out.content_type, "application/xml");
+    assert_non_null(strstr(out.body.p, "<UserUri>" ALICE "</UserUri>"));
+    assert_null(strstr(out.body.p, "TrK-ID"));
+    assert_null(strstr(out.body.p, "Signature"));
+    struct xml_doc *doc;
+    assert_int_equal(xml_parse(buf_view(&out.body), &XML_LIMITS_REQUEST, &doc, NULL), REASON_OK);
+    assert_int_equal(xml_root(doc), KMS_ROOT_REQUEST);
+    xml_free(doc);
+    gate_outgoing_free(&out);
+}
+
+static void test_other_bodies(void **state)
+{
+    struct world *w = *state;
+    struct gate_outgoing out;
+    struct ask a = ask_of(w);
+    assert_judged(w, &a, REASON_OK);
+    w->rule[0].forward.body = FORWARD_SIGNED;
+    assert_int_equal(gate_forward(w->j, STR("as received"), &out), REASON_OK);
+    assert_string_equal(out.body.p, "as received");
+    gate_outgoing_free(&out);
+    w->rule[0].forward.body = FORWARD_EMPTY;
+    assert_int_equal(gate_forward(w->j, STR("as received"), &out), REASON_OK);
+    assert_int_equal(out.body.n, 0);
+    assert_null(out.content_type);
+    gate_outgoing_free(&out);
+    w->rule[0].forward.body = FORWARD_JSON;
+    assert_int_equal(gate_forward(w->j, STR("as received"), &out), REASON_INTERNAL);
+    w->rule[0].forward.body = FORWARD_REQUEST;
+    w->rule[0].accept = FORM_EMPTY;
+    a.body = STR("");
+    assert_judged(w, &a, REASON_OK);
+    assert_int_equal(gate_forward(w->j, STR(""), &out), REASON_OK);
+    assert_int_equal(out.body.n, 0);
+    assert_null(out.content_type);
+    gate_outgoing_free(&out);
+}
+
+/* Nothing but an accepted request goes on. */
+static void test_no_forward_without_acceptance(void **state)
+{
+    struct world *w = *state;
+    struct gate_outgoing out;
+    struct ask a = ask_of(w);
+    a.fields.kms_uri = STR("elsewhere");
+    assert_judged(w, &a, REASON_KMS_URI_MISMATCH);
+    assert_int_equal(gate_forward(w->j, STR("x"), &out), REASON_INTERNAL);
+    assert_int_equal(out.body.n + out.header_count, 0);
+}
+
+static const char *header(const struct gate_outgoing *out, const char *name)
+{
+    for (size_t i = 0; i < out->header_count; i++)
+        if (str_eq_z(str_z(out->headers[i].name), name))
+            return out->headers[i].value.p;
+    return NULL;
+}
+
+static char NAMES[4][16] = {"X-User", "X-Rule", "X-Device", "X-Plain"};
+static char VALUES[4][32] = {"{user}", "{rule}/{key_id}", "{device_id}", "{plain} {user"};
+static struct header_rule HEADERS[4] = {{NAMES[0], VALUES[0]}, {NAMES[1], VALUES[1]}, {NAMES[2], VALUES[2]},
+                                        {NAMES[3], VALUES[3]}};
+
+static void test_headers(void **state)
+{
+    struct world *w = *state;
+    struct gate_outgoing out;
+    w->rule[0].forward.headers = HEADERS;
+    w->rule[0].forward.header_count = 4;
+    struct ask a = ask_of(w);
+    a.fields.device_id = STR("radio-7");
+    assert_judged(w, &a, REASON_OK);
+    assert_int_equal(gate_forward(w->j, STR(""), &out), REASON_OK);
+    assert_string_equal(header(&out, "X-User"), ALICE);
+    assert_string_equal(header(&out, "X-Rule"), "everyone/ink.1");
+    assert_string_equal(header(&out, "X-Device"), "radio-7");
+    assert_string_equal(header(&out, "X-Plain"), "{plain} {user");
+    gate_outgoing_free(&out);
+    a = ask_of(w);
+    a.fields.client_id = STR("client-2");
+    a.fields.device_id = STR_MISSING; /* an empty header says nothing: it is left out */
+    assert_judged(w, &a, REASON_OK);
+    assert_int_equal(gate_forward(w->j, STR(""), &out), REASON_OK);
+    assert_int_equal(out.header_count, 3);
+    assert_null(header(&out, "X-Device"));
+    gate_outgoing_free(&out);
+}
+
+/* A value cannot begin another header. */
+static void test_injection_into_headers(void **state)
+{
+    struct world *w = *state;
+    static const char *const BAD[] = {"a\nX-User: sip:bob", "a\tb", "\xc2\x85"};
+    struct gate_outgoing out;
+    w->rule[0].forward.headers = HEADERS;
+    w->rule[0].forward.header_count = 4;
+    for (size_t i = 0; i < sizeof BAD / sizeof *BAD; i++) {
+        struct ask a = ask_of(w);
+        a.fields.client_id = STR("client-3");
+        a.fields.device_id = str_z(BAD[i]);
+        assert_judged(w, &a, REASON_OK);
+        assert_int_equal(gate_forward(w->j, STR(""), &out), REASON_XML_INVALID);
+        assert_int_equal(out.header_count, 0);
+    }
+}
+
+static void test_headers_of_the_unproven(void **state)
+{
+    struct world *w = *state;
+    struct gate_outgoing out;
+    w->rule[0].forward.headers = HEADERS;
+    w->rule[0].forward.header_count = 2;
+    w->rule[0].accept = FORM_UNSIGNED;
+    struct ask a = ask_of(w);
+    unsigned_twin(&a);
+    assert_judged(w, &a, REASON_OK);
+    assert_int_equal(gate_forward(w->j, STR(""), &out), REASON_INTERNAL);
+    w->rule[0].forward.assert_unproven = true;
+    assert_int_equal(gate_forward(w->j, STR(""), &out), REASON_OK);
+    assert_string_equal(header(&out, "X-User"), ALICE);
+    assert_string_equal(header(&out, "X-Rule"), "everyone/");
+    gate_outgoing_free(&out);
+}
+
+int main(void)
+{
+#define CASE(f) cmocka_unit_test_setup(f, fresh)
+    const struct CMUnitTest tests[] = {
+        CASE(test_head),
+        CASE(test_media_types),
+        CASE(test_xml_and_root),
+        CASE(test_accept),
+        CASE(test_what_forms_skip),
+        CASE(test_the_user_of_the_unproven),
+        CASE(test_the_first_failure_decides),
+        CASE(test_shadow_and_off),
+        CASE(test_a_failed_schema_in_shadow),
+        CASE(test_signature_in_shadow_and_off),
+        CASE(test_rules_choose_by_claims),
+        CASE(test_one_judgement_one_request),
+        CASE(test_forward_the_request),
+        CASE(test_other_bodies),
+        CASE(test_no_forward_without_acceptance),
+        CASE(test_headers),
+        CASE(test_injection_into_headers),
+        CASE(test_headers_of_the_unproven),
+    };
+    if (!xml_startup())
+        return 1;
+    const int failed = cmocka_run_group_tests(tests, world_begin, world_end);
+    xml_shutdown();
+    return failed;
+}
