@@ -7,8 +7,8 @@ static enum reason check_schema(struct judgement *j, int64_t now_us, struct deta
 }
 
 /*
- * Which forms of a request a check is for: an unsigned request has no key, an empty one no fields. `quiet`: looked at even
- * when it is off, for what it notes: a signature proves where the fields come from, a Time tells how far clocks differ.
+ * Which forms of a request a check is for: an unsigned request has no key, an empty one no fields. `quiet`: looked at
+ * even when it is off, for what it notes: a signature proves where the fields come from, a Time how far clocks differ.
  */
 static const struct {
     check_fn *run;

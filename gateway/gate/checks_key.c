@@ -32,8 +32,8 @@ void checks_note_request(struct judgement *j)
 }
 
 /*
- * The key to verify with. Where there is none that may be used, a random one takes its place, and what cannot be opened is
- * opened all the same: an unknown user, an unknown key and a revoked one cost what a wrong signature costs.
+ * The key to verify with. Where there is none that may be used, a random one takes its place, and what cannot be opened
+ * is opened all the same: an unknown user, an unknown key and a revoked one cost what a wrong signature costs.
  */
 static enum reason key_for(struct judgement *j, const struct key *key, struct secret_key *clear)
 {
@@ -152,8 +152,8 @@ enum reason check_replay(struct judgement *j, int64_t now_us, struct detail *fou
         if (!has_zone)
             time_us -= (int64_t)j->rule->checks.zone_minutes * 60 * US_PER_S;
     }
-    const enum reason r = replay_spend(j->gate->replay, j->request.user_uri, j->signer->id, j->sig.value, j->sig.value_n,
-                                       time_us, now_us);
+    const enum reason r = replay_spend(j->gate->replay, j->request.user_uri, j->signer->id, j->sig.value,
+                                       j->sig.value_n, time_us, now_us);
     if (r != REASON_OK)
         detail_set(found, r == REASON_REPLAY_SEEN ? "this signed request was accepted before"
                    : r == REASON_REPLAY_FULL      ? "the replay memory has no room for it"

@@ -61,8 +61,8 @@ enum reason check_time(struct judgement *j, int64_t now_us, struct detail *found
         detail_set(found, "Time is %.*s, %lld ms ago", STR_FMT(text), (long long)((now_us - t) / 1000));
         return REASON_TIME_STALE;
     }
-    if (g->replay && g->replay_is_memory && c->mode[CHECK_TIME] == MODE_ENFORCE && c->mode[CHECK_REPLAY] == MODE_ENFORCE &&
-        j->form == FORM_SIGNED && t < replay_floor(g->replay)) {
+    const bool enforced = c->mode[CHECK_TIME] == MODE_ENFORCE && c->mode[CHECK_REPLAY] == MODE_ENFORCE;
+    if (enforced && j->form == FORM_SIGNED && g->replay && g->replay_is_memory && t < replay_floor(g->replay)) {
         detail_set(found, "Time is %.*s, before what the replay memory remembers", STR_FMT(text));
         return REASON_TIME_STALE;
     }

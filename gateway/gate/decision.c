@@ -136,7 +136,8 @@ static void write_reply(const struct decision *d, struct json *j)
         text(j, "encrypted_by", d->response.encrypted_by);
         json_end(j);
     }
-    if (d->us.total != TIME_NONE || d->us.judge != TIME_NONE || d->us.upstream != TIME_NONE || d->us.protect != TIME_NONE) {
+    if (d->us.total != TIME_NONE || d->us.judge != TIME_NONE || d->us.upstream != TIME_NONE ||
+        d->us.protect != TIME_NONE) {
         json_object(j, "ms");
         ms(j, "total", d->us.total);
         ms(j, "judge", d->us.judge);

@@ -56,7 +56,8 @@ void decision_json(const struct decision *d, struct buf *out);
 /* Counts it in the metrics. */
 void decision_count(const struct decision *d);
 
-/* Where lines go: a thread writes them, at most 100 ms later; a stalled sink drops and counts. "stdout", "none", a path. */
+/* Where lines go ("stdout", "none", a path): a thread writes them, at most 100 ms later; a stalled sink drops and
+ * counts. */
 struct sink;
 struct sink *sink_open(const char *where, char *why, size_t why_size);
 /* Any thread; never blocks. Also keeps the newest 1000 for /decisions. */

@@ -3,7 +3,7 @@
 
 enum { HEADERS_MAX = sizeof((struct gate_outgoing *)0)->headers / sizeof *((struct gate_outgoing *)0)->headers };
 
-/* What a header's value may hold. The first three say who asks: only of proven requests, unless the rule vouches for them. */
+/* What a header's value may hold. The first three say who asks: of proven requests only, unless the rule vouches. */
 enum { HOLDER_USER, HOLDER_CLIENT, HOLDER_DEVICE, HOLDER_KEY, HOLDER_RULE, HOLDER_COUNT };
 static const char *const HOLDERS[HOLDER_COUNT] = {"{user}", "{client_id}", "{device_id}", "{key_id}", "{rule}"};
 

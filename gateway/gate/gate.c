@@ -9,8 +9,8 @@
  *     gate.c        XML, root element, rule, accept
  *     checks.c      the checks, in the order of CHECK_LIST; replay last
  *
- * Until check_signature() has put the fields of what was signed into j->request, they are claims: good for choosing rule
- * and keys, for nothing else.
+ * Until check_signature() has put the fields of what was signed into j->request, they are claims: good for choosing
+ * rule and keys, for nothing else.
  */
 
 /* The document and what it is. No body is a form of its own. */

@@ -1,6 +1,6 @@
 /*
- * The gate: judges a request, makes a reply. No sockets, no globals, no clock of its own. serve, explain, tests, fuzzers
- * and benchmarks call the same functions.
+ * The gate: judges a request, makes a reply. No sockets, no globals, no clock of its own. serve, explain, tests,
+ * fuzzers and benchmarks call the same functions.
  *
  *     struct judgement *j = judgement_new(&gate, id);
  *     reason = gate_head(j, &head);                 after the head: method, path, media type
@@ -21,7 +21,8 @@
 #include "message/kms_request.h"
 #include "message/kms_response.h"
 
-/* What a judgement needs; all of it outlives the judgements made with it, but `rules`: each judgement holds a reference. */
+/* What a judgement needs; all of it outlives the judgements made with it, but `rules`: each judgement holds a
+ * reference. */
 struct gate {
     const struct strings *public_url;
     struct rules *rules;
@@ -62,12 +63,14 @@ struct judgement {
 struct judgement *judgement_new(const struct gate *gate, const char *id);
 void judgement_free(struct judgement *j);
 
-/* REASON_OK, or HTTP_METHOD, HTTP_PATH, HTTP_RESOURCE, HTTP_MEDIA_TYPE (in the contract's order). Copies head's texts. */
+/* REASON_OK, or HTTP_METHOD, HTTP_PATH, HTTP_RESOURCE, HTTP_MEDIA_TYPE (in the contract's order), or INTERNAL. Copies
+ * head's texts. */
 enum reason gate_head(struct judgement *j, const struct gate_head *head) MUST_CHECK;
 /* j->decision.reason tells why it refuses. Judges in the contract's order; see checks.c. */
 enum gate_action gate_request(struct judgement *j, struct str body, int64_t now_us) MUST_CHECK;
 
-/* What goes to the upstream: method and body; headers that a rule sets (values filled in, control characters refused). */
+/* What goes to the upstream: method and body; headers that a rule sets (values filled in, what comes out empty left
+ * out, control characters refused as XML_INVALID). */
 struct gate_outgoing {
     const char *method;
     struct buf body;
@@ -91,7 +94,8 @@ struct gate_response {
     int status;
     struct buf body;
 };
-enum reason gate_reply(struct judgement *j, const struct gate_upstream *up, int64_t now_us, struct gate_response *out) MUST_CHECK;
+enum reason gate_reply(struct judgement *j, const struct gate_upstream *up, int64_t now_us,
+                       struct gate_response *out) MUST_CHECK;
 /* A KmsResponse with KmsError, signed when the requester's signature held. status 0: reason's own. Never fails: without
  * memory the body is empty. j may be fresh (nothing known yet). */
 void gate_refuse(struct judgement *j, enum reason reason, int status, int64_t now_us, struct gate_response *out);

@@ -251,7 +251,8 @@ full:
 }
 
 /* *crowded: the shared bound refused, not the user's share or lack of memory. */
-static enum reason spend(struct replay *r, const uint8_t *user, const uint8_t *digest, const int64_t at[2], bool *crowded)
+static enum reason spend(struct replay *r, const uint8_t *user, const uint8_t *digest, const int64_t at[2],
+                         bool *crowded)
 {
     struct shard *s = &r->shard[user[0] % SHARDS];
     const int64_t now_us = at[1];

@@ -1,10 +1,10 @@
 /*
- * The replay memory: which signed requests were accepted while their Time was acceptable. Sharded by user, safe from any
- * thread, bounded; it refuses when full and forgets nothing within the window.
+ * The replay memory: which signed requests were accepted while their Time was acceptable. Sharded by user, safe from
+ * any thread, bounded; it refuses when full and forgets nothing within the window.
  *
  * It remembers every accepted request whose Time is at or after `floor`: the start of the process, moved forward
- * when entries leave the window. A request before the floor cannot be told from a replay and is time.stale. So a restart,
- * a wider window after a reload and a clock that steps back all fail closed.
+ * when entries leave the window. A request before the floor cannot be told from a replay and is time.stale. So a
+ * restart, a wider window after a reload and a clock that steps back all fail closed.
  */
 #ifndef KMSGATE_GATE_REPLAY_H
 #define KMSGATE_GATE_REPLAY_H

@@ -7,7 +7,14 @@
 #include "base/buf.h"
 #include "base/reason.h"
 
-enum resource_kind { RESOURCE_INIT, RESOURCE_KEYPROV, RESOURCE_CERTCACHE, RESOURCE_CERT, RESOURCE_LOOKUP, RESOURCE_REDIRECT };
+enum resource_kind {
+    RESOURCE_INIT,
+    RESOURCE_KEYPROV,
+    RESOURCE_CERTCACHE,
+    RESOURCE_CERT,
+    RESOURCE_LOOKUP,
+    RESOURCE_REDIRECT
+};
 struct resource {
     enum resource_kind kind;
     struct str path, query; /* raw views into the target; query is missing when there is no '?' */

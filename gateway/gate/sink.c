@@ -339,7 +339,7 @@ void sink_reopen(struct sink *s)
     pthread_mutex_unlock(&s->lock);
 }
 
-/* A line at a time, so that no producer waits for more than one copy; one that was overwritten meanwhile is left out. */
+/* A line at a time, so that no producer waits for more than one copy; what was overwritten meanwhile is left out. */
 void sink_recent(struct sink *s, size_t n, struct buf *out)
 {
     pthread_mutex_lock(&s->recent_lock);

@@ -1,5 +1,5 @@
 /*
- * What the gate's tests share: a world with users, keys and one rule that enforces everything, and requests to judge in it.
+ * What the gate's tests share: a world with users, keys and one rule that enforces everything; requests to judge in it.
  *
  *     struct world *w = *state;
  *     struct ask a = ask_of(w);                          a good request: alice, signed, POST /keyprov
@@ -93,7 +93,8 @@ static void enforce_all(struct world *w)
 static int world_begin(void **state) UNUSED;
 static int world_begin(void **state)
 {
-    static char base[] = BASE, other[] = "http://localhost:8080", uri[] = "kms.example.org", second[] = "kms2.example.org";
+    static char base[] = BASE, other[] = "http://localhost:8080";
+    static char uri[] = "kms.example.org", second[] = "kms2.example.org";
     struct world *w = calloc(1, sizeof *w);
     struct secret_key master;
     struct faults faults = {0};
@@ -122,7 +123,8 @@ static int world_begin(void **state)
     w->rules.max_past_us = 5 * US_PER_S;
     snprintf(w->rules.hash, sizeof w->rules.hash, "%064d", 7);
     enforce_all(w);
-    w->gate = (struct gate){.public_url = &w->public_url, .rules = &w->rules, .keys = w->keys, .replay_is_memory = true};
+    w->gate = (struct gate){.public_url = &w->public_url, .rules = &w->rules, .keys = w->keys};
+    w->gate.replay_is_memory = true;
     return 0;
 }
 
@@ -161,7 +163,8 @@ static struct ask ask_as(const struct world *w, enum who who)
     static char device[8][32];
     char *fresh_device = device[number % 8];
     snprintf(fresh_device, sizeof device[0], "device-%u", number++);
-    struct ask a = {.key = who == WHO_CAROL ? &w->trk[who] : &w->ink[who], .key_id = who == WHO_CAROL ? "trk.1" : "ink.1",
+    struct ask a = {.key = who == WHO_CAROL ? &w->trk[who] : &w->ink[who],
+                    .key_id = who == WHO_CAROL ? "trk.1" : "ink.1",
                     .method = "POST", .target = V1 "/keyprov", .media = "application/xml", .now_us = NOW};
     a.fields = (struct kms_request){.user_uri = str_z(USERS[who]), .kms_uri = STR("kms.example.org"),
                                     .client_id = STR("client-1"), .device_id = str_z(fresh_device),
@@ -218,8 +221,11 @@ static void ask_write(const struct ask *a, struct buf *out)
 static enum reason judge_text(struct world *w, const struct ask *a, struct str body) UNUSED;
 static enum reason judge_text(struct world *w, const struct ask *a, struct str body)
 {
-    const struct gate_head head = {.method = str_z(a->method), .target = str_z(a->target), .content_type = str_z(a->media),
-                                   .content_encoded = a->encoded, .source = {.b = {[10] = 0xff, 0xff, 127, 0, 0, 1}, .known = true}};
+    const struct gate_head head = {.method = str_z(a->method),
+                                   .target = str_z(a->target),
+                                   .content_type = str_z(a->media),
+                                   .content_encoded = a->encoded,
+                                   .source = {.b = {[10] = 0xff, 0xff, 127, 0, 0, 1}, .known = true}};
     judgement_free(w->j);
     w->j = judgement_new(&w->gate, "0123456789abcdef0123456789abcdef");
     assert_non_null(w->j);
@@ -244,8 +250,8 @@ static enum reason judge_ask(struct world *w, const struct ask *a)
 }
 
 #define assert_judged(w, a, expected) assert_reason(w, a, expected, __FILE__, __LINE__)
-static void assert_reason(struct world *w, const struct ask *a, enum reason expected, const char *file, int line) UNUSED;
-static void assert_reason(struct world *w, const struct ask *a, enum reason expected, const char *file, int line)
+static UNUSED void assert_reason(struct world *w, const struct ask *a, enum reason expected, const char *file,
+                                 int line)
 {
     const enum reason got = judge_ask(w, a);
     if (got == expected)

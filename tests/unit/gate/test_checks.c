@@ -7,8 +7,8 @@
 static unsigned hmacs;
 
 /* Counts how often the work of a verification is done: in place of libcrypto's own. */
-unsigned char *HMAC(const EVP_MD *md, const void *key, int key_n, const unsigned char *data, size_t n, unsigned char *out,
-                    unsigned *out_n)
+unsigned char *HMAC(const EVP_MD *md, const void *key, int key_n, const unsigned char *data, size_t n,
+                    unsigned char *out, unsigned *out_n)
 {
     static unsigned char none[EVP_MAX_MD_SIZE];
     size_t got = 0;
@@ -128,7 +128,8 @@ static void test_equal_work(void **state)
     asks[0].key = &w->stranger;
     asks[1].key_id = "ink.2";
     asks[2].fields.user_uri = STR("sip:nobody@example.org");
-    const enum reason expected[4] = {REASON_SIGNATURE_INVALID, REASON_KEY_UNKNOWN, REASON_KEY_UNKNOWN, REASON_KEY_REVOKED};
+    const enum reason expected[4] = {REASON_SIGNATURE_INVALID, REASON_KEY_UNKNOWN, REASON_KEY_UNKNOWN,
+                                     REASON_KEY_REVOKED};
     for (int i = 0; i < 4; i++) {
         struct buf body BUF_CLEANUP = BUF_INIT(1u << 20);
         ask_write(&asks[i], &body);

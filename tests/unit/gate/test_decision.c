@@ -78,7 +78,8 @@ static void test_line(void **state)
         out.p,
         "{\"time\":\"2026-11-18T11:06:40.123Z\",\"id\":\"0123456789abcdef0123456789abcdef\",\"source\":\"10.20.0.7\","
         "\"method\":\"POST\",\"path\":\"/keymanagement/identity/v1/init\",\"rule\":\"everyone\",\"form\":\"signed\","
-        "\"proven\":true,\"user\":\"sip:alice@example.org\",\"client_id\":\"client \\\"1\\\"\\n\",\"device_id\":\"radio\","
+        "\"proven\":true,\"user\":\"sip:alice@example.org\",\"client_id\":\"client \\\"1\\\"\\n\","
+        "\"device_id\":\"radio\","
         "\"key_id\":\"ink.1\",\"key_type\":\"trk\","
         "\"checks\":{\"schema\":\"pass\",\"signature\":\"pass\",\"key_policy\":\"off\",\"kms_uri\":\"shadow_fail\","
         "\"time\":\"fail\",\"client_req_url\":\"pass\",\"path_user\":\"pass\",\"replay\":\"skip\"},"
@@ -87,7 +88,8 @@ static void test_line(void **state)
         "\"client_req_url\":\"https://kms.example.org/x\",\"trk_id\":\"trk.1\",\"signature_id\":\"ink.1\","
         "\"version\":\"1.1.0\"},\"expected_url\":\"https://kms.example.org/keymanagement/identity/v1/init\","
         "\"rules\":\"abc\",\"skew_ms\":-1500,\"status\":403,\"upstream\":{\"status\":200,\"ms\":2.500},"
-        "\"response\":{\"rule\":\"default\",\"message\":\"KmsInit\",\"signed_by\":\"ink.1\",\"encrypted_by\":\"trk.1\"},"
+        "\"response\":{\"rule\":\"default\",\"message\":\"KmsInit\",\"signed_by\":\"ink.1\","
+        "\"encrypted_by\":\"trk.1\"},"
         "\"ms\":{\"total\":4.000,\"judge\":0.020,\"upstream\":2.500,\"protect\":0.055}}");
     decision_clear(&d);
     assert_null(d.expected_url);
@@ -102,7 +104,8 @@ static void test_little_is_known(void **state)
     decision_init(&d);
     d.reason = REASON_HTTP_FRAMING;
     decision_json(&d, &out);
-    assert_string_equal(out.p, "{\"time\":\"1970-01-01T00:00:00.000Z\",\"verdict\":\"reject\",\"reason\":\"http.framing\"}");
+    assert_string_equal(out.p,
+                        "{\"time\":\"1970-01-01T00:00:00.000Z\",\"verdict\":\"reject\",\"reason\":\"http.framing\"}");
     decision_clear(&d);
 }
 
@@ -284,8 +287,8 @@ static void test_reopen(void **state)
 }
 
 /*
- * A FIFO that nobody reads: writing never waits, 8 MiB queue up, what is more is dropped and counted. Then somebody reads:
- * what was queued comes whole, in order, line by line.
+ * A FIFO that nobody reads: writing never waits, 8 MiB queue up, what is more is dropped and counted. Then somebody
+ * reads: what was queued comes whole, in order, line by line.
  */
 static void read_so_much(const char *path, size_t n, struct buf *out)
 {

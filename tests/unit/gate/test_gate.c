@@ -191,7 +191,7 @@ static void test_the_user_of_the_unproven(void **state)
     assert_int_equal(w->j->ring.n, 0);
 }
 
-/* A request that fails everything, mended from the front: the first failure is the reason, all others are in the log. */
+/* A request that fails everything, mended from the front: the first failure is the reason, the others are noted. */
 static void test_the_first_failure_decides(void **state)
 {
     struct world *w = *state;

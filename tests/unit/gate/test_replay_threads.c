@@ -76,7 +76,7 @@ static void test_exactly_one(void **state)
     replay_free(r.replay);
 }
 
-/* With a clock that runs, and differs between threads: forgetting races with remembering, and never lets two through. */
+/* With a clock that runs, and differs between threads: forgetting races with remembering; never are two let through. */
 static void test_never_two_while_forgetting(void **state)
 {
     (void)state;
