@@ -14,10 +14,10 @@ struct str checks_shown(struct str s)
 /* Details may reach a log: no queries. */
 static struct str without_query(struct str s)
 {
-    for (size_t i = 0; i < s.n; i++)
-        if (s.p[i] == '?')
-            s.n = i;
-    return s;
+    size_t n = 0;
+    while (s.p && n < s.n && s.p[n] != '?')
+        n++;
+    return (struct str){s.p, n};
 }
 
 enum reason check_kms_uri(struct judgement *j, int64_t now_us, struct detail *found)
@@ -69,21 +69,29 @@ enum reason check_time(struct judgement *j, int64_t now_us, struct detail *found
     return REASON_OK;
 }
 
-static bool url_holds(const struct judgement *j, struct str got, struct str expected, size_t base_n, size_t path_n)
+static enum reason url_equal(struct str got, struct str expected)
 {
-    switch (j->rule->checks.url_compare) {
-    case URL_NORMALIZED: {
-        struct buf a BUF_CLEANUP = BUF_INIT(got.n * 3 + 16), b BUF_CLEANUP = BUF_INIT(expected.n * 3 + 16);
-        return got.p && uri_normalize(got, &a) && uri_normalize(expected, &b) && !a.failed && !b.failed &&
-               str_eq(buf_view(&a), buf_view(&b));
-    }
-    case URL_PREFIX:
-        return str_eq(got, expected) || (got.p && got.n >= base_n && got.n < path_n && expected.p[got.n] == '/' &&
-                                         str_starts(expected, got));
-    case URL_EXACT:
-        return str_eq(got, expected);
-    }
-    return false;
+    struct buf a BUF_CLEANUP = BUF_INIT(got.n * 3 + 16), b BUF_CLEANUP = BUF_INIT(expected.n * 3 + 16);
+    const bool both = got.p && uri_normalize(got, &a) && uri_normalize(expected, &b);
+    if (a.failed || b.failed)
+        return REASON_INTERNAL;
+    return both && str_eq(buf_view(&a), buf_view(&b)) ? REASON_OK : REASON_CLIENT_REQ_URL_MISMATCH;
+}
+
+/* A leading part that ends before a slash of the path, and has at least the whole base. */
+static bool url_leads(struct str got, struct str expected, size_t base_n, size_t path_n)
+{
+    return got.p && got.n >= base_n && got.n < path_n && expected.p[got.n] == '/' && str_starts(expected, got);
+}
+
+static enum reason url_holds(const struct judgement *j, struct str expected, size_t base_n)
+{
+    const struct str got = j->request.client_req_url;
+    const int compare = j->rule->checks.url_compare;
+    if (str_eq(got, expected) ||
+        (compare == URL_PREFIX && url_leads(got, expected, base_n, base_n + j->resource.path.n)))
+        return REASON_OK;
+    return compare == URL_NORMALIZED ? url_equal(got, expected) : REASON_CLIENT_REQ_URL_MISMATCH;
 }
 
 /* Any of the public bases will do; the decision shows the one that the claim begins with, else the first. */
@@ -99,13 +107,13 @@ enum reason check_client_req_url(struct judgement *j, int64_t now_us, struct det
         buf_str(&url, j->head.target);
         if (url.failed)
             return REASON_INTERNAL;
-        const bool holds = url_holds(j, got, buf_view(&url), base.n, base.n + j->resource.path.n);
-        if (holds || i == 0 || (got.p && str_starts(got, base))) {
+        const enum reason r = url_holds(j, buf_view(&url), base.n);
+        if (r == REASON_OK || i == 0 || (got.p && str_starts(got, base))) {
             free(j->decision.expected_url);
             j->decision.expected_url = str_dup(without_query(buf_view(&url)));
         }
-        if (holds)
-            return REASON_OK;
+        if (r != REASON_CLIENT_REQ_URL_MISMATCH)
+            return r;
     }
     const struct str a = checks_shown(without_query(got)), b = checks_shown(str_z(j->decision.expected_url));
     detail_set(found, "ClientReqUrl is %.*s, not %.*s (queries are left out)", STR_FMT(a), STR_FMT(b));

@@ -105,9 +105,10 @@ static enum reason read_target(struct judgement *j)
     if (r != REASON_OK || !j->resource.user_raw.p)
         return r;
     j->path_user = BUF_INIT(j->resource.user_raw.n + 1);
-    if (!uri_percent_decode(j->resource.user_raw, &j->path_user))
-        return REASON_HTTP_PATH;
-    return j->path_user.failed ? REASON_INTERNAL : REASON_OK;
+    const bool decoded = uri_percent_decode(j->resource.user_raw, &j->path_user);
+    if (j->path_user.failed)
+        return REASON_INTERNAL;
+    return decoded ? REASON_OK : REASON_HTTP_PATH;
 }
 
 static enum reason judge_head(struct judgement *j, const struct gate_head *head)

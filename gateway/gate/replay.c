@@ -146,8 +146,8 @@ static void purge_all(struct replay *r, int64_t now_us)
 static void grow_buckets(struct shard *s)
 {
     const size_t old = s->buckets;
-    struct entry **bucket = calloc(old * 2, sizeof *bucket);
-    struct user **users = calloc(old * 2, sizeof *users);
+    struct entry **bucket = calloc(old * 2, sizeof(struct entry *));
+    struct user **users = calloc(old * 2, sizeof(struct user *));
     if (!bucket || !users) {
         free(bucket);
         free(users);

@@ -88,12 +88,13 @@ static enum reason value_holds(struct str raw, struct detail *why)
     struct buf clear BUF_CLEANUP = BUF_INIT(raw.n + 1);
     struct str s = raw;
     if (has_escape(raw)) {
-        if (!uri_percent_decode(raw, &clear)) {
+        const bool decoded = uri_percent_decode(raw, &clear);
+        if (clear.failed)
+            return REASON_INTERNAL;
+        if (!decoded) {
             detail_set(why, "an escape that is malformed or stands for a control character");
             return REASON_HTTP_PATH;
         }
-        if (clear.failed)
-            return REASON_INTERNAL;
         s = buf_view(&clear);
     }
     for (size_t i = 0; i < s.n; i++)
