@@ -68,7 +68,7 @@ static enum reason choose_rule(struct judgement *j, int64_t now_us)
     j->decision.rule = j->rule->id;
     if (j->rule->accept & (unsigned)j->form)
         return REASON_OK;
-    return j->form != FORM_SIGNED && (j->rule->accept & FORM_SIGNED) ? REASON_SIGNATURE_MISSING : REASON_RULE_FORM;
+    return j->rule->accept & FORM_SIGNED ? REASON_SIGNATURE_MISSING : REASON_RULE_FORM;
 }
 
 static enum reason judge(struct judgement *j, struct str body, int64_t now_us)

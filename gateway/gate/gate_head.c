@@ -75,7 +75,7 @@ static bool parameter_holds(struct str parameter)
     struct str value = after(parameter, name.n + 1);
     if (value.n >= 2 && value.p[0] == '"' && value.p[value.n - 1] == '"')
         value = (struct str){value.p + 1, value.n - 2};
-    return name.n < parameter.n && str_ieq_z(name, "charset") && str_ieq_z(value, "utf-8");
+    return str_ieq_z(name, "charset") && str_ieq_z(value, "utf-8");
 }
 
 /* RFC 9110 8.3.1. Missing is fine, empty is not. */

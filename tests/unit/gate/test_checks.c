@@ -264,6 +264,14 @@ static void test_time_before_the_start(void **state)
     w->rule[0].checks.mode[CHECK_REPLAY] = MODE_ENFORCE;
     w->rule[0].checks.mode[CHECK_TIME] = MODE_SHADOW;
     judged_at(w, NOW - 3 * US_PER_S - 1, REASON_OK);
+    w->rule[0].checks.mode[CHECK_TIME] = MODE_ENFORCE;
+    judged_at(w, NOW - 3 * US_PER_S - 1, REASON_TIME_STALE);
+    struct ask a = ask_of(w); /* what cannot be a replay */
+    a.now_us = NOW - 3 * US_PER_S - 1;
+    a.key = NULL;
+    a.fields.signature_id = a.fields.trk_id = STR_MISSING;
+    w->rule[0].accept = FORM_UNSIGNED;
+    assert_judged(w, &a, REASON_OK);
 }
 
 static void test_time_zone(void **state)
@@ -285,6 +293,16 @@ static void test_time_zone(void **state)
     assert_judged(w, &a, REASON_TIME_STALE);
     c->zone_refuse = true;
     assert_judged(w, &a, REASON_TIME_ZONE);
+    /* the replay memory reads it as the check does: an hour ago it would be before the start */
+    c->zone_refuse = false;
+    c->zone_minutes = -60;
+    time_format(NOW - 3600 * US_PER_S, false, local);
+    *z = 0;
+    a = ask_of(w);
+    a.fields.time = str_z(local);
+    assert_judged(w, &a, REASON_OK);
+    c->zone_refuse = true;
+    time_format(NOW + 3600 * US_PER_S, false, local);
     snprintf(z, 8, "+01:00"); /* a zone that is there is read, whatever is assumed */
     a = ask_of(w);
     a.fields.time = str_z(local);

@@ -334,6 +334,52 @@ static void test_a_stalled_fifo(void **state)
     }
 }
 
+/* A line that the old file has the beginning of does not end in the new one. */
+static void test_reopen_inside_a_line(void **state)
+{
+    struct place *p = *state;
+    enum { LINE = 100000 };
+    static char line[LINE];
+    char byte;
+    memset(line, 'x', sizeof line);
+    assert_int_equal(mkfifo(p->path, 0600), 0);
+    struct sink *s = open_sink(p->path);
+    for (int i = 0; i < 3; i++)
+        sink_write(s, (struct str){line, sizeof line});
+    const int fd = open(p->path, O_RDONLY);
+    assert_int_equal(read(fd, &byte, 1), 1); /* the first line has begun, and is longer than a FIFO */
+    assert_int_equal(rename(p->path, p->other), 0);
+    sink_reopen(s);
+    sink_write(s, STR("whole"));
+    assert_true(comes(p->path, "whole\n"));
+    sink_close(s);
+    close(fd);
+    struct buf got BUF_CLEANUP = BUF_INIT(1u << 20);
+    read_all(p->path, &got);
+    assert_int_equal(got.n, 2 * (LINE + 1) + strlen("whole\n"));
+    assert_int_equal(got.p[LINE], '\n');
+    assert_int_equal(got.p[2 * LINE + 1], '\n');
+}
+
+/* The longest line is as long as the queue, with its end. */
+static void test_the_longest_line(void **state)
+{
+    struct place *p = *state;
+    enum { QUEUE = 8 << 20 };
+    struct stat st;
+    char *line = calloc(1, QUEUE);
+    assert_non_null(line);
+    struct sink *s = open_sink(p->path);
+    const double before = value_of("kmsgate_decisions_dropped_total");
+    sink_write(s, (struct str){line, QUEUE});
+    assert_true(value_of("kmsgate_decisions_dropped_total") == before + 1);
+    sink_write(s, (struct str){line, QUEUE - 1});
+    sink_close(s);
+    assert_int_equal(stat(p->path, &st), 0);
+    assert_int_equal(st.st_size, QUEUE);
+    free(line);
+}
+
 /* Ending with a sink that takes nothing ends all the same. */
 static void test_closing_a_stalled_sink(void **state)
 {
@@ -404,6 +450,8 @@ int main(void)
         CASE(test_recent),
         CASE(test_reopen),
         CASE(test_a_stalled_fifo),
+        CASE(test_reopen_inside_a_line),
+        CASE(test_the_longest_line),
         CASE(test_closing_a_stalled_sink),
         CASE(test_threads),
     };

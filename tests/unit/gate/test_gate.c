@@ -301,6 +301,20 @@ static void test_signature_in_shadow_and_off(void **state)
     }
 }
 
+/* Whose keys a signature is held against is said by the message alone, never by the path. */
+static void test_the_user_of_the_signed(void **state)
+{
+    struct world *w = *state;
+    w->rule[0].checks.mode[CHECK_SCHEMA] = MODE_SHADOW;
+    struct ask a = ask_of(w);
+    ask_at(&a, V1 "/keyprov/sip:alice@example.org", BASE V1 "/keyprov/sip:alice@example.org");
+    assert_judged(w, &a, REASON_OK);
+    a = ask_of(w);
+    ask_at(&a, V1 "/keyprov/sip:alice@example.org", BASE V1 "/keyprov/sip:alice@example.org");
+    a.fields.user_uri = STR_MISSING;
+    assert_judged(w, &a, REASON_KEY_UNKNOWN);
+}
+
 static void test_rules_choose_by_claims(void **state)
 {
     struct world *w = *state;
@@ -335,6 +349,7 @@ static void test_one_judgement_one_request(void **state)
     a.method = "POST";
     assert_int_equal(judge_text(w, &a, buf_view(&body)), REASON_OK);
     assert_int_equal(gate_request(w->j, buf_view(&body), NOW), GATE_REFUSE);
+    assert_int_equal(w->j->decision.reason, REASON_INTERNAL);
     assert_int_equal(gate_forward(w->j, buf_view(&body), &out), REASON_INTERNAL);
     judgement_free(NULL);
 }
@@ -485,6 +500,7 @@ int main(void)
         CASE(test_shadow_and_off),
         CASE(test_a_failed_schema_in_shadow),
         CASE(test_signature_in_shadow_and_off),
+        CASE(test_the_user_of_the_signed),
         CASE(test_rules_choose_by_claims),
         CASE(test_one_judgement_one_request),
         CASE(test_forward_the_request),
