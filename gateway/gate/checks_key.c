@@ -142,18 +142,43 @@ enum reason check_key_policy(struct judgement *j, int64_t now_us, struct detail 
     return REASON_OK;
 }
 
+/* The request's Time as a rule reads it; TIME_NONE where the rule takes no Time like it, or does not look. */
+static int64_t time_under(const struct checks *c, int64_t time_us, bool has_zone)
+{
+    if (c->mode[CHECK_TIME] != MODE_ENFORCE || c->mode[CHECK_REPLAY] == MODE_OFF || (!has_zone && c->zone_refuse))
+        return TIME_NONE;
+    return has_zone ? time_us : time_us - (int64_t)c->zone_minutes * 60 * US_PER_S;
+}
+
+/*
+ * The Time to remember a request by: the latest that any rule takes it for. Else what one rule let through early,
+ * because it does not enforce Time or assumes a zone further east, could come again under another when it is
+ * forgotten. A Time far ahead is not remembered that long: it would keep places for years.
+ */
+static int64_t remembered_time(const struct judgement *j, int64_t now_us)
+{
+    enum { AHEAD_MAX_HOURS = 24 };
+    const int64_t latest = now_us + (int64_t)AHEAD_MAX_HOURS * 3600 * US_PER_S;
+    int64_t time_us, best = TIME_NONE;
+    bool has_zone;
+    if (!time_parse(j->request.time, &time_us, &has_zone))
+        return TIME_NONE;
+    best = time_under(&j->rule->checks, time_us, has_zone);
+    if (best != TIME_NONE && has_zone)
+        return best;
+    const bool enforced = best != TIME_NONE;
+    for (size_t i = 0; i < j->rules->request_count; i++) {
+        const int64_t t = time_under(&j->rules->requests[i].checks, time_us, has_zone);
+        if (t != TIME_NONE && t > best)
+            best = t < latest ? t : latest;
+    }
+    return enforced || best > now_us ? best : TIME_NONE;
+}
+
 enum reason check_replay(struct judgement *j, int64_t now_us, struct detail *found)
 {
-    int64_t time_us = TIME_NONE;
-    bool has_zone = true;
-    if (j->rule->checks.mode[CHECK_TIME] == MODE_ENFORCE) {
-        if (!time_parse(j->request.time, &time_us, &has_zone))
-            return REASON_INTERNAL; /* the time check let it through */
-        if (!has_zone)
-            time_us -= (int64_t)j->rule->checks.zone_minutes * 60 * US_PER_S;
-    }
     const enum reason r = replay_spend(j->gate->replay, j->request.user_uri, j->signer->id, j->sig.value,
-                                       j->sig.value_n, time_us, now_us);
+                                       j->sig.value_n, remembered_time(j, now_us), now_us);
     if (r != REASON_OK)
         detail_set(found, r == REASON_REPLAY_SEEN ? "this signed request was accepted before"
                    : r == REASON_REPLAY_FULL      ? "the replay memory has no room for it"

@@ -20,8 +20,8 @@ void replay_free(struct replay *r);
 void replay_retain(struct replay *r, int64_t retain_us);
 int64_t replay_floor(const struct replay *r);
 /* One atomic step: REASON_OK and remembered; REPLAY_SEEN; REPLAY_FULL (also without memory, or when the user has his
- * share); TIME_STALE when time_us is before the floor. value: the decoded SignatureValue. time_us: the request's Time;
- * TIME_NONE where the rule does not enforce it: then the moment of arrival stands for it. */
+ * share); TIME_STALE when time_us is before the floor. value: the decoded SignatureValue. time_us: the request's Time
+ * (the latest, where rules read it differently); TIME_NONE where none enforces it: then arrival stands for it. */
 enum reason replay_spend(struct replay *r, struct str user, struct str key_id, const uint8_t *value, size_t value_n,
                          int64_t time_us, int64_t now_us) MUST_CHECK;
 size_t replay_count(const struct replay *r);

@@ -449,6 +449,53 @@ static void test_replay_is_spent_last(void **state)
     assert_judged(w, &good, REASON_REPLAY_SEEN);
 }
 
+/* What one rule let through before its Time must not come again under another rule at its Time. */
+static void test_replay_under_another_rule(void **state)
+{
+    struct world *w = *state;
+    char elsewhere[] = "/elsewhere", *paths[] = {elsewhere}, local[TIME_TEXT], ahead[TIME_TEXT];
+    const int64_t hour = 3600 * US_PER_S;
+    w->rules.request_count = 2;
+    time_format(NOW, false, local);
+    *strchr(local, 'Z') = 0;
+    time_format(NOW + hour, false, ahead);
+    for (int i = 0; i < 2; i++) {
+        struct ask a = ask_of(w), twin;
+        a.fields.time = str_z(i ? ahead : local);
+        w->rule[0].match.path = (struct strings){0};
+        w->rule[0].checks.mode[CHECK_TIME] = i ? MODE_OFF : MODE_ENFORCE;
+        w->rule[1].checks.zone_minutes = i ? 0 : -60;
+        a.now_us = NOW;
+        assert_judged(w, &a, REASON_OK);
+        assert_string_equal(w->j->decision.rule, "everyone");
+        w->rule[0].match.path = (struct strings){paths, 1};
+        twin = ask_of(w);
+        twin.fields.time = a.fields.time;
+        twin.now_us = a.now_us = NOW + hour;
+        assert_judged(w, &twin, REASON_OK);
+        assert_string_equal(w->j->decision.rule, "second");
+        assert_judged(w, &a, REASON_REPLAY_SEEN);
+        fresh(state);
+        w->rules.request_count = 2;
+    }
+}
+
+/* A Time years ahead takes no place for years. */
+static void test_replay_far_ahead(void **state)
+{
+    struct world *w = *state;
+    w->rules.request_count = 2;
+    w->rule[0].checks.mode[CHECK_TIME] = MODE_OFF;
+    struct ask a = ask_of(w);
+    a.fields.time = STR("9000-01-01T00:00:00Z");
+    assert_judged(w, &a, REASON_OK);
+    assert_int_equal(replay_count(w->gate.replay), 1);
+    a = ask_of(w);
+    a.now_us = NOW + 25 * 3600 * US_PER_S;
+    assert_judged(w, &a, REASON_OK);
+    assert_int_equal(replay_count(w->gate.replay), 1);
+}
+
 static void test_replay_without_a_memory(void **state)
 {
     struct world *w = *state;
@@ -493,6 +540,8 @@ int main(void)
         CASE(test_also_needs_proof),
         CASE(test_replay),
         CASE(test_replay_is_spent_last),
+        CASE(test_replay_under_another_rule),
+        CASE(test_replay_far_ahead),
         CASE(test_replay_without_a_memory),
         CASE(test_replay_full),
     };
