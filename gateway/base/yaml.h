@@ -5,8 +5,8 @@
  *     struct yaml *y = yaml_load(path, faults);            NULL: no YAML at all; the reason is in faults
  *     struct yaml_in in = {.file = path, .faults = faults};
  *     static const struct yaml_field FIELDS[] = {
- *         {"id", yaml_text, offsetof(struct thing, id), .required = true},
- *         {"timeout", yaml_duration, offsetof(struct thing, timeout_us), &(struct yaml_range){0, 3600 * US_PER_S}, "5s"},
+ *         {"id", yaml_text, .offset = offsetof(struct thing, id), .required = true},
+ *         {"timeout", yaml_duration, .offset = offsetof(struct thing, timeout_us), &RANGE, "5s"},
  *         {0}};
  *     yaml_fields(&in, y->root, FIELDS, &thing);           reads what is there, faults everything else
  *
@@ -99,7 +99,7 @@ bool yaml_is_list(struct yaml_in *in, const struct yaml_node *node, const char *
 bool yaml_is_mapping(struct yaml_in *in, const struct yaml_node *node, const char *expected);
 /* "a list", "a mapping", "`text`", … : what was found, for faults. */
 struct shown {
-    char z[96];
+    char z[128];
 };
 struct shown yaml_found(const struct yaml_node *node);
 struct shown show(struct str text); /* "`text`": cut, one line */
@@ -118,6 +118,8 @@ void strings_free(struct strings *s);
 /* "key.key: value  # FILE:LINE" or "# default", a line a setting, in the order of the tables. */
 void yaml_print(struct buf *out, const char *file, const struct yaml_node *node, const struct yaml_field *fields,
                 const char *prefix);
+/* One such line. */
+void setting_print(struct buf *out, const char *path, struct str value, const char *origin);
 /* Puts the faults from index `from` on in the order of the text of `file`. */
 void yaml_sort_faults(struct faults *faults, size_t from, const char *file);
 

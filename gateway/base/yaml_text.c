@@ -144,16 +144,14 @@ static void print_value(struct buf *out, const struct yaml_node *node)
     buf_char(out, node->kind == YAML_LIST ? ']' : '}');
 }
 
-/* The origin stands in a column of its own. */
-static void print_origin(struct buf *out, size_t from, const char *file, int line)
+void setting_print(struct buf *out, const char *path, struct str value, const char *origin)
 {
-    enum { COLUMN = 56 };
+    enum { COLUMN = 56 }; /* the origin stands in a column of its own */
+    const size_t from = out->n;
+    buf_printf(out, "%s: ", path);
+    buf_str(out, value);
     const size_t width = out->n - from;
-    buf_printf(out, "%*s  # ", width < COLUMN ? (int)(COLUMN - width) : 0, "");
-    if (line)
-        buf_printf(out, "%s:%d\n", file, line);
-    else
-        buf_z(out, "default\n");
+    buf_printf(out, "%*s  # %s\n", width < COLUMN ? (int)(COLUMN - width) : 0, "", origin);
 }
 
 void yaml_print(struct buf *out, const char *file, const struct yaml_node *node, const struct yaml_field *fields,
@@ -169,15 +167,18 @@ void yaml_print(struct buf *out, const char *file, const struct yaml_node *node,
         }
         if (!at && !f->preset)
             continue;
-        const size_t from = out->n;
-        buf_printf(out, "%s: ", path.p ? path.p : "");
         struct buf value BUF_CLEANUP = BUF_INIT(1 << 20);
         if (at)
             print_value(&value, at);
         else
             buf_z(&value, f->preset);
-        buf_str(out, value.p ? str_trim(buf_view(&value)) : STR(""));
-        print_origin(out, from, file, at ? at->line : 0);
+        struct buf origin BUF_CLEANUP = BUF_INIT(8192);
+        if (at)
+            buf_printf(&origin, "%s:%d", file, at->line);
+        else
+            buf_z(&origin, "default");
+        if (value.p && origin.p && path.p)
+            setting_print(out, path.p, str_trim(buf_view(&value)), origin.p);
     }
 }
 

@@ -1,0 +1,162 @@
+#include "base/config.h"
+
+#include <netinet/in.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/config_internal.h"
+
+static size_t option_of(const char *path)
+{
+    size_t i = 0;
+    while (i + 1 < OPTION_COUNT && !str_eq_z(str_z(OPTIONS[i].path), path))
+        i++;
+    return i;
+}
+
+/* Where the option was given: in the file, or the environment's name. */
+static void fault_of(struct load *l, const char *path, const char *message)
+{
+    const struct held *h = l->held + option_of(path);
+    const char *where = h->line || !h->origin || str_eq_z(str_z(h->origin), "default") ? l->in.file : h->origin;
+    faults_add(l->faults, where, h->line, h->column, "%s", message);
+}
+
+static bool is_loopback(const struct listen_config *a)
+{
+    struct ip ip;
+    struct cidr four, six;
+    ip_from_sockaddr((const struct sockaddr *)&a->sa, &ip);
+    return cidr_parse(STR("127.0.0.0/8"), &four) && cidr_parse(STR("::1/128"), &six) &&
+           (cidr_contains(&four, &ip) || cidr_contains(&six, &ip));
+}
+
+static void check_required(struct load *l, const struct yaml_node *root)
+{
+    for (size_t i = 0; i < OPTION_COUNT; i++)
+        if (OPTIONS[i].required && !l->held[i].given)
+            yaml_fault(&l->in, root, "the key `%s` is missing", OPTIONS[i].path);
+    if (!yaml_get(root, "listen"))
+        yaml_fault(&l->in, root, "the key `listen` is missing");
+}
+
+static void check_together(struct load *l)
+{
+    const struct config *c = l->c;
+    if (!c->upstream.certificate != !c->upstream.key)
+        fault_of(l, c->upstream.certificate ? "upstream.tls.certificate" : "upstream.tls.key",
+                 "`certificate` and `key` of upstream.tls belong together: one of them is missing");
+    if ((c->upstream.ca || c->upstream.certificate) && c->upstream.url && !str_starts(str_z(c->upstream.url), STR("https:")))
+        fault_of(l, c->upstream.ca ? "upstream.tls.ca" : "upstream.tls.certificate",
+                 "upstream.tls is given, but upstream.url is no https URL: nothing would be verified");
+    if (c->admin.address && !is_loopback(&c->admin) && c->admin_token.kind == SECRET_NONE)
+        fault_of(l, "admin", "an admin address other than loopback needs `admin_token`");
+    for (size_t i = 0; i < c->listen_count; i++)
+        if (c->admin.address && str_eq(str_z(c->listen[i].address), str_z(c->admin.address)) &&
+            !str_ends(str_z(c->admin.address), STR(":0")))
+            fault_of(l, "admin", "the admin address is a listener's address, too");
+}
+
+static void set_presets(struct load *l)
+{
+    struct shown expected;
+    for (size_t i = 0; i < OPTION_COUNT; i++) {
+        if (OPTIONS[i].preset)
+            option_set(l, i, &(struct incoming){str_z(OPTIONS[i].preset), ""}, &expected, "default");
+        l->held[i].given = false;
+    }
+    cpu_set_t cpus;
+    const size_t workers = option_of("workers");
+    struct buf n BUF_CLEANUP = BUF_INIT(20);
+    buf_printf(&n, "%d", sched_getaffinity(0, sizeof cpus, &cpus) == 0 ? CPU_COUNT(&cpus) : 1);
+    option_set(l, workers, &(struct incoming){n.p ? buf_view(&n) : STR("1"), ""}, &expected, "default: one a core");
+    l->held[workers].given = false;
+    if (!l->c->workers)
+        l->c->workers = 1;
+}
+
+static bool print(struct load *l)
+{
+    struct buf out BUF_CLEANUP = BUF_INIT(4 << 20);
+    buf_str(&out, l->listen.p ? buf_view(&l->listen) : STR(""));
+    for (size_t i = 0; i < OPTION_COUNT; i++)
+        if (l->held[i].value)
+            setting_print(&out, OPTIONS[i].path, str_z(l->held[i].value), l->held[i].origin ? l->held[i].origin : "");
+    l->c->text = out.failed || l->listen.failed ? NULL : str_dup(buf_view(&out));
+    return l->c->text;
+}
+
+static char *folder_of(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return str_dup(slash ? (struct str){path, (size_t)(slash - path) + 1} : STR(""));
+}
+
+static void load_free(struct load *l)
+{
+    for (size_t i = 0; i < OPTION_COUNT; i++) {
+        free(l->held[i].value);
+        free(l->held[i].origin);
+    }
+    free(l->folder);
+    buf_free(&l->listen);
+}
+
+struct config *config_load(const char *path, struct faults *faults)
+{
+    const size_t faults_before = faults->n, errors_before = faults->errors;
+    struct yaml *y = yaml_load(path, faults);
+    if (!y)
+        return NULL;
+    struct load l = {.c = calloc(1, sizeof *l.c),
+                     .faults = faults,
+                     .in = {path, faults},
+                     .folder = folder_of(path),
+                     .listen = BUF_INIT(1 << 20)};
+    bool ok = l.c && l.folder && (l.c->file = str_dup(str_z(path)));
+    if (ok) {
+        set_presets(&l);
+        config_walk(&l, y->root);
+        if (y->root->kind == YAML_MAPPING) {
+            config_environment(&l);
+            check_required(&l, y->root);
+            check_together(&l);
+        }
+        yaml_sort_faults(faults, faults_before, path);
+        ok = print(&l);
+    }
+    if (!ok)
+        faults_add(faults, path, 0, 0, "out of memory");
+    yaml_free(y);
+    load_free(&l);
+    if (faults->errors == errors_before)
+        return l.c;
+    config_free(l.c);
+    return NULL;
+}
+
+static void listen_free(struct listen_config *a)
+{
+    free(a->address);
+    free(a->certificate);
+    free(a->key);
+    free(a->client_ca);
+    free(a->trusted_proxies);
+}
+
+void config_free(struct config *c)
+{
+    if (!c)
+        return;
+    for (size_t i = 0; i < c->listen_count; i++)
+        listen_free(c->listen + i);
+    free(c->listen);
+    listen_free(&c->admin);
+    strings_free(&c->public_url);
+    char *const texts[] = {c->file, c->admin_token.name, c->upstream.url, c->upstream.ca, c->upstream.certificate,
+                           c->upstream.key, c->rules, c->keys, c->master_key.name, c->decisions, c->text};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        free(texts[i]);
+    free(c);
+}

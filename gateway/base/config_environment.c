@@ -1,0 +1,123 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/config_internal.h"
+#include "base/log.h"
+
+enum { NAME_MAX_BYTES = 80, VALUE_MAX = 64 * 1024 };
+#define PREFIX "KMSGATE_"
+
+extern char **environ;
+
+/* "upstream.tls.ca" is KMSGATE_UPSTREAM_TLS_CA. */
+static void name_of(const struct option *o, const char *suffix, char name[NAME_MAX_BYTES])
+{
+    snprintf(name, NAME_MAX_BYTES, PREFIX "%s%s", o->path, suffix);
+    for (char *c = name; *c; c++)
+        *c = *c == '.' ? '_' : *c >= 'a' && *c <= 'z' ? (char)(*c - 'a' + 'A') : *c;
+}
+
+static void set(struct load *l, size_t i, const char *name, const struct incoming *in)
+{
+    struct shown expected;
+    const struct option *o = OPTIONS + i;
+    option_clear(l, i);
+    if (!option_set(l, i, in, &expected, name))
+        faults_add(l->faults, name, 0, 0, "found %s, expected %s",
+                   o->secret || (in->text.n && memchr(in->text.p, '@', in->text.n)) ? "what is not shown here"
+                   : in->text.n ? show(in->text).z
+                                : "an empty text",
+                   expected.z);
+}
+
+/* What the file holds, without one trailing line end. */
+static bool read_value(const char *path, struct buf *b)
+{
+    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    ssize_t n = -1;
+    while (fd >= 0) {
+        char *room = buf_reserve(b, 4096);
+        n = room ? read(fd, room, 4096) : -1;
+        if (n < 0 && room && errno == EINTR)
+            continue;
+        if (n <= 0)
+            break;
+        b->n += (size_t)n;
+    }
+    if (fd >= 0)
+        close(fd);
+    if (n == 0 && b->n && b->p[b->n - 1] == '\n')
+        b->n--;
+    if (n == 0 && b->n && b->p[b->n - 1] == '\r')
+        b->n--;
+    return n == 0;
+}
+
+static void set_from_file(struct load *l, size_t i, const char *name, const char *path)
+{
+    struct buf b BUF_CLEANUP = BUF_INIT_SECRET(VALUE_MAX);
+    if (!read_value(path, &b)) {
+        faults_add(l->faults, name, 0, 0, "the file %s cannot be read: %s", show(str_z(path)).z,
+                   b.failed ? "larger than 64KiB" : strerror(errno));
+        return;
+    }
+    const struct str text = b.p ? buf_view(&b) : STR("");
+    const bool is_source = str_starts(text, STR("file:")) || str_starts(text, STR("env:"));
+    if (OPTIONS[i].secret && !is_source) { /* the secret itself: it is read when it is due */
+        struct buf source BUF_CLEANUP = BUF_INIT(VALUE_MAX);
+        buf_printf(&source, "file:%s", path);
+        set(l, i, name, &(struct incoming){source.p ? buf_view(&source) : STR(""), ""});
+        return;
+    }
+    set(l, i, name, &(struct incoming){text, ""});
+}
+
+static bool is_ours(const char *variable, size_t n)
+{
+    char name[NAME_MAX_BYTES];
+    for (size_t i = 0; i < OPTION_COUNT; i++)
+        for (int file = 0; file < 2; file++) {
+            name_of(OPTIONS + i, file ? "_FILE" : "", name);
+            if (str_eq_z((struct str){variable, n}, name))
+                return true;
+        }
+    return false;
+}
+
+static bool is_secret_of(const struct secret_source *s, struct str name)
+{
+    return s->kind == SECRET_ENV && str_eq_z(name, s->name);
+}
+
+static void tell_unknown(const struct load *l)
+{
+    for (char **e = environ; e && *e; e++) {
+        const char *equals = strchr(*e, '=');
+        const struct str name = {*e, equals ? (size_t)(equals - *e) : strlen(*e)};
+        if (!str_starts(name, STR(PREFIX)) || is_ours(name.p, name.n) || is_secret_of(&l->c->master_key, name) ||
+            is_secret_of(&l->c->admin_token, name))
+            continue;
+        log_info("environment", NULL, "%s is no setting of kmsgate: ignored", show(name).z);
+    }
+}
+
+void config_environment(struct load *l)
+{
+    char name[NAME_MAX_BYTES], file[NAME_MAX_BYTES];
+    for (size_t i = 0; i < OPTION_COUNT; i++) {
+        name_of(OPTIONS + i, "", name);
+        name_of(OPTIONS + i, "_FILE", file);
+        const char *value = getenv(name), *path = getenv(file);
+        if (value && path)
+            faults_add(l->faults, name, 0, 0, "is set, and so is %s: expected one of them", file);
+        else if (value)
+            set(l, i, name, &(struct incoming){str_z(value), ""});
+        else if (path)
+            set_from_file(l, i, file, path);
+    }
+    tell_unknown(l);
+}

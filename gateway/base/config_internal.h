@@ -1,0 +1,63 @@
+/*
+ * Inside config*.c: the options, and one reading of them.
+ */
+#ifndef KMSGATE_BASE_CONFIG_INTERNAL_H
+#define KMSGATE_BASE_CONFIG_INTERNAL_H
+
+#include "base/yaml.h"
+
+struct option;
+/* A value on its way in. */
+struct incoming {
+    struct str text;
+    const char *folder; /* what relative paths are relative to; "" for the working directory */
+};
+/* Text to value. False leaves *to alone and says in `expected` what was due. */
+typedef bool option_reader(const struct option *o, const struct incoming *in, void *to, struct shown *expected);
+
+/* One line of the table that drives reading, environment and --print. */
+struct option {
+    const char *path; /* in gateway.yaml: "upstream.tls.ca"; in capitals the environment's name */
+    option_reader *read;
+    size_t offset;      /* of struct config */
+    const void *arg;
+    const char *preset; /* read like any other value; NULL: none */
+    bool required;
+    bool list;   /* also a list of values; the reader adds one */
+    bool secret; /* what was found is never shown; NAME_FILE names the file that holds the secret */
+};
+extern const struct option OPTIONS[];
+enum { OPTION_COUNT = 32, OPTION_PATH = 100 };
+
+/* One reading. */
+struct load {
+    struct config *c;
+    struct faults *faults;
+    struct yaml_in in;
+    char *folder; /* of the file, with its slash; "" for the working directory */
+    struct held { /* what is in effect, for --print */
+        char *value;
+        char *origin;
+        bool given; /* well or badly */
+        int line, column; /* 0: not of the file */
+    } held[OPTION_COUNT];
+    struct buf listen; /* the listeners' lines of --print */
+};
+
+/* Holds the value against the option, stores it, remembers where from. */
+bool option_set(struct load *l, size_t i, const struct incoming *in, struct shown *expected, const char *origin);
+void option_clear(struct load *l, size_t i); /* of lists: what another origin had put there */
+/* Reads gateway.yaml's root by the table. */
+void config_walk(struct load *l, const struct yaml_node *root);
+void config_environment(struct load *l);
+yaml_reader config_listen; /* `to` is a struct load */
+
+
+/* Readers. */
+option_reader read_path, read_decisions, read_keys, read_memory, read_public_url, read_upstream_url, read_secret;
+option_reader read_size, read_count, read_duration, read_choice, read_switch, read_admin;
+/* "1.2.3.4:80", "[::1]:80" or, where `unix_too`, "unix:PATH". Sets address, sa and sa_len. */
+bool address_parse(const struct incoming *in, bool unix_too, struct listen_config *out, struct shown *expected);
+char *path_resolve(const char *folder, struct str path); /* NULL without memory */
+
+#endif

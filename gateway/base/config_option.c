@@ -1,0 +1,198 @@
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/config_internal.h"
+#include "base/timestamp.h"
+
+#define AT(field) .offset = offsetof(struct config, field)
+
+static const struct yaml_choice LEVELS[] = {{"error", LOG_LEVEL_ERROR}, {"warn", LOG_LEVEL_WARN}, {"info", LOG_LEVEL_INFO},
+                                            {"debug", LOG_LEVEL_DEBUG}, {NULL, 0}};
+static const struct yaml_choice FORMATS[] = {{"text", LOG_FORMAT_TEXT}, {"json", LOG_FORMAT_JSON}, {NULL, 0}};
+static const struct yaml_range SIZE = {64, 64 << 20}, COUNT = {1, 1000000}, WAIT = {1000, 3600 * US_PER_S},
+                               DRAIN = {0, 3600 * US_PER_S}, ENTRIES = {16, 1 << 28}, WORKERS = {1, 256};
+
+const struct option OPTIONS[] = {
+    {"admin", read_admin, AT(admin), .preset = "127.0.0.1:9090"},
+    {"admin_token", read_secret, AT(admin_token), .secret = true},
+    {"public_url", read_public_url, AT(public_url), .required = true, .list = true},
+    {"upstream.url", read_upstream_url, AT(upstream.url), .required = true},
+    {"upstream.timeout", read_duration, AT(upstream.timeout_us), &WAIT, "5s"},
+    {"upstream.tls.ca", read_path, AT(upstream.ca)},
+    {"upstream.tls.certificate", read_path, AT(upstream.certificate)},
+    {"upstream.tls.key", read_path, AT(upstream.key)},
+    {"upstream.connections", read_count, AT(upstream.connections), &COUNT, "64"},
+    {"upstream.max_reply", read_size, AT(upstream.max_reply), &SIZE, "1MiB"},
+    {"rules", read_path, AT(rules), .required = true},
+    {"keys", read_keys, AT(keys), .required = true},
+    {"master_key", read_secret, AT(master_key), .required = true, .secret = true},
+    {"replay", read_memory, .preset = "memory"},
+    {"decisions", read_decisions, AT(decisions), .preset = "stdout"},
+    {"workers", read_count, AT(workers), &WORKERS},
+    {"limits.body", read_size, AT(limits.body), &SIZE, "64KiB"},
+    {"limits.target", read_size, AT(limits.target), &SIZE, "8KiB"},
+    {"limits.header", read_size, AT(limits.header), &SIZE, "8KiB"},
+    {"limits.headers", read_size, AT(limits.headers), &SIZE, "16KiB"},
+    {"limits.header_count", read_count, AT(limits.header_count), &COUNT, "64"},
+    {"limits.connections", read_count, AT(limits.connections), &COUNT, "10000"},
+    {"limits.in_flight", read_count, AT(limits.in_flight), &COUNT, "1024"},
+    {"limits.header_timeout", read_duration, AT(limits.header_timeout_us), &WAIT, "5s"},
+    {"limits.body_timeout", read_duration, AT(limits.body_timeout_us), &WAIT, "5s"},
+    {"limits.idle_timeout", read_duration, AT(limits.idle_timeout_us), &WAIT, "60s"},
+    {"limits.replay_entries", read_count, AT(limits.replay_entries), &ENTRIES, "1048576"},
+    {"log.level", read_choice, AT(log_level), LEVELS, "info"},
+    {"log.format", read_choice, AT(log_format), FORMATS, "text"},
+    {"drain_delay", read_duration, AT(drain_delay_us), &DRAIN, "0s"},
+    {"drain_timeout", read_duration, AT(drain_timeout_us), &DRAIN, "10s"},
+    {"sandbox", read_switch, AT(sandbox), .preset = "on"},
+};
+_Static_assert(sizeof OPTIONS / sizeof *OPTIONS == OPTION_COUNT, "OPTION_COUNT counts the table");
+_Static_assert(sizeof(enum log_level) == sizeof(int) && sizeof(enum log_format) == sizeof(int), "read_choice writes ints");
+
+/* What --print shows: paths and sources as they were resolved. */
+static char *effective(const struct option *o, struct str text, const void *field)
+{
+    struct buf b BUF_CLEANUP = BUF_INIT(1 << 20);
+    if (o->read == read_secret) {
+        const struct secret_source *s = field;
+        buf_printf(&b, "%s:%s", s->kind == SECRET_FILE ? "file" : "env", s->name);
+    } else if (o->read == read_public_url) {
+        const struct strings *s = field;
+        for (size_t i = 0; i < s->n; i++)
+            buf_printf(&b, "%s%s", i ? ", " : s->n > 1 ? "[" : "", s->v[i]);
+        buf_z(&b, s->n > 1 ? "]" : "");
+    } else if (o->read == read_keys) {
+        buf_printf(&b, "sqlite:%s", *(char *const *)field);
+    } else if (o->read == read_path || o->read == read_decisions || o->read == read_upstream_url) {
+        buf_z(&b, *(char *const *)field);
+    } else {
+        buf_str(&b, text);
+    }
+    return b.failed ? NULL : str_dup(buf_view(&b));
+}
+
+bool option_set(struct load *l, size_t i, const struct incoming *in, struct shown *expected, const char *origin)
+{
+    struct held *h = l->held + i;
+    void *field = (char *)l->c + OPTIONS[i].offset;
+    h->given = true;
+    h->line = h->column = 0;
+    if (!OPTIONS[i].read(OPTIONS + i, in, field, expected))
+        return false;
+    free(h->value);
+    free(h->origin);
+    h->value = effective(OPTIONS + i, in->text, field);
+    h->origin = str_dup(str_z(origin));
+    return true;
+}
+
+void option_clear(struct load *l, size_t i)
+{
+    if (OPTIONS[i].list)
+        strings_free((struct strings *)((char *)l->c + OPTIONS[i].offset));
+}
+
+static void set_scalar(struct load *l, size_t i, const struct yaml_node *node)
+{
+    const struct option *o = OPTIONS + i;
+    struct shown expected = {""};
+    struct buf origin BUF_CLEANUP = BUF_INIT(2 * PATH_MAX);
+    buf_printf(&origin, "%s:%d", l->in.file, node->line);
+    l->held[i].given = true;
+    if (!yaml_is_scalar(&l->in, node, "a single value"))
+        return;
+    if (!node->plain && (o->read == read_count || o->read == read_switch)) {
+        yaml_fault(&l->in, node, "found a text in quotes, expected %s", o->read == read_count ? "a number" : "on or off");
+        return;
+    }
+    if (!option_set(l, i, &(struct incoming){node->text, l->folder}, &expected, origin.p ? origin.p : "")) {
+        const bool hide = o->secret || memchr(node->text.p, '@', node->text.n);
+        yaml_fault(&l->in, node, "found %s, expected %s", hide ? "what is not shown here" : yaml_found(node).z, expected.z);
+    }
+    l->held[i].line = node->line;
+    l->held[i].column = node->column;
+}
+
+static void set_option(struct load *l, size_t i, const struct yaml_node *node)
+{
+    option_clear(l, i);
+    if (!OPTIONS[i].list || node->kind != YAML_LIST) {
+        set_scalar(l, i, node);
+        return;
+    }
+    l->held[i].given = true;
+    if (!node->n)
+        yaml_fault(&l->in, node, "found an empty list, expected at least one value");
+    for (const struct yaml_node *item = node->first; item; item = item->next)
+        set_scalar(l, i, item);
+}
+
+/* Known keys right below `prefix`; views into OPTIONS. */
+static size_t keys_below(const char *prefix, struct strings *out)
+{
+    const struct str p = str_z(prefix);
+    if (!p.n)
+        strings_add(out, STR("listen"));
+    for (size_t i = 0; i < OPTION_COUNT; i++) {
+        struct str path = str_z(OPTIONS[i].path);
+        if (!str_starts(path, p))
+            continue;
+        path = (struct str){path.p + p.n, path.n - p.n};
+        const char *dot = memchr(path.p, '.', path.n);
+        if (dot)
+            path.n = (size_t)(dot - path.p);
+        if (!out->n || !str_eq_z(path, out->v[out->n - 1]))
+            strings_add(out, path);
+    }
+    return out->n;
+}
+
+static void unknown(struct load *l, const struct yaml_node *m, const char *prefix)
+{
+    struct strings known = {0};
+    struct buf list BUF_CLEANUP = BUF_INIT(2000);
+    const size_t n = keys_below(prefix, &known);
+    const char *near = nearest_name(m->key, known.v, sizeof *known.v, n);
+    for (size_t i = 0; i < n; i++)
+        buf_printf(&list, "%s%s", i ? ", " : "", known.v[i]);
+    faults_add(l->faults, l->in.file, m->key_line, m->key_column, "unknown key %s; did you mean `%s`? Known here: %s",
+               show(m->key).z, near ? near : "", list.p ? list.p : "");
+    strings_free(&known);
+}
+
+static void walk(struct load *l, const struct yaml_node *node, const char *prefix)
+{
+    if (!yaml_is_mapping(&l->in, node, "a mapping"))
+        return;
+    for (const struct yaml_node *m = node->first; m; m = m->next) {
+        struct buf path BUF_CLEANUP = BUF_INIT(OPTION_PATH);
+        buf_printf(&path, "%s", prefix);
+        buf_str(&path, m->key);
+        const struct str whole = path.failed ? STR("") : buf_view(&path);
+        size_t i = 0;
+        while (i < OPTION_COUNT && !str_eq_z(whole, OPTIONS[i].path))
+            i++;
+        if (i < OPTION_COUNT) {
+            set_option(l, i, m);
+            continue;
+        }
+        if (str_eq_z(whole, "listen")) {
+            config_listen(&l->in, m, l, NULL);
+            continue;
+        }
+        buf_char(&path, '.');
+        for (i = 0; i < OPTION_COUNT && !path.failed; i++)
+            if (str_starts(str_z(OPTIONS[i].path), buf_view(&path)))
+                break;
+        if (path.failed || i == OPTION_COUNT)
+            unknown(l, m, prefix);
+        else
+            walk(l, m, path.p);
+    }
+}
+
+void config_walk(struct load *l, const struct yaml_node *root)
+{
+    walk(l, root, "");
+}

@@ -1,0 +1,114 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/buf.h"
+#include "base/config.h"
+
+enum { SECRET_MAX = 4096 };
+
+/* The bytes of a regular file, at most SECRET_MAX, without one trailing line end. -1 with a fault. */
+static ssize_t read_file(const char *path, char out[SECRET_MAX + 1], bool refuse_others, struct faults *faults)
+{
+    struct stat st;
+    ssize_t n = -1;
+    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (fd < 0 || fstat(fd, &st) != 0)
+        faults_add(faults, path, 0, 0, "cannot be read: %s", strerror(errno));
+    else if (!S_ISREG(st.st_mode))
+        faults_add(faults, path, 0, 0, "is no regular file");
+    else if (refuse_others && (st.st_mode & S_IRWXO))
+        faults_add(faults, path, 0, 0, "is open to all users of this machine (mode %04o); `chmod o=` it, expected 0600 or 0640",
+                   (unsigned)st.st_mode & 07777);
+    else {
+        size_t have = 0;
+        ssize_t got;
+        while ((got = read(fd, out + have, SECRET_MAX + 1 - have)) > 0 || (got < 0 && errno == EINTR))
+            have += got > 0 ? (size_t)got : 0;
+        if (got < 0)
+            faults_add(faults, path, 0, 0, "cannot be read: %s", strerror(errno));
+        else if (have > SECRET_MAX)
+            faults_add(faults, path, 0, 0, "is larger than %d bytes: no secret", SECRET_MAX);
+        else
+            n = (ssize_t)have;
+    }
+    if (fd >= 0)
+        close(fd);
+    return n;
+}
+
+/* Into `out`; where says what to call the source in faults. */
+static bool read_source(const struct secret_source *from, bool refuse_others, char out[SECRET_MAX + 1], struct str *text,
+                        struct faults *faults)
+{
+    if (from->kind == SECRET_FILE) {
+        const ssize_t n = read_file(from->name, out, refuse_others, faults);
+        *text = (struct str){out, n < 0 ? 0 : (size_t)n};
+        if (n < 0)
+            return false;
+    } else {
+        const char *value = from->kind == SECRET_ENV ? getenv(from->name) : NULL;
+        if (!value) {
+            faults_add(faults, from->name ? from->name : "secret", 0, 0, "this environment variable is not set");
+            return false;
+        }
+        *text = str_z(value);
+        if (text->n > SECRET_MAX) {
+            faults_add(faults, from->name, 0, 0, "holds more than %d bytes: no secret", SECRET_MAX);
+            return false;
+        }
+    }
+    if (text->n && text->p[text->n - 1] == '\n')
+        text->n--;
+    if (text->n && text->p[text->n - 1] == '\r')
+        text->n--;
+    return true;
+}
+
+bool config_read_master_key(const struct secret_source *from, struct secret_key *out, struct faults *faults)
+{
+    char room[SECRET_MAX + 1];
+    struct secret_key key SECRET_CLEANUP = {{0}};
+    const struct secret_key zero = {{0}};
+    struct str text;
+    size_t n = 0;
+    bool ok = read_source(from, true, room, &text, faults);
+    if (ok && (text.n != 2 * KEY_BYTES || !hex_decode(text, key.b, sizeof key.b, &n) || n != KEY_BYTES)) {
+        faults_add(faults, from->name, 0, 0, "is no master key: expected %d hex digits, found %zu bytes of another kind or number",
+                   2 * KEY_BYTES, text.n);
+        ok = false;
+    } else if (ok && secret_equal(key.b, zero.b, sizeof key.b)) {
+        faults_add(faults, from->name, 0, 0, "is no master key: all zero");
+        ok = false;
+    }
+    if (ok)
+        *out = key;
+    secret_wipe(room, sizeof room);
+    return ok;
+}
+
+static bool is_token(struct str s)
+{
+    for (size_t i = 0; i < s.n; i++)
+        if ((unsigned char)s.p[i] <= 0x20 || (unsigned char)s.p[i] >= 0x7f)
+            return false;
+    return s.n > 0;
+}
+
+char *config_read_token(const struct secret_source *from, struct faults *faults)
+{
+    char room[SECRET_MAX + 1];
+    struct str text;
+    char *token = NULL;
+    if (read_source(from, false, room, &text, faults)) {
+        if (!is_token(text))
+            faults_add(faults, from->name, 0, 0, "is no token: expected visible ASCII characters without spaces");
+        else if (!(token = str_dup(text)))
+            faults_add(faults, from->name, 0, 0, "out of memory");
+    }
+    secret_wipe(room, sizeof room);
+    return token;
+}

@@ -1,0 +1,308 @@
+#include <arpa/inet.h>
+#include <limits.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/un.h>
+
+#include "base/config_internal.h"
+#include "base/timestamp.h"
+#include "base/uri.h"
+
+static bool expect(struct shown *expected, const char *text)
+{
+    snprintf(expected->z, sizeof expected->z, "%s", text);
+    return false;
+}
+
+static bool replace(char **to, char *with, struct shown *expected)
+{
+    if (!with)
+        return expect(expected, "more memory");
+    free(*to);
+    *to = with;
+    return true;
+}
+
+char *path_resolve(const char *folder, struct str path)
+{
+    struct buf b BUF_CLEANUP = BUF_INIT(2 * PATH_MAX);
+    if (path.n && path.p[0] != '/')
+        buf_z(&b, folder);
+    buf_str(&b, path);
+    return b.failed || !b.p ? NULL : str_dup(buf_view(&b));
+}
+
+static bool is_path(struct str s)
+{
+    return s.n > 0 && s.n < PATH_MAX && !memchr(s.p, '\0', s.n) && !memchr(s.p, '\n', s.n);
+}
+
+static bool path_into(char **to, const struct incoming *in, struct str path, struct shown *expected)
+{
+    return is_path(path) ? replace(to, path_resolve(in->folder, path), expected) : expect(expected, "a path");
+}
+
+static bool after(struct str text, struct str prefix, struct str *rest)
+{
+    if (!str_starts(text, prefix))
+        return false;
+    *rest = (struct str){text.p + prefix.n, text.n - prefix.n};
+    return true;
+}
+
+bool read_path(const struct option *o, const struct incoming *in, void *to, struct shown *expected)
+{
+    (void)o;
+    return path_into(to, in, in->text, expected);
+}
+
+bool read_decisions(const struct option *o, const struct incoming *in, void *to, struct shown *expected)
+{
+    (void)o;
+    if (str_eq_z(in->text, "stdout") || str_eq_z(in->text, "none"))
+        return replace(to, str_dup(in->text), expected);
+    return path_into(to, in, in->text, expected) || expect(expected, "stdout, none or the path of a file");
+}
+
+bool read_keys(const struct option *o, const struct incoming *in, void *to, struct shown *expected)
+{
+    struct str path;
+    (void)o;
+    return (after(in->text, STR("sqlite:"), &path) && path_into(to, in, path, expected)) ||
+           expect(expected, "sqlite:PATH");
+}
+
+bool read_memory(const struct option *o, const struct incoming *in, void *to, struct shown *expected)
+{
+    (void)o;
+    (void)to;
+    return str_eq_z(in->text, "memory") || expect(expected, "memory");
+}
+
+static bool is_variable(struct str s)
+{
+    for (size_t i = 0; i < s.n; i++)
+        if (!((s.p[i] >= 'A' && s.p[i] <= 'Z') || (s.p[i] >= 'a' && s.p[i] <= 'z') || s.p[i] == '_' ||
+              (i && s.p[i] >= '0' && s.p[i] <= '9')))
+            return false;
+    return s.n > 0;
+}
+
+bool read_secret(const struct option *o, const struct incoming *in, void *to, struct shown *expected)
+{
+    struct secret_source *s = to;
+    struct str name;
+    (void)o;
+    if (after(in->text, STR("file:"), &name) && path_into(&s->name, in, name, expected))
+        s->kind = SECRET_FILE;
+    else if (after(in->text, STR("env:"), &name) && is_variable(name) && replace(&s->name, str_dup(name), expected))
+        s->kind = SECRET_ENV;
+    else
+        return expect(expected, "file:PATH or env:NAME");
+    return true;
+}
+
+bool read_size(const struct option *o, const struct incoming *in, void *to, struct shown *expected)
+{
+    const struct yaml_range *r = o->arg;
+    int64_t bytes;
+    if (!size_parse(in->text, &bytes) || bytes < r->min || bytes > r->max) {
+        snprintf(expected->z, sizeof expected->z, "a size such as 64KiB, from %.20s to %.20s", size_show(r->min).z,
+                 size_show(r->max).z);
+        return false;
+    }
+    *(size_t *)to = (size_t)bytes;
+    return true;
+}
+
+bool read_duration(const struct option *o, const struct incoming *in, void *to, struct shown *expected)
+{
+    const struct yaml_range *r = o->arg;
+    int64_t us;
+    if (!duration_parse(in->text, &us) || us < r->min || us > r->max) {
+        snprintf(expected->z, sizeof expected->z, "a duration such as 200ms, 5s or 7d, from %.20s to %.20s",
+                 duration_show(r->min).z, duration_show(r->max).z);
+        return false;
+    }
+    *(int64_t *)to = us;
+    return true;
+}
+
+bool read_count(const struct option *o, const struct incoming *in, void *to, struct shown *expected)
+{
+    const struct yaml_range *r = o->arg;
+    uint64_t value;
+    if (!str_to_u64(in->text, (uint64_t)r->max, &value) || value < (uint64_t)r->min) {
+        snprintf(expected->z, sizeof expected->z, "a number from %lld to %lld", (long long)r->min, (long long)r->max);
+        return false;
+    }
+    *(unsigned *)to = (unsigned)value;
+    return true;
+}
+
+bool read_choice(const struct option *o, const struct incoming *in, void *to, struct shown *expected)
+{
+    size_t n = 0;
+    expected->z[0] = '\0';
+    for (const struct yaml_choice *c = o->arg; c->name; c++) {
+        if (str_eq_z(in->text, c->name)) {
+            *(int *)to = c->value;
+            return true;
+        }
+        n += (size_t)snprintf(expected->z + n, sizeof expected->z - n, "%s%s", n ? ", " : "one of ", c->name);
+        n = n < sizeof expected->z ? n : sizeof expected->z - 1;
+    }
+    return false;
+}
+
+bool read_switch(const struct option *o, const struct incoming *in, void *to, struct shown *expected)
+{
+    const bool on = str_eq_z(in->text, "on") || str_eq_z(in->text, "true");
+    (void)o;
+    if (!on && !str_eq_z(in->text, "off") && !str_eq_z(in->text, "false"))
+        return expect(expected, "on or off");
+    *(bool *)to = on;
+    return true;
+}
+
+static bool port_parse(struct str s, uint16_t *port)
+{
+    uint64_t v;
+    if (s.n == 0 || s.n > 5 || (s.n > 1 && s.p[0] == '0') || !str_to_u64(s, UINT16_MAX, &v))
+        return false;
+    *port = (uint16_t)v;
+    return true;
+}
+
+static bool inet_address(struct str text, struct listen_config *out)
+{
+    char host[INET6_ADDRSTRLEN];
+    const char *colon = memrchr(text.p, ':', text.n);
+    uint16_t port;
+    if (!colon || !port_parse((struct str){colon + 1, (size_t)(text.p + text.n - colon - 1)}, &port))
+        return false;
+    struct str h = {text.p, (size_t)(colon - text.p)};
+    const bool six = h.n > 2 && h.p[0] == '[' && h.p[h.n - 1] == ']';
+    if (six)
+        h = (struct str){h.p + 1, h.n - 2};
+    if (h.n == 0 || h.n >= sizeof host)
+        return false;
+    memcpy(host, h.p, h.n);
+    host[h.n] = '\0';
+    if (six) {
+        struct sockaddr_in6 sa = {.sin6_family = AF_INET6, .sin6_port = htons(port)};
+        if (inet_pton(AF_INET6, host, &sa.sin6_addr) != 1)
+            return false;
+        memcpy(&out->sa, &sa, sizeof sa);
+        out->sa_len = sizeof sa;
+    } else {
+        struct sockaddr_in sa = {.sin_family = AF_INET, .sin_port = htons(port)};
+        if (inet_pton(AF_INET, host, &sa.sin_addr) != 1)
+            return false;
+        memcpy(&out->sa, &sa, sizeof sa);
+        out->sa_len = sizeof sa;
+    }
+    return true;
+}
+
+/* The address as written; of a Unix socket with its path resolved. */
+static bool unix_address(const struct incoming *in, struct str path, struct listen_config *out, struct shown *expected)
+{
+    struct sockaddr_un sa = {.sun_family = AF_UNIX};
+    char *full = is_path(path) ? path_resolve(in->folder, path) : NULL;
+    const size_t n = full ? strlen(full) : 0;
+    struct buf b BUF_CLEANUP = BUF_INIT(2 * PATH_MAX);
+    buf_printf(&b, "unix:%s", full ? full : "");
+    char *address = n && n < sizeof sa.sun_path ? str_dup(buf_view(&b)) : NULL;
+    if (address)
+        memcpy(sa.sun_path, full, n);
+    free(full);
+    if (!address || !replace(&out->address, address, expected))
+        return expect(expected, "unix:PATH of at most 107 bytes");
+    memcpy(&out->sa, &sa, sizeof sa);
+    out->sa_len = sizeof sa;
+    return true;
+}
+
+bool address_parse(const struct incoming *in, bool unix_too, struct listen_config *out, struct shown *expected)
+{
+    struct str path;
+    if (unix_too && after(in->text, STR("unix:"), &path))
+        return unix_address(in, path, out, expected);
+    if (inet_address(in->text, out))
+        return replace(&out->address, str_dup(in->text), expected);
+    return expect(expected, unix_too ? "ADDRESS:PORT such as 0.0.0.0:8443 or [::1]:8443, or unix:PATH"
+                                     : "ADDRESS:PORT such as 127.0.0.1:9090 or [::1]:9090");
+}
+
+bool read_admin(const struct option *o, const struct incoming *in, void *to, struct shown *expected)
+{
+    (void)o;
+    return address_parse(in, false, to, expected);
+}
+
+static bool is_host(struct str h)
+{
+    if (h.n > 2 && h.p[0] == '[') {
+        char z[INET6_ADDRSTRLEN];
+        struct in6_addr six;
+        if (h.p[h.n - 1] != ']' || h.n - 2 >= sizeof z)
+            return false;
+        memcpy(z, h.p + 1, h.n - 2);
+        z[h.n - 2] = '\0';
+        return inet_pton(AF_INET6, z, &six) == 1;
+    }
+    for (size_t i = 0; i < h.n; i++)
+        if (!((h.p[i] >= 'a' && h.p[i] <= 'z') || (h.p[i] >= 'A' && h.p[i] <= 'Z') ||
+              (h.p[i] >= '0' && h.p[i] <= '9') || h.p[i] == '-' || h.p[i] == '.' || h.p[i] == '_'))
+            return false;
+    return h.n > 0 && h.n <= 253;
+}
+
+/* An absolute http(s) URL of scheme, host, port and path alone; a trailing slash is cut off. */
+static bool is_base_url(struct str url, struct str *out)
+{
+    struct str rest;
+    uint16_t port = 1;
+    if ((!after(url, STR("http://"), &rest) && !after(url, STR("https://"), &rest)) || !uri_is_any_uri(url))
+        return false;
+    if (memchr(rest.p, '?', rest.n) || memchr(rest.p, '#', rest.n) || memchr(rest.p, '@', rest.n))
+        return false;
+    const char *slash = memchr(rest.p, '/', rest.n);
+    struct str host = {rest.p, slash ? (size_t)(slash - rest.p) : rest.n};
+    const char *bracket = memchr(host.p, ']', host.n);
+    const size_t skip = bracket ? (size_t)(bracket - host.p) : 0;
+    const char *colon = memchr(host.p + skip, ':', host.n - skip);
+    if (colon) {
+        if (!port_parse((struct str){colon + 1, (size_t)(host.p + host.n - colon - 1)}, &port))
+            return false;
+        host.n = (size_t)(colon - host.p);
+    }
+    *out = url;
+    while (slash && out->n && out->p[out->n - 1] == '/')
+        out->n--;
+    return port && is_host(host);
+}
+
+bool read_upstream_url(const struct option *o, const struct incoming *in, void *to, struct shown *expected)
+{
+    struct str url;
+    (void)o;
+    return is_base_url(in->text, &url) ? replace(to, str_dup(url), expected)
+                                       : expect(expected, "http:// or https://, host, port and path; no user, query, fragment");
+}
+
+bool read_public_url(const struct option *o, const struct incoming *in, void *to, struct shown *expected)
+{
+    struct strings *s = to;
+    struct str url;
+    (void)o;
+    if (!is_base_url(in->text, &url))
+        return expect(expected, "http:// or https://, host, port and path; no user, query, fragment");
+    for (size_t i = 0; i < s->n; i++)
+        if (str_eq_z(url, s->v[i]))
+            return expect(expected, "each URL once");
+    return strings_add(s, url) || expect(expected, "more memory");
+}
