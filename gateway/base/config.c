@@ -128,7 +128,7 @@ struct config *config_load(const char *path, struct faults *faults)
     }
     if (!ok)
         faults_add(faults, path, 0, 0, "out of memory");
-    yaml_free(y);
+    yaml_done(y);
     load_free(&l);
     if (faults->errors == errors_before)
         return l.c;

@@ -295,7 +295,7 @@ struct yaml *yaml_parse(const char *file, struct str bytes, struct faults *fault
     struct walk w = {.file = file, .faults = faults, .y = calloc(1, sizeof *w.y)};
     if (!w.y || !(w.y->bytes = malloc(bytes.n + 1)) || !yaml_parser_initialize(&w.parser)) {
         no_memory(&w);
-        yaml_free(w.y);
+        yaml_done(w.y);
         return NULL;
     }
     if (bytes.n)
@@ -309,7 +309,7 @@ struct yaml *yaml_parse(const char *file, struct str bytes, struct faults *fault
     const bool usable = ok || w.y->root;
     yaml_parser_delete(&w.parser);
     if (!usable) {
-        yaml_free(w.y);
+        yaml_done(w.y);
         return NULL;
     }
     return w.y;
@@ -353,7 +353,7 @@ struct yaml *yaml_load(const char *path, struct faults *faults)
     return y;
 }
 
-void yaml_free(struct yaml *y)
+void yaml_done(struct yaml *y)
 {
     if (!y)
         return;

@@ -43,7 +43,7 @@ struct yaml {
 struct yaml *yaml_load(const char *path, struct faults *faults);
 /* The same of bytes at hand; `file` is the name for faults. */
 struct yaml *yaml_parse(const char *file, struct str bytes, struct faults *faults);
-void yaml_free(struct yaml *y); /* NULL is fine */
+void yaml_done(struct yaml *y); /* NULL is fine; `yaml_free` is a symbol of libyaml's own */
 /* The member of that name; NULL when there is none or when the node (which may be NULL) is no mapping. */
 const struct yaml_node *yaml_get(const struct yaml_node *mapping, const char *key);
 
