@@ -4,6 +4,7 @@
 #ifndef KMSGATE_GATE_RULES_H
 #define KMSGATE_GATE_RULES_H
 
+#include "base/buf.h"
 #include "base/config.h"
 #include "base/reason.h"
 #include "message/xmlenc.h"
@@ -103,6 +104,8 @@ struct rules {
 /* NULL with every fault added; lints are added too, but do not fail. What the syntax knows and the program does not build
  * yet is a fault ("not built yet"). */
 struct rules *rules_load(const char *path, struct faults *faults);
+/* `check --print`: every setting in effect with its place or "default", a line each. */
+void rules_describe(const struct rules *r, struct buf *out);
 struct rules *rules_ref(struct rules *r);
 void rules_unref(struct rules *r);
 

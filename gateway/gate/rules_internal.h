@@ -1,0 +1,60 @@
+/*
+ * Inside rules*.c: one reading of a rules file.
+ */
+#ifndef KMSGATE_GATE_RULES_INTERNAL_H
+#define KMSGATE_GATE_RULES_INTERNAL_H
+
+#include "base/yaml.h"
+#include "gate/rules.h"
+
+#define LINT_LIST(X)                                                                                            \
+    X(UNTIL_SOON, "until-soon") X(UNTIL_PAST, "until-past") X(SINCE_FUTURE, "since-future")                     \
+    X(WIDE_WINDOW, "wide-window") X(UNSIGNED_ANYWHERE, "unsigned-anywhere") X(ASSERT_UNPROVEN, "assert-unproven") \
+    X(CHECK_SHADOW, "check-shadow") X(CHECK_OFF, "check-off") X(SHORT_HMAC, "short-hmac")                       \
+    X(UNREACHABLE, "unreachable") X(NO_RESPONSE, "no-response") X(CLEAR_KEYS, "clear-keys")                     \
+    X(UNSIGNED_REPLY, "unsigned-reply") X(NARROW_WRAP, "narrow-wrap") X(ACCEPTED_UNUSED, "accepted-unused")
+enum lint {
+#define LINT_ENUM(e, name) LINT_##e,
+    LINT_LIST(LINT_ENUM)
+#undef LINT_ENUM
+};
+
+struct accepted {
+    int lint;
+    char *rule, *why;
+    bool used;
+    const struct yaml_node *node;
+};
+struct reading {
+    struct yaml_in in;
+    struct rules *r;
+    const struct yaml_node *root;
+    struct strings kms_uris; /* handed over to r */
+    char *kms_id;
+    int detail_reason;
+    struct strings dialects; /* names */
+    struct accepted *accepted;
+    size_t accepted_count;
+};
+
+extern const struct yaml_field REQUEST_FIELDS[], RESPONSE_FIELDS[];
+
+/* `to` is a struct reading; each is called once at most per file but for duplicate keys, which are faults already. */
+yaml_reader rules_read_requests, rules_read_responses, rules_read_dialects, rules_read_accepted;
+void request_rule_free(struct request_rule *q);
+void response_rule_free(struct response_rule *p);
+/* What can only be judged when all is read. */
+void rules_check_requests(struct reading *g);
+void rules_check_responses(struct reading *g);
+void rules_check_accepted(struct reading *g);
+void rules_lint(struct reading *g, int64_t now_us);
+
+/* The reader of ids. */
+yaml_reader rules_read_id;
+/* The fault on what the program does not do yet. */
+void rules_not_built(struct yaml_in *in, const struct yaml_node *node, const char *what);
+/* The n-th member of root's list `key`. */
+const struct yaml_node *rules_node(const struct reading *g, const char *key, size_t n);
+enum { RULES_MAX = 2000 };
+
+#endif

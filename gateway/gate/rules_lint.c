@@ -1,0 +1,245 @@
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/timestamp.h"
+#include "gate/rules_forward.h"
+#include "gate/rules_internal.h"
+
+#define LINT_SOON_US (31 * INT64_C(86400) * US_PER_S)
+#define LINT_WIDE_US (10 * US_PER_S) /* the standard's example is 5 s */
+
+static const struct yaml_choice NAMES[] = {
+#define LINT_NAME(e, name) {name, LINT_##e},
+    LINT_LIST(LINT_NAME)
+#undef LINT_NAME
+    {NULL, 0}};
+
+static const struct yaml_field ACCEPTED[] = {
+    {"name", yaml_choose, .offset = offsetof(struct accepted, lint), NAMES, .required = true},
+    {"rule", yaml_text, .offset = offsetof(struct accepted, rule)},
+    {"why", yaml_prose, .offset = offsetof(struct accepted, why), .required = true},
+    {0}};
+
+void rules_read_accepted(struct yaml_in *in, const struct yaml_node *node, void *to, const void *arg)
+{
+    struct reading *g = to;
+    (void)arg;
+    if (!yaml_is_list(in, node, "a list of accepted lints") || g->accepted || !node->n)
+        return;
+    g->accepted = calloc(node->n, sizeof *g->accepted);
+    if (!g->accepted) {
+        yaml_fault(in, node, "out of memory");
+        return;
+    }
+    for (const struct yaml_node *m = node->first; m; m = m->next) {
+        struct accepted *a = g->accepted + g->accepted_count++;
+        *a = (struct accepted){.lint = -1, .node = m};
+        yaml_fields(in, m, ACCEPTED, a);
+    }
+}
+
+void rules_check_accepted(struct reading *g)
+{
+    const struct rules *r = g->r;
+    for (size_t i = 0; i < g->accepted_count; i++) {
+        const char *rule = g->accepted[i].rule;
+        bool known = !rule;
+        for (size_t k = 0; k < r->request_count && !known; k++)
+            known = str_eq_z(str_z(rule), r->requests[k].id);
+        for (size_t k = 0; k < r->response_count && !known; k++)
+            known = str_eq_z(str_z(rule), r->responses[k].id);
+        if (known)
+            continue;
+        const char *near = r->requests ? nearest_name(str_z(rule), &r->requests->id, sizeof *r->requests, r->request_count)
+                                       : NULL;
+        yaml_fault(&g->in, yaml_get(g->accepted[i].node, "rule"), "there is no rule %s%s%s%s", show(str_z(rule)).z,
+                   near ? "; did you mean `" : "", near ? near : "", near ? "`?" : "");
+    }
+}
+
+/* One remark on one rule. */
+struct remark {
+    struct reading *g;
+    const char *rule;
+    const struct yaml_node *node; /* where: the member if it is there, else the rule */
+};
+static struct remark at(struct reading *g, const char *rule, const struct yaml_node *node, const char *a, const char *b)
+{
+    const struct yaml_node *member = yaml_get(node, a);
+    const struct yaml_node *deeper = member && b ? yaml_get(member, b) : NULL;
+    return (struct remark){g, rule, deeper ? deeper : member ? member : node};
+}
+
+__attribute__((format(printf, 3, 4))) static void lint(struct remark to, enum lint name, const char *format, ...)
+{
+    char text[400];
+    va_list args;
+    bool accepted = false;
+    for (size_t i = 0; i < to.g->accepted_count; i++) {
+        struct accepted *a = to.g->accepted + i;
+        if (a->lint == (int)name && (!a->rule || str_eq_z(str_z(a->rule), to.rule)))
+            accepted = a->used = true;
+    }
+    if (accepted)
+        return;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    faults_lint(to.g->in.faults, to.g->in.file, to.node->line, to.node->column, "%s: rule `%s` %s", NAMES[name].name, to.rule,
+                text);
+}
+
+static void lint_dates(struct reading *g, const struct request_rule *q, const struct yaml_node *node, int64_t now)
+{
+    const struct remark until = at(g, q->id, node, "until", NULL);
+    if (q->until_us != TIME_NONE && q->until_us <= now)
+        lint(until, LINT_UNTIL_PAST, "matches no more since its `until` has passed");
+    else if (q->until_us != TIME_NONE && q->until_us - now <= LINT_SOON_US)
+        lint(until, LINT_UNTIL_SOON, "ends within a month, after %s", yaml_get(node, "until")->text.p);
+    if (q->since_us != TIME_NONE && q->since_us > now)
+        lint(at(g, q->id, node, "since", NULL), LINT_SINCE_FUTURE, "does not match yet");
+}
+
+static void lint_checks(struct reading *g, const struct request_rule *q, const struct yaml_node *node)
+{
+    const struct checks *c = &q->checks;
+    for (int i = 0; i < CHECK_COUNT; i++)
+        if (c->mode[i] != MODE_ENFORCE)
+            lint(at(g, q->id, node, "checks", check_name(i)), c->mode[i] == MODE_OFF ? LINT_CHECK_OFF : LINT_CHECK_SHADOW,
+                 "does not enforce the check `%s` (%s)", check_name(i), mode_name(c->mode[i]));
+    if (c->mode[CHECK_TIME] != MODE_OFF && (c->past_us > LINT_WIDE_US || c->future_us > LINT_WIDE_US))
+        lint(at(g, q->id, node, "checks", "time"), LINT_WIDE_WINDOW,
+             "takes requests up to %.20s old and %.20s ahead; the standard's example is 5s", duration_show(c->past_us).z,
+             duration_show(c->future_us).z);
+    if (c->min_hmac_bits < 256)
+        lint(at(g, q->id, node, "checks", "signature"), LINT_SHORT_HMAC, "takes signatures cut to %u of 256 bits",
+             c->min_hmac_bits);
+}
+
+static void lint_unproven(struct reading *g, const struct request_rule *q, const struct yaml_node *node)
+{
+    const bool unsigned_too = q->accept & (FORM_UNSIGNED | FORM_EMPTY);
+    if (unsigned_too && !q->match.source_count)
+        lint(at(g, q->id, node, "accept", NULL), LINT_UNSIGNED_ANYWHERE,
+             "accepts unsigned requests from any address: it matches on the client's own words only; add `source`");
+    if ((unsigned_too || q->checks.mode[CHECK_SIGNATURE] != MODE_ENFORCE) && forward_unproven_holder(&q->forward))
+        lint(at(g, q->id, node, "forward", NULL), LINT_ASSERT_UNPROVEN,
+             "tells the upstream %s of requests that prove nothing", forward_unproven_holder(&q->forward));
+}
+
+/* Every text that b takes is taken by a, as far as that can be seen: equal globs, all, or a plain text. */
+static bool globs_cover(const struct strings *a, const struct strings *b, bool path)
+{
+    if (!a->n)
+        return true;
+    for (size_t i = 0; i < b->n; i++) {
+        const struct str text = str_z(b->v[i]);
+        bool covered = false;
+        for (size_t k = 0; k < a->n && !covered; k++)
+            covered = str_eq_z(text, a->v[k]) || str_eq_z(str_z(a->v[k]), path ? "**" : "*") ||
+                      (!text.p[0] ? false : !__builtin_strchr(text.p, '*') && str_glob(str_z(a->v[k]), text, path));
+        if (!covered)
+            return false;
+    }
+    return b->n > 0;
+}
+
+static bool sources_cover(const struct request_rule *a, const struct request_rule *b)
+{
+    if (!a->match.source_count)
+        return true;
+    for (size_t i = 0; i < b->match.source_count; i++) {
+        const struct cidr *net = b->match.source + i;
+        bool covered = false;
+        for (size_t k = 0; k < a->match.source_count && !covered; k++)
+            covered = a->match.source[k].bits <= net->bits && cidr_contains(a->match.source + k, &net->base);
+        if (!covered)
+            return false;
+    }
+    return b->match.source_count > 0;
+}
+
+static bool request_covers(const struct request_rule *a, const struct request_rule *b)
+{
+    return (a->since_us == TIME_NONE || (b->since_us != TIME_NONE && b->since_us >= a->since_us)) &&
+           (a->until_us == TIME_NONE || (b->until_us != TIME_NONE && b->until_us <= a->until_us)) &&
+           (!a->match.forms || (b->match.forms && !(b->match.forms & ~a->match.forms))) &&
+           globs_cover(&a->match.path, &b->match.path, true) && globs_cover(&a->match.user, &b->match.user, false) &&
+           globs_cover(&a->match.client_id, &b->match.client_id, false) &&
+           globs_cover(&a->match.device_id, &b->match.device_id, false) && sources_cover(a, b);
+}
+
+static bool response_covers(const struct response_rule *a, const struct response_rule *b)
+{
+    if ((a->match.forms && (!b->match.forms || (b->match.forms & ~a->match.forms))) ||
+        (a->match.messages && (!b->match.messages || (b->match.messages & ~a->match.messages))) ||
+        !globs_cover(&a->match.rule, &b->match.rule, false) || (a->match.status_count && !b->match.status_count))
+        return false;
+    for (size_t i = 0; i < b->match.status_count && a->match.status_count; i++) {
+        bool covered = false;
+        for (size_t k = 0; k < a->match.status_count && !covered; k++)
+            covered = a->match.status[k] == b->match.status[i];
+        if (!covered)
+            return false;
+    }
+    return true;
+}
+
+static void lint_request(struct reading *g, size_t i, int64_t now)
+{
+    const struct request_rule *q = g->r->requests + i;
+    const struct yaml_node *node = rules_node(g, "requests", i);
+    bool answered = false;
+    lint_dates(g, q, node, now);
+    lint_unproven(g, q, node);
+    lint_checks(g, q, node);
+    for (size_t k = 0; k < i; k++)
+        if (request_covers(g->r->requests + k, q)) {
+            lint(at(g, q->id, node, "id", NULL), LINT_UNREACHABLE, "is never reached: `%s` above it takes all that it matches",
+                 g->r->requests[k].id);
+            break;
+        }
+    for (size_t k = 0; k < g->r->response_count && !answered; k++) {
+        const struct strings *of = &g->r->responses[k].match.rule;
+        answered = of->n == 0;
+        for (size_t n = 0; n < of->n && !answered; n++)
+            answered = str_eq_z(str_z(q->id), of->v[n]);
+    }
+    if (!answered)
+        lint(at(g, q->id, node, "id", NULL), LINT_NO_RESPONSE, "has no response rule: its replies are upstream.invalid");
+}
+
+static void lint_response(struct reading *g, size_t i)
+{
+    const struct response_rule *p = g->r->responses + i;
+    const struct yaml_node *node = rules_node(g, "responses", i);
+    if (p->encrypt.content == ENCRYPT_NONE || p->encrypt.when == WHEN_NEVER)
+        lint(at(g, p->id, node, "encrypt", NULL), LINT_CLEAR_KEYS, "sends keys in clear");
+    else if (p->encrypt.content == ENCRYPT_KEYS && p->encrypt.key_wrap == KEY_WRAP_KW)
+        lint(at(g, p->id, node, "encrypt", "key_wrap"), LINT_NARROW_WRAP,
+             "forces kw-aes256, which takes whole 8-octet blocks only: no RSK (257) and no PVT (65) can be sent");
+    if (p->sign == SIGN_NONE)
+        lint(at(g, p->id, node, "sign", NULL), LINT_UNSIGNED_REPLY, "sends replies unsigned");
+    for (size_t k = 0; k < i; k++)
+        if (response_covers(g->r->responses + k, p)) {
+            lint(at(g, p->id, node, "id", NULL), LINT_UNREACHABLE, "is never reached: `%s` above it takes all that it matches",
+                 g->r->responses[k].id);
+            break;
+        }
+}
+
+void rules_lint(struct reading *g, int64_t now_us)
+{
+    for (size_t i = 0; i < g->r->request_count; i++)
+        lint_request(g, i, now_us);
+    for (size_t i = 0; i < g->r->response_count; i++)
+        lint_response(g, i);
+    for (size_t i = 0; i < g->accepted_count; i++) {
+        const struct accepted *a = g->accepted + i;
+        if (!a->used)
+            faults_lint(g->in.faults, g->in.file, a->node->line, a->node->column,
+                        "accepted-unused: the accepted lint `%s`%s%s matches nothing: remove it", NAMES[a->lint].name,
+                        a->rule ? " of rule " : "", a->rule ? a->rule : "");
+    }
+}

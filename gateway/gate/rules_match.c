@@ -1,0 +1,61 @@
+#include "base/timestamp.h"
+#include "gate/rules.h"
+
+static bool any_glob(const struct strings *globs, struct str text, bool path)
+{
+    for (size_t i = 0; i < globs->n; i++)
+        if (str_glob(str_z(globs->v[i]), text, path))
+            return true;
+    return globs->n == 0;
+}
+
+static bool source_matches(const struct request_rule *q, const struct ip *ip)
+{
+    if (q->match.source_count == 0)
+        return true;
+    for (size_t i = 0; ip && ip->known && i < q->match.source_count; i++)
+        if (cidr_contains(q->match.source + i, ip))
+            return true;
+    return false;
+}
+
+const struct request_rule *rules_request(const struct rules *r, const struct request_facts *f)
+{
+    for (size_t i = 0; i < r->request_count; i++) {
+        const struct request_rule *q = r->requests + i;
+        if ((q->since_us == TIME_NONE || f->now_us >= q->since_us) && (q->until_us == TIME_NONE || f->now_us < q->until_us) &&
+            (!q->match.forms || (q->match.forms & (unsigned)f->form)) && source_matches(q, f->source) &&
+            any_glob(&q->match.path, f->path, true) && any_glob(&q->match.user, f->user, false) &&
+            any_glob(&q->match.client_id, f->client_id, false) && any_glob(&q->match.device_id, f->device_id, false))
+            return q;
+    }
+    return NULL;
+}
+
+static bool names_rule(const struct strings *ids, const char *id)
+{
+    for (size_t i = 0; i < ids->n; i++)
+        if (str_eq_z(str_z(id), ids->v[i]))
+            return true;
+    return ids->n == 0;
+}
+
+static bool has_status(const struct response_rule *p, int status)
+{
+    for (size_t i = 0; i < p->match.status_count; i++)
+        if (p->match.status[i] == status)
+            return true;
+    return p->match.status_count == 0;
+}
+
+const struct response_rule *rules_response(const struct rules *r, const char *request_rule, enum form form,
+                                           unsigned message_bit, int status)
+{
+    for (size_t i = 0; i < r->response_count; i++) {
+        const struct response_rule *p = r->responses + i;
+        if (names_rule(&p->match.rule, request_rule) && (!p->match.forms || (p->match.forms & (unsigned)form)) &&
+            (!p->match.messages || (p->match.messages & message_bit)) && has_status(p, status))
+            return p;
+    }
+    return NULL;
+}
