@@ -193,7 +193,7 @@ static bool node_is_refused(struct walk *w, const yaml_event_t *e, unsigned dept
 {
     if (e->type == YAML_ALIAS_EVENT || has_anchor_or_tag(e))
         fault_at(w, e->start_mark, "anchors, aliases and tags are not taken here: write the text out");
-    else if (depth > MAX_DEPTH)
+    else if (depth >= MAX_DEPTH && e->type != YAML_SCALAR_EVENT)
         fault_at(w, e->start_mark, "nested more than 32 deep");
     else if (++w->nodes > MAX_NODES)
         fault_at(w, e->start_mark, "more than 200000 values in one file");
