@@ -102,6 +102,8 @@ const char *nearest_name(struct str text, const void *names, size_t stride, size
     unsigned best_distance = UINT_MAX;
     for (size_t i = 0; i < n; i++) {
         const char *name = *(const char *const *)((const char *)names + i * stride);
+        if (!name) /* a rule whose id is a fault itself */
+            continue;
         /* half a name says more than a short name that happens to be near */
         const bool half = text.n >= 3 && memmem(name, strlen(name), text.p, text.n);
         const unsigned d = half ? 1 : distance(text, str_z(name));

@@ -33,13 +33,12 @@ void rules_not_built(struct yaml_in *in, const struct yaml_node *node, const cha
     yaml_fault(in, node, "not built yet: %s; `kmsgate serve` refuses this file", what);
 }
 
-const struct yaml_node *rules_node(const struct reading *g, const char *key, size_t n)
+const struct yaml_node *rules_node(const struct yaml_node *list, size_t n)
 {
-    const struct yaml_node *list = yaml_get(g->root, key);
-    const struct yaml_node *m = list ? list->first : NULL;
-    while (m && n--)
+    const struct yaml_node *m = list->first;
+    while (n--)
         m = m->next;
-    return m ? m : g->root;
+    return m;
 }
 
 void rules_read_id(struct yaml_in *in, const struct yaml_node *node, void *to, const void *arg)
@@ -166,7 +165,6 @@ void rules_describe(const struct rules *r, struct buf *out)
 {
     struct faults none = {0};
     struct yaml *y = yaml_parse(r->file, str_z(r->text), &none);
-    const struct reading g = {.root = y ? y->root : NULL};
     const char *key[] = {"requests", "responses"};
     if (!y)
         out->failed = true;
@@ -178,7 +176,7 @@ void rules_describe(const struct rules *r, struct buf *out)
         for (size_t i = 0; i < (k ? r->response_count : r->request_count); i++) {
             struct buf prefix BUF_CLEANUP = BUF_INIT(200);
             buf_printf(&prefix, "%s[%s]", key[k], k ? r->responses[i].id : r->requests[i].id);
-            yaml_print(out, r->file, rules_node(&g, key[k], i), k ? RESPONSE_FIELDS : REQUEST_FIELDS, prefix.p ? prefix.p : "");
+            yaml_print(out, r->file, rules_node(yaml_get(y->root, key[k]), i), k ? RESPONSE_FIELDS : REQUEST_FIELDS, prefix.p ? prefix.p : "");
         }
     yaml_done(y);
     faults_free(&none);

@@ -29,6 +29,7 @@ struct reading {
     struct yaml_in in;
     struct rules *r;
     const struct yaml_node *root;
+    const struct yaml_node *requests, *responses; /* the lists that r's rules were read from */
     struct strings kms_uris; /* handed over to r */
     char *kms_id;
     int detail_reason;
@@ -53,8 +54,8 @@ void rules_lint(struct reading *g, int64_t now_us);
 yaml_reader rules_read_id;
 /* The fault on what the program does not do yet. */
 void rules_not_built(struct yaml_in *in, const struct yaml_node *node, const char *what);
-/* The n-th member of root's list `key`. */
-const struct yaml_node *rules_node(const struct reading *g, const char *key, size_t n);
+/* The n-th member of a list that has it. */
+const struct yaml_node *rules_node(const struct yaml_node *list, size_t n);
 enum { RULES_MAX = 2000 };
 
 #endif

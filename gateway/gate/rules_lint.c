@@ -189,7 +189,7 @@ static bool response_covers(const struct response_rule *a, const struct response
 static void lint_request(struct reading *g, size_t i, int64_t now)
 {
     const struct request_rule *q = g->r->requests + i;
-    const struct yaml_node *node = rules_node(g, "requests", i);
+    const struct yaml_node *node = rules_node(g->requests, i);
     bool answered = false;
     lint_dates(g, q, node, now);
     lint_unproven(g, q, node);
@@ -213,7 +213,7 @@ static void lint_request(struct reading *g, size_t i, int64_t now)
 static void lint_response(struct reading *g, size_t i)
 {
     const struct response_rule *p = g->r->responses + i;
-    const struct yaml_node *node = rules_node(g, "responses", i);
+    const struct yaml_node *node = rules_node(g->responses, i);
     if (p->encrypt.content == ENCRYPT_NONE || p->encrypt.when == WHEN_NEVER)
         lint(at(g, p->id, node, "encrypt", NULL), LINT_CLEAR_KEYS, "sends keys in clear");
     else if (p->encrypt.content == ENCRYPT_KEYS && p->encrypt.key_wrap == KEY_WRAP_KW)

@@ -257,6 +257,7 @@ void rules_read_requests(struct yaml_in *in, const struct yaml_node *node, void 
         yaml_fault(in, node, "found %zu request rules, expected 1 to %d", node->n, RULES_MAX);
         return;
     }
+    g->requests = node;
     g->r->requests = calloc(node->n, sizeof *g->r->requests);
     for (const struct yaml_node *m = node->first; m && g->r->requests; m = m->next) {
         struct request_rule *q = g->r->requests + g->r->request_count++;
@@ -288,7 +289,7 @@ void rules_check_requests(struct reading *g)
 {
     for (size_t i = 0; i < g->r->request_count; i++) {
         const struct request_rule *q = g->r->requests + i;
-        const struct yaml_node *node = rules_node(g, "requests", i);
+        const struct yaml_node *node = rules_node(g->requests, i);
         for (size_t k = 0; k < i && q->id; k++)
             if (str_eq_z(str_z(q->id), g->r->requests[k].id)) {
                 yaml_fault(&g->in, yaml_get(node, "id"), "the id `%s` stands here twice; first in line %d", q->id,

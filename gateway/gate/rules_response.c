@@ -137,6 +137,7 @@ void rules_read_responses(struct yaml_in *in, const struct yaml_node *node, void
         yaml_fault(in, node, "found %zu response rules, expected 1 to %d", node->n, RULES_MAX);
         return;
     }
+    g->responses = node;
     g->r->responses = calloc(node->n, sizeof *g->r->responses);
     if (!g->r->responses) {
         yaml_fault(in, node, "out of memory");
@@ -188,7 +189,7 @@ void rules_check_responses(struct reading *g)
 {
     for (size_t i = 0; i < g->r->response_count; i++) {
         const struct response_rule *p = g->r->responses + i;
-        const struct yaml_node *node = rules_node(g, "responses", i);
+        const struct yaml_node *node = rules_node(g->responses, i);
         for (size_t k = 0; k < i && p->id; k++)
             if (str_eq_z(str_z(p->id), g->r->responses[k].id)) {
                 yaml_fault(&g->in, yaml_get(node, "id"), "the id `%s` stands here twice; first in line %d", p->id,

@@ -345,6 +345,8 @@ static void one_fault_refuses_the_file(void **state)
         {HEAD "requests: [{ id: a }]\nresponses: [{ id: r, renew: { trk: 90d } }]\n", ":4:29: not built yet"},
         {HEAD "requests: [{ id: a }]\n" RESPONSES "dialects: { x: {} }\n", "not built yet"},
         {HEAD "requests: [7]\nresponses: [[]]\n", "expected a mapping"},
+        {HEAD "requests: [{ why: x }]\nresponses: [{ id: r, match: { rule: abc } }]\n", "there is no request rule `abc`"},
+        {HEAD "requests:\nrequests: [{ id: a }, { id: a, accept: empty }]\nresponses: 1\n" RESPONSES, "the id `a` stands here twice"},
         {HEAD "requests: [{}, {}]\nresponses: [{}, {}]\n", "the key `id` is missing"},
         {HEAD "requests: [{ id: a }]\nrequests: [{ id: a }]\n" RESPONSES, "stands here twice"},
         {HEAD "requests: [{ id: a, forward: { headers: { X-A: a }, headers: { X-B: b } } }]\n" RESPONSES, "stands here twice"},
