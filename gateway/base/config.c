@@ -47,7 +47,8 @@ static void check_together(struct load *l)
     if (!c->upstream.certificate != !c->upstream.key)
         fault_of(l, c->upstream.certificate ? "upstream.tls.certificate" : "upstream.tls.key",
                  "`certificate` and `key` of upstream.tls belong together: one of them is missing");
-    if ((c->upstream.ca || c->upstream.certificate) && c->upstream.url && !str_starts(str_z(c->upstream.url), STR("https:")))
+    if ((c->upstream.ca || c->upstream.certificate) && c->upstream.url &&
+        !str_starts(str_z(c->upstream.url), STR("https:")))
         fault_of(l, c->upstream.ca ? "upstream.tls.ca" : "upstream.tls.certificate",
                  "upstream.tls is given, but upstream.url is no https URL: nothing would be verified");
     if (c->admin.address && !is_loopback(&c->admin) && c->admin_token.kind == SECRET_NONE)

@@ -69,8 +69,8 @@ struct config {
     char *text; /* `check --print`: every setting in effect with its origin, secrets masked */
 };
 
-/* Reads and validates. NULL with every fault found added to `faults`; else the caller owns it: config_free(). Files that
- * it names (certificates, master key) are not opened here. */
+/* Reads and validates. NULL with every fault found added to `faults`; else the caller owns it: config_free(). Files
+ * that it names (certificates, master key) are not opened here. */
 struct config *config_load(const char *path, struct faults *faults);
 void config_free(struct config *c);
 /* Reads 64 hex digits (one trailing newline allowed) from the source. A file that others may read is refused. The

@@ -11,8 +11,6 @@
 enum { NAME_MAX_BYTES = 80, VALUE_MAX = 64 * 1024 };
 #define PREFIX "KMSGATE_"
 
-extern char **environ;
-
 /* "upstream.tls.ca" is KMSGATE_UPSTREAM_TLS_CA. */
 static void name_of(const struct option *o, const char *suffix, char name[NAME_MAX_BYTES])
 {

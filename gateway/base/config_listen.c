@@ -36,14 +36,16 @@ static void resolve(struct load *l, const struct yaml_node *node, const char *te
         yaml_fault(&l->in, node, "a path that is too long, or no memory");
 }
 
-static void read_tls(struct load *l, const struct yaml_node *node, const struct listen_tls *tls, struct listen_config *to)
+static void read_tls(struct load *l, const struct yaml_node *node, const struct listen_tls *tls,
+                     struct listen_config *to)
 {
     const struct yaml_node *auth = yaml_get(node, "client_auth");
     resolve(l, node, tls->certificate, &to->certificate);
     resolve(l, node, tls->key, &to->key);
     resolve(l, node, tls->client_ca, &to->client_ca);
     if (auth && !yaml_get(node, "client_ca"))
-        yaml_fault(&l->in, auth, "`client_auth` without `client_ca`: there is nothing to hold client certificates against");
+        yaml_fault(&l->in, auth,
+                   "`client_auth` without `client_ca`: there is nothing to hold client certificates against");
     to->client_auth = !tls->client_ca ? CLIENT_AUTH_NONE
                       : tls->client_auth ? (enum client_auth)tls->client_auth
                                          : CLIENT_AUTH_REQUIRED;

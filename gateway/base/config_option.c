@@ -7,8 +7,11 @@
 
 #define AT(field) .offset = offsetof(struct config, field)
 
-static const struct yaml_choice LEVELS[] = {{"error", LOG_LEVEL_ERROR}, {"warn", LOG_LEVEL_WARN}, {"info", LOG_LEVEL_INFO},
-                                            {"debug", LOG_LEVEL_DEBUG}, {NULL, 0}};
+static const struct yaml_choice LEVELS[] = {{"error", LOG_LEVEL_ERROR},
+                                            {"warn", LOG_LEVEL_WARN},
+                                            {"info", LOG_LEVEL_INFO},
+                                            {"debug", LOG_LEVEL_DEBUG},
+                                            {NULL, 0}};
 static const struct yaml_choice FORMATS[] = {{"text", LOG_FORMAT_TEXT}, {"json", LOG_FORMAT_JSON}, {NULL, 0}};
 static const struct yaml_range SIZE = {64, 64 << 20}, COUNT = {1, 1000000}, WAIT = {1000, 3600 * US_PER_S},
                                DRAIN = {0, 3600 * US_PER_S}, ENTRIES = {16, 1 << 28}, WORKERS = {1, 256};
@@ -48,7 +51,8 @@ const struct option OPTIONS[] = {
     {"sandbox", read_switch, AT(sandbox), .preset = "on"},
 };
 _Static_assert(sizeof OPTIONS / sizeof *OPTIONS == OPTION_COUNT, "OPTION_COUNT counts the table");
-_Static_assert(sizeof(enum log_level) == sizeof(int) && sizeof(enum log_format) == sizeof(int), "read_choice writes ints");
+_Static_assert(sizeof(enum log_level) == sizeof(int) && sizeof(enum log_format) == sizeof(int),
+               "read_choice writes ints");
 
 /* What --print shows: paths and sources as they were resolved. */
 static char *effective(const struct option *o, struct str text, const void *field)
@@ -103,12 +107,14 @@ static void set_scalar(struct load *l, size_t i, const struct yaml_node *node)
     if (!yaml_is_scalar(&l->in, node, "a single value"))
         return;
     if (!node->plain && (o->read == read_count || o->read == read_switch)) {
-        yaml_fault(&l->in, node, "found a text in quotes, expected %s", o->read == read_count ? "a number" : "on or off");
+        yaml_fault(&l->in, node, "found a text in quotes, expected %s",
+                   o->read == read_count ? "a number" : "on or off");
         return;
     }
     if (!option_set(l, i, &(struct incoming){node->text, l->folder}, &expected, origin.p ? origin.p : "")) {
         const bool hide = o->secret || memchr(node->text.p, '@', node->text.n);
-        yaml_fault(&l->in, node, "found %s, expected %s", hide ? "what is not shown here" : yaml_found(node).z, expected.z);
+        yaml_fault(&l->in, node, "found %s, expected %s", hide ? "what is not shown here" : yaml_found(node).z,
+                   expected.z);
     }
     l->held[i].line = node->line;
     l->held[i].column = node->column;

@@ -21,7 +21,8 @@ static ssize_t read_file(const char *path, char out[SECRET_MAX + 1], bool refuse
     else if (!S_ISREG(st.st_mode))
         faults_add(faults, path, 0, 0, "is no regular file");
     else if (refuse_others && (st.st_mode & S_IRWXO))
-        faults_add(faults, path, 0, 0, "is open to all users of this machine (mode %04o); `chmod o=` it, expected 0600 or 0640",
+        faults_add(faults, path, 0, 0,
+                   "is open to all users of this machine (mode %04o); `chmod o=` it, expected 0600 or 0640",
                    (unsigned)st.st_mode & 07777);
     else {
         size_t have = 0;
@@ -41,8 +42,8 @@ static ssize_t read_file(const char *path, char out[SECRET_MAX + 1], bool refuse
 }
 
 /* Into `out`; where says what to call the source in faults. */
-static bool read_source(const struct secret_source *from, bool refuse_others, char out[SECRET_MAX + 1], struct str *text,
-                        struct faults *faults)
+static bool read_source(const struct secret_source *from, bool refuse_others, char out[SECRET_MAX + 1],
+                        struct str *text, struct faults *faults)
 {
     if (from->kind == SECRET_FILE) {
         const ssize_t n = read_file(from->name, out, refuse_others, faults);
@@ -77,8 +78,9 @@ bool config_read_master_key(const struct secret_source *from, struct secret_key 
     size_t n = 0;
     bool ok = read_source(from, true, room, &text, faults);
     if (ok && (text.n != 2 * KEY_BYTES || !hex_decode(text, key.b, sizeof key.b, &n) || n != KEY_BYTES)) {
-        faults_add(faults, from->name, 0, 0, "is no master key: expected %d hex digits, found %zu bytes of another kind or number",
-                   2 * KEY_BYTES, text.n);
+        faults_add(faults, from->name, 0, 0,
+                   "is no master key: expected %d hex digits, found %zu bytes of another kind or number", 2 * KEY_BYTES,
+                   text.n);
         ok = false;
     } else if (ok && secret_equal(key.b, zero.b, sizeof key.b)) {
         faults_add(faults, from->name, 0, 0, "is no master key: all zero");

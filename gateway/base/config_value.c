@@ -290,8 +290,9 @@ bool read_upstream_url(const struct option *o, const struct incoming *in, void *
 {
     struct str url;
     (void)o;
-    return is_base_url(in->text, &url) ? replace(to, str_dup(url), expected)
-                                       : expect(expected, "http:// or https://, host, port and path; no user, query, fragment");
+    return is_base_url(in->text, &url)
+               ? replace(to, str_dup(url), expected)
+               : expect(expected, "http:// or https://, host, port and path; no user, query, fragment");
 }
 
 bool read_public_url(const struct option *o, const struct incoming *in, void *to, struct shown *expected)

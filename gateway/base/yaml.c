@@ -167,8 +167,8 @@ static bool read_mapping(struct walk *w, struct yaml_node *mapping, unsigned dep
         /* a duplicate is a fault but no reason to stop: the rest may hold more faults */
         for (const struct yaml_node *m = mapping->first; m; m = m->next)
             if (str_eq(m->key, key.key)) {
-                faults_add(w->faults, w->file, key.key_line, key.key_column, "key %s stands here twice; first in line %d",
-                           show(key.key).z, m->key_line);
+                faults_add(w->faults, w->file, key.key_line, key.key_column,
+                           "key %s stands here twice; first in line %d", show(key.key).z, m->key_line);
                 break;
             }
         yaml_event_t e;

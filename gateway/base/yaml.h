@@ -39,7 +39,8 @@ struct yaml {
     void *memory;           /* owns the nodes */
 };
 
-/* NULL with at least one fault added: unreadable, too large (LIMIT_YAML_BYTES), no UTF-8, no YAML, or YAML that is refused. */
+/* NULL with at least one fault added: unreadable, too large (LIMIT_YAML_BYTES), no UTF-8, no YAML, or YAML that is
+ * refused. */
 struct yaml *yaml_load(const char *path, struct faults *faults);
 /* The same of bytes at hand; `file` is the name for faults. */
 struct yaml *yaml_parse(const char *file, struct str bytes, struct faults *faults);
@@ -63,10 +64,11 @@ struct yaml_field {
     size_t offset;     /* of the object */
     const void *arg;   /* for the reader */
     const char *preset; /* what holds without it, for yaml_print(); NULL: nothing to show */
-    const struct yaml_field *sub; /* yaml_sub: the fields of the mapping below; offsets are of the same object + offset */
+    const struct yaml_field *sub; /* of the mapping below; its offsets begin at `offset` */
     bool required;
 };
-/* Reads a mapping by its table: unknown keys are faults that name the nearest known one, so are missing required ones. */
+/* Reads a mapping by its table: unknown keys are faults that name the nearest known one, required keys that are
+ * missing are faults, too. */
 void yaml_fields(struct yaml_in *in, const struct yaml_node *node, const struct yaml_field *fields, void *object);
 /* The reader for fields with .sub (arg is not used): yaml_fields() does the work. */
 yaml_reader yaml_sub;

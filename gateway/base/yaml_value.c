@@ -7,7 +7,8 @@
 
 static bool is_null(const struct yaml_node *n)
 {
-    return n->kind == YAML_SCALAR && n->plain && (n->text.n == 0 || str_eq_z(n->text, "~") || str_eq_z(n->text, "null"));
+    return n->kind == YAML_SCALAR && n->plain &&
+           (n->text.n == 0 || str_eq_z(n->text, "~") || str_eq_z(n->text, "null"));
 }
 
 static bool is_boolean(const struct yaml_node *n)
@@ -38,11 +39,13 @@ struct shown show(struct str text)
 
 struct shown yaml_found(const struct yaml_node *n)
 {
+    static const struct shown NOTHING = {"nothing"}, EMPTY = {"an empty text"}, LIST = {"a list"},
+                              MAPPING = {"a mapping"};
     if (is_null(n))
-        return (struct shown){"nothing"};
+        return NOTHING;
     if (n->kind == YAML_SCALAR)
-        return n->text.n ? show(n->text) : (struct shown){"an empty text"};
-    return n->kind == YAML_LIST ? (struct shown){"a list"} : (struct shown){"a mapping"};
+        return n->text.n ? show(n->text) : EMPTY;
+    return n->kind == YAML_LIST ? LIST : MAPPING;
 }
 
 static bool is_kind(struct yaml_in *in, const struct yaml_node *node, enum yaml_kind kind, const char *expected)
@@ -205,9 +208,10 @@ static const struct yaml_choice *chosen(struct yaml_in *in, const struct yaml_no
             return c + i;
         buf_printf(&known, "%s%s", i == 0 ? "" : i + 1 == n ? " or " : ", ", c[i].name);
     }
-    const char *near = node->kind == YAML_SCALAR && node->text.n ? nearest_name(node->text, &c->name, sizeof *c, n) : NULL;
-    yaml_fault(in, node, "found %s, expected %s%s%s%s", yaml_found(node).z, known.p ? known.p : "", near && n > 1 ? "; did you mean `" : "",
-               near && n > 1 ? near : "", near && n > 1 ? "`?" : "");
+    const char *near =
+        node->kind == YAML_SCALAR && node->text.n ? nearest_name(node->text, &c->name, sizeof *c, n) : NULL;
+    yaml_fault(in, node, "found %s, expected %s%s%s%s", yaml_found(node).z, known.p ? known.p : "",
+               near && n > 1 ? "; did you mean `" : "", near && n > 1 ? near : "", near && n > 1 ? "`?" : "");
     return NULL;
 }
 
@@ -223,7 +227,8 @@ void yaml_flags(struct yaml_in *in, const struct yaml_node *node, void *to, cons
     unsigned bits = 0;
     const struct yaml_node *item = node->kind == YAML_LIST ? node->first : node;
     if (node->kind == YAML_LIST && !node->n)
-        yaml_fault(in, node, "found an empty list, expected at least one of `%s` and its kin", ((const struct yaml_choice *)arg)->name);
+        yaml_fault(in, node, "found an empty list, expected at least one of `%s` and its kin",
+                   ((const struct yaml_choice *)arg)->name);
     for (; item; item = node->kind == YAML_LIST ? item->next : NULL) {
         const struct yaml_choice *c = chosen(in, item, arg);
         if (c && bits & (unsigned)c->value)
@@ -311,7 +316,8 @@ void yaml_networks(struct yaml_in *in, const struct yaml_node *node, void *to, c
         if (item->kind == YAML_SCALAR && cidr_parse(item->text, c->v + c->n))
             c->n++;
         else
-            yaml_fault(in, item, "found %s, expected an address or a network whose host bits are zero, such as 10.0.0.0/8",
+            yaml_fault(in, item,
+                       "found %s, expected an address or a network whose host bits are zero, such as 10.0.0.0/8",
                        yaml_found(item).z);
     }
 }

@@ -50,7 +50,8 @@ void rules_read_id(struct yaml_in *in, const struct yaml_node *node, void *to, c
         return;
     static const char ALLOWED[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
     if (strspn(id, ALLOWED) != strlen(id) || strlen(id) > ID_MAX)
-        yaml_fault(in, node, "found %s, expected an id of at most %d letters, digits, `.`, `_` and `-`", show(str_z(id)).z, ID_MAX);
+        yaml_fault(in, node, "found %s, expected an id of at most %d letters, digits, `.`, `_` and `-`",
+                   show(str_z(id)).z, ID_MAX);
 }
 
 static void read_version(struct yaml_in *in, const struct yaml_node *node, void *to, const void *arg)
@@ -176,7 +177,8 @@ void rules_describe(const struct rules *r, struct buf *out)
         for (size_t i = 0; i < (k ? r->response_count : r->request_count); i++) {
             struct buf prefix BUF_CLEANUP = BUF_INIT(200);
             buf_printf(&prefix, "%s[%s]", key[k], k ? r->responses[i].id : r->requests[i].id);
-            yaml_print(out, r->file, rules_node(yaml_get(y->root, key[k]), i), k ? RESPONSE_FIELDS : REQUEST_FIELDS, prefix.p ? prefix.p : "");
+            yaml_print(out, r->file, rules_node(yaml_get(y->root, key[k]), i), k ? RESPONSE_FIELDS : REQUEST_FIELDS,
+                       prefix.p ? prefix.p : "");
         }
     yaml_done(y);
     faults_free(&none);

@@ -101,8 +101,8 @@ struct rules {
     unsigned refs;       /* by rules_ref and rules_unref only (atomic) */
 };
 
-/* NULL with every fault added; lints are added too, but do not fail. What the syntax knows and the program does not build
- * yet is a fault ("not built yet"). */
+/* NULL with every fault added; lints are added too, but do not fail. What the syntax knows and the program does not
+ * build yet is a fault ("not built yet"). */
 struct rules *rules_load(const char *path, struct faults *faults);
 /* `check --print`: every setting in effect with its place or "default", a line each. */
 void rules_describe(const struct rules *r, struct buf *out);

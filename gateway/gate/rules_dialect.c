@@ -32,7 +32,7 @@ static bool is_name(struct str s)
 {
     for (size_t i = 0; i < s.n; i++)
         if (!((s.p[i] >= 'a' && s.p[i] <= 'z') || (s.p[i] >= 'A' && s.p[i] <= 'Z') || s.p[i] == '_' ||
-              (unsigned char)s.p[i] >= 0x80 || (i && memchr("0123456789.-", s.p[i], 12))))
+              (unsigned char)s.p[i] >= 0x80 || (i && s.p[i] && strchr("0123456789.-", s.p[i]))))
             return false;
     return s.n > 0;
 }
@@ -45,7 +45,8 @@ static void read_rename(struct yaml_in *in, const struct yaml_node *node, void *
         return;
     for (const struct yaml_node *m = node->first; m; m = m->next) {
         if (!is_name(m->key))
-            faults_add(in->faults, in->file, m->key_line, m->key_column, "found %s, expected an element's name", show(m->key).z);
+            faults_add(in->faults, in->file, m->key_line, m->key_column, "found %s, expected an element's name",
+                       show(m->key).z);
         if (m->kind != YAML_SCALAR || !is_name(m->text))
             yaml_fault(in, m, "found %s, expected an element's name", yaml_found(m).z);
     }
@@ -70,6 +71,7 @@ void rules_read_dialects(struct yaml_in *in, const struct yaml_node *node, void 
         yaml_fields(in, m, DIALECT, &d);
         if (!strings_add(&g->dialects, m->key))
             yaml_fault(in, m, "out of memory");
-        faults_add(in->faults, in->file, m->key_line, m->key_column, "not built yet: dialects; `kmsgate serve` refuses this file");
+        faults_add(in->faults, in->file, m->key_line, m->key_column,
+                   "not built yet: dialects; `kmsgate serve` refuses this file");
     }
 }

@@ -47,8 +47,8 @@ static bool is_forbidden(struct str name)
 static bool is_token(struct str s)
 {
     for (size_t i = 0; i < s.n; i++)
-        if (!((s.p[i] >= 'a' && s.p[i] <= 'z') || (s.p[i] >= 'A' && s.p[i] <= 'Z') || (s.p[i] >= '0' && s.p[i] <= '9') ||
-              memchr("!#$%&'*+-.^_`|~", s.p[i], 15)))
+        if (!((s.p[i] >= 'a' && s.p[i] <= 'z') || (s.p[i] >= 'A' && s.p[i] <= 'Z') ||
+              (s.p[i] >= '0' && s.p[i] <= '9') || (s.p[i] && strchr("!#$%&'*+-.^_`|~", s.p[i]))))
             return false;
     return s.n > 0 && s.n <= NAME_MAX_BYTES;
 }
@@ -60,7 +60,8 @@ static bool name_is_good(struct yaml_in *in, struct str name, int line, int colu
                    show(name).z);
     else if (is_forbidden(name))
         faults_add(in->faults, in->file, line, column,
-                   "the header %s is the connection's, the body's or the gateway's own: a rule cannot name it", show(name).z);
+                   "the header %s is the connection's, the body's or the gateway's own: a rule cannot name it",
+                   show(name).z);
     else
         return true;
     return false;
@@ -86,8 +87,10 @@ static void value_check(struct yaml_in *in, const struct yaml_node *node)
         for (size_t h = 0; h < HOLDER_COUNT; h++)
             known |= str_eq_z(name, HOLDERS[h]);
         if (!known)
-            yaml_fault(in, node, "unknown placeholder {%.*s}; did you mean {%s}? Known: {user}, {client_id}, {device_id}, "
-                       "{key_id}, {rule}", name.n > 40 ? 40 : (int)name.n, name.p,
+            yaml_fault(in, node,
+                       "unknown placeholder {%.*s}; did you mean {%s}? Known: {user}, {client_id}, {device_id}, "
+                       "{key_id}, {rule}",
+                       name.n > 40 ? 40 : (int)name.n, name.p,
                        nearest_name(name, HOLDERS, sizeof *HOLDERS, HOLDER_COUNT));
         i = (size_t)(end - v.p);
     }
@@ -119,7 +122,8 @@ void forward_read_headers(struct yaml_in *in, const struct yaml_node *node, void
         struct header_rule h = {0};
         for (size_t i = 0; i < f->header_count; i++)
             if (header_same(str_z(f->headers[i].name), m->key))
-                faults_add(in->faults, in->file, m->key_line, m->key_column, "the header %s stands here twice", show(m->key).z);
+                faults_add(in->faults, in->file, m->key_line, m->key_column, "the header %s stands here twice",
+                           show(m->key).z);
         const bool good = name_is_good(in, m->key, m->key_line, m->key_column);
         yaml_text(in, m, &h.value, NULL);
         if (h.value)
@@ -136,7 +140,8 @@ void forward_read_headers(struct yaml_in *in, const struct yaml_node *node, void
 void forward_read_pass(struct yaml_in *in, const struct yaml_node *node, void *to, const void *arg)
 {
     yaml_texts(in, node, to, arg);
-    for (const struct yaml_node *m = node->kind == YAML_LIST ? node->first : node; m; m = node->kind == YAML_LIST ? m->next : NULL)
+    for (const struct yaml_node *m = node->kind == YAML_LIST ? node->first : node; m;
+         m = node->kind == YAML_LIST ? m->next : NULL)
         if (m->kind == YAML_SCALAR && m->text.n)
             name_is_good(in, m->text, m->line, m->column);
 }

@@ -51,8 +51,8 @@ void rules_check_accepted(struct reading *g)
             known = str_eq_z(str_z(rule), r->responses[k].id);
         if (known)
             continue;
-        const char *near = r->requests ? nearest_name(str_z(rule), &r->requests->id, sizeof *r->requests, r->request_count)
-                                       : NULL;
+        const char *near =
+            r->requests ? nearest_name(str_z(rule), &r->requests->id, sizeof *r->requests, r->request_count) : NULL;
         yaml_fault(&g->in, yaml_get(g->accepted[i].node, "rule"), "there is no rule %s%s%s%s", show(str_z(rule)).z,
                    near ? "; did you mean `" : "", near ? near : "", near ? "`?" : "");
     }
@@ -71,23 +71,27 @@ static struct remark at(struct reading *g, const char *rule, const struct yaml_n
     return (struct remark){g, rule, deeper ? deeper : member ? member : node};
 }
 
+static bool is_accepted(const struct remark *to, enum lint name)
+{
+    bool accepted = false;
+    for (size_t i = 0; i < to->g->accepted_count; i++) {
+        struct accepted *a = to->g->accepted + i;
+        if (a->lint == (int)name && (!a->rule || str_eq_z(str_z(a->rule), to->rule)))
+            accepted = a->used = true;
+    }
+    return accepted;
+}
+
 __attribute__((format(printf, 3, 4))) static void lint(struct remark to, enum lint name, const char *format, ...)
 {
     char text[400];
     va_list args;
-    bool accepted = false;
-    for (size_t i = 0; i < to.g->accepted_count; i++) {
-        struct accepted *a = to.g->accepted + i;
-        if (a->lint == (int)name && (!a->rule || str_eq_z(str_z(a->rule), to.rule)))
-            accepted = a->used = true;
-    }
-    if (accepted)
-        return;
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    faults_lint(to.g->in.faults, to.g->in.file, to.node->line, to.node->column, "%s: rule `%s` %s", NAMES[name].name, to.rule,
-                text);
+    if (!is_accepted(&to, name))
+        faults_lint(to.g->in.faults, to.g->in.file, to.node->line, to.node->column, "%s: rule `%s` %s",
+                    NAMES[name].name, to.rule, text);
 }
 
 static void lint_dates(struct reading *g, const struct request_rule *q, const struct yaml_node *node, int64_t now)
@@ -106,12 +110,13 @@ static void lint_checks(struct reading *g, const struct request_rule *q, const s
     const struct checks *c = &q->checks;
     for (int i = 0; i < CHECK_COUNT; i++)
         if (c->mode[i] != MODE_ENFORCE)
-            lint(at(g, q->id, node, "checks", check_name(i)), c->mode[i] == MODE_OFF ? LINT_CHECK_OFF : LINT_CHECK_SHADOW,
-                 "does not enforce the check `%s` (%s)", check_name(i), mode_name(c->mode[i]));
+            lint(at(g, q->id, node, "checks", check_name(i)),
+                 c->mode[i] == MODE_OFF ? LINT_CHECK_OFF : LINT_CHECK_SHADOW, "does not enforce the check `%s` (%s)",
+                 check_name(i), mode_name(c->mode[i]));
     if (c->mode[CHECK_TIME] != MODE_OFF && (c->past_us > LINT_WIDE_US || c->future_us > LINT_WIDE_US))
         lint(at(g, q->id, node, "checks", "time"), LINT_WIDE_WINDOW,
-             "takes requests up to %.20s old and %.20s ahead; the standard's example is 5s", duration_show(c->past_us).z,
-             duration_show(c->future_us).z);
+             "takes requests up to %.20s old and %.20s ahead; the standard's example is 5s",
+             duration_show(c->past_us).z, duration_show(c->future_us).z);
     if (c->min_hmac_bits < 256)
         lint(at(g, q->id, node, "checks", "signature"), LINT_SHORT_HMAC, "takes signatures cut to %u of 256 bits",
              c->min_hmac_bits);
@@ -196,8 +201,8 @@ static void lint_request(struct reading *g, size_t i, int64_t now)
     lint_checks(g, q, node);
     for (size_t k = 0; k < i; k++)
         if (request_covers(g->r->requests + k, q)) {
-            lint(at(g, q->id, node, "id", NULL), LINT_UNREACHABLE, "is never reached: `%s` above it takes all that it matches",
-                 g->r->requests[k].id);
+            lint(at(g, q->id, node, "id", NULL), LINT_UNREACHABLE,
+                 "is never reached: `%s` above it takes all that it matches", g->r->requests[k].id);
             break;
         }
     for (size_t k = 0; k < g->r->response_count && !answered; k++) {
@@ -207,7 +212,8 @@ static void lint_request(struct reading *g, size_t i, int64_t now)
             answered = str_eq_z(str_z(q->id), of->v[n]);
     }
     if (!answered)
-        lint(at(g, q->id, node, "id", NULL), LINT_NO_RESPONSE, "has no response rule: its replies are upstream.invalid");
+        lint(at(g, q->id, node, "id", NULL), LINT_NO_RESPONSE,
+             "has no response rule: its replies are upstream.invalid");
 }
 
 static void lint_response(struct reading *g, size_t i)
@@ -223,8 +229,8 @@ static void lint_response(struct reading *g, size_t i)
         lint(at(g, p->id, node, "sign", NULL), LINT_UNSIGNED_REPLY, "sends replies unsigned");
     for (size_t k = 0; k < i; k++)
         if (response_covers(g->r->responses + k, p)) {
-            lint(at(g, p->id, node, "id", NULL), LINT_UNREACHABLE, "is never reached: `%s` above it takes all that it matches",
-                 g->r->responses[k].id);
+            lint(at(g, p->id, node, "id", NULL), LINT_UNREACHABLE,
+                 "is never reached: `%s` above it takes all that it matches", g->r->responses[k].id);
             break;
         }
 }

@@ -23,7 +23,8 @@ const struct request_rule *rules_request(const struct rules *r, const struct req
 {
     for (size_t i = 0; i < r->request_count; i++) {
         const struct request_rule *q = r->requests + i;
-        if ((q->since_us == TIME_NONE || f->now_us >= q->since_us) && (q->until_us == TIME_NONE || f->now_us < q->until_us) &&
+        if ((q->since_us == TIME_NONE || f->now_us >= q->since_us) &&
+            (q->until_us == TIME_NONE || f->now_us < q->until_us) &&
             (!q->match.forms || (q->match.forms & (unsigned)f->form)) && source_matches(q, f->source) &&
             any_glob(&q->match.path, f->path, true) && any_glob(&q->match.user, f->user, false) &&
             any_glob(&q->match.client_id, f->client_id, false) && any_glob(&q->match.device_id, f->device_id, false))

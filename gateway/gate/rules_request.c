@@ -15,14 +15,18 @@
 
 static const struct yaml_choice FORMS[] = {
     {"signed", FORM_SIGNED}, {"unsigned", FORM_UNSIGNED}, {"empty", FORM_EMPTY}, {NULL, 0}};
-static const struct yaml_choice MODES[] = {{"enforce", MODE_ENFORCE}, {"shadow", MODE_SHADOW}, {"off", MODE_OFF}, {NULL, 0}};
+static const struct yaml_choice MODES[] = {
+    {"enforce", MODE_ENFORCE}, {"shadow", MODE_SHADOW}, {"off", MODE_OFF}, {NULL, 0}};
 static const struct yaml_choice C14NS[] = {
     {"c14n", XMLSIG_C14N}, {"exc-c14n", XMLSIG_EXC_C14N}, {"c14n11", XMLSIG_C14N11}, {NULL, 0}};
 static const struct yaml_choice URI_COMPARE[] = {{"exact", false}, {"host", true}, {NULL, 0}};
 static const struct yaml_choice URL_COMPARE[] = {
     {"exact", URL_EXACT}, {"normalized", URL_NORMALIZED}, {"prefix", URL_PREFIX}, {NULL, 0}};
-static const struct yaml_choice BODIES[] = {
-    {"request", FORWARD_REQUEST}, {"signed", FORWARD_SIGNED}, {"empty", FORWARD_EMPTY}, {"json", FORWARD_JSON}, {NULL, 0}};
+static const struct yaml_choice BODIES[] = {{"request", FORWARD_REQUEST},
+                                            {"signed", FORWARD_SIGNED},
+                                            {"empty", FORWARD_EMPTY},
+                                            {"json", FORWARD_JSON},
+                                            {NULL, 0}};
 static const struct yaml_choice METHODS[] = {{"POST", 0}, {"GET", 1}, {NULL, 0}};
 static const struct yaml_range WINDOW = {0, 7 * DAY_US};
 
@@ -83,7 +87,8 @@ static void read_zone(struct yaml_in *in, const struct yaml_node *node, void *to
         str_to_u64((struct str){z.p + 4, 2}, 59, &m) && h * 60 + m <= 14 * 60)
         c->zone_minutes = (z.p[0] == '-' ? -1 : 1) * (int)(h * 60 + m);
     else
-        yaml_fault(in, node, "found %s, expected UTC, refuse or an offset from \"-14:00\" to \"+14:00\"", yaml_found(node).z);
+        yaml_fault(in, node, "found %s, expected UTC, refuse or an offset from \"-14:00\" to \"+14:00\"",
+                   yaml_found(node).z);
 }
 
 #define MODE_FIELD(check) {"mode", yaml_choose, .offset = offsetof(struct checks, mode[check]), MODES, "enforce"}
@@ -105,7 +110,8 @@ static const struct yaml_field TIME[] = {
     {0}};
 static const struct yaml_field CLIENT_REQ_URL[] = {
     MODE_FIELD(CHECK_CLIENT_REQ_URL), {"compare", yaml_choose, IN_CHECKS(url_compare), URL_COMPARE, "exact"}, {0}};
-static const struct yaml_field PATH_USER[] = {MODE_FIELD(CHECK_PATH_USER), {"also", yaml_texts, IN_CHECKS(also), .preset = "[]"}, {0}};
+static const struct yaml_field PATH_USER[] = {
+    MODE_FIELD(CHECK_PATH_USER), {"also", yaml_texts, IN_CHECKS(also), .preset = "[]"}, {0}};
 static const struct yaml_field REPLAY[] = {MODE_FIELD(CHECK_REPLAY), {0}};
 
 /* A mode alone, or a mapping of mode and parameters. `to` is the struct checks. */
@@ -242,8 +248,10 @@ static void check_rule(struct yaml_in *in, const struct yaml_node *node, const s
     const char *holder = forward_unproven_holder(&q->forward);
     if (holder && takes_unproven(q) && !q->forward.assert_unproven) {
         const struct yaml_node *at = yaml_get(yaml_get(node, "forward"), "headers");
-        yaml_fault(in, at ? at : node, "%s of requests that are not proven: anybody could claim it; `assert_unproven: true` "
-                   "beside `headers` if the upstream is to believe it", holder);
+        yaml_fault(in, at ? at : node,
+                   "%s of requests that are not proven: anybody could claim it; `assert_unproven: true` "
+                   "beside `headers` if the upstream is to believe it",
+                   holder);
     }
 }
 
@@ -279,8 +287,8 @@ static void check_pass(struct reading *g, const struct yaml_node *node, const ch
     for (size_t i = 0; i < g->r->request_count; i++)
         for (size_t h = 0; h < g->r->requests[i].forward.header_count; h++)
             if (header_same(str_z(g->r->requests[i].forward.headers[h].name), str_z(name))) {
-                yaml_fault(&g->in, node, "`pass` names the header `%s` that rule `%s` sets: a client could forge it", name,
-                           g->r->requests[i].id ? g->r->requests[i].id : "");
+                yaml_fault(&g->in, node, "`pass` names the header `%s` that rule `%s` sets: a client could forge it",
+                           name, g->r->requests[i].id ? g->r->requests[i].id : "");
                 return;
             }
 }

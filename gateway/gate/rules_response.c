@@ -14,7 +14,8 @@ struct response_text {
 #define IN(member) .offset = offsetof(struct response_text, rule.member)
 #define IN_MATCH(member) .offset = offsetof(struct response_rule, match.member) - offsetof(struct response_rule, match)
 #define IN_RULE(member) .offset = offsetof(struct response_rule, member)
-#define IN_ENCRYPT(member) .offset = offsetof(struct response_rule, encrypt.member) - offsetof(struct response_rule, encrypt)
+#define IN_ENCRYPT(member)                                                                                             \
+    .offset = offsetof(struct response_rule, encrypt.member) - offsetof(struct response_rule, encrypt)
 #define MESSAGE(m) (1 << KMS_MESSAGE_##m)
 
 static const struct yaml_choice FORMS[] = {
@@ -29,7 +30,8 @@ static const struct yaml_choice OF_RULES[] = {{"rules", FIELD_RULES}, {"keep", F
 static const struct yaml_choice OF_KMS_ID[] = {
     {"rules", FIELD_RULES}, {"keep", FIELD_KEEP}, {"remove", FIELD_REMOVE}, {NULL, 0}};
 static const struct yaml_choice OF_TIME[] = {{"now", FIELD_NOW}, {"keep", FIELD_KEEP}, {NULL, 0}};
-static const struct yaml_choice SIGNS[] = {{"auto", SIGN_AUTO}, {"always", SIGN_ALWAYS}, {"none", SIGN_NONE}, {NULL, 0}};
+static const struct yaml_choice SIGNS[] = {
+    {"auto", SIGN_AUTO}, {"always", SIGN_ALWAYS}, {"none", SIGN_NONE}, {NULL, 0}};
 static const struct yaml_choice CONTENTS[] = {
     {"keys", ENCRYPT_KEYS}, {"message", ENCRYPT_MESSAGE}, {"none", ENCRYPT_NONE}, {NULL, 0}};
 static const struct yaml_choice WRAPS[] = {{"auto", KEY_WRAP_AUTO}, {"kw-aes256", KEY_WRAP_KW},

@@ -145,9 +145,11 @@ static void everything(void **state)
         "            tls: { ca: ca.pem, certificate: c.pem, key: k.pem } }\n"
         "rules: /etc/rules.yaml\nkeys: sqlite:/var/k.db\nmaster_key: env:MASTER\nreplay: memory\ndecisions: d.jsonl\n"
         "workers: 3\n"
-        "limits: { body: 1KiB, target: 1KiB, header: 1KiB, headers: 2KiB, header_count: 10, connections: 20, in_flight: 5,\n"
+        "limits: { body: 1KiB, target: 1KiB, header: 1KiB, headers: 2KiB, header_count: 10, connections: 20, "
+        "in_flight: 5,\n"
         "          header_timeout: 1s, body_timeout: 2s, idle_timeout: 3s, replay_entries: 100 }\n"
-        "log: { level: debug, format: json }\ndrain_delay: 1s\ndrain_timeout: 2s\nsandbox: off\n", &f);
+        "log: { level: debug, format: json }\ndrain_delay: 1s\ndrain_timeout: 2s\nsandbox: off\n",
+        &f);
     assert_good(c, &f);
     assert_int_equal(c->listen_count, 3);
     assert_int_equal(c->listen[0].sa.ss_family, AF_INET6);
@@ -212,7 +214,8 @@ static void faults_and_twins(void **state)
         {"admin: 127.0.0.1:65536\n", "expected ADDRESS:PORT", "admin: 127.0.0.1:65535\n"},
         {"admin: 127.0.0.1:080\n", "expected ADDRESS:PORT", "admin: 127.0.0.1:80\n"},
         {"admin: 127.1:80\n", "expected ADDRESS:PORT", "admin: 127.0.0.1:80\n"},
-        {"admin_token: secret-token\n", "found what is not shown here, expected file:PATH or env:NAME", "admin_token: env:T\n"},
+        {"admin_token: secret-token\n", "found what is not shown here, expected file:PATH or env:NAME",
+         "admin_token: env:T\n"},
         {"admin_token: env:1T\n", "env:NAME", "admin_token: env:T1\n"},
         {"admin_token: [a]\n", "found a list", "admin_token: file:a\n"},
         {"workers: 2\nworkers: 3\n", "8:1: key `workers` stands here twice", "workers: 2\n"},
@@ -284,20 +287,40 @@ static void urls(void **state)
         const char *url;
         bool good;
     } CASES[] = {
-        {"http://a", true}, {"https://a.example:8443", true}, {"http://[::1]:80/x/y", true}, {"http://127.0.0.1/", true},
-        {"ftp://a", false}, {"a", false}, {"http://", false}, {"http:///x", false}, {"http://a:0", false},
-        {"http://a:65536", false}, {"http://a:x", false}, {"http://a:", false}, {"http://u@a", false},
-        {"http://u:hidden@a", false}, {"http://a/?q", false}, {"http://a?q", false}, {"http://a/#f", false},
-        {"http://[::1", false}, {"http://[zz]:1", false}, {"http://[::1]x", false}, {"HTTP://a", false},
-        {"http://a b", false}, {"http://a^b", false}, {"", false},
+        {"http://a", true},
+        {"https://a.example:8443", true},
+        {"http://[::1]:80/x/y", true},
+        {"http://127.0.0.1/", true},
+        {"ftp://a", false},
+        {"a", false},
+        {"http://", false},
+        {"http:///x", false},
+        {"http://a:0", false},
+        {"http://a:65536", false},
+        {"http://a:x", false},
+        {"http://a:", false},
+        {"http://u@a", false},
+        {"http://u:hidden@a", false},
+        {"http://a/?q", false},
+        {"http://a?q", false},
+        {"http://a/#f", false},
+        {"http://[::1", false},
+        {"http://[zz]:1", false},
+        {"http://[::1]x", false},
+        {"HTTP://a", false},
+        {"http://a b", false},
+        {"http://a^b", false},
+        {"", false},
     };
     (void)state;
     for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++)
         for (int which = 0; which < 2; which++) {
             char text[4000];
             struct faults f;
-            snprintf(text, sizeof text, "%spublic_url: \"%s\"\nupstream: { url: \"%s\" }\nrules: r\nkeys: sqlite:k\n"
-                     "master_key: file:m\n", LISTEN, which ? CASES[i].url : "http://a", which ? "http://a" : CASES[i].url);
+            snprintf(text, sizeof text,
+                     "%spublic_url: \"%s\"\nupstream: { url: \"%s\" }\nrules: r\nkeys: sqlite:k\n"
+                     "master_key: file:m\n",
+                     LISTEN, which ? CASES[i].url : "http://a", which ? "http://a" : CASES[i].url);
             struct config *c = load(text, &f);
             if (!c == CASES[i].good)
                 fail_msg("%s: %s", CASES[i].url, f.n ? f.v[0].text : "no fault");
@@ -312,10 +335,15 @@ static void all_faults_in_one_run(void **state)
     (void)state;
     struct faults f;
     assert_null(load("listen: []\nupstream: { url: x, timeout: 5 }\nkeys: file:x\nfoo: 1\nsandbox: 7\n", &f));
-    static const char *const PARTS[] = {
-        ":1:1: the key `public_url` is missing", ":1:1: the key `rules` is missing", ":1:1: the key `master_key` is missing",
-        ":1:9: found 0 listeners", ":2:18: found `x`", ":2:30: found `5`", ":3:7: found `file:x`, expected sqlite:PATH",
-        ":4:1: unknown key `foo`", ":5:10: found `7`"};
+    static const char *const PARTS[] = {":1:1: the key `public_url` is missing",
+                                        ":1:1: the key `rules` is missing",
+                                        ":1:1: the key `master_key` is missing",
+                                        ":1:9: found 0 listeners",
+                                        ":2:18: found `x`",
+                                        ":2:30: found `5`",
+                                        ":3:7: found `file:x`, expected sqlite:PATH",
+                                        ":4:1: unknown key `foo`",
+                                        ":5:10: found `7`"};
     for (size_t i = 0; i < sizeof PARTS / sizeof *PARTS; i++)
         assert_true(has_fault(&f, PARTS[i]));
     assert_int_equal(f.errors, sizeof PARTS / sizeof *PARTS);
@@ -338,8 +366,9 @@ static void tls_to_the_upstream(void **state)
     for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
         char text[4000];
         struct faults f;
-        snprintf(text, sizeof text, "%spublic_url: http://a\nupstream: %s\nrules: r\nkeys: sqlite:k\nmaster_key: file:m\n",
-                 LISTEN, CASES[i].upstream);
+        snprintf(text, sizeof text,
+                 "%spublic_url: http://a\nupstream: %s\nrules: r\nkeys: sqlite:k\nmaster_key: file:m\n", LISTEN,
+                 CASES[i].upstream);
         struct config *c = load(text, &f);
         if (!CASES[i].message)
             assert_good(c, &f);
@@ -383,7 +412,8 @@ static void the_environment_wins(void **state)
     assert_false(c->sandbox);
     config_free(c);
     /* what the file lacks may stand here */
-    c = load_with("KMSGATE_UPSTREAM_URL=http://up", NULL, LISTEN "public_url: http://a\nrules: r\nkeys: sqlite:k\nmaster_key: file:m\n", &f);
+    c = load_with("KMSGATE_UPSTREAM_URL=http://up", NULL,
+                  LISTEN "public_url: http://a\nrules: r\nkeys: sqlite:k\nmaster_key: file:m\n", &f);
     assert_good(c, &f);
     config_free(c);
     /* others' variables */
@@ -459,10 +489,19 @@ static void master_key(void **state)
         mode_t mode;
         const char *message; /* NULL: good */
     } CASES[] = {
-        {HEX, 0600, NULL}, {HEX "\n", 0600, NULL}, {HEX "\n", 0640, NULL}, {HEX "\r\n", 0400, NULL},
-        {HEX "\n", 0604, "open to all users"}, {HEX "\n", 0644, "open to all users"}, {HEX "\n", 0602, "open to all users"},
-        {HEX "\n\n", 0600, "no master key"}, {" " HEX, 0600, "no master key"}, {HEX "0", 0600, "no master key"},
-        {"0" HEX "0", 0600, "no master key"}, {"", 0600, "no master key"}, {"\n", 0600, "no master key"},
+        {HEX, 0600, NULL},
+        {HEX "\n", 0600, NULL},
+        {HEX "\n", 0640, NULL},
+        {HEX "\r\n", 0400, NULL},
+        {HEX "\n", 0604, "open to all users"},
+        {HEX "\n", 0644, "open to all users"},
+        {HEX "\n", 0602, "open to all users"},
+        {HEX "\n\n", 0600, "no master key"},
+        {" " HEX, 0600, "no master key"},
+        {HEX "0", 0600, "no master key"},
+        {"0" HEX "0", 0600, "no master key"},
+        {"", 0600, "no master key"},
+        {"\n", 0600, "no master key"},
         {"g0112233445566778899aabbccddeeff00112233445566778899AABBCCDDEEFF", 0600, "no master key"},
         {"0000000000000000000000000000000000000000000000000000000000000000", 0600, "all zero"},
     };
@@ -489,8 +528,8 @@ static void master_key_elsewhere(void **state)
     struct secret_key key;
     char variable[] = "MASTER", path[] = "/nonexistent/key", folder_path[] = "/";
     char *entries[] = {(char *)(uintptr_t) "MASTER=" HEX, NULL}, **before = environ;
-    const struct secret_source from_env = {SECRET_ENV, variable}, nowhere = {SECRET_FILE, path}, dir = {SECRET_FILE, folder_path},
-                               none = {SECRET_NONE, NULL};
+    const struct secret_source from_env = {SECRET_ENV, variable}, nowhere = {SECRET_FILE, path},
+                               dir = {SECRET_FILE, folder_path}, none = {SECRET_NONE, NULL};
     assert_false(config_read_master_key(&from_env, &key, &f));
     assert_true(has_fault(&f, "MASTER: this environment variable is not set"));
     environ = entries;

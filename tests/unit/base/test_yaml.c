@@ -157,8 +157,23 @@ static void quantities(void **state)
         int64_t us;
     } GOOD[] = {{"0s", 0}, {"200ms", 200000}, {"5s", 5 * US_PER_S}, {"10m", 600 * US_PER_S}, {"2h", 7200 * US_PER_S},
                 {"7d", 7 * 86400 * US_PER_S}};
-    static const char *const BAD[] = {"", "5", "s", "-5s", "+5s", "5 s", " 5s", "5s ", "5S", "05s", "1.5s", "1h30m", "5us",
-                                      "9223372036854775807s", "99999999999999999999s", "5sec", "0x5s"};
+    static const char *const BAD[] = {"",
+                                      "5",
+                                      "s",
+                                      "-5s",
+                                      "+5s",
+                                      "5 s",
+                                      " 5s",
+                                      "5s ",
+                                      "5S",
+                                      "05s",
+                                      "1.5s",
+                                      "1h30m",
+                                      "5us",
+                                      "9223372036854775807s",
+                                      "99999999999999999999s",
+                                      "5sec",
+                                      "0x5s"};
     (void)state;
     int64_t v = 77;
     for (size_t i = 0; i < sizeof GOOD / sizeof *GOOD; i++) {
@@ -358,7 +373,8 @@ static void files(void **state)
     faults_free(&f);
 }
 
-/* Any bytes: a tree or a fault, never a crash; each prefix, and each byte replaced, of a text with all that YAML has. */
+/* Any bytes: a tree or a fault, never a crash; each prefix, and each byte replaced, of a text with all that YAML has.
+ */
 static void any_bytes(void **state)
 {
     static const char TEXT[] = "%YAML 1.1\n---\na: &x [1, 'b', \"c\\u0041\"]\nb: *x\n? c\n: |\n  d\n  e\nf: >-\n  g\n"

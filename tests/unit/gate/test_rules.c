@@ -114,9 +114,11 @@ static void what_a_rule_says(void **state)
 {
     (void)state;
     struct rules *r = good(
-        HEAD "errors: { detail: reason }\nrequests:\n"
+        HEAD
+        "errors: { detail: reason }\nrequests:\n"
         "  - id: a\n    why: because\n    since: 2026-01-02\n    until: 2026-01-03\n"
-        "    match: { path: [/a, /b], user: \"u*\", client_id: [c], device_id: d, source: [10.0.0.0/8, \"::1\"], form: [signed, empty] }\n"
+        "    match: { path: [/a, /b], user: \"u*\", client_id: [c], device_id: d, source: [10.0.0.0/8, \"::1\"], form: "
+        "[signed, empty] }\n"
         "    accept: [unsigned, empty]\n"
         "    checks:\n"
         "      schema: { mode: shadow, versions: [1.0.0, 2.0] }\n"
@@ -127,12 +129,14 @@ static void what_a_rule_says(void **state)
         "      client_req_url: { compare: normalized }\n"
         "      path_user: { also: [\"g*\", \"h*\"] }\n"
         "      replay: shadow\n"
-        "    forward: { headers: { X-A: \"{user}\", X-B: b }, pass: [X-C, X-D], assert_unproven: on, method: POST, body: request }\n"
+        "    forward: { headers: { X-A: \"{user}\", X-B: b }, pass: [X-C, X-D], assert_unproven: on, method: POST, "
+        "body: request }\n"
         "  - id: b\n    checks: { time: { assume_zone: refuse, past: 1h, }, client_req_url: { compare: prefix } }\n"
         "responses:\n"
         "  - id: x\n    match: { rule: [a, b], form: signed, message: [KmsInit, error, none], status: [200, 404] }\n"
         "    set: { UserUri: keep, KmsUri: keep, KmsId: remove, Time: keep, ClientReqUrl: keep }\n"
-        "    sign: always\n    encrypt: { content: message, key_wrap: aes256-gcm, when: requested }\n    extensions: keep\n"
+        "    sign: always\n    encrypt: { content: message, key_wrap: aes256-gcm, when: requested }\n    extensions: "
+        "keep\n"
         "  - { id: y, sign: none, encrypt: { content: none, key_wrap: kw-aes256-pad, when: never } }\n");
     assert_true(r->detail_reason);
     const struct request_rule *q = r->requests;
@@ -233,7 +237,9 @@ static void until_is_the_last_day(void **state)
     static const struct {
         const char *time;
         bool matches;
-    } CASES[] = {{"2026-01-01T23:59:59.999999Z", false}, {"2026-01-02T00:00:00Z", true}, {"2026-01-03T23:59:59.999999Z", true},
+    } CASES[] = {{"2026-01-01T23:59:59.999999Z", false},
+                 {"2026-01-02T00:00:00Z", true},
+                 {"2026-01-03T23:59:59.999999Z", true},
                  {"2026-01-04T00:00:00Z", false}};
     for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
         struct request_facts f = {.path = STR("/x"), .form = FORM_SIGNED};
@@ -280,7 +286,8 @@ static void widest_window(void **state)
         int64_t us;
     } CASES[] = {
         {"[{ id: a, checks: { time: { past: 9s } }, match: { user: a } }, { id: b }]", 9 * US_PER_S},
-        {"[{ id: a, why: x, checks: { time: { past: 9s }, replay: off }, match: { user: a } }, { id: b }]", 5 * US_PER_S},
+        {"[{ id: a, why: x, checks: { time: { past: 9s }, replay: off }, match: { user: a } }, { id: b }]",
+         5 * US_PER_S},
         {"[{ id: a, why: x, checks: { time: { past: 9s }, replay: shadow } }]", 9 * US_PER_S},
         {"[{ id: a, why: x, checks: { replay: off } }]", 0},
     };
@@ -340,19 +347,25 @@ static void one_fault_refuses_the_file(void **state)
         {"a", "expected a mapping"},
         {HEAD "requests: [{ id: a, foo: 1 }]\n" RESPONSES, ":3:21: unknown key `foo`; did you mean"},
         {HEAD "requests: [{ id: a, accept: [empty] }]\n" RESPONSES, "needs `why`"},
-        {HEAD "requests: [{ id: a }]\nresponses: [{ id: r, match: { rule: b } }]\n", "there is no request rule `b`; did you mean `a`?"},
+        {HEAD "requests: [{ id: a }]\nresponses: [{ id: r, match: { rule: b } }]\n",
+         "there is no request rule `b`; did you mean `a`?"},
         {HEAD "requests: [{ id: a, forward: { body: json } }]\n" RESPONSES, ":3:38: not built yet"},
         {HEAD "requests: [{ id: a }]\nresponses: [{ id: r, renew: { trk: 90d } }]\n", ":4:29: not built yet"},
         {HEAD "requests: [{ id: a }]\n" RESPONSES "dialects: { x: {} }\n", "not built yet"},
         {HEAD "requests: [7]\nresponses: [[]]\n", "expected a mapping"},
-        {HEAD "requests: [{ why: x }]\nresponses: [{ id: r, match: { rule: abc } }]\n", "there is no request rule `abc`"},
-        {HEAD "requests:\nrequests: [{ id: a }, { id: a, accept: empty }]\nresponses: 1\n" RESPONSES, "the id `a` stands here twice"},
+        {HEAD "requests: [{ why: x }]\nresponses: [{ id: r, match: { rule: abc } }]\n",
+         "there is no request rule `abc`"},
+        {HEAD "requests:\nrequests: [{ id: a }, { id: a, accept: empty }]\nresponses: 1\n" RESPONSES,
+         "the id `a` stands here twice"},
         {HEAD "requests: [{}, {}]\nresponses: [{}, {}]\n", "the key `id` is missing"},
         {HEAD "requests: [{ id: a }]\nrequests: [{ id: a }]\n" RESPONSES, "stands here twice"},
-        {HEAD "requests: [{ id: a, forward: { headers: { X-A: a }, headers: { X-B: b } } }]\n" RESPONSES, "stands here twice"},
+        {HEAD "requests: [{ id: a, forward: { headers: { X-A: a }, headers: { X-B: b } } }]\n" RESPONSES,
+         "stands here twice"},
         {HEAD "requests: [{ id: a, id: b, why: c, why: d, match: { source: ::1, source: ::2 } }]\n" RESPONSES, "twice"},
         {HEAD "requests: [{ id: a }]\nresponses: [{ id: r, match: { status: 200, status: 201 } }]\n", "twice"},
-        {HEAD "requests: [{ id: a }]\n" RESPONSES "lints: { accepted: [], accepted: [{ name: check-off, why: x }, 7] }\n", "twice"},
+        {HEAD "requests: [{ id: a }]\n" RESPONSES
+              "lints: { accepted: [], accepted: [{ name: check-off, why: x }, 7] }\n",
+         "twice"},
         {HEAD "requests: [{ id: a }]\n" RESPONSES "kms: { uris: [a] }\n", "twice"},
     };
     (void)state;
@@ -420,11 +433,11 @@ static void names(void **state)
 /* Any byte of a full file replaced, and any prefix of it: rules or a fault, never a crash or a leak. */
 static void any_bytes(void **state)
 {
-    static const char TEXT[] =
-        HEAD "requests:\n  - { id: a, why: w, since: 2026-01-01, match: { path: /a, source: ::1 }, accept: [empty],\n"
-             "      checks: { time: { past: 1s }, replay: off }, forward: { headers: { X-A: \"{rule}\" }, pass: X-B } }\n"
-             "responses: [{ id: r, match: { rule: a, status: 200 }, renew: { trk: 9d } }]\n"
-             "dialects: { v: { rename: { A: B } } }\nlints: { accepted: [{ name: check-off, why: x }] }\n";
+    static const char TEXT[] = HEAD
+        "requests:\n  - { id: a, why: w, since: 2026-01-01, match: { path: /a, source: ::1 }, accept: [empty],\n"
+        "      checks: { time: { past: 1s }, replay: off }, forward: { headers: { X-A: \"{rule}\" }, pass: X-B } }\n"
+        "responses: [{ id: r, match: { rule: a, status: 200 }, renew: { trk: 9d } }]\n"
+        "dialects: { v: { rename: { A: B } } }\nlints: { accepted: [{ name: check-off, why: x }] }\n";
     static const char BYTES[] = " \n[]{}:,-\"a0\xff";
     (void)state;
     char copy[sizeof TEXT];
