@@ -20,7 +20,11 @@ struct kms_response {
     enum kms_message message;
     struct str user_uri, kms_uri, time, kms_id, client_req_url; /* missing where the upstream left them out */
     int64_t error_code;    /* KMS_MESSAGE_ERROR */
+    struct str error_msg;  /* the sender's: a gateway never passes it on */
+    size_t certificates;   /* of a KmsCertCache */
     bool has_key_content;  /* a key content or a new TrK or InK stands in it */
+    bool has_encrypted;    /* … one of them encrypted already */
+    bool has_new_key;      /* a new TrK or InK, which is never left in clear */
 };
 /* Reads a reply in the dialect-less form of the contract: the interface's namespace, fields in any order, any Version and
  * Id, xsi:type optional; root KmsResponse or SignedKmsResponse (whose signature is not looked at). Everything is held
@@ -36,14 +40,15 @@ struct kms_response_plan {
     bool keep_extensions;
     enum { PROTECT_NONE, PROTECT_KEYS, PROTECT_MESSAGE } protect;
     enum key_wrap wrap;
-    struct xmlenc *enc;          /* for PROTECT_KEYS, PROTECT_MESSAGE */
-    struct str trk_id, signature_id; /* written where given */
-    /* errors: written instead of a payload */
-    int error_code;
+    struct xmlenc *enc;      /* for PROTECT_KEYS, PROTECT_MESSAGE; for what stays encrypted under PROTECT_NONE */
+    struct str trk_id;       /* written where something was encrypted */
+    struct str signature_id; /* written where given */
+    int64_t error_code;      /* an error is written instead of a payload where error_msg is given */
     struct str error_msg;
 };
-/* Appends a KmsResponse (Id="xmldoc", every namespace declared on it, the schema's order, canonical text) made of what
- * was read and the plan. *encrypted tells whether anything was. REASON_OK, PROTECT_NO_KEY, UPSTREAM_INVALID, INTERNAL.
+/* Appends a KmsResponse (Id="xmldoc", its default namespace declared on it, others where they are used, the schema's
+ * order) made of what was read and the plan. What came encrypted is opened and wrapped anew, a new TrK or InK is always
+ * wrapped. *encrypted tells whether anything was. REASON_OK, PROTECT_NO_KEY, UPSTREAM_INVALID, INTERNAL.
  * r may be NULL: then a response without payload, or with the plan's error. */
 enum reason kms_response_write(const struct kms_response *r, const struct kms_response_plan *plan, struct buf *out,
                                bool *encrypted, struct detail *why) MUST_CHECK;
@@ -60,9 +65,10 @@ struct kms_key_content {
     const uint8_t *octets; /* wiped after the callback returns */
     size_t n;
 };
-/* Strictly validates the KmsResponse behind `proof` (or of an unsigned document: proof->node from kms_response_root),
- * finds the TrK through `trk` (false: unknown ID) and calls `each` for every key content, also inside an encrypted
- * KmsMessage. *r is filled as by kms_response_read (views into the document). */
+/* Validates the KmsResponse behind `proof` (or of an unsigned document: proof->node from kms_response_root) strictly but
+ * for order and Version, finds the TrK through `trk` (false: unknown ID) and calls `each` for every key content, also
+ * inside an encrypted KmsMessage. *r is filled as by kms_response_read (views into the document). REASON_KEY_UNKNOWN: no such TrK. Parse what
+ * a gateway wrote with XML_LIMITS_PROTECTED: each wrapped key declares its own namespaces. */
 typedef bool (*kms_trk_fn)(void *arg, struct str trk_id, struct secret_key *out);
 typedef void (*kms_key_fn)(void *arg, const struct kms_key_content *key);
 enum reason kms_response_open(const struct xml_signed *proof, kms_trk_fn trk, kms_key_fn each, void *arg,

@@ -1,0 +1,180 @@
+#include "message/kms_response_internal.h"
+
+#include <string.h>
+
+#include "base/limits.h"
+
+const char *kms_message_name(enum kms_message m)
+{
+    static const char *const NAMES[] = {"none", "KmsInit", "KmsKeyProv", "KmsCertCache", "KmsLookup", "error"};
+    return (size_t)m < sizeof NAMES / sizeof NAMES[0] ? NAMES[m] : "none";
+}
+
+const xmlNode *response_child(const xmlNode *n, const char *name)
+{
+    const xmlNode *child = xml_child(n);
+    while (child && !xml_is(child, NS_KMS, name))
+        child = xml_next(child);
+    return child;
+}
+
+/* Trimmed; empty is as good as missing. */
+static struct str field(const xmlNode *response, const char *name)
+{
+    const struct str text = xml_text(response_child(response, name));
+    const struct str value = text.p ? str_trim(text) : STR_MISSING;
+    return value.n > 0 ? value : STR_MISSING;
+}
+
+static bool read_code(struct str text, int64_t *out)
+{
+    uint64_t value = 0;
+    const bool negative = text.n > 0 && text.p[0] == '-', sign = negative || (text.n > 0 && text.p[0] == '+');
+    if (!text.p || !str_to_u64((struct str){text.p + sign, text.n - sign}, INT64_MAX, &value))
+        return false;
+    *out = negative ? -(int64_t)value : (int64_t)value;
+    return true;
+}
+
+/* Of a KmsMessage; one that is still encrypted is none yet. */
+static void read_message(const xmlNode *message, struct kms_response *out)
+{
+    size_t at = 0;
+    const xmlNode *payload = xml_child(message);
+    if (!schema_find(&SCHEMA_MESSAGE, payload, &at))
+        return;
+    out->message = (enum kms_message)((size_t)KMS_MESSAGE_INIT + at);
+    for (const xmlNode *n = xml_child(payload); n; n = xml_next(n))
+        out->certificates += xml_is(n, NS_KMS, "KmsCertificate") || xml_is(n, NS_KMS, "SignedKmsCertificate");
+}
+
+bool response_fields(const struct xml_doc *doc, const xmlNode *response, struct kms_response *out, struct detail *why)
+{
+    const xmlNode *error = response_child(response, "KmsError"), *message = response_child(response, "KmsMessage");
+    *out = (struct kms_response){.doc = doc, .node = response};
+    out->user_uri = field(response, "UserUri");
+    out->kms_uri = field(response, "KmsUri");
+    out->time = field(response, "Time");
+    out->kms_id = xml_text(response_child(response, "KmsId"));
+    out->client_req_url = field(response, "ClientReqUrl");
+    if (error && message) {
+        detail_set(why, "KmsResponse: found a KmsError beside a KmsMessage, expected one of them");
+        return false;
+    }
+    if (error) {
+        out->message = KMS_MESSAGE_ERROR;
+        out->error_msg = xml_text(response_child(error, "ErrorMsg"));
+        if (read_code(field(error, "ErrorCode"), &out->error_code))
+            return true;
+        detail_set(why, "ErrorCode: expected a number of 64 bits");
+        return false;
+    }
+    read_message(message, out);
+    return true;
+}
+
+bool response_octets(const xmlNode *key_content, const struct schema_element *e, struct xmlenc *enc, uint8_t *out,
+                     size_t cap)
+{
+    uint8_t cipher[LIMIT_KEY_CONTENT];
+    struct encrypted found;
+    size_t n = 0, cipher_n = 0;
+    const xmlNode *key = schema_encrypted_key(key_content);
+    if (!key)
+        return hex_decode(schema_value(key_content, TYPE_KEY), out, cap, &n) && n == e->octets;
+    if (!enc || !encrypted_key_read(key, &found, NULL))
+        return false;
+    if (!base64_decode(found.cipher, cipher, sizeof cipher, &cipher_n) ||
+        !xmlenc_open_key(enc, found.algorithm, cipher, cipher_n, out, cap, &n))
+        return false;
+    if (n != e->octets)
+        secret_wipe(out, n);
+    return n == e->octets;
+}
+
+/* KmsResponse at the root, or in a SignedKmsResponse before one Signature; NULL with the why. */
+static const xmlNode *response_node(const struct xml_doc *doc, struct detail *why)
+{
+    const xmlNode *top = xml_top(doc), *inner = xml_child(top), *signature = xml_next(inner);
+    const enum kms_root root = xml_root(doc);
+    if (root == KMS_ROOT_RESPONSE)
+        return top;
+    if (root == KMS_ROOT_SIGNED_RESPONSE && xml_blank(top) && xml_is(inner, NS_KMS, "KmsResponse") &&
+        xml_is(signature, NS_DS, "Signature") && !xml_next(signature))
+        return inner;
+    detail_set(why, "the root: expected KmsResponse, or SignedKmsResponse of KmsResponse and Signature");
+    return NULL;
+}
+
+/* Each user that the reply names is one of the two. */
+static bool users_agree(const struct kms_response *r, struct str user, struct str path_user, struct detail *why)
+{
+    const xmlNode *prov = response_child(response_child(r->node, "KmsMessage"), "KmsKeyProv");
+    if (!user.p && !path_user.p)
+        return true;
+    if (r->user_uri.p && !str_eq(r->user_uri, user) && !str_eq(r->user_uri, path_user)) {
+        detail_set(why, "UserUri: found another user than the requester and the path's");
+        return false;
+    }
+    for (const xmlNode *n = xml_child(prov); n; n = xml_next(n)) {
+        const struct str of = field(n, "UserUri");
+        if (!xml_is(n, NS_KMS, "KmsKeySet") || str_eq(of, user) || str_eq(of, path_user))
+            continue;
+        detail_set(why, "KmsKeySet: found another UserUri than the requester's and the path's");
+        return false;
+    }
+    return true;
+}
+
+enum reason kms_response_read(const struct xml_doc *doc, struct str user, struct str path_user, struct kms_response *out,
+                              struct detail *why)
+{
+    struct schema_check check = {.mode = SCHEMA_LENIENT, .why = why};
+    const xmlNode *response = response_node(doc, why);
+    *out = (struct kms_response){0};
+    if (!response || !schema_holds(&check, response, &SCHEMA_RESPONSE) || !response_fields(doc, response, out, why))
+        return REASON_UPSTREAM_INVALID;
+    out->has_key_content = check.has_key_content;
+    out->has_encrypted = check.has_encrypted;
+    out->has_new_key = check.has_new_key;
+    return users_agree(out, user, path_user, why) ? REASON_OK : REASON_UPSTREAM_WRONG_USER;
+}
+
+static bool ids_agree(const struct xml_doc *doc, const xmlNode *response, const struct schema_check *found,
+                      struct detail *why)
+{
+    static const struct xmlsig_policy POLICY = {.min_hmac_bits = 256, .canonicalization = XMLSIG_C14N};
+    struct xmlsig_info info = {.key_name = STR_MISSING};
+    const struct str trk_id = xml_text(response_child(response, "TrK-ID"));
+    const struct str signature_id = xml_text(response_child(response, "Signature-ID"));
+    const bool is_signed = xml_root(doc) == KMS_ROOT_SIGNED_RESPONSE;
+    if (is_signed && (xml_top(doc)->properties || xmlsig_read(doc, &POLICY, &info, why) != REASON_OK))
+        return false;
+    if (is_signed ? !str_eq(signature_id, info.key_name) : signature_id.p != NULL) {
+        detail_set(why, "Signature-ID: expected the signature's KeyName, and none without signature");
+        return false;
+    }
+    if (found->has_encrypted ? !str_eq(trk_id, found->wrapped_by) : trk_id.p != NULL) {
+        detail_set(why, "TrK-ID: expected the KeyName of what is encrypted, and none without that");
+        return false;
+    }
+    return true;
+}
+
+enum reason kms_response_validate(struct str text, bool encrypted, struct detail *why)
+{
+    struct schema_check check = {.mode = SCHEMA_STRICT, .why = why};
+    struct kms_response fields;
+    struct xml_doc *doc = NULL;
+    enum reason r = xml_parse(text, &XML_LIMITS_PROTECTED, &doc, why);
+    if (r != REASON_OK)
+        return r == REASON_INTERNAL ? r : REASON_UPSTREAM_INVALID;
+    const xmlNode *response = response_node(doc, why);
+    const bool ok = response && str_eq_z(xml_attr(response, NULL, "Id"), "xmldoc") &&
+                    schema_holds(&check, response, &SCHEMA_RESPONSE) &&
+                    response_fields(doc, response, &fields, why) && ids_agree(doc, response, &check, why);
+    xml_free(doc);
+    if (ok && encrypted && check.has_clear_key)
+        detail_set(why, "found a key in clear where the rule encrypts");
+    return ok && !(encrypted && check.has_clear_key) ? REASON_OK : REASON_UPSTREAM_INVALID;
+}

@@ -1,0 +1,81 @@
+/*
+ * The response side of the interface as tables (TS 33.180 D.3.2, protocol.md): which elements there are, in which order,
+ * of which type, where keys may stand. What the tables do not hold is invalid. For files of message/ only.
+ *
+ * Two readings. SCHEMA_LENIENT is an older KMS's: any order, any Version, xsi:type optional, the envelope's fields
+ * optional; TrK-ID and Signature-ID have no meaning there. SCHEMA_STRICT is the standard's: what the gateway sends.
+ * SCHEMA_CLIENT is strict but for order and Version.
+ */
+#ifndef KMSGATE_MESSAGE_SCHEMA_H
+#define KMSGATE_MESSAGE_SCHEMA_H
+
+#include "message/xml_internal.h"
+
+enum schema_type {
+    TYPE_URI,     /* an optional one may be empty */
+    TYPE_TIME,
+    TYPE_STRING,
+    TYPE_INTEGER,
+    TYPE_BOOLEAN,
+    TYPE_HEX,     /* exactly so many octets */
+    TYPE_KEY,     /* key content: hex of exactly so many octets, or an EncryptedKey */
+    TYPE_GROUP,
+    TYPE_PAYLOAD, /* KmsMessage: a group, or an EncryptedData */
+    TYPE_LOOKUP,  /* KmsLookup */
+    TYPE_SEALED   /* SignedKmsCertificate: signed by others, so strict in any reading, and never rewritten */
+};
+
+struct schema_group;
+struct schema_element {
+    const char *name;
+    enum schema_type type;
+    enum schema_count { ONE, OPTIONAL, ANY, MANY, CHOICE, ENVELOPE } count; /* MANY: at least one; CHOICE: one of all that
+                                                                             * say so; ENVELOPE: one, lenient: optional */
+    size_t octets;
+    const struct schema_group *group;
+};
+struct schema_attribute {
+    const char *name;
+    enum schema_type type;
+    bool required;
+    const char *values[2]; /* NULL: any of the type */
+};
+struct schema_group {
+    const struct schema_element *elements;
+    size_t count;
+    const struct schema_attribute *attributes; /* besides Id and Version */
+    size_t attribute_count;
+    const char *version;     /* "": any; NULL: has neither Id nor Version */
+    size_t extensions;       /* children of other namespaces stand before the element of this index; NO_EXTENSIONS */
+    const char *plain, *extended; /* xsi:type without and with NewTransportKey or NewIntegrityKey; NULL: takes none */
+};
+enum { NO_EXTENSIONS = 99, SCHEMA_ELEMENTS_MAX = 16, LOOKUP_DEPTH = 4 };
+
+extern const struct schema_group SCHEMA_RESPONSE, SCHEMA_MESSAGE, SCHEMA_KEY_SET;
+#define TYPE_CLEAR "KeyContentType"
+#define TYPE_ENCRYPTED "EncKeyContentType"
+
+enum schema_mode { SCHEMA_LENIENT, SCHEMA_STRICT, SCHEMA_CLIENT };
+struct schema_check {
+    enum schema_mode mode;
+    struct detail *why;
+    /* what was found */
+    bool has_key_content, has_new_key, has_clear_key, has_encrypted;
+    struct str wrapped_by; /* KeyName of the EncryptedKeys; two names are invalid but in the lenient reading */
+};
+/* The whole below a KmsResponse, or below a KmsMessage that was decrypted. False, with the why, when it is invalid. */
+bool schema_holds(struct schema_check *c, const xmlNode *node, const struct schema_group *group) MUST_CHECK;
+
+const struct schema_element *schema_find(const struct schema_group *group, const xmlNode *child, size_t *at);
+/* A value as it is written: trimmed unless white space belongs to its type. */
+struct str schema_value(const xmlNode *element, enum schema_type type);
+bool schema_value_holds(struct str text, enum schema_type type, bool may_be_empty);
+/* True when a child element of the group's node makes it the extended type. */
+bool schema_is_extended(const xmlNode *node);
+bool schema_is_new_key(const struct schema_element *e);
+/* A child of another namespace (not of none). */
+bool schema_is_foreign(const xmlNode *node);
+/* The EncryptedKey of a key content; NULL when it is in clear. */
+const xmlNode *schema_encrypted_key(const xmlNode *key_content);
+
+#endif
