@@ -100,7 +100,4 @@ enum reason gate_reply(struct judgement *j, const struct gate_upstream *up, int6
  * memory the body is empty. j may be fresh (nothing known yet). */
 void gate_refuse(struct judgement *j, enum reason reason, int status, int64_t now_us, struct gate_response *out);
 
-/* Inside gate/: reply.c. */
-void response_envelope(const struct judgement *j, int64_t now_us, struct kms_response_plan *plan);
-
 #endif

@@ -1,0 +1,276 @@
+#include "base/limits.h"
+#include "base/log.h"
+#include "base/uri.h"
+#include "gate/reply.h"
+
+/*
+ * What an upstream's answer becomes: read, held against what is owed, written anew by the response rule, encrypted,
+ * signed, and looked at once more. What cannot be made valid ends as a refusal.
+ */
+struct making {
+    struct judgement *j;
+    const struct response_rule *rule;
+    struct xml_doc *doc;
+    struct kms_response read;
+    const struct kms_response *r; /* NULL: the upstream sent no KmsResponse, and owed none */
+    struct reply_texts texts;
+    char kept_time[TIME_TEXT];
+    struct kms_response_plan plan;
+    const struct key *signer, *trk;
+    struct detail why;
+};
+
+static void making_free(struct making *m)
+{
+    xmlenc_free(m->plan.enc);
+    xml_free(m->doc);
+    reply_texts_free(&m->texts);
+}
+
+static enum reason refuse(struct making *m, enum reason r, const char *why)
+{
+    detail_set(&m->why, "%s", why);
+    return r;
+}
+
+static enum kms_message owed(enum resource_kind kind)
+{
+    switch (kind) {
+    case RESOURCE_INIT:
+        return KMS_MESSAGE_INIT;
+    case RESOURCE_KEYPROV:
+        return KMS_MESSAGE_KEYPROV;
+    case RESOURCE_CERTCACHE:
+    case RESOURCE_CERT:
+        return KMS_MESSAGE_CERTCACHE;
+    case RESOURCE_LOOKUP:
+        return KMS_MESSAGE_LOOKUP;
+    default:
+        return KMS_MESSAGE_NONE;
+    }
+}
+
+static struct str or_missing(struct str s)
+{
+    return s.n > 0 ? s : STR_MISSING;
+}
+
+/* The message, as the resource owes it, or a KmsError. */
+static enum reason read_reply(struct making *m, const struct gate_upstream *up)
+{
+    const struct judgement *j = m->j;
+    const struct str path_user = j->resource.user_raw.p ? buf_view(&j->path_user) : STR_MISSING;
+    const enum kms_message due = owed(j->resource.kind);
+    if (up->status == 204 || up->body.n == 0)
+        return due == KMS_MESSAGE_NONE ? REASON_OK
+                                       : refuse(m, REASON_UPSTREAM_INVALID, "the upstream's reply is empty");
+    enum reason r = xml_parse(up->body, &XML_LIMITS_REPLY, &m->doc, &m->why);
+    if (r != REASON_OK)
+        return r == REASON_INTERNAL ? r : REASON_UPSTREAM_INVALID;
+    r = kms_response_read(m->doc, or_missing(j->request.user_uri), or_missing(path_user), &m->read, &m->why);
+    if (r != REASON_OK)
+        return r;
+    m->r = &m->read;
+    if (m->r->message == KMS_MESSAGE_ERROR)
+        return REASON_OK;
+    if (m->r->message != due)
+        return refuse(m, REASON_UPSTREAM_INVALID, "the upstream's reply holds another message than the resource owes");
+    if (j->resource.kind == RESOURCE_CERT && m->r->certificates != 1)
+        return refuse(m, REASON_UPSTREAM_INVALID, "the upstream's reply does not hold exactly one certificate");
+    return REASON_OK;
+}
+
+static enum reason choose_rule(struct making *m, enum kms_message message, int status)
+{
+    struct decision *d = &m->j->decision;
+    m->rule = rules_response(m->j->rules, m->j->rule->id, m->j->form, 1u << message, status);
+    d->response.message = kms_message_name(message);
+    if (!m->rule)
+        return refuse(m, REASON_UPSTREAM_INVALID, "no response rule matches");
+    d->response.rule = m->rule->id;
+    return REASON_OK;
+}
+
+/* A proven request's own key. Who only claims to be somebody gets that user's newest one, where the rule wants it. */
+static enum reason choose_signer(struct making *m, int64_t now_us)
+{
+    const struct judgement *j = m->j;
+    if (m->rule->sign == SIGN_NONE)
+        return REASON_OK;
+    if (j->proven) {
+        m->signer = j->signer;
+        return m->signer ? REASON_OK : REASON_INTERNAL;
+    }
+    if (m->rule->sign == SIGN_AUTO || j->ring.n == 0)
+        return REASON_OK;
+    m->signer = keyring_newest(&j->ring, KEY_INK, now_us);
+    if (!m->signer && !keyring_has_ink(&j->ring))
+        m->signer = keyring_newest(&j->ring, KEY_TRK, now_us);
+    return m->signer ? REASON_OK : refuse(m, REASON_PROTECT_NO_KEY, "the user has no key that may sign");
+}
+
+static const struct key *choose_trk(const struct judgement *j, int64_t now_us)
+{
+    const struct key *named = j->request.trk_id.n > 0 ? keyring_find(&j->ring, j->request.trk_id) : NULL;
+    if (named && named->type == KEY_TRK && key_usable(named, now_us))
+        return named;
+    return keyring_newest(&j->ring, KEY_TRK, now_us);
+}
+
+/* What is to be encrypted, and under which TrK. */
+static enum reason plan_encryption(struct making *m, int64_t now_us)
+{
+    const struct response_rule *rule = m->rule;
+    const struct kms_response *r = m->r;
+    struct secret_key clear SECRET_CLEANUP = {{0}};
+    const bool wanted = rule->encrypt.content != ENCRYPT_NONE &&
+                        (rule->encrypt.when == WHEN_ALWAYS ||
+                         (rule->encrypt.when == WHEN_REQUESTED && m->j->request.trk_id.n > 0));
+    const bool payload = r && r->message != KMS_MESSAGE_NONE && r->message != KMS_MESSAGE_ERROR;
+    m->plan.wrap = rule->encrypt.key_wrap;
+    m->plan.protect = PROTECT_NONE;
+    if (wanted)
+        m->plan.protect = rule->encrypt.content == ENCRYPT_MESSAGE ? PROTECT_MESSAGE : PROTECT_KEYS;
+    const bool must = payload && (m->plan.protect == PROTECT_MESSAGE ||
+                                  (m->plan.protect == PROTECT_KEYS && r->has_key_content) || r->has_new_key);
+    if (!must && !(payload && r->has_encrypted))
+        return REASON_OK;
+    m->trk = choose_trk(m->j, now_us);
+    if (!m->trk)
+        return must ? refuse(m, REASON_PROTECT_NO_KEY, "the user has no TrK")
+                    : refuse(m, REASON_UPSTREAM_INVALID, "an EncryptedKey, and the user has no TrK");
+    if (!keyring_open(&m->j->ring, m->trk, &clear))
+        return refuse(m, REASON_INTERNAL, "the TrK could not be opened");
+    m->plan.enc = xmlenc_new(&clear, m->trk->id);
+    m->plan.trk_id = m->trk->id;
+    return m->plan.enc ? REASON_OK : REASON_INTERNAL;
+}
+
+/* One field: `own` is what the request, the rules or the clock say; `kept` the upstream's. */
+static struct str set_field(const struct making *m, enum field_from from, struct str own, struct str kept)
+{
+    if (from == FIELD_REMOVE)
+        return STR_MISSING;
+    return from == FIELD_KEEP && m->r ? kept : own;
+}
+
+/* Whole seconds in UTC; as it is where there is no zone to count from. */
+static struct str kept_time(struct making *m)
+{
+    int64_t us;
+    bool zone;
+    if (!m->r || !time_parse(m->r->time, &us, &zone) || !zone)
+        return m->r ? m->r->time : STR_MISSING;
+    time_format(us, false, m->kept_time);
+    return str_z(m->kept_time);
+}
+
+static enum reason plan_envelope(struct making *m, int64_t now_us)
+{
+    const struct judgement *j = m->j;
+    const struct response_rule *rule = m->rule;
+    const struct kms_response none = {0}, *r = m->r ? m->r : &none;
+    struct kms_response_plan own;
+    reply_envelope(j, now_us, &m->texts, &own);
+    if (m->texts.url.failed)
+        return REASON_INTERNAL;
+    if (uri_is_any_uri(j->request.user_uri))
+        own.user_uri = j->request.user_uri;
+    else if (r->user_uri.p) /* no user is known */
+        own.user_uri = r->user_uri;
+    if (uri_is_any_uri(j->request.client_req_url))
+        own.client_req_url = j->request.client_req_url;
+    m->plan.user_uri = set_field(m, rule->user_uri, own.user_uri, r->user_uri);
+    m->plan.kms_uri = set_field(m, rule->kms_uri, own.kms_uri, r->kms_uri);
+    m->plan.kms_id = set_field(m, rule->kms_id, own.kms_id, r->kms_id);
+    m->plan.time = set_field(m, rule->time, own.time, kept_time(m));
+    m->plan.client_req_url = set_field(m, rule->client_req_url, own.client_req_url, r->client_req_url);
+    m->plan.keep_extensions = rule->keep_extensions;
+    m->plan.signature_id = m->signer ? m->signer->id : STR_MISSING;
+    const bool whole = m->plan.user_uri.p && m->plan.kms_uri.p && m->plan.time.p && m->plan.client_req_url.p;
+    const bool payload = r->message != KMS_MESSAGE_NONE && r->message != KMS_MESSAGE_ERROR;
+    if (!whole || (payload && m->plan.user_uri.n == 0))
+        return refuse(m, REASON_UPSTREAM_INVALID, "the upstream's reply lacks a field that the rule keeps");
+    return REASON_OK;
+}
+
+static enum reason write_reply(struct making *m, int64_t now_us, struct gate_response *out)
+{
+    struct decision *d = &m->j->decision;
+    struct buf payload BUF_CLEANUP = BUF_INIT_SECRET(LIMIT_REPLY_OUT);
+    bool encrypted = false;
+    enum reason r = choose_signer(m, now_us);
+    if (r == REASON_OK)
+        r = plan_encryption(m, now_us);
+    if (r == REASON_OK)
+        r = plan_envelope(m, now_us);
+    if (r == REASON_OK)
+        r = kms_response_write(m->r, &m->plan, &payload, &encrypted, &m->why);
+    if (r == REASON_OK)
+        r = reply_finish(m->j, m->signer, &payload, m->plan.protect != PROTECT_NONE, &out->body, &m->why);
+    if (r != REASON_OK)
+        return r;
+    d->response.signed_by = m->signer ? m->signer->id : STR_MISSING;
+    d->response.encrypted_by = encrypted ? m->trk->id : STR_MISSING;
+    return REASON_OK;
+}
+
+/* A payload, or a KmsError of the KMS's own, whose code is kept. */
+static enum reason make_reply(struct making *m, const struct gate_upstream *up, int64_t now_us,
+                              struct gate_response *out)
+{
+    enum reason r = read_reply(m, up);
+    const enum kms_message message = m->r ? m->r->message : KMS_MESSAGE_NONE;
+    if (r == REASON_OK)
+        r = choose_rule(m, message, up->status);
+    if (r == REASON_OK && message == KMS_MESSAGE_ERROR) {
+        m->plan.error_code = m->r->error_code;
+        m->plan.error_msg = STR("The KMS reports an error.");
+    }
+    out->status = 200;
+    return r == REASON_OK ? write_reply(m, now_us, out) : r;
+}
+
+/* What an upstream says with an error status is not looked at: it is not for the client. */
+static enum reason make_error(struct making *m, const struct gate_upstream *up, int64_t now_us,
+                              struct gate_response *out)
+{
+    enum reason r = choose_rule(m, KMS_MESSAGE_ERROR, up->status);
+    m->plan.error_code = up->status;
+    m->plan.error_msg = m->j->rules->detail_reason ? str_z(reason_name(REASON_UPSTREAM_ERROR))
+                                                   : reply_generic(up->status);
+    out->status = up->status;
+    if (r == REASON_OK)
+        r = write_reply(m, now_us, out);
+    return r == REASON_OK ? REASON_UPSTREAM_ERROR : r;
+}
+
+static enum reason make(struct making *m, const struct gate_upstream *up, int64_t now_us, struct gate_response *out)
+{
+    const struct decision *d = &m->j->decision;
+    if (!m->j->rule || !d->accepted)
+        return refuse(m, REASON_INTERNAL, "the request was not let through");
+    if (up->status >= 200 && up->status < 300)
+        return make_reply(m, up, now_us, out);
+    if (up->status >= 400 && up->status < 600)
+        return make_error(m, up, now_us, out);
+    return refuse(m, REASON_UPSTREAM_INVALID, "the upstream's status is neither a success nor an error");
+}
+
+enum reason gate_reply(struct judgement *j, const struct gate_upstream *up, int64_t now_us, struct gate_response *out)
+{
+    struct making m = {.j = j};
+    *out = (struct gate_response){.body = BUF_INIT_SECRET(LIMIT_REPLY_OUT)};
+    j->decision.upstream.status = up->status;
+    const enum reason r = make(&m, up, now_us, out);
+    making_free(&m);
+    if (r != REASON_OK && r != REASON_UPSTREAM_ERROR) {
+        log_debug("reply", j->decision.id, "%s: %s", reason_name(r), m.why.text);
+        buf_free(&out->body);
+        gate_refuse(j, r, 0, now_us, out);
+        return r;
+    }
+    j->decision.reason = r;
+    j->decision.status = out->status;
+    return r;
+}

@@ -1,0 +1,140 @@
+#include <string.h>
+
+#include "base/limits.h"
+#include "base/log.h"
+#include "base/uri.h"
+#include "gate/reply.h"
+
+void reply_texts_free(struct reply_texts *t)
+{
+    buf_free(&t->url);
+}
+
+static bool is_hex_digit(char c)
+{
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F');
+}
+
+static bool escape_at(struct str s, size_t i)
+{
+    return s.p[i] == '%' && i + 2 < s.n && is_hex_digit(s.p[i + 1]) && is_hex_digit(s.p[i + 2]);
+}
+
+/* RFC 3986: what may stand in a path or query as it is. */
+static bool stands(char c)
+{
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+           (c && strchr("-._~!$&'()*+,;=:@/?", c));
+}
+
+/* A target may be anything that a stranger sent: what is no part of a URI is escaped. */
+static void write_target(struct str target, struct buf *out)
+{
+    for (size_t i = 0; i < target.n; i++) {
+        if (stands(target.p[i]) || escape_at(target, i)) {
+            buf_char(out, target.p[i]);
+        } else {
+            buf_char(out, '%');
+            buf_hex(out, target.p + i, 1, true);
+        }
+    }
+}
+
+/* An anyURI that every validator takes: no stray percent sign, at most one fragment. */
+static bool is_plain_uri(struct str s)
+{
+    size_t fragments = 0;
+    if (!uri_is_any_uri(s))
+        return false;
+    for (size_t i = 0; i < s.n; i++) {
+        fragments += s.p[i] == '#';
+        if (s.p[i] == '%' && !escape_at(s, i))
+            return false;
+    }
+    return fragments <= 1;
+}
+
+void reply_envelope(const struct judgement *j, int64_t now_us, struct reply_texts *texts, struct kms_response_plan *plan)
+{
+    const struct strings *bases = j->gate->public_url, *uris = &j->rules->kms_uris;
+    const struct str user = j->request.user_uri.p ? str_trim(j->request.user_uri) : STR("");
+    texts->url = BUF_INIT(LIMIT_REPLY_OUT);
+    if (bases && bases->n > 0)
+        buf_z(&texts->url, bases->v[0]);
+    write_target(j->head.target, &texts->url);
+    time_format(now_us, false, texts->time);
+    *plan = (struct kms_response_plan){0};
+    plan->user_uri = is_plain_uri(user) ? user : STR("");
+    plan->kms_uri = uris->n > 0 ? str_z(uris->v[0]) : STR("");
+    plan->kms_id = str_z(j->rules->kms_id);
+    plan->time = str_z(texts->time);
+    plan->client_req_url = buf_view(&texts->url);
+}
+
+struct str reply_generic(int status)
+{
+    return status < 500 ? STR("The request was refused.") : STR("The request could not be served.");
+}
+
+/* What is known about a user's keys is not for strangers: whether he is there, whether a key is, whether it holds. */
+static enum reason shown(enum reason r)
+{
+    return r == REASON_KEY_UNKNOWN || r == REASON_KEY_REVOKED ? REASON_SIGNATURE_INVALID : r;
+}
+
+enum reason reply_finish(struct judgement *j, const struct key *signer, const struct buf *payload, bool encrypted,
+                         struct buf *out, struct detail *why)
+{
+    struct secret_key clear SECRET_CLEANUP = {{0}};
+    if (!signer) {
+        buf_str(out, buf_view(payload));
+    } else if (!keyring_open(&j->ring, signer, &clear) || !xmlsig_sign(buf_view(payload), signer->id, &clear, out)) {
+        detail_set(why, "the reply could not be signed");
+        return REASON_INTERNAL;
+    }
+    if (payload->failed || out->failed)
+        return REASON_INTERNAL;
+    return kms_response_validate(buf_view(out), encrypted, why);
+}
+
+static bool write_refusal(struct judgement *j, const struct kms_response_plan *plan, const struct key *signer,
+                          struct buf *out)
+{
+    bool encrypted;
+    struct detail why = {""};
+    struct buf payload BUF_CLEANUP = BUF_INIT(LIMIT_REPLY_OUT);
+    struct kms_response_plan own = *plan;
+    own.signature_id = signer ? signer->id : STR_MISSING;
+    buf_free(out);
+    *out = BUF_INIT(LIMIT_REPLY_OUT);
+    if (kms_response_write(NULL, &own, &payload, &encrypted, &why) == REASON_OK &&
+        reply_finish(j, signer, &payload, false, out, &why) == REASON_OK)
+        return true;
+    log_warn("refusal", j->decision.id, "not written as it should be: %s", why.text);
+    buf_free(out);
+    return false;
+}
+
+void gate_refuse(struct judgement *j, enum reason reason, int status, int64_t now_us, struct gate_response *out)
+{
+    const struct key *signer = j->proven ? j->signer : NULL;
+    struct reply_texts texts;
+    struct kms_response_plan plan;
+    *out = (struct gate_response){.status = status ? status : reason_status(reason)};
+    j->decision.reason = reason;
+    j->decision.status = out->status;
+    reply_envelope(j, now_us, &texts, &plan);
+    plan.error_code = out->status;
+    plan.error_msg = j->rules->detail_reason ? str_z(reason_name(shown(reason))) : reply_generic(out->status);
+    const bool as_due = !texts.url.failed && write_refusal(j, &plan, signer, &out->body);
+    if (as_due && signer)
+        j->decision.response.signed_by = signer->id;
+    if (!as_due) { /* what the client sent is what may stand in the way */
+        plan.user_uri = STR("");
+        if (texts.url.failed)
+            plan.client_req_url = STR("");
+        if (!write_refusal(j, &plan, NULL, &out->body))
+            out->body = BUF_INIT(LIMIT_REPLY_OUT);
+    }
+    reply_texts_free(&texts);
+}
