@@ -30,7 +30,9 @@ enum { RSK_OCTETS = 257, SSK_OCTETS = 32, PVT_OCTETS = 65 };
 /* Key contents that no other text of a reply holds by accident. */
 static inline uint8_t key_octet(char which, size_t i)
 {
-    return i == 0 && which != 's' ? 4 : (uint8_t)(which * 31 + (int)i * 7);
+    uint32_t mixed = (uint32_t)which * 2654435761u + (uint32_t)i * 2246822519u;
+    mixed = (mixed ^ mixed >> 15) * 3266489917u;
+    return i == 0 && which != 's' ? 4 : (uint8_t)(mixed >> 16);
 }
 
 static inline void put_hex(struct buf *out, const char *name, char which, size_t n)
