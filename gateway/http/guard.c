@@ -1,0 +1,390 @@
+#include "http/guard.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static void refuse(struct guard *g, enum reason reason, int status)
+{
+    g->state = GUARD_REFUSED;
+    g->reason = reason;
+    g->status = status;
+}
+
+static void refuse_framing(struct guard *g)
+{
+    refuse(g, REASON_HTTP_FRAMING, 400);
+}
+
+void guard_init(struct guard *g, const struct limits_config *limits)
+{
+    *g = (struct guard){.limits = limits};
+    g->head = BUF_INIT(limits->target + limits->headers + 256);
+    g->body = BUF_INIT_SECRET(limits->body + 1);
+}
+
+void guard_free(struct guard *g)
+{
+    secret_wipe(g->head.p, g->head.n);
+    buf_free(&g->head);
+    buf_free(&g->body);
+    free(g->headers);
+    g->headers = NULL;
+}
+
+void guard_next(struct guard *g)
+{
+    const struct limits_config *limits = g->limits;
+    guard_free(g);
+    guard_init(g, limits);
+}
+
+bool guard_begun(const struct guard *g)
+{
+    return g->head.n > 0 || g->skipped_line || g->state != GUARD_HEAD;
+}
+
+static bool is_token(struct str s)
+{
+    for (size_t i = 0; i < s.n; i++) {
+        const char c = s.p[i];
+        const bool alnum = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+        if (!alnum && (c == '\0' || !strchr("!#$%&'*+-.^_`|~", c)))
+            return false;
+    }
+    return s.n > 0;
+}
+
+static struct str trim_blanks(struct str s)
+{
+    while (s.n && (*s.p == ' ' || *s.p == '\t'))
+        s.p++, s.n--;
+    while (s.n && (s.p[s.n - 1] == ' ' || s.p[s.n - 1] == '\t'))
+        s.n--;
+    return s;
+}
+
+static const struct guard_header *find(const struct guard *g, const char *name, size_t *count)
+{
+    const struct guard_header *found = NULL;
+    *count = 0;
+    for (size_t i = 0; i < g->header_count; i++)
+        if (str_ieq_z(g->headers[i].name, name)) {
+            if (!found)
+                found = &g->headers[i];
+            ++*count;
+        }
+    return found;
+}
+
+struct str guard_header(const struct guard *g, const char *name)
+{
+    size_t count;
+    const struct guard_header *h = find(g, name, &count);
+    return h ? h->value : STR_MISSING;
+}
+
+/* True when the comma-separated list holds the token. */
+static bool list_has(struct str list, struct str token)
+{
+    while (list.n) {
+        const char *comma = memchr(list.p, ',', list.n);
+        const size_t n = comma ? (size_t)(comma - list.p) : list.n;
+        if (str_ieq(trim_blanks((struct str){list.p, n}), token))
+            return true;
+        const size_t step = comma ? n + 1 : n;
+        list.p += step;
+        list.n -= step;
+    }
+    return false;
+}
+
+static bool connection_has(const struct guard *g, struct str token)
+{
+    for (size_t i = 0; i < g->header_count; i++)
+        if (str_ieq_z(g->headers[i].name, "connection") && list_has(g->headers[i].value, token))
+            return true;
+    return false;
+}
+
+bool guard_is_hop_header(const struct guard *g, struct str name)
+{
+    static const char *const HOP[] = {"connection", "keep-alive", "proxy-connection", "proxy-authorization",
+        "proxy-authenticate", "te", "trailer", "transfer-encoding", "upgrade", "content-length", "host", "expect",
+        "content-type", "content-encoding", "x-request-id", "x-forwarded-for", "x-forwarded-host",
+        "x-forwarded-proto", "x-real-ip", "forwarded"};
+    for (size_t i = 0; i < sizeof HOP / sizeof *HOP; i++)
+        if (str_ieq_z(name, HOP[i]))
+            return true;
+    return connection_has(g, name);
+}
+
+static bool is_version(struct str v)
+{
+    return v.n == 8 && memcmp(v.p, "HTTP/", 5) == 0 && v.p[5] >= '0' && v.p[5] <= '9' && v.p[6] == '.' &&
+           v.p[7] >= '0' && v.p[7] <= '9';
+}
+
+/* METHOD SP target SP HTTP/d.d, with exactly these two spaces. */
+static void read_request_line(struct guard *g, struct str line)
+{
+    const char *one = memchr(line.p, ' ', line.n);
+    const char *two = one ? memchr(one + 1, ' ', (size_t)(line.p + line.n - one - 1)) : NULL;
+    if (!two) {
+        refuse_framing(g);
+        return;
+    }
+    const struct str method = {line.p, (size_t)(one - line.p)};
+    const struct str target = {one + 1, (size_t)(two - one - 1)};
+    const struct str version = {two + 1, (size_t)(line.p + line.n - two - 1)};
+    if (!is_token(method) || method.n > 32 || target.n == 0 || !is_version(version)) {
+        refuse_framing(g);
+        return;
+    }
+    g->method = method;
+    g->target = target;
+    g->http11 = str_eq_z(version, "HTTP/1.1");
+    if (!g->http11 && !str_eq_z(version, "HTTP/1.0"))
+        refuse(g, REASON_HTTP_VERSION, 505);
+    else if (target.n > g->limits->target)
+        refuse(g, REASON_HTTP_TOO_LARGE, 414);
+    else if (*target.p != '/')
+        refuse(g, REASON_HTTP_PATH, 400);
+}
+
+static void read_header_line(struct guard *g, struct str line)
+{
+    const char *colon = memchr(line.p, ':', line.n);
+    const struct str name = {line.p, colon ? (size_t)(colon - line.p) : 0};
+    if (!is_token(name)) { /* no colon, obs-fold, a blank before the colon */
+        refuse_framing(g);
+        return;
+    }
+    struct str value = {colon + 1, line.n - name.n - 1};
+    value = trim_blanks(value);
+    for (size_t i = 0; i < value.n; i++)
+        if (((unsigned char)value.p[i] < 0x20 && value.p[i] != '\t') || value.p[i] == 0x7f) {
+            refuse_framing(g);
+            return;
+        }
+    g->headers[g->header_count++] = (struct guard_header){name, value};
+}
+
+static bool host_is_plain(struct str host)
+{
+    for (size_t i = 0; i < host.n; i++)
+        if ((unsigned char)host.p[i] <= ' ' || (unsigned char)host.p[i] >= 0x7f || strchr("/?#@\\,\"<>{}|^`", host.p[i]))
+            return false;
+    return host.n > 0;
+}
+
+static bool only_digits(struct str s)
+{
+    for (size_t i = 0; i < s.n; i++)
+        if (s.p[i] < '0' || s.p[i] > '9')
+            return false;
+    return s.n > 0;
+}
+
+/* How long the body is: Content-Length or `chunked`, never both, never twice. */
+static void read_framing(struct guard *g)
+{
+    size_t lengths, encodings;
+    const struct guard_header *length = find(g, "content-length", &lengths);
+    const struct guard_header *encoding = find(g, "transfer-encoding", &encodings);
+    if (lengths > 1 || encodings > 1 || (lengths && encodings) || (encodings && !g->http11)) {
+        refuse_framing(g);
+        return;
+    }
+    if (encoding) {
+        if (!str_eq_z(encoding->value, "chunked"))
+            refuse_framing(g);
+        g->chunked = true;
+    }
+    if (!length)
+        return;
+    uint64_t n = 0;
+    if (!only_digits(length->value))
+        refuse_framing(g);
+    else if (!str_to_u64(length->value, g->limits->body, &n))
+        refuse(g, REASON_HTTP_TOO_LARGE, 413);
+    g->length = (size_t)n;
+}
+
+static void read_meaning(struct guard *g)
+{
+    static const char *const SINGLE[] = {"host", "content-type", "content-encoding", "authorization", "expect"};
+    size_t count;
+    for (size_t i = 0; i < sizeof SINGLE / sizeof *SINGLE; i++)
+        if (find(g, SINGLE[i], &count) && count > 1) {
+            refuse_framing(g);
+            return;
+        }
+    const struct guard_header *host = find(g, "host", &count);
+    if (!host || !host_is_plain(host->value)) {
+        refuse_framing(g);
+        return;
+    }
+    read_framing(g);
+    if (g->state == GUARD_REFUSED)
+        return;
+    const struct str expect = guard_header(g, "expect");
+    if (g->http11 && expect.p) {
+        if (!str_ieq_z(expect, "100-continue")) {
+            refuse(g, REASON_HTTP_EXPECT, 417);
+            return;
+        }
+        g->expect_continue = g->chunked || g->length > 0;
+    }
+    g->keep_alive = g->http11 && !connection_has(g, STR("close"));
+    g->state = g->chunked || g->length ? GUARD_BODY : GUARD_DONE;
+}
+
+/* The head as a whole is there; its line ends and sizes were held against the limits as it came in. */
+static void read_head(struct guard *g)
+{
+    g->headers = calloc(g->lines ? g->lines : 1, sizeof *g->headers);
+    if (!g->headers || g->head.failed) {
+        refuse(g, REASON_INTERNAL, 500);
+        return;
+    }
+    const char *p = g->head.p;
+    const char *end = p + g->head.n - 2;
+    for (bool first = true; p < end && g->state != GUARD_REFUSED; first = false) {
+        const char *lf = memchr(p, '\n', (size_t)(end - p));
+        const struct str line = {p, (size_t)(lf - p) - 1};
+        if (first)
+            read_request_line(g, line);
+        else
+            read_header_line(g, line);
+        p = lf + 1;
+    }
+    if (g->state != GUARD_REFUSED)
+        read_meaning(g);
+}
+
+/* A line of the head has ended. */
+static void end_line(struct guard *g)
+{
+    const size_t length = g->head.n - g->line_at - 2;
+    if (length == 0 && g->line_at == 0) { /* an empty line before the request */
+        if (g->skipped_line)
+            refuse_framing(g);
+        g->skipped_line = true;
+        buf_reset(&g->head);
+        return;
+    }
+    if (length == 0) {
+        read_head(g);
+        return;
+    }
+    if (g->line_at > 0 && ++g->lines > g->limits->header_count)
+        refuse(g, REASON_HTTP_TOO_LARGE, 431);
+    g->line_at = g->head.n;
+}
+
+static void head_byte(struct guard *g, char c)
+{
+    const char before = g->head.n ? g->head.p[g->head.n - 1] : '\0';
+    if (c == '\0' || (c == '\n') != (before == '\r')) {
+        refuse_framing(g);
+        return;
+    }
+    buf_char(&g->head, c);
+    if (g->head.failed) {
+        refuse(g, REASON_HTTP_TOO_LARGE, g->line_at ? 431 : 414);
+        return;
+    }
+    const size_t length = g->head.n - g->line_at;
+    if (g->line_at == 0) {
+        if (length > g->limits->target + 64)
+            refuse(g, REASON_HTTP_TOO_LARGE, 414);
+    } else if (length > g->limits->header + 2 || ++g->header_bytes > g->limits->headers) {
+        refuse(g, REASON_HTTP_TOO_LARGE, 431);
+    }
+    if (c == '\n' && g->state != GUARD_REFUSED)
+        end_line(g);
+}
+
+static int hex_value(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    if (c >= 'a' && c <= 'f')
+        return c - 'a' + 10;
+    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+}
+
+static void chunk_size_byte(struct guard *g, char c)
+{
+    if (c == '\r' && g->digits) {
+        g->chunk = CHUNK_SIZE_LF;
+        return;
+    }
+    const int v = hex_value(c);
+    if (v < 0 || ++g->digits > 8) { /* extensions and white space too */
+        refuse_framing(g);
+        return;
+    }
+    g->length = g->length * 16 + (size_t)v;
+    if (g->length > g->limits->body - g->body.n)
+        refuse(g, REASON_HTTP_TOO_LARGE, 413);
+}
+
+/* One byte of chunked framing; trailers are refused, since nothing may be said after the body. */
+static void chunk_byte(struct guard *g, char c)
+{
+    static const struct {
+        char due;
+        enum guard_chunk next;
+    } FIXED[] = {
+        [CHUNK_DATA_CR] = {'\r', CHUNK_DATA_LF},
+        [CHUNK_DATA_LF] = {'\n', CHUNK_SIZE},
+        [CHUNK_END_CR] = {'\r', CHUNK_END_LF},
+        [CHUNK_END_LF] = {'\n', CHUNK_END_LF},
+    };
+    if (g->chunk == CHUNK_SIZE) {
+        chunk_size_byte(g, c);
+    } else if (g->chunk == CHUNK_SIZE_LF) {
+        if (c != '\n')
+            refuse_framing(g);
+        g->chunk = g->length ? CHUNK_DATA : CHUNK_END_CR;
+        g->digits = 0;
+    } else if (c != FIXED[g->chunk].due) {
+        refuse_framing(g);
+    } else if (g->chunk == CHUNK_END_LF) {
+        g->state = GUARD_DONE;
+    } else {
+        g->chunk = FIXED[g->chunk].next;
+    }
+}
+
+static size_t body_bytes(struct guard *g, const char *p, size_t n)
+{
+    if (g->chunked && g->chunk != CHUNK_DATA) {
+        chunk_byte(g, *p);
+        return 1;
+    }
+    const size_t take = n < g->length ? n : g->length;
+    buf_bytes(&g->body, p, take);
+    g->length -= take;
+    if (g->body.failed)
+        refuse(g, REASON_INTERNAL, 500);
+    else if (g->length == 0 && g->chunked)
+        g->chunk = CHUNK_DATA_CR;
+    else if (g->length == 0)
+        g->state = GUARD_DONE;
+    return take;
+}
+
+size_t guard_feed(struct guard *g, const char *p, size_t n)
+{
+    size_t used = 0;
+    const enum guard_state before = g->state;
+    while (used < n && g->state == before && before != GUARD_DONE && before != GUARD_REFUSED) {
+        if (g->state == GUARD_HEAD)
+            head_byte(g, p[used++]);
+        else
+            used += body_bytes(g, p + used, n - used);
+    }
+    return used;
+}
