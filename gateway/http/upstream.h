@@ -1,0 +1,39 @@
+/*
+ * The only HTTP client: asynchronous calls to the upstream on a worker's event base, with a keep-alive pool. A call is
+ * sent at most once: what cannot be known to have failed is never repeated.
+ */
+#ifndef KMSGATE_HTTP_UPSTREAM_H
+#define KMSGATE_HTTP_UPSTREAM_H
+
+#include <event2/event.h>
+
+#include "base/buf.h"
+#include "base/config.h"
+#include "base/reason.h"
+
+struct upstream;
+struct upstream_call;
+
+/* NULL without memory. `connections` is this worker's share; 0: no cap. */
+struct upstream *upstream_new(struct event_base *base, const struct upstream_config *config, unsigned connections);
+/* Ends calls that still run, without their callbacks. */
+void upstream_free(struct upstream *u);
+
+struct upstream_result {
+    enum reason reason; /* REASON_OK: there is a reply; else UPSTREAM_UNREACHABLE, _TIMEOUT or _INVALID */
+    int status;
+    struct str body;
+    struct str www_authenticate, retry_after; /* sanitized; missing when there are none */
+};
+/* Called once, from the event loop, never from within upstream_start(). The result lives until it returns. */
+typedef void upstream_done(void *arg, const struct upstream_result *result);
+
+/* A call to be started; NULL without memory. method and target are copied. */
+struct upstream_call *upstream_call_new(struct upstream *u, const char *method, struct str target);
+/* False without memory or when the value holds control characters. */
+bool upstream_call_header(struct upstream_call *c, struct str name, struct str value);
+/* Takes over the body, and the call whatever comes of it. False: not started, `done` will not be called. */
+bool upstream_start(struct upstream_call *c, struct buf *body, upstream_done *done, void *arg);
+void upstream_call_free(struct upstream_call *c); /* of a call that was not started */
+
+#endif
