@@ -179,8 +179,8 @@ static void on_event(struct bufferevent *bev, short events, void *arg)
         return;
     if (c->state == CONN_BUSY)
         c->evhtp_event(bev, events, c->evhtp_arg);
-    else
-        conn_close(c);
+    else if (c->state != CONN_LINGER || !(events & BEV_EVENT_EOF) || c->shut)
+        conn_close(c); /* else a client that has shut its side still gets its refusal */
 }
 
 static void on_deadline(evutil_socket_t fd, short what, void *arg)

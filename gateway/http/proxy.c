@@ -1,0 +1,334 @@
+#include <evhtp/evhtp.h>
+#include <openssl/rand.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/metrics.h"
+#include "http/server.h"
+
+/* BODY: the head holds. JUDGE: complete, judged in the next loop turn. UPSTREAM: the call runs. DONE: answered, freed
+ * one loop turn later. */
+enum exchange_state { EXCHANGE_BODY, EXCHANGE_JUDGE, EXCHANGE_UPSTREAM, EXCHANGE_DONE };
+
+struct exchange {
+    struct worker *worker;
+    struct conn *conn; /* NULL: the client is gone */
+    evhtp_request_t *request;
+    enum exchange_state state;
+    struct judgement *judgement;
+    struct event *turn;
+    char id[33];
+    int64_t began_us, asked_us;
+    bool counted;
+};
+
+static void on_turn(evutil_socket_t fd, short what, void *arg);
+
+/* The only place where an exchange changes its state. */
+static void enter(struct exchange *x, enum exchange_state state)
+{
+    x->state = state;
+    if (state == EXCHANGE_JUDGE || state == EXCHANGE_DONE)
+        event_active(x->turn, EV_TIMEOUT, 0);
+}
+
+static void release(struct exchange *x)
+{
+    if (x->counted)
+        metric_set(METRIC_IN_FLIGHT, NULL, atomic_fetch_sub(&x->worker->server->in_flight, 1) - 1);
+    judgement_free(x->judgement);
+    if (x->turn)
+        event_free(x->turn);
+    free(x);
+}
+
+/* The right-most address that no trusted proxy is; unknown where the header is not a list of addresses. */
+static struct ip source_of(const struct conn *c)
+{
+    struct ip ip = c->peer;
+    const struct listen_config *l = c->listener->config;
+    size_t i = c->guard.header_count;
+    for (;;) {
+        bool trusted = false;
+        for (size_t k = 0; ip.known && k < l->trusted_proxy_count; k++)
+            trusted = trusted || cidr_contains(&l->trusted_proxies[k], &ip);
+        if (!trusted)
+            return ip;
+        while (i > 0 && !str_ieq_z(c->guard.headers[i - 1].name, "x-forwarded-for"))
+            i--;
+        if (i == 0)
+            return ip;
+        struct str *list = &c->guard.headers[i - 1].value;
+        const char *comma = list->n ? memrchr(list->p, ',', list->n) : NULL;
+        const struct str last = comma ? (struct str){comma + 1, (size_t)(list->p + list->n - comma - 1)} : *list;
+        if (!ip_parse(str_trim(last), &ip))
+            return (struct ip){0};
+        if (comma)
+            list->n = (size_t)(comma - list->p);
+        else
+            i--;
+    }
+}
+
+static struct exchange *exchange_new(struct conn *c)
+{
+    struct exchange *x = calloc(1, sizeof *x);
+    uint8_t random[16];
+    if (!x || RAND_bytes(random, sizeof random) != 1) {
+        free(x);
+        return NULL;
+    }
+    for (size_t i = 0; i < sizeof random; i++) {
+        x->id[2 * i] = "0123456789abcdef"[random[i] >> 4];
+        x->id[2 * i + 1] = "0123456789abcdef"[random[i] & 15];
+    }
+    x->worker = c->worker;
+    x->conn = c;
+    x->began_us = time_mono_us();
+    x->judgement = judgement_new(&c->worker->gate, x->id);
+    x->turn = event_new(c->worker->base, -1, EV_TIMEOUT, on_turn, x);
+    if (x->judgement && x->turn)
+        return x;
+    release(x);
+    return NULL;
+}
+
+/* One line a request, whatever happened. */
+static void decide(struct exchange *x, enum reason reason, int status)
+{
+    struct decision *d = &x->judgement->decision;
+    d->reason = reason;
+    d->status = status;
+    if (!d->time_us || d->time_us == TIME_NONE)
+        d->time_us = time_now_us();
+    d->us.total = time_mono_us() - x->began_us;
+    struct buf line BUF_CLEANUP = BUF_INIT(1 << 20);
+    decision_json(d, &line);
+    if (!line.failed)
+        sink_write(x->worker->server->sink, buf_view(&line));
+    decision_count(d);
+    metric_set(METRIC_REPLAY_ENTRIES, NULL, (double)replay_count(x->worker->server->replay));
+}
+
+static const char *extra_headers(int status)
+{
+    return status == 405 ? "Allow: POST\r\n" : status == 503 ? "Retry-After: 1\r\n" : "";
+}
+
+bool proxy_head(struct conn *c, enum reason reason, int status)
+{
+    struct server *s = c->worker->server;
+    struct exchange *x = c->exchange ? c->exchange : exchange_new(c);
+    if (!x) {
+        conn_refuse(c, 500, "-", "", STR(""));
+        return false;
+    }
+    const bool fresh = !c->exchange;
+    c->exchange = x;
+    if (fresh) {
+        const struct guard *g = &c->guard;
+        const struct gate_head head = {
+            .method = g->method.p ? g->method : STR(""),
+            .target = g->target.p ? g->target : STR(""),
+            .content_type = guard_header(g, "content-type"),
+            .content_encoded = guard_header(g, "content-encoding").p != NULL,
+            .source = source_of(c),
+        };
+        const enum reason judged = gate_head(x->judgement, &head);
+        if (reason == REASON_OK)
+            reason = judged;
+        x->counted = true;
+        const unsigned before = atomic_fetch_add(&s->in_flight, 1);
+        metric_set(METRIC_IN_FLIGHT, NULL, before + 1);
+        if (reason == REASON_OK && before >= s->config->limits.in_flight)
+            reason = REASON_HTTP_BUSY;
+    }
+    if (reason == REASON_OK)
+        return true;
+    struct gate_response r = {0};
+    gate_refuse(x->judgement, reason, status, time_now_us(), &r);
+    conn_refuse(c, r.status, x->id, extra_headers(r.status), buf_view(&r.body));
+    decide(x, reason, r.status);
+    buf_free(&r.body);
+    c->exchange = NULL;
+    x->conn = NULL;
+    enter(x, EXCHANGE_DONE);
+    return false;
+}
+
+static void add_header(evhtp_request_t *r, const char *name, const char *value)
+{
+    evhtp_header_t *h = evhtp_header_new(name, value, 1, 1);
+    if (h)
+        evhtp_headers_add_header(r->headers_out, h);
+}
+
+/* Sends it, if there is still somebody to send it to, and hands the request back to evhtp. */
+static void answer(struct exchange *x, enum reason reason, struct gate_response *r, const struct upstream_result *up)
+{
+    decide(x, reason, r->status);
+    evhtp_request_t *q = x->request;
+    if (x->conn) {
+        char length[24];
+        snprintf(length, sizeof length, "%zu", r->body.n);
+        add_header(q, "Content-Type", "application/xml; charset=utf-8");
+        add_header(q, "Content-Length", length);
+        add_header(q, "Cache-Control", "no-store");
+        add_header(q, "X-Request-Id", x->id);
+        if (up && reason == REASON_UPSTREAM_ERROR && up->www_authenticate.p)
+            add_header(q, "WWW-Authenticate", up->www_authenticate.p);
+        if (up && reason == REASON_UPSTREAM_ERROR && up->retry_after.p)
+            add_header(q, "Retry-After", up->retry_after.p);
+        else if (r->status == 503)
+            add_header(q, "Retry-After", "1");
+        if (atomic_load(&x->worker->server->draining))
+            evhtp_request_disable_flag(q, EVHTP_REQ_FLAG_KEEPALIVE);
+        evbuffer_add(q->buffer_out, r->body.n ? r->body.p : "", r->body.n);
+        x->conn->exchange = NULL;
+        const int64_t us = x->worker->server->config->limits.idle_timeout_us; /* to take the reply */
+        const struct timeval tv = {us / US_PER_S, us % US_PER_S};
+        event_add(x->conn->deadline, &tv);
+        evhtp_send_reply(q, (evhtp_res)r->status);
+        evhtp_request_resume(q);
+    }
+    x->conn = NULL;
+    x->request = NULL;
+    enter(x, EXCHANGE_DONE);
+}
+
+static void refuse(struct exchange *x, enum reason reason)
+{
+    struct gate_response r = {0};
+    gate_refuse(x->judgement, reason, 0, time_now_us(), &r);
+    answer(x, reason, &r, NULL);
+    buf_free(&r.body);
+}
+
+static void on_upstream(void *arg, const struct upstream_result *result)
+{
+    struct exchange *x = arg;
+    struct decision *d = &x->judgement->decision;
+    d->upstream.us = time_mono_us() - x->asked_us;
+    d->us.upstream = d->upstream.us;
+    if (result->reason != REASON_OK) {
+        refuse(x, result->reason);
+        return;
+    }
+    d->upstream.status = result->status;
+    const struct gate_upstream up = {result->status, result->body};
+    struct gate_response r = {0};
+    const int64_t from = time_mono_us();
+    const enum reason reason = gate_reply(x->judgement, &up, time_now_us(), &r);
+    d->us.protect = time_mono_us() - from;
+    answer(x, reason, &r, result);
+    buf_free(&r.body);
+}
+
+static bool sets(const struct gate_outgoing *out, struct str name)
+{
+    for (size_t i = 0; i < out->header_count; i++)
+        if (str_ieq_z(name, out->headers[i].name))
+            return true;
+    return false;
+}
+
+static bool passes(const struct exchange *x, struct str name)
+{
+    static const char *const ALWAYS[] = {"authorization", "accept", "accept-language", "user-agent"};
+    for (size_t i = 0; i < sizeof ALWAYS / sizeof *ALWAYS; i++)
+        if (str_ieq_z(name, ALWAYS[i]))
+            return true;
+    const struct strings *pass = &x->judgement->rule->forward.pass;
+    for (size_t i = 0; i < pass->n; i++)
+        if (str_ieq_z(name, pass->v[i]))
+            return true;
+    return false;
+}
+
+static bool write_headers(struct exchange *x, struct upstream_call *call, const struct gate_outgoing *out)
+{
+    const struct guard *g = &x->conn->guard;
+    bool ok = upstream_call_header(call, STR("X-Request-Id"), str_z(x->id)) &&
+              upstream_call_header(call, STR("Content-Type"), out->content_type ? str_z(out->content_type) : STR(""));
+    for (size_t i = 0; ok && i < out->header_count; i++)
+        ok = upstream_call_header(call, str_z(out->headers[i].name), buf_view(&out->headers[i].value));
+    bool accept = false;
+    for (size_t i = 0; ok && i < g->header_count; i++) {
+        const struct guard_header *h = &g->headers[i];
+        if (!h->value.n || !passes(x, h->name) || guard_is_hop_header(g, h->name) || sets(out, h->name))
+            continue;
+        accept = accept || str_ieq_z(h->name, "accept");
+        ok = upstream_call_header(call, h->name, h->value);
+    }
+    if (ok && !accept && !sets(out, STR("accept"))) /* else curl makes one of its own */
+        ok = upstream_call_header(call, STR("Accept"), STR(""));
+    return ok;
+}
+
+/* What was judged good goes to the upstream. */
+static enum reason ask(struct exchange *x)
+{
+    struct gate_outgoing out = {0};
+    struct conn *c = x->conn;
+    enum reason r = gate_forward(x->judgement, c->guard.body.n ? buf_view(&c->guard.body) : STR(""), &out);
+    if (r == REASON_OK) {
+        struct upstream_call *call = upstream_call_new(x->worker->upstream, out.method, c->guard.target);
+        r = REASON_INTERNAL;
+        x->asked_us = time_mono_us();
+        if (call && !write_headers(x, call, &out))
+            upstream_call_free(call);
+        else if (call && upstream_start(call, &out.body, on_upstream, x))
+            r = REASON_OK;
+    }
+    gate_outgoing_free(&out);
+    return r;
+}
+
+static void judge(struct exchange *x)
+{
+    struct decision *d = &x->judgement->decision;
+    const struct buf *body = &x->conn->guard.body;
+    const int64_t from = time_mono_us();
+    d->time_us = time_now_us();
+    const enum gate_action action = gate_request(x->judgement, body->n ? buf_view(body) : STR(""), d->time_us);
+    d->us.judge = time_mono_us() - from;
+    enum reason r = d->reason;
+    if (action == GATE_FORWARD) {
+        enter(x, EXCHANGE_UPSTREAM);
+        r = ask(x);
+        if (r == REASON_OK)
+            return;
+    }
+    refuse(x, r);
+}
+
+static void on_turn(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    struct exchange *x = arg;
+    if (x->state == EXCHANGE_JUDGE && x->conn)
+        judge(x);
+    else
+        release(x);
+}
+
+void proxy_complete(struct conn *c, evhtp_request_t *request)
+{
+    struct exchange *x = c->exchange;
+    x->request = request;
+    enter(x, EXCHANGE_JUDGE);
+}
+
+void proxy_vanished(struct conn *c)
+{
+    struct exchange *x = c->exchange;
+    c->exchange = NULL;
+    if (!x)
+        return;
+    x->conn = NULL;
+    x->request = NULL;
+    if (x->state == EXCHANGE_BODY)
+        enter(x, EXCHANGE_DONE); /* JUDGE ends at its turn, UPSTREAM when the call ends */
+}
