@@ -187,7 +187,7 @@ void upstream_free(struct upstream *u)
     if (!u)
         return;
     while (u->calls)
-        upstream_call_free(u->calls);
+        finish(u->calls, CURLE_ABORTED_BY_CALLBACK);
     if (u->multi)
         curl_multi_cleanup(u->multi);
     if (u->timer)

@@ -16,7 +16,7 @@ struct upstream_call;
 
 /* NULL without memory. `connections` is this worker's share; 0: no cap. */
 struct upstream *upstream_new(struct event_base *base, const struct upstream_config *config, unsigned connections);
-/* Ends calls that still run, without their callbacks. */
+/* Ends calls that still run: their callbacks say that the upstream is unreachable. */
 void upstream_free(struct upstream *u);
 
 struct upstream_result {

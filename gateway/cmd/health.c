@@ -1,0 +1,57 @@
+#include <stdio.h>
+#include <string.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#include "base/config.h"
+#include "cmd/cmd.h"
+
+static int ask(const struct config *c)
+{
+    static const char REQUEST[] = "GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    char reply[16] = {0};
+    size_t n = 0;
+    const struct timeval wait = {3, 0};
+    const int fd = socket(c->admin.sa.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return EXIT_NEGATIVE;
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof wait);
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof wait);
+    const bool sent = connect(fd, (const struct sockaddr *)&c->admin.sa, c->admin.sa_len) == 0 &&
+                      send(fd, REQUEST, sizeof REQUEST - 1, MSG_NOSIGNAL) == (ssize_t)sizeof REQUEST - 1;
+    while (sent && n < 13) {
+        const ssize_t got = recv(fd, reply + n, 13 - n, 0);
+        if (got <= 0)
+            break;
+        n += (size_t)got;
+    }
+    close(fd);
+    if (!sent)
+        complain("health: nobody answers on %s", c->admin.address);
+    else if (!str_starts((struct str){reply, n}, STR("HTTP/1.1 200 ")))
+        complain("health: not ready");
+    else
+        return EXIT_DONE;
+    return EXIT_NEGATIVE;
+}
+
+int cmd_health(int argc, char **argv)
+{
+    if (argc == 2 && str_eq_z(str_z(argv[1]), "--help")) {
+        puts("usage: kmsgate health --config gateway.yaml\n\nAsks a running gateway's /readyz: exit 0 ready, 1 not.");
+        return EXIT_DONE;
+    }
+    if (argc != 3 || !str_eq_z(str_z(argv[1]), "--config")) {
+        complain("health: usage: kmsgate health --config gateway.yaml");
+        return EXIT_USAGE;
+    }
+    struct faults faults = {0};
+    struct config *c = config_load(argv[2], &faults);
+    faults_print(&faults, stderr);
+    faults_free(&faults);
+    if (!c)
+        return EXIT_NEGATIVE;
+    const int code = ask(c);
+    config_free(c);
+    return code;
+}
