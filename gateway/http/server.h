@@ -35,7 +35,7 @@ struct server {
     unsigned worker_count;
     int64_t floor_us;  /* before it no request can be told from a replay */
     atomic_uint in_flight, connections;
-    atomic_bool serving, draining, stopping;
+    atomic_bool serving, draining, stopping, leaving;
 };
 
 struct listener {
@@ -101,6 +101,8 @@ void proxy_vanished(struct conn *c);
 /* worker.c */
 bool worker_start(struct worker *w);
 void worker_wake(struct worker *w);
+/* Ends what still runs, and waits for the thread. */
+void worker_stop(struct worker *w);
 
 /* tls.c */
 SSL_CTX *tls_context(const struct listen_config *config);

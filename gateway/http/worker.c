@@ -44,7 +44,7 @@ static void on_wake(evutil_socket_t fd, short what, void *arg)
         listener_close(&w->listeners[i]);
     w->stopped_listening = true;
     conn_close_idle(w);
-    if (!w->conns && atomic_load(&w->server->in_flight) == 0)
+    if (atomic_load(&w->server->leaving)) /* drain_timeout has passed, or nothing is left */
         event_base_loopbreak(w->base);
     static const struct timeval again = {0, 20000};
     event_add(w->wake, &again);
@@ -54,6 +54,13 @@ void worker_wake(struct worker *w)
 {
     const uint64_t one = 1;
     (void)!write(w->wake_fd, &one, sizeof one);
+}
+
+void worker_stop(struct worker *w)
+{
+    atomic_store(&w->server->leaving, true);
+    worker_wake(w);
+    pthread_join(w->thread, NULL);
 }
 
 static void *run(void *arg)
