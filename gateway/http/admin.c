@@ -178,7 +178,7 @@ static void *run(void *arg)
 {
     struct admin a = *(struct admin *)arg;
     free(arg);
-    while (!atomic_load(&a.server->stopping)) {
+    while (!atomic_load(&a.server->leaving)) /* a draining gateway still says so */ {
         struct pollfd p = {.fd = a.fd, .events = POLLIN};
         if (poll(&p, 1, 100) <= 0)
             continue;
