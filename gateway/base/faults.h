@@ -17,7 +17,7 @@ struct faults {
     size_t errors; /* of n, those that are no lints */
 };
 
-/* line 0: no position. */
+/* line 0: no position; file NULL: none is at fault, the line begins `kmsgate: `. */
 void faults_add(struct faults *f, const char *file, int line, int column, const char *format, ...)
     __attribute__((format(printf, 5, 6)));
 void faults_lint(struct faults *f, const char *file, int line, int column, const char *format, ...)

@@ -42,11 +42,14 @@ char *str_dup(struct str s);
 bool str_to_u64(struct str s, uint64_t max, uint64_t *out);
 /* True when s is well-formed UTF-8 (no surrogates, no overlong forms, at most U+10FFFF). */
 bool str_is_utf8(struct str s);
+/* The bytes of its first character; 0 when s is empty or does not begin with a well-formed one. */
+size_t str_utf8_length(struct str s);
 
 /*
  * Glob matching of the rule language, byte for byte and case-sensitive. `*` matches any run of bytes. With `path` true,
- * `*` stays within a `/`-separated segment and `**` crosses them (a pattern ending in a slash and `**` matches that slash alone, too). No other byte is special.
- * Linear-time backtracking: at most |pattern| * |text| steps. A missing text matches nothing.
+ * `*` stays within a `/`-separated segment and `**` crosses them (a pattern ending in a slash and `**` matches that
+ * slash alone, too). No other byte is special. No recursion and no memory: at most |pattern| * |text| steps, and where
+ * `*` follows `**`, |text| times as many. A missing text matches nothing.
  */
 bool str_glob(struct str pattern, struct str text, bool path);
 

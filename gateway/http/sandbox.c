@@ -13,15 +13,9 @@
 #define DENY(name) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_##name, 0, 1), \
                    BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | 1 /* EPERM */)
 
-/* The leak sanitizer looks into its own process by ptrace: a build with it goes without that one denial. */
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer)
+#ifdef KMSGATE_TRACED /* the leak sanitizer traces its own process: a build with it goes without that one denial */
 #define DENY_PTRACE
-#endif
-#endif
-#if defined(__SANITIZE_ADDRESS__) && !defined(DENY_PTRACE)
-#define DENY_PTRACE
-#elif !defined(DENY_PTRACE)
+#else
 #define DENY_PTRACE DENY(ptrace),
 #endif
 

@@ -4,7 +4,7 @@
  *
  *     judge FOLDER COUNT        a JSON line for each phase: microseconds of CPU for one, the median of COUNT
  *
- * Under `valgrind --tool=callgrind --collect-atstart=no` only the phase named by KMSGATE_BENCH_PHASE (judge, reply) is
+ * Under `valgrind --tool=callgrind --collect-atstart=no` only the phase named by BENCH_PHASE (judge, reply) is
  * collected, COUNT times. Every request is signed afresh before the clock runs, so none is a replay.
  */
 #include <stdio.h>
@@ -131,7 +131,7 @@ static void report(const char *phase, double *us, size_t n)
 /* One phase's boundaries, for callgrind. */
 static void collect(const char *phase)
 {
-    const char *wanted = getenv("KMSGATE_BENCH_PHASE");
+    const char *wanted = getenv("BENCH_PHASE");
     if (wanted && strcmp(wanted, phase) == 0)
         CALLGRIND_TOGGLE_COLLECT;
 }

@@ -9,7 +9,7 @@ import pytest
 
 import kms
 
-BUILD = Path(os.environ.get("KMSGATE_BUILD", Path(__file__).parents[2] / "build")).resolve()
+BUILD = Path(os.environ.get("TESTED_BUILD", Path(__file__).parents[2] / "build")).resolve()
 RULES = """\
 version: 1
 kms: { uris: [kms.example.org], id: kms-01 }
@@ -124,8 +124,8 @@ decisions: decisions.jsonl
         return [json.loads(x) for x in self.legacy_log.read_text().splitlines()] if self.legacy_log.exists() else []
 
     def stop(self):
-        if "KMSGATE_REASONS" in os.environ:
-            with open(os.environ["KMSGATE_REASONS"], "a") as f:
+        if "TESTED_REASONS" in os.environ:
+            with open(os.environ["TESTED_REASONS"], "a") as f:
                 f.writelines(d["reason"] + "\n" for d in self.decisions())
         code = None
         if self.running:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-BUILD = Path(os.environ.get("KMSGATE_BUILD", ROOT / "build")).resolve()
+BUILD = Path(os.environ.get("TESTED_BUILD", ROOT / "build")).resolve()
 TRACKED = subprocess.run(["git", "-C", ROOT, "ls-files"], capture_output=True, text=True).stdout.split("\n")
 TRACKED = [ROOT / p for p in TRACKED if p and (ROOT / p).is_file()]
 OURS = [p for p in TRACKED if p.suffix in (".c", ".h") and p.is_relative_to(ROOT / "gateway")]
@@ -142,7 +142,7 @@ def tool(*argv):
 @pytest.fixture(scope="module")
 def binary():
     path = BUILD / "kmsgate"
-    assert path.exists(), "KMSGATE_BUILD is to name a release build"
+    assert path.exists(), "TESTED_BUILD is to name a release build"
     return str(path)
 
 
@@ -159,10 +159,10 @@ def test_hardening(binary):
 
 
 def test_every_reason_is_produced_by_a_test():
-    """The end-to-end tests leave the reasons of all decisions in the file that KMSGATE_REASONS names."""
-    seen = Path(os.environ.get("KMSGATE_REASONS", "/nonexistent"))
+    """The end-to-end tests leave the reasons of all decisions in the file that TESTED_REASONS names."""
+    seen = Path(os.environ.get("TESTED_REASONS", "/nonexistent"))
     if not seen.exists():
-        pytest.skip("the end-to-end tests have not run with KMSGATE_REASONS set")
+        pytest.skip("the end-to-end tests have not run with TESTED_REASONS set")
     listed = set(re.findall(r'"([a-z_]+(?:\.[a-z_]+)?)"', (ROOT / "gateway/base/reason.h").read_text()))
     # of a failure inside, such as no memory: unit tests make it
     missing = listed - set(seen.read_text().split()) - {"internal"}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-BUILD = Path(os.environ.get("KMSGATE_BUILD", ROOT / "build")).resolve()
+BUILD = Path(os.environ.get("TESTED_BUILD", ROOT / "build")).resolve()
 README = (ROOT / "rules" / "README.md").read_text()
 EXAMPLES = [t for t in re.findall(r"^```yaml\n(.*?)^```", README, re.M | re.S) if t.startswith("version:")]
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-BUILD = Path(os.environ.get("KMSGATE_BUILD", HERE.parents[1] / "build")).resolve()
+BUILD = Path(os.environ.get("TESTED_BUILD", HERE.parents[1] / "build")).resolve()
 CASES = sorted((HERE / "cases").glob("*.yaml"))
 FAULT = re.compile(r"\s+#! (\d+: .*?) => (.*)$")
 LINT = re.compile(r"\s+#\? (.*)$")

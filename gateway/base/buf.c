@@ -1,0 +1,282 @@
+#include "base/buf.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/secret.h"
+
+enum { FIRST_BYTES = 256 };
+
+/* Moves to a block of at least `cap` bytes. realloc() would leave a copy of a secret behind. */
+static bool move(struct buf *b, size_t cap)
+{
+    char *p = b->secret ? malloc(cap) : realloc(b->p, cap);
+    if (!p)
+        return false;
+    if (b->secret) {
+        if (b->p)
+            memcpy(p, b->p, b->n + 1);
+        secret_wipe(b->p, b->cap);
+        free(b->p);
+    }
+    b->p = p;
+    b->cap = cap;
+    return true;
+}
+
+char *buf_reserve(struct buf *b, size_t n)
+{
+    if (b->failed)
+        return NULL;
+    if (n > b->max || b->n > b->max - n) {
+        b->failed = true;
+        return NULL;
+    }
+    const size_t need = b->n + n + 1;
+    if (need > b->cap) {
+        size_t cap = b->cap ? b->cap : FIRST_BYTES;
+        while (cap < need)
+            cap *= 2;
+        if (cap > b->max + 1) /* max + 1 >= need */
+            cap = b->max + 1;
+        if (!move(b, cap)) {
+            b->failed = true;
+            return NULL;
+        }
+        b->p[b->n] = '\0';
+    }
+    return b->p + b->n;
+}
+
+void buf_bytes(struct buf *b, const void *p, size_t n)
+{
+    char *at = buf_reserve(b, n);
+    if (!at)
+        return;
+    if (n)
+        memcpy(at, p, n);
+    b->n += n;
+    b->p[b->n] = '\0';
+}
+
+void buf_str(struct buf *b, struct str s)
+{
+    buf_bytes(b, s.p, s.n);
+}
+
+void buf_z(struct buf *b, const char *z)
+{
+    buf_bytes(b, z, strlen(z));
+}
+
+void buf_char(struct buf *b, char c)
+{
+    buf_bytes(b, &c, 1);
+}
+
+void buf_printf(struct buf *b, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    const int n = vsnprintf(NULL, 0, format, arguments);
+    va_end(arguments);
+    char *at = n < 0 ? NULL : buf_reserve(b, (size_t)n);
+    if (!at) {
+        b->failed = true;
+        return;
+    }
+    va_start(arguments, format);
+    vsnprintf(at, (size_t)n + 1, format, arguments);
+    va_end(arguments);
+    b->n += (size_t)n;
+}
+
+static const char *escape_text(char c)
+{
+    switch (c) {
+    case '&': return "&amp;";
+    case '<': return "&lt;";
+    case '>': return "&gt;";
+    case '\r': return "&#xD;";
+    default: return NULL;
+    }
+}
+
+static const char *escape_attr(char c)
+{
+    switch (c) {
+    case '&': return "&amp;";
+    case '<': return "&lt;";
+    case '"': return "&quot;";
+    case '\t': return "&#x9;";
+    case '\n': return "&#xA;";
+    case '\r': return "&#xD;";
+    default: return NULL;
+    }
+}
+
+static void escaped(struct buf *b, struct str s, const char *(*escape)(char c))
+{
+    size_t from = 0;
+    for (size_t i = 0; i < s.n; i++) {
+        const char *instead = escape(s.p[i]);
+        if (!instead)
+            continue;
+        buf_bytes(b, s.p + from, i - from);
+        buf_z(b, instead);
+        from = i + 1;
+    }
+    if (s.n > from)
+        buf_bytes(b, s.p + from, s.n - from);
+}
+
+void buf_xml_text(struct buf *b, struct str s)
+{
+    escaped(b, s, escape_text);
+}
+
+void buf_xml_attr(struct buf *b, struct str s)
+{
+    escaped(b, s, escape_attr);
+}
+
+void buf_hex(struct buf *b, const void *p, size_t n, bool upper)
+{
+    const char *digits = upper ? "0123456789ABCDEF" : "0123456789abcdef";
+    const unsigned char *from = p;
+    char *at = n > SIZE_MAX / 2 ? NULL : buf_reserve(b, 2 * n);
+    if (!at) {
+        b->failed = true;
+        return;
+    }
+    for (size_t i = 0; i < n; i++) {
+        *at++ = digits[from[i] >> 4];
+        *at++ = digits[from[i] & 15];
+    }
+    b->n += 2 * n;
+    b->p[b->n] = '\0';
+}
+
+void buf_base64(struct buf *b, const void *p, size_t n)
+{
+    static const char DIGITS[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    const unsigned char *from = p;
+    char *at = n > SIZE_MAX / 2 ? NULL : buf_reserve(b, (n + 2) / 3 * 4);
+    if (!at) {
+        b->failed = true;
+        return;
+    }
+    for (size_t i = 0; i < n; i += 3) {
+        const unsigned have = n - i < 3 ? (unsigned)(n - i) : 3;
+        const unsigned bits = (unsigned)from[i] << 16 | (have > 1 ? (unsigned)from[i + 1] << 8 : 0) |
+                              (have > 2 ? from[i + 2] : 0);
+        *at++ = DIGITS[bits >> 18];
+        *at++ = DIGITS[bits >> 12 & 63];
+        *at++ = have > 1 ? DIGITS[bits >> 6 & 63] : '=';
+        *at++ = have > 2 ? DIGITS[bits & 63] : '=';
+    }
+    b->n += (n + 2) / 3 * 4;
+    b->p[b->n] = '\0';
+}
+
+struct str buf_view(const struct buf *b)
+{
+    return (struct str){b->p ? b->p : "", b->n};
+}
+
+void buf_reset(struct buf *b)
+{
+    if (b->secret && b->p)
+        secret_wipe(b->p, b->cap);
+    b->n = 0;
+    b->failed = false;
+    if (b->p)
+        b->p[0] = '\0';
+}
+
+void buf_free(struct buf *b)
+{
+    if (b->secret && b->p)
+        secret_wipe(b->p, b->cap);
+    free(b->p);
+    b->p = NULL;
+    b->n = b->cap = 0;
+}
+
+static int hex_digit(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    if (c >= 'a' && c <= 'f')
+        return c - 'a' + 10;
+    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+}
+
+bool hex_decode(struct str hex, uint8_t *out, size_t cap, size_t *n)
+{
+    if (!hex.p || hex.n % 2 || hex.n / 2 > cap)
+        return false;
+    for (size_t i = 0; i < hex.n; i += 2) {
+        const int high = hex_digit(hex.p[i]), low = hex_digit(hex.p[i + 1]);
+        if (high < 0 || low < 0)
+            return false;
+        out[i / 2] = (uint8_t)(high << 4 | low);
+    }
+    *n = hex.n / 2;
+    return true;
+}
+
+/* 0 to 63; -1 for white space, -2 for padding, -3 for anything else. */
+static int base64_digit(char c)
+{
+    if (c >= 'A' && c <= 'Z')
+        return c - 'A';
+    if (c >= 'a' && c <= 'z')
+        return c - 'a' + 26;
+    if (c >= '0' && c <= '9')
+        return c - '0' + 52;
+    switch (c) {
+    case '+': return 62;
+    case '/': return 63;
+    case '=': return -2;
+    case ' ': case '\t': case '\r': case '\n': return -1;
+    default: return -3;
+    }
+}
+
+bool base64_decode(struct str text, uint8_t *out, size_t cap, size_t *n)
+{
+    uint32_t bits = 0;
+    unsigned have = 0, pad = 0; /* of the group of four */
+    size_t m = 0;
+    if (!text.p)
+        return false;
+    for (size_t i = 0; i < text.n; i++) {
+        const int digit = base64_digit(text.p[i]);
+        if (digit == -1)
+            continue;
+        if (digit == -3 || (digit == -2 && have < 2) || (digit >= 0 && pad))
+            return false;
+        pad += digit == -2;
+        bits = bits << 6 | (digit >= 0 ? (uint32_t)digit : 0);
+        if (++have < 4)
+            continue;
+        if (m + 3 - pad > cap || (pad && bits & ((1u << 8 * pad) - 1)))
+            return false;
+        for (unsigned k = 0; k < 3 - pad; k++)
+            out[m++] = (uint8_t)(bits >> (16 - 8 * k));
+        if (pad) { /* the end: only white space may follow */
+            have = 0;
+            for (i++; i < text.n; i++)
+                if (base64_digit(text.p[i]) != -1)
+                    return false;
+            break;
+        }
+        bits = 0;
+        have = 0;
+    }
+    *n = m;
+    return have == 0;
+}

@@ -1,0 +1,62 @@
+#include "base/faults.h"
+
+#include <stdarg.h>
+#include <stdlib.h>
+
+#include "base/buf.h"
+
+enum { FAULT_BYTES = 16 * 1024 };
+
+/* Without memory the text is lost, but never that there was an error. */
+static void add(struct faults *f, bool lint, const char *file, const int place[2], const char *format, va_list arguments)
+{
+    struct buf text = BUF_INIT(FAULT_BYTES);
+    char message[4096];
+    f->errors += !lint;
+    vsnprintf(message, sizeof message, format, arguments);
+    buf_z(&text, file ? file : "kmsgate");
+    if (file && place[0])
+        buf_printf(&text, ":%d", place[0]);
+    if (file && place[0] && place[1])
+        buf_printf(&text, ":%d", place[1]);
+    buf_printf(&text, ": %s", message);
+    struct fault *more = text.failed ? NULL : realloc(f->v, (f->n + 1) * sizeof *f->v);
+    if (!more) {
+        buf_free(&text);
+        return;
+    }
+    f->v = more;
+    f->v[f->n++] = (struct fault){text.p, lint};
+}
+
+void faults_add(struct faults *f, const char *file, int line, int column, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    add(f, false, file, (const int[2]){line, column}, format, arguments);
+    va_end(arguments);
+}
+
+void faults_lint(struct faults *f, const char *file, int line, int column, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    add(f, true, file, (const int[2]){line, column}, format, arguments);
+    va_end(arguments);
+}
+
+void faults_print(const struct faults *f, FILE *to)
+{
+    for (size_t i = 0; i < f->n; i++)
+        fprintf(to, "%s\n", f->v[i].text);
+    if (f->errors && !f->n)
+        fputs("kmsgate: out of memory\n", to);
+}
+
+void faults_free(struct faults *f)
+{
+    for (size_t i = 0; i < f->n; i++)
+        free(f->v[i].text);
+    free(f->v);
+    *f = (struct faults){0};
+}

@@ -1,0 +1,95 @@
+#include "base/net.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { V4_BITS = 96 }; /* of the prefix ::ffff:0:0/96 that carries IPv4 */
+static const uint8_t V4_PREFIX[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+
+static bool is_v4(const struct ip *ip)
+{
+    return memcmp(ip->b, V4_PREFIX, sizeof V4_PREFIX) == 0;
+}
+
+static void set_v4(struct ip *ip, const void *four)
+{
+    memcpy(ip->b, V4_PREFIX, sizeof V4_PREFIX);
+    memcpy(ip->b + sizeof V4_PREFIX, four, 4);
+}
+
+bool ip_parse(struct str text, struct ip *out)
+{
+    char z[IP_TEXT];
+    uint8_t four[4];
+    struct ip ip = {.known = true};
+    if (!text.n || text.n >= sizeof z || memchr(text.p, 0, text.n))
+        return false;
+    memcpy(z, text.p, text.n);
+    z[text.n] = '\0';
+    if (inet_pton(AF_INET, z, four) == 1)
+        set_v4(&ip, four);
+    else if (inet_pton(AF_INET6, z, ip.b) != 1)
+        return false;
+    *out = ip;
+    return true;
+}
+
+void ip_format(const struct ip *ip, char out[IP_TEXT])
+{
+    if (!ip->known)
+        snprintf(out, IP_TEXT, "unix");
+    else if (is_v4(ip))
+        inet_ntop(AF_INET, ip->b + sizeof V4_PREFIX, out, IP_TEXT);
+    else
+        inet_ntop(AF_INET6, ip->b, out, IP_TEXT);
+}
+
+void ip_from_sockaddr(const struct sockaddr *sa, struct ip *out)
+{
+    *out = (struct ip){.known = sa->sa_family == AF_INET || sa->sa_family == AF_INET6};
+    if (sa->sa_family == AF_INET)
+        set_v4(out, &((const struct sockaddr_in *)(const void *)sa)->sin_addr);
+    else if (sa->sa_family == AF_INET6)
+        memcpy(out->b, &((const struct sockaddr_in6 *)(const void *)sa)->sin6_addr, sizeof out->b);
+}
+
+/* True when the bits of ip from `bits` on are all zero. */
+static bool no_host_bits(const struct ip *ip, unsigned bits)
+{
+    for (unsigned i = bits; i < 128; i++)
+        if (ip->b[i / 8] & 0x80 >> i % 8)
+            return false;
+    return true;
+}
+
+bool cidr_parse(struct str text, struct cidr *out)
+{
+    const char *slash = text.n ? memchr(text.p, '/', text.n) : NULL;
+    const size_t n = slash ? (size_t)(slash - text.p) : text.n;
+    struct cidr net = {.bits = 128};
+    uint64_t bits;
+    if (!ip_parse((struct str){text.p, n}, &net.base))
+        return false;
+    if (slash) {
+        const bool v4 = !memchr(text.p, ':', n);
+        if (!str_to_u64((struct str){slash + 1, text.n - n - 1}, v4 ? 32 : 128, &bits))
+            return false;
+        net.bits = (unsigned)bits + (v4 ? V4_BITS : 0);
+    }
+    if (!no_host_bits(&net.base, net.bits))
+        return false;
+    *out = net;
+    return true;
+}
+
+bool cidr_contains(const struct cidr *net, const struct ip *ip)
+{
+    const unsigned whole = net->bits / 8, rest = net->bits % 8;
+    if (!ip->known || is_v4(ip) != (is_v4(&net->base) && net->bits >= V4_BITS)) /* ::/0 is all of IPv6, not IPv4 */
+        return false;
+    if (memcmp(net->base.b, ip->b, whole) != 0)
+        return false;
+    return !rest || (net->base.b[whole] ^ ip->b[whole]) >> (8 - rest) == 0;
+}

@@ -1,0 +1,177 @@
+#include "base/timestamp.h"
+
+#include <stdio.h>
+#include <time.h>
+
+enum { SECONDS_A_DAY = 86400 };
+
+static int64_t clock_us(clockid_t clock)
+{
+    struct timespec t;
+    clock_gettime(clock, &t);
+    return (int64_t)t.tv_sec * US_PER_S + t.tv_nsec / 1000;
+}
+
+int64_t time_now_us(void)
+{
+    return clock_us(CLOCK_REALTIME);
+}
+
+int64_t time_mono_us(void)
+{
+    return clock_us(CLOCK_MONOTONIC);
+}
+
+static bool leap(int year)
+{
+    return year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+}
+
+/* Days before each month, and before the next year, of a common year. */
+static const int BEFORE[13] = {0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334, 365};
+
+static int days_before(int month, int year) /* month 1 to 13 */
+{
+    return BEFORE[month - 1] + (month > 2 && leap(year));
+}
+
+/* Days from 0001-01-01 to the first day of a year: timegm() would read the zone files, and judging does no input. */
+static int64_t days_to_year(int64_t year)
+{
+    const int64_t past = year - 1;
+    return past * 365 + past / 4 - past / 100 + past / 400;
+}
+
+#define DAYS_TO_1970 INT64_C(719162)
+
+/* Reads `width` digits at *at of s. */
+static bool digits(struct str s, size_t *at, int width, int *out)
+{
+    int value = 0;
+    if (s.n - *at < (size_t)width)
+        return false;
+    for (int i = 0; i < width; i++) {
+        const char c = s.p[*at + (size_t)i];
+        if (c < '0' || c > '9')
+            return false;
+        value = value * 10 + (c - '0');
+    }
+    *at += (size_t)width;
+    *out = value;
+    return true;
+}
+
+static bool literal(struct str s, size_t *at, char c)
+{
+    if (*at >= s.n || s.p[*at] != c)
+        return false;
+    ++*at;
+    return true;
+}
+
+/* "2026-11-23" as seconds. */
+static bool read_date(struct str s, size_t *at, int64_t *seconds)
+{
+    int year, month, day;
+    if (!digits(s, at, 4, &year) || !literal(s, at, '-') || !digits(s, at, 2, &month) || !literal(s, at, '-') ||
+        !digits(s, at, 2, &day))
+        return false;
+    if (year < 1 || month < 1 || month > 12 || day < 1 || day > days_before(month + 1, year) - days_before(month, year))
+        return false;
+    *seconds = (days_to_year(year) - DAYS_TO_1970 + days_before(month, year) + day - 1) * SECONDS_A_DAY;
+    return true;
+}
+
+/* "18:00:00" as seconds. */
+static bool read_clock(struct str s, size_t *at, int *seconds)
+{
+    int hour, minute, second;
+    if (!digits(s, at, 2, &hour) || !literal(s, at, ':') || !digits(s, at, 2, &minute) || !literal(s, at, ':') ||
+        !digits(s, at, 2, &second) || hour > 23 || minute > 59 || second > 59)
+        return false;
+    *seconds = hour * 3600 + minute * 60 + second;
+    return true;
+}
+
+/* ".123456789" as microseconds, if it is there. */
+static bool read_fraction(struct str s, size_t *at, int64_t *us)
+{
+    int64_t weight = US_PER_S / 10;
+    *us = 0;
+    if (!literal(s, at, '.'))
+        return true;
+    const size_t from = *at;
+    for (; *at < s.n && s.p[*at] >= '0' && s.p[*at] <= '9'; ++*at) {
+        *us += (s.p[*at] - '0') * weight;
+        weight /= 10;
+    }
+    return *at > from;
+}
+
+/* "Z", "+01:00" as seconds, or nothing. */
+static bool read_zone(struct str s, size_t *at, int *seconds, bool *has_zone)
+{
+    int hour, minute;
+    *seconds = 0;
+    *has_zone = *at < s.n;
+    if (!*has_zone || literal(s, at, 'Z'))
+        return true;
+    const char sign = s.p[*at];
+    if (sign != '+' && sign != '-')
+        return false;
+    ++*at;
+    if (!digits(s, at, 2, &hour) || !literal(s, at, ':') || !digits(s, at, 2, &minute) || minute > 59 ||
+        hour * 60 + minute > 14 * 60)
+        return false;
+    *seconds = (hour * 3600 + minute * 60) * (sign == '-' ? -1 : 1);
+    return true;
+}
+
+bool time_parse(struct str text, int64_t *us, bool *has_zone)
+{
+    const struct str s = str_trim(text);
+    size_t at = 0;
+    int64_t date, fraction;
+    int clock, zone;
+    bool zoned;
+    if (!s.p || !read_date(s, &at, &date) || !literal(s, &at, 'T') || !read_clock(s, &at, &clock) ||
+        !read_fraction(s, &at, &fraction) || !read_zone(s, &at, &zone, &zoned) || at != s.n)
+        return false;
+    *us = (date + clock - zone) * US_PER_S + fraction;
+    *has_zone = zoned;
+    return true;
+}
+
+bool date_parse(struct str text, int64_t *us)
+{
+    size_t at = 0;
+    int64_t seconds;
+    if (!text.p || !read_date(text, &at, &seconds) || at != text.n)
+        return false;
+    *us = seconds * US_PER_S;
+    return true;
+}
+
+static int64_t floor_div(int64_t a, int64_t b)
+{
+    return a / b - (a % b < 0);
+}
+
+void time_format(int64_t us, bool with_ms, char out[TIME_TEXT])
+{
+    const int64_t seconds = floor_div(us, US_PER_S);
+    const int64_t days = floor_div(seconds, SECONDS_A_DAY) + DAYS_TO_1970; /* from 0001-01-01 */
+    const int clock = (int)(seconds - (days - DAYS_TO_1970) * SECONDS_A_DAY);
+    int64_t year = floor_div(days, 366) + 1; /* at most what it is; each step below makes it nearer */
+    while (days_to_year(year + 1) <= days)
+        year += (days - days_to_year(year)) / 366 ? (days - days_to_year(year)) / 366 : 1;
+    const int day = (int)(days - days_to_year(year));
+    int month = 1;
+    while (days_before(month + 1, (int)year) <= day)
+        month++;
+    int n = snprintf(out, TIME_TEXT, "%04d-%02d-%02dT%02d:%02d:%02d", (int)year, month, day - days_before(month, (int)year) + 1,
+                     clock / 3600, clock / 60 % 60, clock % 60);
+    if (with_ms)
+        n += snprintf(out + n, (size_t)(TIME_TEXT - n), ".%03d", (int)((us - seconds * US_PER_S) / 1000));
+    snprintf(out + n, (size_t)(TIME_TEXT - n), "Z");
+}

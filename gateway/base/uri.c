@@ -1,0 +1,186 @@
+#include "base/uri.h"
+
+#include <string.h>
+
+static int hex_value(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    if (c >= 'a' && c <= 'f')
+        return c - 'a' + 10;
+    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+}
+
+/* The byte that the escape at s.p[i] stands for; -1 when it is malformed. */
+static int escape_at(struct str s, size_t i)
+{
+    if (s.n - i < 3)
+        return -1;
+    const int high = hex_value(s.p[i + 1]), low = hex_value(s.p[i + 2]);
+    return high < 0 || low < 0 ? -1 : high << 4 | low;
+}
+
+static bool control(int byte)
+{
+    return byte < 0x20 || byte == 0x7f;
+}
+
+bool uri_percent_decode(struct str text, struct buf *out)
+{
+    for (size_t i = 0; i < text.n; i++) {
+        if (text.p[i] != '%') {
+            buf_char(out, text.p[i]);
+            continue;
+        }
+        const int byte = escape_at(text, i);
+        if (byte < 0 || control(byte))
+            return false;
+        buf_char(out, (char)byte);
+        i += 2;
+    }
+    return !out->failed;
+}
+
+bool uri_is_any_uri(struct str s)
+{
+    for (size_t i = 0; i < s.n; i++)
+        if (control((unsigned char)s.p[i]) || strchr(" <>\"{}|\\^`", s.p[i]))
+            return false;
+    return s.n > 0 && str_is_utf8(s);
+}
+
+static bool unreserved(int c)
+{
+    return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '.' || c == '_' ||
+           c == '~';
+}
+
+/* Appends text with unreserved escapes decoded and all others in upper case (6.2.2.1, 6.2.2.2). */
+static bool normal_escapes(struct str text, struct buf *out)
+{
+    for (size_t i = 0; i < text.n; i++) {
+        if (text.p[i] != '%') {
+            buf_char(out, text.p[i]);
+            continue;
+        }
+        const int byte = escape_at(text, i);
+        if (byte < 0)
+            return false;
+        if (unreserved(byte))
+            buf_char(out, (char)byte);
+        else
+            buf_printf(out, "%%%02X", (unsigned)byte);
+        i += 2;
+    }
+    return true;
+}
+
+/* Removes the dot segments of the path that begins at out->p + from with a slash, in place (5.2.4). */
+static void remove_dots(struct buf *out, size_t from)
+{
+    size_t to = from;
+    for (size_t i = from; i < out->n;) {
+        size_t end = i + 1;
+        while (end < out->n && out->p[end] != '/')
+            end++;
+        const struct str segment = {out->p + i + 1, end - i - 1};
+        const bool last = end == out->n, one = str_eq(segment, STR(".")), two = str_eq(segment, STR(".."));
+        if (two)
+            while (to > from && out->p[--to] != '/')
+                ;
+        if (!one && !two) {
+            memmove(out->p + to, out->p + i, end - i);
+            to += end - i;
+        } else if (last) {
+            out->p[to++] = '/';
+        }
+        i = end;
+    }
+    out->n = to;
+    out->p[to] = '\0';
+}
+
+static size_t find_any(struct str s, size_t from, const char *of)
+{
+    while (from < s.n && !memchr(of, s.p[from], strlen(of)))
+        from++;
+    return from;
+}
+
+/* "host", "host:", "host:8080" and "[::1]:8080", taken apart. */
+static bool split_authority(struct str authority, struct str *host, struct str *port)
+{
+    size_t end = 0;
+    if (authority.n && authority.p[0] == '[') {
+        end = find_any(authority, 0, "]");
+        if (end++ == authority.n)
+            return false;
+    } else {
+        end = find_any(authority, 0, ":");
+    }
+    *host = (struct str){authority.p, end};
+    *port = STR("");
+    if (end < authority.n) {
+        if (authority.p[end] != ':')
+            return false;
+        *port = (struct str){authority.p + end + 1, authority.n - end - 1};
+    }
+    return host->n > 0 && find_any(*host, 0, "@%") == host->n;
+}
+
+static void lower_case(struct str s, struct buf *out)
+{
+    for (size_t i = 0; i < s.n; i++)
+        buf_char(out, s.p[i] >= 'A' && s.p[i] <= 'Z' ? (char)(s.p[i] + 32) : s.p[i]);
+}
+
+static bool normal_authority(struct str authority, bool tls, struct buf *out)
+{
+    struct str host, port;
+    uint64_t number = 0;
+    if (!split_authority(authority, &host, &port) || (port.n && !str_to_u64(port, 65535, &number)))
+        return false;
+    if (host.p[host.n - 1] == '.')
+        host.n--;
+    lower_case(host, out);
+    if (port.n && number != (tls ? 443 : 80))
+        buf_printf(out, ":%u", (unsigned)number);
+    return host.n > 0;
+}
+
+bool uri_normalize(struct str s, struct buf *out)
+{
+    const bool tls = s.n > 8 && str_ieq((struct str){s.p, 8}, STR("https://"));
+    if (!uri_is_any_uri(s) || (!tls && !(s.n > 7 && str_ieq((struct str){s.p, 7}, STR("http://")))))
+        return false;
+    const size_t begin = tls ? 8 : 7, path = find_any(s, begin, "/?#"), query = find_any(s, path, "?#");
+    if (find_any(s, query, "#") < s.n)
+        return false;
+    buf_z(out, tls ? "https://" : "http://");
+    if (!normal_authority((struct str){s.p + begin, path - begin}, tls, out))
+        return false;
+    const size_t from = out->n;
+    if (path == query)
+        buf_char(out, '/');
+    if (!normal_escapes((struct str){s.p + path, query - path}, out) || out->failed)
+        return false;
+    remove_dots(out, from);
+    return normal_escapes((struct str){s.p + query, s.n - query}, out) && !out->failed;
+}
+
+struct str uri_host(struct str s)
+{
+    struct str host, port;
+    uint64_t number;
+    size_t begin = 0;
+    for (size_t i = 0; i + 2 < s.n && s.p[i] != '/'; i++)
+        if (s.p[i] == ':' && s.p[i + 1] == '/' && s.p[i + 2] == '/') {
+            begin = i + 3;
+            break;
+        }
+    const size_t end = find_any(s, begin, "/?#");
+    if (!s.p || !split_authority((struct str){s.p + begin, end - begin}, &host, &port) ||
+        (port.n && !str_to_u64(port, 65535, &number)))
+        return STR_MISSING;
+    return host;
+}

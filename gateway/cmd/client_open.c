@@ -1,0 +1,184 @@
+#include <inttypes.h>
+#include <openssl/evp.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "cmd/client.h"
+
+enum { REPLY_SECONDS = 30 }; /* how far a reply's Time may be from now: an older one may be an old one sent again */
+
+/* What the callbacks of one reply work on. */
+struct opening {
+    const struct client *client;
+    const struct client_expect *expect;
+    struct client_got *got;
+    int64_t now_us;
+};
+
+static const struct key_entry *find(const struct client *c, struct str id)
+{
+    for (size_t i = 0; i < c->file.n; i++)
+        if (str_eq(c->file.v[i].user, c->user) && str_eq(c->file.v[i].id, id))
+            return &c->file.v[i];
+    return NULL;
+}
+
+static bool give_trk(void *arg, struct str id, struct secret_key *out)
+{
+    const struct opening *o = arg;
+    const struct key_entry *e = find(o->client, id);
+    if (!e || e->type != KEY_TRK || e->state == KEY_REVOKED)
+        return false;
+    *out = e->key;
+    return true;
+}
+
+/* "kw-aes256" of "http://www.w3.org/2001/04/xmlenc#kw-aes256" */
+static struct str short_name(struct str algorithm)
+{
+    for (size_t i = algorithm.n; i > 0; i--)
+        if (algorithm.p[i - 1] == '#')
+            return (struct str){algorithm.p + i, algorithm.n - i};
+    return algorithm;
+}
+
+static void show_key(void *arg, const struct kms_key_content *key)
+{
+    struct opening *o = arg;
+    struct buf *b = &o->got->lines;
+    unsigned char digest[32];
+    if (EVP_Digest(key->octets, key->n, digest, NULL, EVP_sha256(), NULL) != 1) {
+        b->failed = true;
+        return;
+    }
+    buf_printf(b, "  %-17.*s %4zu octets  sha256 ", STR_FMT(key->element), key->n);
+    buf_hex(b, digest, 4, false);
+    if (key->algorithm.p && key->key_name.p)
+        buf_printf(b, "  %.*s under %.*s", STR_FMT(short_name(key->algorithm)), STR_FMT(key->key_name));
+    else
+        buf_z(b, "  came in clear");
+    if (key->period_no.p)
+        buf_printf(b, "  period %.*s", STR_FMT(key->period_no));
+    buf_char(b, '\n');
+    if (o->expect->with_secrets) {
+        buf_printf(b, "    ");
+        buf_hex(b, key->octets, key->n, false);
+        buf_char(b, '\n');
+    }
+}
+
+/* The key that the reply claims to be signed by, if it may sign for this user: his InK; his TrK where he has no InK. */
+static const struct key_entry *signer_of(const struct opening *o, struct str key_name)
+{
+    const struct key_entry *e = find(o->client, key_name), *own = client_signer(o->client);
+    if (o->expect->signer)
+        return e == o->expect->signer ? e : NULL;
+    return e && own && e->state != KEY_REVOKED && e->type == own->type ? e : NULL;
+}
+
+static bool verify(const struct opening *o, struct xml_doc *doc, struct xml_signed *proof, struct str *by)
+{
+    static const struct xmlsig_policy POLICY = {.min_hmac_bits = 256, .canonicalization = XMLSIG_C14N};
+    struct detail why = {""};
+    struct xmlsig_info info;
+    enum reason r = xmlsig_read(doc, &POLICY, &info, &why);
+    const struct key_entry *signer = r == REASON_OK ? signer_of(o, info.key_name) : NULL;
+    if (r == REASON_OK && !signer) {
+        complain("the reply's signature is not to be believed: it is by `%.*s`, which is no key that should sign it",
+                 STR_FMT(info.key_name));
+        return false;
+    }
+    if (r == REASON_OK)
+        r = xmlsig_verify(doc, &POLICY, &signer->key, proof, &why);
+    if (r != REASON_OK) {
+        complain("the reply's signature does not hold: %s (%s)", reason_name(r), why.text);
+        return false;
+    }
+    *by = signer->id;
+    return true;
+}
+
+/* Signed, but is it the answer to this request? */
+static bool answers(const struct opening *o, const struct kms_response *r)
+{
+    int64_t at = 0;
+    bool zone;
+    if (!str_eq(r->user_uri, o->client->user)) {
+        complain("the reply is for `%.*s`, not for %.*s", STR_FMT(r->user_uri), STR_FMT(o->client->user));
+        return false;
+    }
+    if (o->expect->url.p && !str_eq(r->client_req_url, o->expect->url)) {
+        complain("the reply answers `%.*s`, not %.*s", STR_FMT(r->client_req_url), STR_FMT(o->expect->url));
+        return false;
+    }
+    if (!o->expect->now_us)
+        return true;
+    if (!time_parse(r->time, &at, &zone) || at < o->expect->now_us - REPLY_SECONDS * US_PER_S ||
+        at > o->expect->now_us + REPLY_SECONDS * US_PER_S) {
+        complain("the reply's Time is %.*s, which is not now", STR_FMT(r->time));
+        return false;
+    }
+    return true;
+}
+
+static void describe(const struct kms_response *r, struct str by, struct buf *head)
+{
+    if (r->message == KMS_MESSAGE_ERROR) {
+        buf_printf(head, "KmsError %" PRId64 " %.*s", r->error_code, STR_FMT(r->error_msg));
+        buf_printf(head, by.p ? " (signed by %.*s)" : " (not signed)", STR_FMT(by));
+        return;
+    }
+    buf_printf(head, "%s for %.*s from %.*s", kms_message_name(r->message), STR_FMT(r->user_uri), STR_FMT(r->kms_uri));
+    if (r->kms_id.p)
+        buf_printf(head, " (%.*s)", STR_FMT(r->kms_id));
+    buf_printf(head, " at %.*s, signed by %.*s", STR_FMT(r->time), STR_FMT(by));
+}
+
+static void open_document(struct opening *o, struct xml_doc *doc)
+{
+    struct kms_response r = {0};
+    struct xml_signed proof;
+    struct detail why = {""};
+    struct str by = STR_MISSING;
+    const bool is_signed = xml_root(doc) == KMS_ROOT_SIGNED_RESPONSE;
+    if (is_signed && !verify(o, doc, &proof, &by))
+        return;
+    if (!is_signed && !kms_response_root(doc, &proof)) {
+        complain("the reply is no KmsResponse");
+        return;
+    }
+    const enum reason reason = kms_response_open(&proof, give_trk, show_key, o, &r, &why);
+    if (reason != REASON_OK) {
+        complain("the reply cannot be opened: %s", why.text);
+        return;
+    }
+    if (!is_signed && r.message != KMS_MESSAGE_ERROR) {
+        complain("the reply has no signature");
+        return;
+    }
+    if (is_signed && !answers(o, &r))
+        return;
+    describe(&r, by, &o->got->head);
+    if (!o->got->head.failed && !o->got->lines.failed)
+        o->got->result = r.message == KMS_MESSAGE_ERROR ? CLIENT_REFUSED : CLIENT_OPENED;
+}
+
+void client_open(const struct client *c, struct str reply, const struct client_expect *expect, struct client_got *got)
+{
+    struct opening o = {.client = c, .expect = expect, .got = got};
+    struct xml_doc *doc = NULL;
+    struct detail why = {""};
+    *got = (struct client_got){.result = CLIENT_BROKEN, .head = BUF_INIT(64 * 1024), .lines = BUF_INIT_SECRET(LIMIT_REPLY_OUT)};
+    const enum reason r = xml_parse(reply, &XML_LIMITS_REPLY, &doc, &why);
+    if (r == REASON_OK)
+        open_document(&o, doc);
+    else
+        complain("the reply is no KmsResponse: %s", why.text);
+    xml_free(doc);
+}
+
+void client_got_free(struct client_got *got)
+{
+    buf_free(&got->head);
+    buf_free(&got->lines);
+}

@@ -1,0 +1,127 @@
+"""`kmsgate check --config`: the configuration, what it names, and its rules, in one run."""
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+BUILD = Path(os.environ.get("TESTED_BUILD", Path(__file__).parents[2] / "build")).resolve()
+RULES = "version: 1\nkms: { uris: [k] }\nrequests: [{ id: everyone }]\nresponses: [{ id: default }]\n"
+CONFIG = """\
+listen:
+  - address: 127.0.0.1:8443
+    tls: { certificate: server.pem, key: server.key, client_ca: ca.pem }
+public_url: https://kms.example.org
+upstream: { url: "http://127.0.0.1:9000" }
+rules: rules.yaml
+keys: sqlite:kmsgate.db
+master_key: file:master.key
+"""
+
+
+def make_pair(folder, name):
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+                    "-subj", "/CN=" + name, "-keyout", folder / (name + ".key"), "-out", folder / (name + ".pem")],
+                   check=True, capture_output=True)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("server", "ca"):
+        make_pair(tmp_path, name)
+    (tmp_path / "rules.yaml").write_text(RULES)
+    (tmp_path / "gateway.yaml").write_text(CONFIG)
+    (tmp_path / "master.key").write_text("ab" * 32 + "\n")
+    (tmp_path / "master.key").chmod(0o600)
+    return tmp_path
+
+
+def check(folder, *argv, env=None):
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("KMSGATE_")}
+    return subprocess.run([BUILD / "kmsgate", "check", "--config", "gateway.yaml", *argv], cwd=folder, capture_output=True,
+                          text=True, timeout=60, env=dict(clean, **(env or {})))
+
+
+def test_good(folder):
+    run = check(folder, "--strict")
+    assert run.returncode == 0 and run.stderr == "", run.stderr
+
+
+@pytest.mark.parametrize("name,message", [
+    ("rules.yaml", "rules.yaml: cannot be read: No such file"),
+    ("server.pem", "server.pem: the certificate cannot be read: No such file"),
+    ("server.key", "server.key: the private key cannot be read: No such file"),
+    ("ca.pem", "ca.pem: the certificate cannot be read: No such file"),
+    ("master.key", "master.key: cannot be read: No such file"),
+    ("gateway.yaml", "gateway.yaml: cannot be read: No such file")])
+def test_missing_files(folder, name, message):
+    (folder / name).unlink()
+    run = check(folder)
+    assert run.returncode == 1 and message in run.stderr, run.stderr
+    assert len(run.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name,message", [
+    ("server.pem", "holds no certificate in PEM form"), ("server.key", "holds no private key in PEM form"),
+    ("master.key", "is no master key"), ("rules.yaml", "expected a mapping"), ("gateway.yaml", "expected a mapping")])
+def test_rubbish(folder, name, message):
+    (folder / name).write_text("rubbish\n")
+    run = check(folder)
+    assert run.returncode == 1 and message in run.stderr and name in run.stderr, run.stderr
+
+
+def test_a_key_of_another_certificate(folder):
+    (folder / "server.key").write_bytes((folder / "ca.key").read_bytes())
+    run = check(folder)
+    assert run.returncode == 1 and "server.key: is not the private key of server.pem" in run.stderr
+
+
+def test_world_readable_master_key(folder):
+    (folder / "master.key").chmod(0o644)
+    run = check(folder)
+    assert run.returncode == 1 and "open to all users" in run.stderr
+    (folder / "master.key").chmod(0o640)
+    assert check(folder).returncode == 0
+
+
+def test_faults_of_all_files_in_one_run(folder):
+    (folder / "gateway.yaml").write_text(CONFIG + "workers: 0\n")
+    run = check(folder)
+    assert run.returncode == 1 and re.search(r"^gateway\.yaml:9:10: ", run.stderr, re.M)
+    (folder / "gateway.yaml").write_text(CONFIG)
+    (folder / "rules.yaml").write_text(RULES.replace("everyone", "every one"))
+    (folder / "server.pem").unlink()
+    run = check(folder)
+    assert "rules.yaml:3:18: " in run.stderr and "server.pem: " in run.stderr
+
+
+def test_lints_only_fail_when_strict(folder):
+    (folder / "rules.yaml").write_text(RULES.replace("id: everyone", "id: everyone, why: x, checks: { time: off }"))
+    run = check(folder)
+    assert run.returncode == 0 and "check-off: " in run.stderr
+    assert check(folder, "--strict").returncode == 1
+
+
+def test_print_never_shows_secrets(folder):
+    env = {"KMSGATE_ADMIN_TOKEN": "env:THE_TOKEN", "THE_TOKEN": "hush-hush", "KMSGATE_DRAIN_DELAY": "3s"}
+    run = check(folder, "--print", env=env)
+    assert run.returncode == 0, run.stderr
+    assert "hush-hush" not in run.stdout + run.stderr and "abab" not in run.stdout + run.stderr
+    assert re.search(r"^drain_delay: 3s +# KMSGATE_DRAIN_DELAY$", run.stdout, re.M)
+    assert re.search(r"^admin_token: env:THE_TOKEN +# KMSGATE_ADMIN_TOKEN$", run.stdout, re.M)
+    assert re.search(r"^master_key: file:master.key +# gateway.yaml:8$", run.stdout, re.M)
+    assert re.search(r"^drain_timeout: 10s +# default$", run.stdout, re.M)
+    assert "requests[everyone].checks.time.past: 5s" in run.stdout
+
+
+def test_paths_are_relative_to_the_file(folder, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    run = subprocess.run([BUILD / "kmsgate", "check", "--config", folder / "gateway.yaml"], cwd=elsewhere, capture_output=True,
+                         text=True)
+    assert run.returncode == 0, run.stderr
+    (elsewhere / "other.yaml").write_text(RULES)
+    env = dict(os.environ, KMSGATE_RULES="other.yaml")  # the environment's: to the working directory
+    run = subprocess.run([BUILD / "kmsgate", "check", "--config", folder / "gateway.yaml", "--print"], cwd=elsewhere,
+                         capture_output=True, text=True, env=env)
+    assert run.returncode == 0 and re.search(r"^rules: other.yaml +# KMSGATE_RULES$", run.stdout, re.M), run.stderr
