@@ -1,6 +1,7 @@
 #include "cmd/client.h"
 
 #include <openssl/rand.h>
+#include <string.h>
 
 #include "base/log.h"
 #include "base/uri.h"
@@ -82,4 +83,14 @@ bool client_compose(const struct client *c, const struct client_ask *ask, struct
     };
     kms_request_write(&fields, &payload);
     return !device.failed && !payload.failed && xmlsig_sign(buf_view(&payload), signer->id, &signer->key, out) && !out->failed;
+}
+
+bool client_resource(struct str url, size_t *at, struct resource *out)
+{
+    static const char ROOT[] = "/keymanagement/identity/v1/";
+    const char *found = url.n ? memmem(url.p, url.n, ROOT, sizeof ROOT - 1) : NULL;
+    if (!found)
+        return false;
+    *at = (size_t)(found - url.p);
+    return resource_parse((struct str){found, url.n - *at}, out, NULL) == REASON_OK;
 }

@@ -14,8 +14,9 @@
 #ifndef KMSGATE_CMD_CLIENT_H
 #define KMSGATE_CMD_CLIENT_H
 
+#include "cmd/client_proof.h"
+#include "gate/resource.h"
 #include "keys/keyfile.h"
-#include "message/kms_response.h"
 
 struct client {
     struct keyfile file;
@@ -40,13 +41,23 @@ bool client_compose(const struct client *c, const struct client_ask *ask, struct
 
 struct client_post {
     const char *url;
+    const char *connect;    /* where to post it instead, see client_connect_holds(); NULL: where the URL says */
     const char *ca;         /* a file of CA certificates; NULL: the system's */
+    const char *certificate, *key; /* the client's own, for mutual TLS; NULL: none */
     const char *token_file; /* a bearer token; NULL: none */
     struct str body;        /* missing: GET */
     bool quiet;             /* no complaint when nobody answers */
+    bool (*stop)(void);     /* asked at least once a second; true ends the exchange; NULL: none */
 };
-/* One exchange; no redirect is followed, no proxy used, TLS always verified. False: no reply came. */
+/* One exchange; no redirect is followed, no proxy used, TLS always verified, against the host of the URL. False: no reply
+ * came. */
 bool client_post(const struct client_post *what, long *status, struct buf *reply) MUST_CHECK;
+/* HOST:PORT or [ADDRESS]:PORT, with http:// or https:// before it where the scheme is another than the URL's; or
+ * unix:PATH, in plain HTTP. The URL, its host, the path and the Host header stay as they are. */
+bool client_connect_holds(const char *address);
+
+/* Where in a URL its resource begins ("/keymanagement/…"), and which it is. False when it is none of the interface's. */
+bool client_resource(struct str url, size_t *at, struct resource *out);
 
 /* What the reply must be an answer to. */
 struct client_expect {
@@ -54,15 +65,34 @@ struct client_expect {
     struct str url;                 /* ClientReqUrl; missing: any */
     int64_t now_us;                 /* its Time must be about this; 0: any */
     bool with_secrets;              /* `lines` show clear keys */
+    const struct proof_kms *kms;    /* what the keys are proven by; NULL or not known: they are not, `why_not` is told */
+    const char *why_not;
 };
 struct client_got {
-    enum { CLIENT_OPENED, CLIENT_REFUSED, CLIENT_BROKEN } result;
-    struct buf head;  /* one line: who signed, what for whom; of a refusal: its ErrorCode and ErrorMsg */
-    struct buf lines; /* a line a key content (secret) */
+    enum {
+        CLIENT_OPENED,
+        CLIENT_REFUSED, /* a KmsError, whose signature holds where it has one */
+        CLIENT_WRONG,   /* opened, and a key in it is not what it should be; complained about */
+        CLIENT_BROKEN   /* not to be believed; complained about */
+    } result;
+    enum kms_message message;
+    int64_t error_code; /* of a KmsError */
+    struct buf head;    /* one line: who signed, what for whom; of a refusal: its ErrorCode and ErrorMsg */
+    struct buf lines;   /* a line a key content, and what was proven of them (secret) */
+    struct proof_kms kms; /* of a KmsInit's certificate */
+    unsigned sets, proven; /* KmsKeySets in it, and those whose keys were proven right */
 };
-/* Fills *got, which the caller frees by client_got_free(). CLIENT_REFUSED: a KmsError, whose signature holds where it has
- * one. CLIENT_BROKEN: not to be believed; complained about. */
+/* Fills *got, which the caller frees by client_got_free(). */
 void client_open(const struct client *c, struct str reply, const struct client_expect *expect, struct client_got *got);
 void client_got_free(struct client_got *got);
+
+/* A whole file ("-": standard input) up to out's ceiling; what cannot be read is told. */
+bool client_read(const char *path, struct buf *out) MUST_CHECK;
+/* Moves the KMS out of an opened reply to init; from any other nothing but the why. */
+void client_take_kms(struct client_got *got, struct proof_kms *out);
+/* The KMS of a stored reply to init, whenever it was sent. False, told, when it proves nothing. */
+bool client_stored_kms(const struct client *c, const char *file, struct proof_kms *out) MUST_CHECK;
+/* Prints what was got, complains about what was refused; the exit code. */
+int client_tell(const char *command, const struct client_got *got);
 
 #endif

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "base/uri.h"
 #include "cmd/client.h"
 
 enum { REPLY_SECONDS = 30 }; /* how far a reply's Time may be from now: an older one may be an old one sent again */
@@ -12,7 +13,10 @@ struct opening {
     const struct client *client;
     const struct client_expect *expect;
     struct client_got *got;
-    int64_t now_us;
+    struct proof_want want;
+    struct proof proof;
+    struct buf also;             /* the path's {UserUri}, decoded */
+    const struct kms_response *response;
 };
 
 static const struct key_entry *find(const struct client *c, struct str id)
@@ -42,6 +46,38 @@ static struct str short_name(struct str algorithm)
     return algorithm;
 }
 
+/* The {time} of `/keyprov/{UserUri}/{time}`: NTP's 64 bits in hex, of which the first 32 are seconds since 1900. */
+static bool path_time(const struct resource *r, int64_t *us)
+{
+    uint8_t octets[8];
+    size_t n = 0, at = r->path.n;
+    while (at > 0 && r->path.p[at - 1] != '/')
+        at--;
+    if (!r->user_raw.p || r->user_raw.p == r->path.p + at ||
+        !hex_decode((struct str){r->path.p + at, r->path.n - at}, octets, sizeof octets, &n) || n != sizeof octets)
+        return false;
+    const uint32_t ntp = (uint32_t)octets[0] << 24 | (uint32_t)octets[1] << 16 | (uint32_t)octets[2] << 8 | octets[3];
+    *us = ((int64_t)ntp - INT64_C(2208988800)) * US_PER_S;
+    return true;
+}
+
+/* Whose keys of which moment are due: what the (signed) ClientReqUrl asked for. */
+static void begin_proof(struct opening *o)
+{
+    struct resource r;
+    size_t at;
+    bool zone;
+    o->want = (struct proof_want){.kms = o->expect->kms, .why_not = o->expect->why_not, .user = o->client->user};
+    if (!time_parse(o->response->time, &o->want.at_us, &zone))
+        o->want.at_us = time_now_us();
+    if (client_resource(o->response->client_req_url, &at, &r) && r.kind == RESOURCE_KEYPROV) {
+        if (r.user_raw.p && uri_percent_decode(r.user_raw, &o->also) && !o->also.failed)
+            o->want.also = buf_view(&o->also);
+        path_time(&r, &o->want.at_us);
+    }
+    proof_begin(&o->proof, &o->want);
+}
+
 static void show_key(void *arg, const struct kms_key_content *key)
 {
     struct opening *o = arg;
@@ -65,6 +101,24 @@ static void show_key(void *arg, const struct kms_key_content *key)
         buf_hex(b, key->octets, key->n, false);
         buf_char(b, '\n');
     }
+    if (!o->proof.want)
+        begin_proof(o);
+    proof_key(&o->proof, key, b);
+}
+
+static void show_certificate(void *arg, const struct kms_certificate *c)
+{
+    struct opening *o = arg;
+    struct buf *b = &o->got->lines;
+    proof_kms_take(&o->got->kms, c, time_now_us());
+    buf_printf(b, "  KmsCertificate of %.*s: UserIdFormat %.*s, UserKeyPeriod %" PRIu64 " s, UserKeyOffset %" PRIu64 " s",
+               STR_FMT(c->kms_uri), STR_FMT(c->user_id_format), c->period, c->offset);
+    if (c->valid_from.p && c->valid_to.p)
+        buf_printf(b, ",\n    valid from %.*s to %.*s%s", STR_FMT(c->valid_from), STR_FMT(c->valid_to),
+                   c->revoked ? ", REVOKED" : "");
+    buf_char(b, '\n');
+    if (!o->got->kms.known)
+        buf_printf(b, "  proves no keys: %s\n", o->got->kms.why);
 }
 
 /* The key that the reply claims to be signed by, if it may sign for this user: his InK; his TrK where he has no InK. */
@@ -147,7 +201,10 @@ static void open_document(struct opening *o, struct xml_doc *doc)
         complain("the reply is no KmsResponse");
         return;
     }
-    const enum reason reason = kms_response_open(&proof, give_trk, show_key, o, &r, &why);
+    const struct kms_reader reader = {give_trk, show_key, show_certificate, o};
+    o->response = &r;
+    const enum reason reason = kms_response_open(&proof, &reader, &r, &why);
+    proof_end(&o->proof);
     if (reason != REASON_OK) {
         complain("the reply cannot be opened: %s", why.text);
         return;
@@ -159,26 +216,34 @@ static void open_document(struct opening *o, struct xml_doc *doc)
     if (is_signed && !answers(o, &r))
         return;
     describe(&r, by, &o->got->head);
-    if (!o->got->head.failed && !o->got->lines.failed)
-        o->got->result = r.message == KMS_MESSAGE_ERROR ? CLIENT_REFUSED : CLIENT_OPENED;
+    o->got->message = r.message;
+    o->got->error_code = r.error_code;
+    o->got->sets = o->proof.sets;
+    o->got->proven = o->proof.right;
+    if (o->got->head.failed || o->got->lines.failed)
+        complain("no memory");
+    else
+        o->got->result = r.message == KMS_MESSAGE_ERROR ? CLIENT_REFUSED : o->proof.wrong ? CLIENT_WRONG : CLIENT_OPENED;
 }
 
 void client_open(const struct client *c, struct str reply, const struct client_expect *expect, struct client_got *got)
 {
-    struct opening o = {.client = c, .expect = expect, .got = got};
+    struct opening o = {.client = c, .expect = expect, .got = got, .also = BUF_INIT(64 * 1024)};
     struct xml_doc *doc = NULL;
     struct detail why = {""};
     *got = (struct client_got){.result = CLIENT_BROKEN, .head = BUF_INIT(64 * 1024), .lines = BUF_INIT_SECRET(LIMIT_REPLY_OUT)};
-    const enum reason r = xml_parse(reply, &XML_LIMITS_REPLY, &doc, &why);
+    const enum reason r = xml_parse(reply, &XML_LIMITS_PROTECTED, &doc, &why);
     if (r == REASON_OK)
         open_document(&o, doc);
     else
         complain("the reply is no KmsResponse: %s", why.text);
     xml_free(doc);
+    buf_free(&o.also);
 }
 
 void client_got_free(struct client_got *got)
 {
     buf_free(&got->head);
     buf_free(&got->lines);
+    proof_kms_free(&got->kms);
 }

@@ -211,7 +211,7 @@ enum mikey_verdict mikey_rsk_check(const uint8_t *identifier, size_t n, const ui
                                    const uint8_t rsk[MIKEY_SAKKE_POINT])
 {
     enum mikey_verdict verdict = MIKEY_ERROR;
-    struct sakke s;
+    struct sakke s = {0};
     EC_POINT *sum = NULL, *z = NULL, *key = NULL;
     BIGNUM *a = BN_bin2bn(identifier, (int)n, NULL);
     if (!a || !sakke_init(&s) || !(sum = EC_POINT_new(s.curve)))

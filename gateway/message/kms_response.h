@@ -56,23 +56,39 @@ enum reason kms_response_write(const struct kms_response *r, const struct kms_re
  * against the strict schema (order, versions, types, xsi:type); with `encrypted`, refuses any clear key content. */
 enum reason kms_response_validate(struct str text, bool encrypted, struct detail *why) MUST_CHECK;
 
-/* A client's view of a verified response: each key content, decrypted. */
+/* A client's view of a verified response: each key content, decrypted, and the certificate of a KmsInit. Views are valid
+ * while the callback runs. */
 struct kms_key_content {
     struct str element;   /* "UserDecryptKey", "UserSigningKeySSK", "UserPubTokenPVT", "NewTransportKey", "NewIntegrityKey" */
+    const void *set;      /* the same for all contents of one KmsKeySet, which come one after the other; NULL: of none */
     struct str kms_uri, user_uri, user_id, period_no, valid_from, valid_to; /* of its KmsKeySet, where it has one */
     struct str algorithm; /* how it was wrapped; missing when it came in clear */
     struct str key_name;
     const uint8_t *octets; /* wiped after the callback returns */
     size_t n;
 };
-/* Validates the KmsResponse behind `proof` (or of an unsigned document: proof->node from kms_response_root) strictly but
- * for order and Version, finds the TrK through `trk` (false: unknown ID) and calls `each` for every key content, also
- * inside an encrypted KmsMessage. *r is filled as by kms_response_read (views into the document). REASON_KEY_UNKNOWN: no such TrK. Parse what
- * a gateway wrote with XML_LIMITS_PROTECTED: each wrapped key declares its own namespaces. */
+enum { KMS_PUB_ENC = 257, KMS_PUB_AUTH = 65 };
+struct kms_certificate {
+    struct str kms_uri, user_id_format, valid_from, valid_to; /* the last two may be missing */
+    bool revoked;
+    uint64_t period, offset; /* UserKeyPeriod, UserKeyOffset: seconds; a period of 0: what is written there is no number */
+    uint8_t pub_enc[KMS_PUB_ENC], pub_auth[KMS_PUB_AUTH];
+};
 typedef bool (*kms_trk_fn)(void *arg, struct str trk_id, struct secret_key *out);
 typedef void (*kms_key_fn)(void *arg, const struct kms_key_content *key);
-enum reason kms_response_open(const struct xml_signed *proof, kms_trk_fn trk, kms_key_fn each, void *arg,
-                              struct kms_response *r, struct detail *why) MUST_CHECK;
+typedef void (*kms_certificate_fn)(void *arg, const struct kms_certificate *certificate);
+struct kms_reader {
+    kms_trk_fn trk; /* finds a TrK; false: unknown ID */
+    kms_key_fn key;
+    kms_certificate_fn certificate; /* NULL: of no interest */
+    void *arg;
+};
+/* Validates the KmsResponse behind `proof` (or of an unsigned document: proof->node from kms_response_root) strictly but
+ * for order and Version and shows the reader what stands in it, also inside an encrypted KmsMessage. *r is filled as by
+ * kms_response_read (views into the document). REASON_KEY_UNKNOWN: no such TrK. Parse what a gateway wrote with
+ * XML_LIMITS_PROTECTED: each wrapped key declares its own namespaces. */
+enum reason kms_response_open(const struct xml_signed *proof, const struct kms_reader *reader, struct kms_response *r,
+                              struct detail *why) MUST_CHECK;
 /* For a bare KmsResponse: a proof-shaped handle without proof. False when the root is none. */
 bool kms_response_root(const struct xml_doc *doc, struct xml_signed *out);
 

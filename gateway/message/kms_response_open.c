@@ -3,9 +3,7 @@
 #include "base/limits.h"
 
 struct opening {
-    kms_trk_fn trk;
-    kms_key_fn each;
-    void *arg;
+    const struct kms_reader *reader;
     struct detail *why;
     struct str trk_id;   /* the response's */
     struct xmlenc *enc;  /* made when first needed */
@@ -27,7 +25,7 @@ static bool want_trk(struct opening *o, struct str key_name)
         return fail(o, REASON_UPSTREAM_INVALID, "TrK-ID: expected the KeyName of what is encrypted");
     if (o->enc)
         return true;
-    if (!o->trk(o->arg, key_name, &clear))
+    if (!o->reader->trk(o->reader->arg, key_name, &clear))
         return fail(o, REASON_KEY_UNKNOWN, "TrK-ID: there is no such TrK");
     o->enc = xmlenc_new(&clear, key_name);
     return o->enc ? true : fail(o, REASON_INTERNAL, "the TrK cannot be used");
@@ -49,7 +47,7 @@ static bool open_key(struct opening *o, const xmlNode *set, const xmlNode *n, co
         return false;
     if (!response_octets(n, e, o->enc, octets, sizeof octets))
         return fail(o, REASON_UPSTREAM_INVALID, "a key content does not open under the TrK");
-    struct kms_key_content content = {.element = str_z(e->name), .algorithm = found.algorithm,
+    struct kms_key_content content = {.element = str_z(e->name), .set = set, .algorithm = found.algorithm,
                                       .key_name = found.key_name, .octets = octets, .n = e->octets};
     content.kms_uri = text_in(set, "KmsUri");
     content.user_uri = text_in(set, "UserUri");
@@ -57,14 +55,41 @@ static bool open_key(struct opening *o, const xmlNode *set, const xmlNode *n, co
     content.period_no = text_in(set, "KeyPeriodNo");
     content.valid_from = text_in(set, "ValidFrom");
     content.valid_to = text_in(set, "ValidTo");
-    o->each(o->arg, &content);
+    o->reader->key(o->reader->arg, &content);
     secret_wipe(octets, sizeof octets);
+    return true;
+}
+
+static bool pub_key(const xmlNode *certificate, const char *name, uint8_t *out, size_t want)
+{
+    size_t n = 0;
+    return hex_decode(text_in(certificate, name), out, want, &n) && n == want;
+}
+
+/* Of a KmsInit, signed by the KMS itself or not: what answers for it here is the response's signature. */
+static bool show_certificate(struct opening *o, const xmlNode *init)
+{
+    const xmlNode *outer = response_child(init, "SignedKmsCertificate");
+    const xmlNode *n = response_child(outer ? outer : init, "KmsCertificate");
+    struct kms_certificate c = {.kms_uri = text_in(n, "KmsUri"), .user_id_format = text_in(n, "UserIdFormat"),
+                                .valid_from = text_in(n, "ValidFrom"), .valid_to = text_in(n, "ValidTo")};
+    const struct str revoked = text_in(n, "Revoked");
+    c.revoked = str_eq_z(revoked, "true") || str_eq_z(revoked, "1");
+    if (!str_to_u64(text_in(n, "UserKeyPeriod"), UINT32_MAX, &c.period) ||
+        !str_to_u64(text_in(n, "UserKeyOffset"), UINT32_MAX, &c.offset))
+        c.period = 0;
+    if (!n || !pub_key(n, "PubEncKey", c.pub_enc, sizeof c.pub_enc) ||
+        !pub_key(n, "PubAuthKey", c.pub_auth, sizeof c.pub_auth))
+        return fail(o, REASON_UPSTREAM_INVALID, "KmsInit: its certificate cannot be read");
+    o->reader->certificate(o->reader->arg, &c);
     return true;
 }
 
 static bool open_group(struct opening *o, const xmlNode *parent, const struct schema_group *g)
 {
     size_t at;
+    if (o->reader->certificate && xml_is(parent, NS_KMS, "KmsInit") && !show_certificate(o, parent))
+        return false;
     for (const xmlNode *n = xml_child(parent); n; n = xml_next(n)) {
         const struct schema_element *e = schema_find(g, n, &at);
         const xmlNode *set = g == &SCHEMA_KEY_SET ? parent : NULL;
@@ -123,11 +148,11 @@ static bool open_encrypted(struct opening *o, const xmlNode *data, struct kms_re
     return ok;
 }
 
-enum reason kms_response_open(const struct xml_signed *proof, kms_trk_fn trk, kms_key_fn each, void *arg,
-                              struct kms_response *r, struct detail *why)
+enum reason kms_response_open(const struct xml_signed *proof, const struct kms_reader *reader, struct kms_response *r,
+                              struct detail *why)
 {
     struct schema_check check = {.mode = SCHEMA_CLIENT, .why = why};
-    struct opening o = {.trk = trk, .each = each, .arg = arg, .why = why, .reason = REASON_UPSTREAM_INVALID};
+    struct opening o = {.reader = reader, .why = why, .reason = REASON_UPSTREAM_INVALID};
     const xmlNode *response = proof->node;
     *r = (struct kms_response){0};
     if (!response || !schema_holds(&check, response, &SCHEMA_RESPONSE) ||

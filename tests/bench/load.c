@@ -222,11 +222,12 @@ static bool opens(struct pair *pair, struct str body)
     struct xml_signed proof;
     struct kms_response response;
     struct detail why;
+    const struct kms_reader reader = {trk_of, count_key, NULL, pair};
     if (xml_parse(body, &XML_LIMITS_REPLY, &doc, &why) != REASON_OK)
         return false;
     const bool ok = xmlsig_read(doc, &policy, &info, &why) == REASON_OK &&
                     xmlsig_verify(doc, &policy, &pair->ink, &proof, &why) == REASON_OK &&
-                    kms_response_open(&proof, trk_of, count_key, pair, &response, &why) == REASON_OK;
+                    kms_response_open(&proof, &reader, &response, &why) == REASON_OK;
     xml_free(doc);
     return ok;
 }

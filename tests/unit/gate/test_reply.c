@@ -117,7 +117,7 @@ static struct got open_reply(const struct story *s, enum who who, const struct s
     } else {
         assert_true(kms_response_root(doc, &proof));
     }
-    assert_int_equal(kms_response_open(&proof, got_trk, got_key, &g, &r, NULL), REASON_OK);
+    assert_int_equal(kms_response_open(&proof, &(struct kms_reader){got_trk, got_key, NULL, &g}, &r, NULL), REASON_OK);
     g.message = r.message;
     g.code = r.error_code;
     snprintf(g.user, sizeof g.user, "%.*s", (int)r.user_uri.n, r.user_uri.p ? r.user_uri.p : "");

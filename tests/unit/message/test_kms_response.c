@@ -70,7 +70,7 @@ static enum reason open_text(struct str text, struct found *f, struct kms_respon
     else if (reason == REASON_OK)
         assert_true(kms_response_root(doc, &proof));
     if (reason == REASON_OK)
-        reason = kms_response_open(&proof, give_trk, note_key, f, r, &why);
+        reason = kms_response_open(&proof, &(struct kms_reader){give_trk, note_key, NULL, f}, r, &why);
     xml_free(doc);
     return reason;
 }

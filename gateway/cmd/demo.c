@@ -1,0 +1,267 @@
+#include "cmd/demo.h"
+
+#include <curl/curl.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/limits.h"
+#include "base/log.h"
+#include "base/timestamp.h"
+#include "cmd/client.h"
+#include "cmd/cmd.h"
+#include "cmd/options.h"
+
+static const char USAGE[] =
+    "usage: kmsgate demo [--keep]\n"
+    "\n"
+    "The whole story on loopback: a KMS of the older kind, the gateway in front of it, a client that gets its certificate and\n"
+    "its keys and proves them; then requests that are not in order, and why each is refused. Needs no rights, leaves nothing\n"
+    "behind.\n"
+    "\n"
+    "  --keep  leaves it running until Ctrl-C, and tells the addresses, the files and a command to try\n"
+    "\n"
+    "Exit: 0 everything went as told, 1 something did not.\n";
+
+struct demo {
+    struct stage stage;
+    struct client client;
+    const char *bold, *good, *bad, *plain; /* what a terminal takes, else empty */
+    unsigned posted; /* to the gateway, and so the lines of its decision log */
+    struct buf keyprov; /* the request of step 2, to be sent once more */
+};
+
+static void choose_style(struct demo *d)
+{
+    const char *term = getenv("TERM"), *no_colour = getenv("NO_COLOR");
+    const bool colour = isatty(STDOUT_FILENO) && term && !str_eq_z(str_z(term), "dumb") && !(no_colour && *no_colour);
+    d->bold = colour ? "\033[1m" : "";
+    d->good = colour ? "\033[32m" : "";
+    d->bad = colour ? "\033[31m" : "";
+    d->plain = colour ? "\033[0m" : "";
+}
+
+static void url_of(const struct demo *d, const char *resource, char out[128])
+{
+    snprintf(out, 128, "http://127.0.0.1:%u" DEMO_BASE "%s", d->stage.port, resource);
+}
+
+static bool post(struct demo *d, const char *resource, struct str body, long *status, struct buf *reply)
+{
+    char url[128];
+    url_of(d, resource, url);
+    d->posted++;
+    return client_post(&(struct client_post){.url = url, .body = body, .stop = stage_stop, .quiet = stage_stop()}, status,
+                       reply);
+}
+
+/* A signed request for a resource that is accepted, and its reply opened. */
+static bool get(struct demo *d, const char *resource, const struct proof_kms *kms, struct buf *body, struct client_got *got)
+{
+    char url[128];
+    struct buf reply BUF_CLEANUP = BUF_INIT_SECRET(LIMIT_REPLY_OUT);
+    long status = 0;
+    url_of(d, resource, url);
+    *got = (struct client_got){.result = CLIENT_BROKEN};
+    if (!client_compose(&d->client, &(struct client_ask){.url = str_z(url), .kms_uri = STR(DEMO_KMS_URI)}, body) ||
+        !post(d, resource, buf_view(body), &status, &reply))
+        return false;
+    client_open(&d->client, buf_view(&reply),
+                &(struct client_expect){.signer = client_signer(&d->client), .url = str_z(url), .now_us = time_now_us(),
+                                        .kms = kms, .why_not = "there is no KMS certificate"}, got);
+    if (got->result == CLIENT_REFUSED)
+        complain("demo: %s: %.*s", resource, STR_FMT(buf_view(&got->head)));
+    return got->result == CLIENT_OPENED && status == 200;
+}
+
+static bool ask_init(struct demo *d, struct proof_kms *kms)
+{
+    struct buf body BUF_CLEANUP = BUF_INIT(1 << 16);
+    struct client_got got;
+    printf("%s1 Alice's device asks for the KMS certificate: /init, signed by ink.1.alice%s\n", d->bold, d->plain);
+    const bool ok = get(d, "/init", NULL, &body, &got) && got.message == KMS_MESSAGE_INIT && got.kms.known;
+    if (ok) {
+        printf("  %s200%s %s, signed by ink.1.alice: %s, whose keys last %llu days each\n", d->good, d->plain,
+               kms_message_name(got.message), got.kms.uri, (unsigned long long)got.kms.period / 86400);
+        client_take_kms(&got, kms);
+    }
+    client_got_free(&got);
+    return ok;
+}
+
+static bool ask_keys(struct demo *d, const struct proof_kms *kms)
+{
+    struct client_got got;
+    printf("%s2 She asks for her keys: /keyprov%s\n", d->bold, d->plain);
+    const bool ok = get(d, "/keyprov", kms, &d->keyprov, &got) && got.sets > 0;
+    if (ok)
+        printf("  %s200%s %s, signed by ink.1.alice; its keys opened and held against the certificate:\n",
+               d->good, d->plain, kms_message_name(got.message));
+    if (got.lines.n)
+        fwrite(got.lines.p, 1, got.lines.n, stdout);
+    if (ok && got.proven != got.sets)
+        complain("demo: keys came that could not be proven right");
+    const bool proven = ok && got.proven == got.sets;
+    client_got_free(&got);
+    return proven;
+}
+
+/* Posts what is not in order to /keyprov; it must be refused for that reason, by the gateway's own log. */
+static bool refused(struct demo *d, const char *what, struct str body, const char *want)
+{
+    struct buf reply BUF_CLEANUP = BUF_INIT(LIMIT_REPLY_OUT), reason BUF_CLEANUP = BUF_INIT(64);
+    struct client_got got;
+    long status = 0;
+    if (!body.p || !post(d, "/keyprov", body, &status, &reply) || !stage_decision(&d->stage, d->posted, &reason))
+        return false;
+    client_open(&d->client, buf_view(&reply), &(struct client_expect){.now_us = time_now_us()}, &got);
+    const bool ok = got.result == CLIENT_REFUSED && status == 403 && got.error_code == 403 &&
+                    str_eq_z(buf_view(&reason), want);
+    client_got_free(&got);
+    printf("  %-52s %s%ld%s  %s\n", what, ok ? d->good : d->bad, status, d->plain, reason.p);
+    if (!ok)
+        complain("demo: %s: expected to be refused with 403 and %s, found %ld and %s", what, want, status, reason.p);
+    return ok;
+}
+
+static bool composed(struct demo *d, const char *resource, const char *kms_uri, int64_t time_us, struct buf *out)
+{
+    char url[128];
+    url_of(d, resource, url);
+    return client_compose(&d->client,
+                          &(struct client_ask){.url = str_z(url), .kms_uri = str_z(kms_uri), .time_us = time_us}, out);
+}
+
+/* One hex digit of DeviceId becomes another. */
+static bool forge(struct buf *body)
+{
+    static const char AT[] = "<DeviceId>kmsgate-";
+    char *digit = body->n ? memmem(body->p, body->n, AT, sizeof AT - 1) : NULL;
+    if (!digit)
+        return false;
+    digit += sizeof AT - 1;
+    *digit = *digit == '0' ? '1' : '0';
+    return true;
+}
+
+/* The KmsRequest alone, out of its envelope. */
+static struct str unsigned_part(const struct buf *body)
+{
+    static const char BEGIN[] = "<KmsRequest", END[] = "</KmsRequest>";
+    const char *from = body->n ? memmem(body->p, body->n, BEGIN, sizeof BEGIN - 1) : NULL;
+    const char *to = from ? memmem(from, body->n - (size_t)(from - body->p), END, sizeof END - 1) : NULL;
+    return to ? (struct str){from, (size_t)(to - from) + sizeof END - 1} : STR_MISSING;
+}
+
+static bool ask_wrongly(struct demo *d)
+{
+    const int64_t minute_ago = time_now_us() - 60 * US_PER_S;
+    struct buf plain BUF_CLEANUP = BUF_INIT(1 << 16), forged BUF_CLEANUP = BUF_INIT(1 << 16);
+    struct buf stale BUF_CLEANUP = BUF_INIT(1 << 16), elsewhere BUF_CLEANUP = BUF_INIT(1 << 16);
+    struct buf other BUF_CLEANUP = BUF_INIT(1 << 16);
+    printf("%s3 What is not in order never reaches the KMS, and the decision log tells why%s\n", d->bold, d->plain);
+    return composed(d, "/keyprov", DEMO_KMS_URI, 0, &plain) &&
+           refused(d, "not signed", unsigned_part(&plain), "signature.missing") &&
+           composed(d, "/keyprov", DEMO_KMS_URI, 0, &forged) && forge(&forged) &&
+           refused(d, "forged: one digit was changed on the way", buf_view(&forged), "signature.invalid") &&
+           composed(d, "/keyprov", DEMO_KMS_URI, minute_ago, &stale) &&
+           refused(d, "stale: signed a minute ago", buf_view(&stale), "time.stale") &&
+           composed(d, "/init", DEMO_KMS_URI, 0, &elsewhere) &&
+           refused(d, "misdirected: its ClientReqUrl is /init", buf_view(&elsewhere), "client_req_url.mismatch") &&
+           composed(d, "/keyprov", "kms.elsewhere.example", 0, &other) &&
+           refused(d, "misdirected: its KmsUri is kms.elsewhere.example", buf_view(&other), "kms_uri.mismatch") &&
+           refused(d, "replayed: the request of step 2 once more", buf_view(&d->keyprov), "replay.seen");
+}
+
+static bool tell_end(const struct demo *d)
+{
+    unsigned seen = 0;
+    bool is_signed = false;
+    if (!stage_seen(&d->stage, &seen, &is_signed))
+        return false;
+    if (seen != 2 || is_signed) {
+        complain("demo: the KMS saw %u requests, %s; expected 2, none signed", seen, is_signed ? "some signed" : "none signed");
+        return false;
+    }
+    printf("%sEverything went as told.%s The KMS saw the 2 requests that were in order, as it knows them: unsigned.\n", d->good,
+           d->plain);
+    return true;
+}
+
+static bool tell(struct demo *d)
+{
+    struct proof_kms kms = {.known = false};
+    printf("%skmsgate demo%s: an older KMS, kmsgate in front of it, a client; all on this machine alone\n\n"
+           "  client  -- signed request ------>  gateway          -- plain request ->  legacy KMS\n"
+           "          <-- signed, encrypted ---  127.0.0.1:%-5u  <-- keys in clear -  %s\n\n",
+           d->bold, d->plain, d->stage.port, d->stage.kms_url + sizeof "http://" - 1);
+    const bool ok = ask_init(d, &kms) && ask_keys(d, &kms) && ask_wrongly(d) && tell_end(d);
+    proof_kms_free(&kms);
+    return ok;
+}
+
+static void tell_what_runs(const struct demo *d)
+{
+    const struct stage *s = &d->stage;
+    printf("\nIt runs until Ctrl-C. Then all of %s is removed.\n"
+           "   gateway   http://127.0.0.1:%u        console  http://127.0.0.1:%u/\n"
+           "   files     gateway.yaml, rules.yaml, keys.jsonl, decisions.jsonl, gateway.log, legacy.jsonl\n"
+           "Try:\n"
+           "%s request --url http://127.0.0.1:%u" DEMO_BASE "/keyprov \\\n"
+           "    --user " DEMO_USER " --kms-uri " DEMO_KMS_URI " --keys %s/keys.jsonl\n",
+           s->folder, s->port, s->admin_port, s->program, s->port, s->folder);
+}
+
+static bool play(struct demo *d, bool keep)
+{
+    char keys[PATH_MAX];
+    if (!stage_begin(&d->stage))
+        return false;
+    snprintf(keys, sizeof keys, "%s/keys.jsonl", d->stage.folder);
+    bool ok = client_load(&d->client, DEMO_USER, keys) && tell(d);
+    if (ok && keep) {
+        tell_what_runs(d);
+        ok = fflush(stdout) == 0 && stage_wait(&d->stage);
+    }
+    if (fflush(stdout) != 0 || ferror(stdout)) {
+        complain("demo: cannot write to standard output");
+        ok = false;
+    }
+    return ok;
+}
+
+static int run(bool keep)
+{
+    struct demo d = {.keyprov = BUF_INIT(1 << 16)};
+    choose_style(&d);
+    if (!xml_startup() || curl_global_init(CURL_GLOBAL_DEFAULT) != 0) {
+        complain("demo: a library does not start");
+        return EXIT_NEGATIVE;
+    }
+    const bool ok = play(&d, keep), stopped = !ok && stage_stop();
+    stage_end(&d.stage);
+    client_free(&d.client);
+    buf_free(&d.keyprov);
+    curl_global_cleanup();
+    xml_shutdown();
+    if (stopped)
+        complain("demo: told to end; nothing is left behind");
+    return ok ? EXIT_DONE : EXIT_NEGATIVE;
+}
+
+int cmd_demo(int argc, char **argv)
+{
+    bool keep = false;
+    const struct option_entry entries[] = {{"--keep", NULL, NULL, &keep, false}};
+    switch (options_read(&(struct option_table){.command = "demo", .entries = entries, .n = 1}, argc, argv)) {
+    case OPTIONS_HELP:
+        fputs(USAGE, stdout);
+        return EXIT_DONE;
+    case OPTIONS_WRONG:
+        return EXIT_USAGE;
+    default:
+        return run(keep);
+    }
+}
