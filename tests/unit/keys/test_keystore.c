@@ -218,7 +218,7 @@ static void read_only(void **state)
     if (geteuid() == 0 && seteuid(65534) != 0) /* root may write everywhere */
         skip();
     if (geteuid() == 65534) {
-        seteuid(0);
+        assert_int_equal(seteuid(0), 0);
         assert_int_equal(chown(f->path, 65534, 65534) | chown(f->folder, 65534, 65534), 0);
         assert_int_equal(seteuid(65534), 0);
     }
