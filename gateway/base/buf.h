@@ -34,7 +34,8 @@ void buf_char(struct buf *b, char c);
 void buf_printf(struct buf *b, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Makes room for n more bytes; NULL (and failed) when there is none. The caller fills them and adds to b->n. */
 char *buf_reserve(struct buf *b, size_t n);
-/* Text and attribute values escaped as inclusive C14N 1.0 writes them (2.3 "Processing Model"), so output stays canonical. */
+/* Text and attribute values escaped as inclusive C14N 1.0 writes them (2.3 "Processing Model"), so output stays
+ * canonical. */
 void buf_xml_text(struct buf *b, struct str s);
 void buf_xml_attr(struct buf *b, struct str s);
 /* Lower- or upper-case hex, and base64 without line breaks. */

@@ -185,7 +185,8 @@ static void put_histogram(struct buf *out, enum metric m, const struct series *s
 void metrics_write(struct buf *out)
 {
     for (int m = 0; m < METRIC_COUNT; m++) {
-        buf_printf(out, "# HELP %s %s\n# TYPE %s %s\n", METRICS[m].name, METRICS[m].help, METRICS[m].name, METRICS[m].type);
+        buf_printf(out, "# HELP %s %s\n# TYPE %s %s\n", METRICS[m].name, METRICS[m].help, METRICS[m].name,
+                   METRICS[m].type);
         if (BARE[m])
             (void)series_of((enum metric)m, NULL);
         for (unsigned i = 0; i < SLOTS; i++)
@@ -193,7 +194,8 @@ void metrics_write(struct buf *out)
                 if (METRICS[m].kind == histogram)
                     put_histogram(out, (enum metric)m, s);
                 else if (!atomic_load_explicit(&s->hidden, memory_order_relaxed))
-                    put_line(out, METRICS[m].name, "", s->labels, atomic_load_explicit(&s->value, memory_order_relaxed));
+                    put_line(out, METRICS[m].name, "", s->labels,
+                             atomic_load_explicit(&s->value, memory_order_relaxed));
             }
     }
 }

@@ -1,7 +1,7 @@
 /*
- * Counters, gauges and histograms for /metrics (Prometheus text format 0.0.4). One list makes enum, name, type and help.
- * Safe from any thread: values are atomics, labelled counters live in a table under a lock that is only taken when a
- * label combination is first seen. Label values come from closed sets and rule ids only, never from clients.
+ * Counters, gauges and histograms for /metrics (Prometheus text format 0.0.4). One list makes enum, name, type and
+ * help. Safe from any thread: values are atomics, labelled counters live in a table under a lock that is only taken
+ * when a label combination is first seen. Label values come from closed sets and rule ids only, never from clients.
  */
 #ifndef KMSGATE_BASE_METRICS_H
 #define KMSGATE_BASE_METRICS_H

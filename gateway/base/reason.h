@@ -9,7 +9,8 @@
 
 #include "base/str.h"
 
-/* enumerator, name, HTTP status (http.too_large: 413, the guard also uses 414 and 431; upstream.error: the upstream's) */
+/* enumerator, name, HTTP status (http.too_large: 413, the guard also uses 414 and 431; upstream.error: the
+ * upstream's) */
 #define REASON_LIST(X)                                   \
     X(OK, "ok", 200)                                     \
     X(HTTP_FRAMING, "http.framing", 400)                 \
@@ -65,7 +66,8 @@ bool reason_parse(struct str name, enum reason *out);
 
 /*
  * What was found, what was expected and where, for people: the depth of the code fills it in, `explain` and the debug
- * log show it, no client ever sees it. Never holds key material. Passing NULL for a `struct detail *` is always allowed.
+ * log show it, no client ever sees it. Never holds key material. Passing NULL for a `struct detail *` is always
+ * allowed.
  */
 struct detail {
     char text[320];

@@ -27,7 +27,8 @@ void *secret_alloc(size_t n)
     void *p = mmap(NULL, n ? n : 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED)
         return NULL;
-    (void)mlock(p, n); /* beyond the limit it stays unlocked: a gateway without keys is worse than a key that can swap */
+    (void)mlock(p, n); /* beyond the limit it stays unlocked: a gateway without keys is worse than a key that can
+                        * swap */
     (void)madvise(p, n, MADV_DONTDUMP);
     return p;
 }

@@ -169,7 +169,8 @@ void time_format(int64_t us, bool with_ms, char out[TIME_TEXT])
     int month = 1;
     while (days_before(month + 1, (int)year) <= day)
         month++;
-    int n = snprintf(out, TIME_TEXT, "%04d-%02d-%02dT%02d:%02d:%02d", (int)year, month, day - days_before(month, (int)year) + 1,
+    int n = snprintf(out, TIME_TEXT, "%04d-%02d-%02dT%02d:%02d:%02d", (int)year, month,
+                     day - days_before(month, (int)year) + 1,
                      clock / 3600, clock / 60 % 60, clock % 60);
     if (with_ms)
         n += snprintf(out + n, (size_t)(TIME_TEXT - n), ".%03d", (int)((us - seconds * US_PER_S) / 1000));

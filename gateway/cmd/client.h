@@ -9,7 +9,7 @@
  *     client_open(&c, buf_view(&reply), &expect, &got)
  *     client_free(&c);
  *
- * Errors are complained about on stderr. xml_startup() comes first.
+ * Errors are complained about on stderr. client_startup() comes first.
  */
 #ifndef KMSGATE_CMD_CLIENT_H
 #define KMSGATE_CMD_CLIENT_H
@@ -18,12 +18,16 @@
 #include "gate/resource.h"
 #include "keys/keyfile.h"
 
+/* The libraries behind it, once a process. */
+bool client_startup(void) MUST_CHECK;
+void client_shutdown(void);
+
 struct client {
     struct keyfile file;
     struct str user;
 };
-/* Reads a key file (others' keys in it are left alone). False when it is faulty, or holds no usable key of the user. The
- * caller calls client_free() either way. `user` must outlive the client. */
+/* Reads a key file (others' keys in it are left alone). False when it is faulty, or holds no usable key of the
+ * user. The caller calls client_free() either way. `user` must outlive the client. */
 bool client_load(struct client *c, const char *user, const char *keys) MUST_CHECK;
 void client_free(struct client *c);
 /* The key that signs: the last InK of the file, active before retiring; the TrK for a user who has no InK at all. NULL
@@ -49,14 +53,15 @@ struct client_post {
     bool quiet;             /* no complaint when nobody answers */
     bool (*stop)(void);     /* asked at least once a second; true ends the exchange; NULL: none */
 };
-/* One exchange; no redirect is followed, no proxy used, TLS always verified, against the host of the URL. False: no reply
- * came. */
+/* One exchange; no redirect is followed, no proxy used, TLS always verified, against the host of the URL. False:
+ * no reply came. */
 bool client_post(const struct client_post *what, long *status, struct buf *reply) MUST_CHECK;
 /* HOST:PORT or [ADDRESS]:PORT, with http:// or https:// before it where the scheme is another than the URL's; or
  * unix:PATH, in plain HTTP. The URL, its host, the path and the Host header stay as they are. */
 bool client_connect_holds(const char *address);
 
-/* Where in a URL its resource begins ("/keymanagement/…"), and which it is. False when it is none of the interface's. */
+/* Where in a URL its resource begins ("/keymanagement/…"), and which it is. False when it is none of the
+ * interface's. */
 bool client_resource(struct str url, size_t *at, struct resource *out);
 
 /* What the reply must be an answer to. */
@@ -65,7 +70,8 @@ struct client_expect {
     struct str url;                 /* ClientReqUrl; missing: any */
     int64_t now_us;                 /* its Time must be about this; 0: any */
     bool with_secrets;              /* `lines` show clear keys */
-    const struct proof_kms *kms;    /* what the keys are proven by; NULL or not known: they are not, `why_not` is told */
+    const struct proof_kms *kms;    /* what the keys are proven by; NULL or not known: they are not, `why_not` is
+                                     * told */
     const char *why_not;
 };
 struct client_got {

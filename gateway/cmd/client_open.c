@@ -111,7 +111,8 @@ static void show_certificate(void *arg, const struct kms_certificate *c)
     struct opening *o = arg;
     struct buf *b = &o->got->lines;
     proof_kms_take(&o->got->kms, c, time_now_us());
-    buf_printf(b, "  KmsCertificate of %.*s: UserIdFormat %.*s, UserKeyPeriod %" PRIu64 " s, UserKeyOffset %" PRIu64 " s",
+    buf_printf(b,
+               "  KmsCertificate of %.*s: UserIdFormat %.*s, UserKeyPeriod %" PRIu64 " s, UserKeyOffset %" PRIu64 " s",
                STR_FMT(c->kms_uri), STR_FMT(c->user_id_format), c->period, c->offset);
     if (c->valid_from.p && c->valid_to.p)
         buf_printf(b, ",\n    valid from %.*s to %.*s%s", STR_FMT(c->valid_from), STR_FMT(c->valid_to),
@@ -223,7 +224,9 @@ static void open_document(struct opening *o, struct xml_doc *doc)
     if (o->got->head.failed || o->got->lines.failed)
         complain("no memory");
     else
-        o->got->result = r.message == KMS_MESSAGE_ERROR ? CLIENT_REFUSED : o->proof.wrong ? CLIENT_WRONG : CLIENT_OPENED;
+        o->got->result = r.message == KMS_MESSAGE_ERROR ? CLIENT_REFUSED
+                         : o->proof.wrong               ? CLIENT_WRONG
+                                                        : CLIENT_OPENED;
 }
 
 void client_open(const struct client *c, struct str reply, const struct client_expect *expect, struct client_got *got)
@@ -231,7 +234,8 @@ void client_open(const struct client *c, struct str reply, const struct client_e
     struct opening o = {.client = c, .expect = expect, .got = got, .also = BUF_INIT(64 * 1024)};
     struct xml_doc *doc = NULL;
     struct detail why = {""};
-    *got = (struct client_got){.result = CLIENT_BROKEN, .head = BUF_INIT(64 * 1024), .lines = BUF_INIT_SECRET(LIMIT_REPLY_OUT)};
+    *got = (struct client_got){.result = CLIENT_BROKEN, .head = BUF_INIT(64 * 1024),
+                               .lines = BUF_INIT_SECRET(LIMIT_REPLY_OUT)};
     const enum reason r = xml_parse(reply, &XML_LIMITS_PROTECTED, &doc, &why);
     if (r == REASON_OK)
         open_document(&o, doc);

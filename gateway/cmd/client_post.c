@@ -117,7 +117,8 @@ static bool set_up(CURL *curl, const struct client_post *what, struct curl_slist
 {
     bool ok = curl_easy_setopt(curl, CURLOPT_PROTOCOLS_STR, "http,https") == CURLE_OK &&
               curl_easy_setopt(curl, CURLOPT_PROXY, "") == CURLE_OK &&
-              curl_easy_setopt(curl, CURLOPT_PATH_AS_IS, 1L) == CURLE_OK && /* ClientReqUrl is this URL, byte for byte */
+              curl_easy_setopt(curl, CURLOPT_PATH_AS_IS, 1L) == CURLE_OK && /* ClientReqUrl is this URL, byte for
+                                                                             * byte */
               curl_easy_setopt(curl, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2) == CURLE_OK &&
               curl_easy_setopt(curl, CURLOPT_HTTPHEADER, headers) == CURLE_OK &&
               curl_easy_setopt(curl, CURLOPT_USERAGENT, "kmsgate/" KMSGATE_VERSION) == CURLE_OK &&
@@ -166,4 +167,15 @@ bool client_post(const struct client_post *what, long *status, struct buf *reply
     free_headers(headers);
     curl_slist_free_all(connect);
     return ok;
+}
+
+bool client_startup(void)
+{
+    return xml_startup() && curl_global_init(CURL_GLOBAL_DEFAULT) == 0;
+}
+
+void client_shutdown(void)
+{
+    curl_global_cleanup();
+    xml_shutdown();
 }

@@ -31,10 +31,12 @@ void proof_kms_take(struct proof_kms *kms, const struct kms_certificate *c, int6
         snprintf(kms->why, sizeof kms->why, "the KMS certificate is not in force now (%.*s to %.*s)",
                  SHORT(c->valid_from), SHORT(c->valid_to));
     else if (!str_eq_z(c->user_id_format, "2"))
-        snprintf(kms->why, sizeof kms->why, "the KMS certificate's UserIdFormat is `%.*s`; known is 2 (TS 33.180 F.2.1)",
+        snprintf(kms->why, sizeof kms->why,
+                 "the KMS certificate's UserIdFormat is `%.*s`; known is 2 (TS 33.180 F.2.1)",
                  SHORT(c->user_id_format));
     else if (!c->period)
-        snprintf(kms->why, sizeof kms->why, "the KMS certificate's UserKeyPeriod or UserKeyOffset is no number of seconds");
+        snprintf(kms->why, sizeof kms->why,
+                 "the KMS certificate's UserKeyPeriod or UserKeyOffset is no number of seconds");
     else if (!(kms->uri = str_dup(c->kms_uri)))
         snprintf(kms->why, sizeof kms->why, "no memory");
     kms->known = kms->uri != NULL;
@@ -110,7 +112,8 @@ static void tell_period(const struct proof *p, uint64_t number, struct buf *out)
     }
     time_format((int64_t)begin * US_PER_S, false, from);
     buf_printf(out, ", %s (it begins on %.10s)",
-               number == due ? "the one that is due" : number < due ? "the one before that which is due" : "the next", from);
+               number == due ? "the one that is due" : number < due ? "the one before that which is due" : "the next",
+                   from);
 }
 
 /* RFC 6508 and RFC 6507: the keys against the identifier and the KMS's public keys. */
@@ -145,7 +148,8 @@ static bool judge(struct proof *p, const struct kms_key_content *key, struct buf
     who.period = kms->period;
     who.offset = kms->offset;
     if (!str_to_u64(key->period_no, UINT32_MAX, &who.number))
-        return wrong(out, "KmsKeySet: its KeyPeriodNo is `%.*s`, expected the number of a period", STR_FMT(key->period_no));
+        return wrong(out, "KmsKeySet: its KeyPeriodNo is `%.*s`, expected the number of a period",
+                     STR_FMT(key->period_no));
     if (!mikey_uid(&who, uid)) {
         buf_z(out, "  not proven: no memory\n");
         return true;

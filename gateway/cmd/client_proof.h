@@ -1,7 +1,7 @@
 /*
- * Proof that the keys in a reply are the right ones, set by set: for this user, this KMS, this key period. What RFC 6507,
- * 6508 and TS 33.180 F.2.1 demand, by mikey_sakke.h; the KMS's public keys come from the certificate in a KmsInit, which
- * the response's signature vouches for.
+ * Proof that the keys in a reply are the right ones, set by set: for this user, this KMS, this key period. What RFC
+ * 6507, 6508 and TS 33.180 F.2.1 demand, by mikey_sakke.h; the KMS's public keys come from the certificate in a
+ * KmsInit, which the response's signature vouches for.
  *
  *     struct proof p;
  *     proof_begin(&p, &want);

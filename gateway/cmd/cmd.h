@@ -1,5 +1,6 @@
 /*
- * Subcommands: a small file each, no logic of their own. Exit codes: 0 done, 1 a negative answer or an error, 2 wrong usage.
+ * Subcommands: a small file each, no logic of their own. Exit codes: 0 done, 1 a negative answer or an error, 2 wrong
+ * usage.
  */
 #ifndef KMSGATE_CMD_CMD_H
 #define KMSGATE_CMD_CMD_H

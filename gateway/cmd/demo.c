@@ -1,6 +1,5 @@
 #include "cmd/demo.h"
 
-#include <curl/curl.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,9 +16,9 @@
 static const char USAGE[] =
     "usage: kmsgate demo [--keep]\n"
     "\n"
-    "The whole story on loopback: a KMS of the older kind, the gateway in front of it, a client that gets its certificate and\n"
-    "its keys and proves them; then requests that are not in order, and why each is refused. Needs no rights, leaves nothing\n"
-    "behind.\n"
+    "The whole story on loopback: a KMS of the older kind, the gateway in front of it, a client that gets its KMS\n"
+    "certificate and its keys and proves them; then requests that are not in order, and why each is refused. Needs no\n"
+    "rights, leaves nothing behind.\n"
     "\n"
     "  --keep  leaves it running until Ctrl-C, and tells the addresses, the files and a command to try\n"
     "\n"
@@ -53,12 +52,12 @@ static bool post(struct demo *d, const char *resource, struct str body, long *st
     char url[128];
     url_of(d, resource, url);
     d->posted++;
-    return client_post(&(struct client_post){.url = url, .body = body, .stop = stage_stop, .quiet = stage_stop()}, status,
-                       reply);
+    return client_post(&(struct client_post){.url = url, .body = body, .stop = stage_stop}, status, reply);
 }
 
 /* A signed request for a resource that is accepted, and its reply opened. */
-static bool get(struct demo *d, const char *resource, const struct proof_kms *kms, struct buf *body, struct client_got *got)
+static bool get(struct demo *d, const char *resource, const struct proof_kms *kms, struct buf *body,
+                struct client_got *got)
 {
     char url[128];
     struct buf reply BUF_CLEANUP = BUF_INIT_SECRET(LIMIT_REPLY_OUT);
@@ -182,11 +181,12 @@ static bool tell_end(const struct demo *d)
     if (!stage_seen(&d->stage, &seen, &is_signed))
         return false;
     if (seen != 2 || is_signed) {
-        complain("demo: the KMS saw %u requests, %s; expected 2, none signed", seen, is_signed ? "some signed" : "none signed");
+        complain("demo: the KMS saw %u requests, %s; expected 2, none signed", seen,
+                 is_signed ? "some signed" : "none signed");
         return false;
     }
-    printf("%sEverything went as told.%s The KMS saw the 2 requests that were in order, as it knows them: unsigned.\n", d->good,
-           d->plain);
+    printf("%sEverything went as told.%s The KMS saw the 2 requests that were in order, as it knows them: unsigned.\n",
+           d->good, d->plain);
     return true;
 }
 
@@ -236,7 +236,7 @@ static int run(bool keep)
 {
     struct demo d = {.keyprov = BUF_INIT(1 << 16)};
     choose_style(&d);
-    if (!xml_startup() || curl_global_init(CURL_GLOBAL_DEFAULT) != 0) {
+    if (!client_startup()) {
         complain("demo: a library does not start");
         return EXIT_NEGATIVE;
     }
@@ -244,8 +244,7 @@ static int run(bool keep)
     stage_end(&d.stage);
     client_free(&d.client);
     buf_free(&d.keyprov);
-    curl_global_cleanup();
-    xml_shutdown();
+    client_shutdown();
     if (stopped)
         complain("demo: told to end; nothing is left behind");
     return ok ? EXIT_DONE : EXIT_NEGATIVE;

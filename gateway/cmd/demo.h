@@ -1,6 +1,6 @@
 /*
- * The stage of `kmsgate demo`: a folder of its own, a legacy KMS and a gateway in front of it, all on loopback and ended
- * with the demo, however it ends.
+ * The stage of `kmsgate demo`: a folder of its own, a legacy KMS and a gateway in front of it, all on loopback and
+ * ended with the demo, however it ends.
  */
 #ifndef KMSGATE_CMD_DEMO_H
 #define KMSGATE_CMD_DEMO_H

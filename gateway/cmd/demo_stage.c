@@ -20,7 +20,7 @@
 #include "base/timestamp.h"
 #include "cmd/client.h"
 #include "cmd/demo.h"
-#include "spec_rules.h" /* rules/spec.yaml, by CMake */
+#include "cmd/spec_rules.h" /* rules/spec.yaml, by CMake */
 
 enum { START_SECONDS = 20, END_SECONDS = 15, LINE_SECONDS = 5, TRIES = 3, STEP_US = 10000 };
 
@@ -268,7 +268,8 @@ static bool kms_listens(struct stage *s)
         return false;
     const char *at = text.p ? strstr(text.p, SAYS) : NULL, *newline = at ? strchr(at, '\n') : NULL;
     if (newline)
-        snprintf(s->kms_url, sizeof s->kms_url, "%.*s", (int)(newline - at) - (int)sizeof SAYS + 1, at + sizeof SAYS - 1);
+        snprintf(s->kms_url, sizeof s->kms_url, "%.*s", (int)(newline - at) - (int)sizeof SAYS + 1,
+                 at + sizeof SAYS - 1);
     return newline != NULL;
 }
 
@@ -284,8 +285,10 @@ static bool gateway_ready(struct stage *s)
 
 static bool start_kms(struct stage *s)
 {
-    const char *const argv[] = {s->legacy, "--listen", "127.0.0.1:0", "--kms-uri", DEMO_KMS_URI, "--log", "legacy.jsonl", NULL};
-    return (s->kms = start(s, "legacy_kms.log", argv)) && comes(kms_listens, s, &s->kms, "the legacy KMS", "legacy_kms.log");
+    const char *const argv[] = {s->legacy, "--listen", "127.0.0.1:0", "--kms-uri", DEMO_KMS_URI, "--log",
+                                "legacy.jsonl", NULL};
+    return (s->kms = start(s, "legacy_kms.log", argv)) &&
+        comes(kms_listens, s, &s->kms, "the legacy KMS", "legacy_kms.log");
 }
 
 static bool import_keys(const struct stage *s)
@@ -363,7 +366,8 @@ bool stage_begin(struct stage *s)
         s->folder[0] = 0;
         return false;
     }
-    return write_secrets(s) && write_file(s, "rules.yaml", (struct str){(const char *)SPEC_RULES, sizeof SPEC_RULES}) && start_kms(s) && start_gateway(s);
+    return write_secrets(s) && write_file(s, "rules.yaml", (struct str){(const char *)SPEC_RULES, sizeof SPEC_RULES}) &&
+        start_kms(s) && start_gateway(s);
 }
 
 void stage_end(struct stage *s)
@@ -417,7 +421,8 @@ static bool read_reason(const struct stage *s, unsigned n, struct buf *reason)
     size_t at;
     const char *why;
     path_of(s, "decisions.jsonl", path);
-    const struct str line = access(path, R_OK) == 0 && client_read(path, &text) ? line_of(buf_view(&text), n) : STR_MISSING;
+    const struct str line = access(path, R_OK) == 0 && client_read(path, &text)
+        ? line_of(buf_view(&text), n) : STR_MISSING;
     struct json_doc *doc = line.p ? json_read(line, &at, &why) : NULL;
     const struct json_value *v = doc ? json_get(json_root(doc), "reason") : NULL;
     if (v)

@@ -95,7 +95,8 @@ static EC_POINT *sakke_point(struct sakke *s, const uint8_t octets[MIKEY_SAKKE_P
     EC_POINT *point = EC_POINT_new(s->curve), *end = EC_POINT_new(s->curve);
     BN_CTX_start(s->ctx);
     BIGNUM *x = BN_CTX_get(s->ctx), *y = BN_CTX_get(s->ctx);
-    s->ok = point && end && y && BN_bin2bn(octets + 1, COORDINATE, x) && BN_bin2bn(octets + 1 + COORDINATE, COORDINATE, y);
+    s->ok = point && end && y && BN_bin2bn(octets + 1, COORDINATE, x) &&
+        BN_bin2bn(octets + 1 + COORDINATE, COORDINATE, y);
     bool good = s->ok && octets[0] == 4 && BN_cmp(x, s->p) < 0 && BN_cmp(y, s->p) < 0 &&
                 EC_POINT_set_affine_coordinates(s->curve, point, x, y, s->ctx) == 1;
     if (good) {
@@ -232,7 +233,8 @@ out:
 }
 
 /* HS of RFC 6507, 5.1.1: SHA-256 over G, KPAK, ID and PVT, points uncompressed. */
-static bool eccsi_hash(const EC_GROUP *curve, const uint8_t *identifier, size_t n, const uint8_t *kpak, const uint8_t *pvt,
+static bool eccsi_hash(const EC_GROUP *curve, const uint8_t *identifier, size_t n, const uint8_t *kpak,
+                       const uint8_t *pvt,
                        uint8_t out[32])
 {
     uint8_t g[MIKEY_ECCSI_POINT];

@@ -1,7 +1,7 @@
 /*
  * What a client can prove of the keys that a KMS issued for it (MIKEY-SAKKE: RFC 6507, 6508, 6509; TS 33.180 F.2.1):
- * that each is the right one for this user, this KMS and this key period. Only public mathematics: the KMS's public keys
- * come from its certificate. Needed by no gateway; it lives with the client.
+ * that each is the right one for this user, this KMS and this key period. Only public mathematics: the KMS's public
+ * keys come from its certificate. Needed by no gateway; it lives with the client.
  *
  *     uint8_t uid[MIKEY_UID];
  *     mikey_uid(&id, uid);

@@ -43,13 +43,13 @@ static int tell(const struct request *q, const struct client *c)
 static int run(const struct request *q)
 {
     struct client c;
-    if (!xml_startup()) {
+    if (!client_startup()) {
         complain("open: a library does not start");
         return EXIT_NEGATIVE;
     }
     int code = client_load(&c, q->user, q->keys) ? tell(q, &c) : EXIT_NEGATIVE;
     client_free(&c);
-    xml_shutdown();
+    client_shutdown();
     if (fflush(stdout) != 0 || ferror(stdout)) {
         complain("open: cannot write to standard output");
         code = EXIT_NEGATIVE;

@@ -1,4 +1,3 @@
-#include <curl/curl.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -16,8 +15,8 @@
 static const char USAGE[] =
     "usage: kmsgate request --url RESOURCE-URL --user URI --keys FILE.jsonl [OPTION]...\n"
     "\n"
-    "A key management client: signs a request, posts it, verifies the reply, decrypts its keys and proves that they are the\n"
-    "right ones for this user, this KMS and this key period.\n"
+    "A key management client: signs a request, posts it, verifies the reply, decrypts its keys and proves that they\n"
+    "are the right ones for this user, this KMS and this key period.\n"
     "\n"
     "  --url URL           the resource, such as https://kms.example.org/keymanagement/identity/v1/keyprov; it is the\n"
     "                      ClientReqUrl too, which a gateway holds against its public_url byte for byte\n"
@@ -166,7 +165,7 @@ static int run(const struct request *q)
     struct client c;
     struct proof_kms kms = {.known = false};
     int code = EXIT_NEGATIVE;
-    if (!xml_startup() || curl_global_init(CURL_GLOBAL_DEFAULT) != 0) {
+    if (!client_startup()) {
         complain("request: a library does not start");
         return EXIT_NEGATIVE;
     }
@@ -178,8 +177,7 @@ static int run(const struct request *q)
     }
     client_free(&c);
     proof_kms_free(&kms);
-    curl_global_cleanup();
-    xml_shutdown();
+    client_shutdown();
     if (fflush(stdout) != 0 || ferror(stdout)) {
         complain("request: cannot write to standard output");
         return EXIT_NEGATIVE;

@@ -1,4 +1,3 @@
-#include <curl/curl.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -212,7 +211,7 @@ static int serve(const char *file)
     bool ok = s->config != NULL;
     if (ok) {
         log_setup(s->config->log_level, s->config->log_format);
-        ok = curl_global_init(CURL_GLOBAL_DEFAULT) == 0 && open_parts(s, &faults) && open_sockets(s, &admin_fd);
+        ok = upstream_startup() && open_parts(s, &faults) && open_sockets(s, &admin_fd);
     }
     faults_print(&faults, stderr);
     faults_free(&faults);

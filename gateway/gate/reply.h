@@ -14,7 +14,8 @@ struct reply_texts {
 void reply_texts_free(struct reply_texts *t);
 /* The gateway's own envelope: UserUri as asked (empty where it is no anyURI), KmsUri and KmsId of the rules, Time now,
  * ClientReqUrl the first public_url and the target. */
-void reply_envelope(const struct judgement *j, int64_t now_us, struct reply_texts *texts, struct kms_response_plan *plan);
+void reply_envelope(const struct judgement *j, int64_t now_us, struct reply_texts *texts,
+                    struct kms_response_plan *plan);
 /* The text of an error that tells nothing. */
 struct str reply_generic(int status);
 /* Signs the KmsResponse in `payload`, or leaves it bare where signer is NULL, and validates what came out. */

@@ -54,7 +54,8 @@ static bool is_plain_uri(struct str s)
     return fragments <= 1;
 }
 
-void reply_envelope(const struct judgement *j, int64_t now_us, struct reply_texts *texts, struct kms_response_plan *plan)
+void reply_envelope(const struct judgement *j, int64_t now_us, struct reply_texts *texts,
+                    struct kms_response_plan *plan)
 {
     const struct strings *bases = j->gate->public_url, *uris = &j->rules->kms_uris;
     const struct str user = j->request.user_uri.p ? str_trim(j->request.user_uri) : STR("");

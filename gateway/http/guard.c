@@ -172,7 +172,8 @@ static void read_header_line(struct guard *g, struct str line)
 static bool host_is_plain(struct str host)
 {
     for (size_t i = 0; i < host.n; i++)
-        if ((unsigned char)host.p[i] <= ' ' || (unsigned char)host.p[i] >= 0x7f || strchr("/?#@\\,\"<>{}|^`", host.p[i]))
+        if ((unsigned char)host.p[i] <= ' ' || (unsigned char)host.p[i] >= 0x7f ||
+            strchr("/?#@\\,\"<>{}|^`", host.p[i]))
             return false;
     return host.n > 0;
 }

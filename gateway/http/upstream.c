@@ -330,3 +330,8 @@ bool upstream_start(struct upstream_call *c, struct buf *body, upstream_done *do
     c->u->calls = c;
     return true;
 }
+
+bool upstream_startup(void)
+{
+    return curl_global_init(CURL_GLOBAL_DEFAULT) == 0;
+}

@@ -14,6 +14,8 @@
 struct upstream;
 struct upstream_call;
 
+/* Once, in main, before threads. */
+bool upstream_startup(void) MUST_CHECK;
 /* NULL without memory. `connections` is this worker's share; 0: no cap. */
 struct upstream *upstream_new(struct event_base *base, const struct upstream_config *config, unsigned connections);
 /* Ends calls that still run: their callbacks say that the upstream is unreachable. */

@@ -126,7 +126,8 @@ static bool users_agree(const struct kms_response *r, struct str user, struct st
     return true;
 }
 
-enum reason kms_response_read(const struct xml_doc *doc, struct str user, struct str path_user, struct kms_response *out,
+enum reason kms_response_read(const struct xml_doc *doc, struct str user, struct str path_user,
+                              struct kms_response *out,
                               struct detail *why)
 {
     struct schema_check check = {.mode = SCHEMA_LENIENT, .why = why};

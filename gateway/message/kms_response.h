@@ -26,12 +26,14 @@ struct kms_response {
     bool has_encrypted;    /* … one of them encrypted already */
     bool has_new_key;      /* a new TrK or InK, which is never left in clear */
 };
-/* Reads a reply in the dialect-less form of the contract: the interface's namespace, fields in any order, any Version and
- * Id, xsi:type optional; root KmsResponse or SignedKmsResponse (whose signature is not looked at). Everything is held
- * against the schema table: unknown or extra elements, bad types, wrong lengths, a key content anywhere but in its place
- * are REASON_UPSTREAM_INVALID. `user` and `path_user` (may be missing): every KmsKeySet's UserUri and the envelope's must
- * be one of them, else UPSTREAM_WRONG_USER; with both missing that is not checked. */
-enum reason kms_response_read(const struct xml_doc *doc, struct str user, struct str path_user, struct kms_response *out,
+/* Reads a reply in the dialect-less form of the contract: the interface's namespace, fields in any order, any
+ * Version and Id, xsi:type optional; root KmsResponse or SignedKmsResponse (whose signature is not looked at).
+ * Everything is held against the schema table: unknown or extra elements, bad types, wrong lengths, a key content
+ * anywhere but in its place are REASON_UPSTREAM_INVALID. `user` and `path_user` (may be missing): every
+ * KmsKeySet's UserUri and the envelope's must be one of them, else UPSTREAM_WRONG_USER; with both missing that is
+ * not checked. */
+enum reason kms_response_read(const struct xml_doc *doc, struct str user, struct str path_user,
+                              struct kms_response *out,
                               struct detail *why) MUST_CHECK;
 
 /* How to write it. A missing field is left out. */
@@ -56,11 +58,13 @@ enum reason kms_response_write(const struct kms_response *r, const struct kms_re
  * against the strict schema (order, versions, types, xsi:type); with `encrypted`, refuses any clear key content. */
 enum reason kms_response_validate(struct str text, bool encrypted, struct detail *why) MUST_CHECK;
 
-/* A client's view of a verified response: each key content, decrypted, and the certificate of a KmsInit. Views are valid
- * while the callback runs. */
+/* A client's view of a verified response: each key content, decrypted, and the certificate of a KmsInit. Views are
+ * valid while the callback runs. */
 struct kms_key_content {
-    struct str element;   /* "UserDecryptKey", "UserSigningKeySSK", "UserPubTokenPVT", "NewTransportKey", "NewIntegrityKey" */
-    const void *set;      /* the same for all contents of one KmsKeySet, which come one after the other; NULL: of none */
+    struct str element;   /* "UserDecryptKey", "UserSigningKeySSK", "UserPubTokenPVT", "NewTransportKey",
+                           * "NewIntegrityKey" */
+    const void *set;      /* the same for all contents of one KmsKeySet, which come one after the other; NULL: of
+                           * none */
     struct str kms_uri, user_uri, user_id, period_no, valid_from, valid_to; /* of its KmsKeySet, where it has one */
     struct str algorithm; /* how it was wrapped; missing when it came in clear */
     struct str key_name;
@@ -71,7 +75,8 @@ enum { KMS_PUB_ENC = 257, KMS_PUB_AUTH = 65 };
 struct kms_certificate {
     struct str kms_uri, user_id_format, valid_from, valid_to; /* the last two may be missing */
     bool revoked;
-    uint64_t period, offset; /* UserKeyPeriod, UserKeyOffset: seconds; a period of 0: what is written there is no number */
+    uint64_t period, offset; /* UserKeyPeriod, UserKeyOffset: seconds; a period of 0: what is written there is no
+                              * number */
     uint8_t pub_enc[KMS_PUB_ENC], pub_auth[KMS_PUB_AUTH];
 };
 typedef bool (*kms_trk_fn)(void *arg, struct str trk_id, struct secret_key *out);
@@ -83,10 +88,10 @@ struct kms_reader {
     kms_certificate_fn certificate; /* NULL: of no interest */
     void *arg;
 };
-/* Validates the KmsResponse behind `proof` (or of an unsigned document: proof->node from kms_response_root) strictly but
- * for order and Version and shows the reader what stands in it, also inside an encrypted KmsMessage. *r is filled as by
- * kms_response_read (views into the document). REASON_KEY_UNKNOWN: no such TrK. Parse what a gateway wrote with
- * XML_LIMITS_PROTECTED: each wrapped key declares its own namespaces. */
+/* Validates the KmsResponse behind `proof` (or of an unsigned document: proof->node from kms_response_root)
+ * strictly but for order and Version and shows the reader what stands in it, also inside an encrypted KmsMessage.
+ * *r is filled as by kms_response_read (views into the document). REASON_KEY_UNKNOWN: no such TrK. Parse what a
+ * gateway wrote with XML_LIMITS_PROTECTED: each wrapped key declares its own namespaces. */
 enum reason kms_response_open(const struct xml_signed *proof, const struct kms_reader *reader, struct kms_response *r,
                               struct detail *why) MUST_CHECK;
 /* For a bare KmsResponse: a proof-shaped handle without proof. False when the root is none. */

@@ -14,8 +14,8 @@ bool response_fields(const struct xml_doc *doc, const xmlNode *response, struct 
                      struct detail *why) MUST_CHECK;
 /* The element of that name below n; NULL: none. */
 const xmlNode *response_child(const xmlNode *n, const char *name);
-/* The octets of a key content, out of its hex or its EncryptedKey (opened by e). False: they are not e's to open, or not
- * as many as the schema wants. */
+/* The octets of a key content, out of its hex or its EncryptedKey (opened by e). False: they are not e's to open,
+ * or not as many as the schema wants. */
 bool response_octets(const xmlNode *key_content, const struct schema_element *e, struct xmlenc *enc, uint8_t *out,
                      size_t cap) MUST_CHECK;
 

@@ -116,7 +116,8 @@ static bool decrypt(struct opening *o, const xmlNode *data, struct buf *out)
     if (!room)
         return fail(o, REASON_INTERNAL, "no memory");
     if (!base64_decode(key.cipher, wrapped, sizeof wrapped, &n) ||
-        !xmlenc_open_key(o->enc, key.algorithm, wrapped, n, content.b, sizeof content.b, &key_n) || key_n != KEY_BYTES ||
+        !xmlenc_open_key(o->enc, key.algorithm, wrapped, n, content.b, sizeof content.b, &key_n) ||
+            key_n != KEY_BYTES ||
         !base64_decode(found.cipher, room, found.cipher.n, &cipher_n))
         return fail(o, REASON_UPSTREAM_INVALID, "the key of KmsMessage does not open under the TrK");
     buf_z(out, "<KmsMessage xmlns=\"" NS_KMS "\" xmlns:xsi=\"" NS_XSI "\">");

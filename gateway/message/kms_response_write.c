@@ -100,7 +100,8 @@ static void verbatim(struct writing *w, const xmlNode *n)
 static void sealed(struct writing *w, const xmlNode *n)
 {
     if (w->typed && !xmlSearchNs(n->doc, (xmlNode *)n, (const xmlChar *)"xsi"))
-        fail(w, REASON_UPSTREAM_INVALID, "SignedKmsCertificate: its signature would not outlive the xsi:type of KmsInit");
+        fail(w, REASON_UPSTREAM_INVALID,
+             "SignedKmsCertificate: its signature would not outlive the xsi:type of KmsInit");
     verbatim(w, n);
 }
 

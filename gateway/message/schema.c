@@ -221,7 +221,8 @@ static bool check_key(struct schema_check *c, const xmlNode *n, const struct sch
         if (c->mode != SCHEMA_LENIENT && schema_is_new_key(e))
             return invalid(c, n, STR("it in clear"), "an EncryptedKey");
         c->has_clear_key = true;
-        return is_hex(schema_value(n, TYPE_KEY), e->octets) ? true : invalid(c, n, STR("other text"), "hex of its length");
+        return is_hex(schema_value(n, TYPE_KEY), e->octets)
+            ? true : invalid(c, n, STR("other text"), "hex of its length");
     }
     if (xml_next(key) || !xml_blank(n))
         return invalid(c, n, STR("more"), "one EncryptedKey alone");
@@ -321,7 +322,8 @@ static bool enough(const struct schema_check *c, const xmlNode *n, const struct 
         choices += count == CHOICE;
         chosen += count == CHOICE ? seen[i] : 0;
     }
-    return choices == 0 || chosen == 1 ? true : invalid(c, n, STR("none or several"), "exactly one of those it may hold");
+    return choices == 0 || chosen == 1
+        ? true : invalid(c, n, STR("none or several"), "exactly one of those it may hold");
 }
 
 /* Takes one child: its place in the group; `reached` is where the strict order stands. */

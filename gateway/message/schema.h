@@ -1,6 +1,6 @@
 /*
- * The response side of the interface as tables (TS 33.180 D.3.2, protocol.md): which elements there are, in which order,
- * of which type, where keys may stand. What the tables do not hold is invalid. For files of message/ only.
+ * The response side of the interface as tables (TS 33.180 D.3.2, protocol.md): which elements there are, in which
+ * order, of which type, where keys may stand. What the tables do not hold is invalid. For files of message/ only.
  *
  * Two readings. SCHEMA_LENIENT is an older KMS's: any order, any Version, xsi:type optional, the envelope's fields
  * optional; TrK-ID and Signature-ID have no meaning there. SCHEMA_STRICT is the standard's: what the gateway sends.
@@ -29,8 +29,9 @@ struct schema_group;
 struct schema_element {
     const char *name;
     enum schema_type type;
-    enum schema_count { ONE, OPTIONAL, ANY, MANY, CHOICE, ENVELOPE } count; /* MANY: at least one; CHOICE: one of all that
-                                                                             * say so; ENVELOPE: one, lenient: optional */
+    enum schema_count { ONE, OPTIONAL, ANY, MANY, CHOICE, ENVELOPE } count; /* MANY: at least one; CHOICE: one of all
+                                                                             * that say so; ENVELOPE: one, lenient:
+                                                                             * optional */
     size_t octets;
     const struct schema_group *group;
 };

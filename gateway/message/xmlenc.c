@@ -200,7 +200,8 @@ static size_t unwrap(struct xmlenc *e, struct str algorithm, const uint8_t *ciph
     size_t got = 0;
     e->failed = false;
     if (str_eq_z(algorithm, ALG_KW))
-        got = n >= BLOCK + HALF_BLOCK && n % HALF_BLOCK == 0 ? CRYPTO_128_unwrap(e, NULL, out, cipher, n, decrypt_block) : 0;
+        got = n >= BLOCK + HALF_BLOCK && n % HALF_BLOCK == 0
+            ? CRYPTO_128_unwrap(e, NULL, out, cipher, n, decrypt_block) : 0;
     else if (str_eq_z(algorithm, ALG_KWP))
         got = n >= BLOCK && n % HALF_BLOCK == 0 ? CRYPTO_128_unwrap_pad(e, NULL, out, cipher, n, decrypt_block) : 0;
     else if (str_eq_z(algorithm, ALG_GCM))

@@ -16,10 +16,12 @@ struct xmlenc;
 struct xmlenc *xmlenc_new(const struct secret_key *trk, struct str trk_id);
 void xmlenc_free(struct xmlenc *e); /* wipes; NULL is fine */
 
-/* Appends one canonical <xenc:EncryptedKey xmlns:xenc=…> that carries the octets. auto: RFC 3394 where n is a multiple of
- * 8 and at least 16, else RFC 5649. False when the algorithm cannot take n octets, or on a library's failure. */
+/* Appends one canonical <xenc:EncryptedKey xmlns:xenc=…> that carries the octets. auto: RFC 3394 where n is a
+ * multiple of 8 and at least 16, else RFC 5649. False when the algorithm cannot take n octets, or on a library's
+ * failure. */
 bool xmlenc_key(struct xmlenc *e, enum key_wrap wrap, const uint8_t *octets, size_t n, struct buf *out) MUST_CHECK;
-/* Appends one <xenc:EncryptedData Type="…#Content"> around text: aes256-gcm under a fresh key, itself kw-aes256-wrapped. */
+/* Appends one <xenc:EncryptedData Type="…#Content"> around text: aes256-gcm under a fresh key, itself
+ * kw-aes256-wrapped. */
 bool xmlenc_content(struct xmlenc *e, struct str text, struct buf *out) MUST_CHECK;
 
 /* The inverse of both, for clients and for keys that an upstream already encrypted. algorithm is the URI. False unless

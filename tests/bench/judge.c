@@ -1,6 +1,6 @@
 /*
- * The cost of the gate itself, without sockets: judging one signed keyprov request (with what goes to the upstream), and
- * making its reply of one key set (three key contents wrapped, signed, validated).
+ * The cost of the gate itself, without sockets: judging one signed keyprov request (with what goes to the upstream),
+ * and making its reply of one key set (three key contents wrapped, signed, validated).
  *
  *     judge FOLDER COUNT        a JSON line for each phase: microseconds of CPU for one, the median of COUNT
  *
@@ -92,11 +92,12 @@ static void hex_element(struct buf *b, const char *name, size_t octets, bool poi
 /* What an older KMS answers: one key set, in clear. */
 static void upstream_reply(const char *time, struct buf *b)
 {
-    buf_printf(b, "<?xml version=\"1.0\" encoding=\"UTF-8\"?><KmsResponse xmlns=\"" NS_KMS "\" Version=\"1.0.0\"><UserUri>" USER
-                  "</UserUri><KmsUri>kms.example.org</KmsUri><Time>%s</Time><KmsId>old</KmsId><ClientReqUrl>http://old" RESOURCE
-                  "</ClientReqUrl><KmsMessage><KmsKeyProv Version=\"1.0.0\"><KmsKeySet Version=\"1.1.0\">"
-                  "<KmsUri>kms.example.org</KmsUri><CertUri>cert1.kms.example.org</CertUri><Issuer>kms.example.org</Issuer>"
-                  "<UserUri>" USER "</UserUri><UserID>",
+    buf_printf(b,
+               "<?xml version=\"1.0\" encoding=\"UTF-8\"?><KmsResponse xmlns=\"" NS_KMS "\" Version=\"1.0.0\">"
+               "<UserUri>" USER "</UserUri><KmsUri>kms.example.org</KmsUri><Time>%s</Time><KmsId>old</KmsId>"
+               "<ClientReqUrl>http://old" RESOURCE "</ClientReqUrl><KmsMessage><KmsKeyProv Version=\"1.0.0\">"
+               "<KmsKeySet Version=\"1.1.0\"><KmsUri>kms.example.org</KmsUri><CertUri>cert1.kms.example.org</CertUri>"
+               "<Issuer>kms.example.org</Issuer><UserUri>" USER "</UserUri><UserID>",
                time);
     for (int i = 0; i < 8; i++)
         buf_z(b, "0A1B2C3D");
@@ -141,12 +142,14 @@ static void exchange(const struct gate *gate, struct str request, struct str ups
     struct gate_outgoing outgoing = {0};
     struct gate_response response = {0};
     const int64_t now = time_now_us();
-    const struct gate_head head = {.method = STR("POST"), .target = STR(RESOURCE), .content_type = STR("application/xml")};
+    const struct gate_head head = {.method = STR("POST"), .target = STR(RESOURCE),
+                                   .content_type = STR("application/xml")};
     double began = cpu_us();
     collect("judge");
     struct judgement *j = judgement_new(gate, "0123456789abcdef0123456789abcdef");
     need(j && gate_head(j, &head) == REASON_OK, "gate_head");
-    const bool forwarded = gate_request(j, request, now) == GATE_FORWARD && gate_forward(j, request, &outgoing) == REASON_OK;
+    const bool forwarded = gate_request(j, request, now) == GATE_FORWARD &&
+        gate_forward(j, request, &outgoing) == REASON_OK;
     collect("judge");
     us[0] = cpu_us() - began;
     if (!forwarded)
@@ -176,7 +179,8 @@ int main(int argc, char **argv)
     const struct strings public_url = {&base, 1};
     need(xml_startup(), "xml_startup");
     time_format(time_now_us(), false, now);
-    struct gate gate = {.public_url = &public_url, .rules = rules_of_the_bench(argv[1]), .keys = keys_of_alice(argv[1], &ink),
+    struct gate gate = {.public_url = &public_url, .rules = rules_of_the_bench(argv[1]),
+                        .keys = keys_of_alice(argv[1], &ink),
                         .replay_is_memory = true};
     gate.replay = replay_new(1u << 20, time_now_us() - 2000000, gate.rules->max_past_us);
     struct buf upstream = BUF_INIT(1u << 20), *requests = calloc((size_t)count, sizeof *requests);

@@ -76,10 +76,11 @@ static void hex_element(struct buf *b, const char *name, size_t octets, bool poi
 static void answer(struct bufferevent *bev, const char *user, size_t n)
 {
     struct buf b = BUF_INIT(1u << 20);
-    buf_printf(&b, "<KmsResponse xmlns=\"" NS_KMS "\" Version=\"1.0.0\"><UserUri>%.*s</UserUri><KmsUri>kms.example.org</KmsUri>"
-                   "<Time>2026-01-01T00:00:00Z</Time><ClientReqUrl>http://old" RESOURCE "</ClientReqUrl><KmsMessage>"
-                   "<KmsKeyProv Version=\"1.0.0\"><KmsKeySet Version=\"1.1.0\"><KmsUri>kms.example.org</KmsUri><UserUri>%.*s"
-                   "</UserUri><UserID>",
+    buf_printf(&b,
+               "<KmsResponse xmlns=\"" NS_KMS "\" Version=\"1.0.0\"><UserUri>%.*s</UserUri>"
+               "<KmsUri>kms.example.org</KmsUri><Time>2026-01-01T00:00:00Z</Time>"
+               "<ClientReqUrl>http://old" RESOURCE "</ClientReqUrl><KmsMessage><KmsKeyProv Version=\"1.0.0\">"
+               "<KmsKeySet Version=\"1.1.0\"><KmsUri>kms.example.org</KmsUri><UserUri>%.*s</UserUri><UserID>",
                (int)n, user, (int)n, user);
     for (int i = 0; i < 8; i++)
         buf_z(&b, "0A1B2C3D");
@@ -100,7 +101,8 @@ static void upstream_read(struct bufferevent *bev, void *arg)
     size_t head, n;
     while ((n = complete(in, &head)) != 0) {
         const char *text = (const char *)evbuffer_pullup(in, (ev_ssize_t)n);
-        const char *user = memmem(text, n, "<UserUri>", 9), *end = user ? memchr(user + 9, '<', n - (size_t)(user + 9 - text)) : NULL;
+        const char *user = memmem(text, n, "<UserUri>", 9), *end = user
+            ? memchr(user + 9, '<', n - (size_t)(user + 9 - text)) : NULL;
         need(end, "finding UserUri");
         answer(bev, user + 9, (size_t)(end - user - 9));
         evbuffer_drain(in, n);
@@ -147,7 +149,8 @@ static int keys(const char *count)
             uint8_t raw[KEY_BYTES];
             need(RAND_bytes(raw, sizeof raw) == 1, "RAND_bytes");
             const char *name = type ? "trk" : "ink";
-            printf("{\"user\":\"sip:u%lu@example.org\",\"type\":\"%s\",\"id\":\"%s.1.u%lu\",\"key\":\"", i, name, name, i);
+            printf("{\"user\":\"sip:u%lu@example.org\",\"type\":\"%s\",\"id\":\"%s.1.u%lu\",\"key\":\"", i, name, name,
+                   i);
             for (size_t k = 0; k < sizeof raw; k++)
                 printf("%02x", raw[k]);
             puts("\"}");
@@ -192,7 +195,8 @@ static void send_one(struct client *c)
                                   .device_id = str_z(device), .client_req_url = str_z(r->url),
                                   .trk_id = str_z(c->pair->trk_id), .signature_id = str_z(c->pair->ink_id)};
     kms_request_write(&q, &text);
-    need(!text.failed && xmlsig_sign(buf_view(&text), str_z(c->pair->ink_id), &c->pair->ink, &signed_text), "xmlsig_sign");
+    need(!text.failed && xmlsig_sign(buf_view(&text), str_z(c->pair->ink_id), &c->pair->ink, &signed_text),
+         "xmlsig_sign");
     c->began = time_mono_us();
     evbuffer_add_printf(bufferevent_get_output(c->bev),
                         "POST " RESOURCE " HTTP/1.1\r\nHost: kms.example.org\r\nContent-Type: application/xml\r\n"

@@ -127,7 +127,8 @@ static char *json_member(const char *body, size_t n, const char *quoted_name)
 
 static void read_body(const char *body, size_t n, struct asked *out)
 {
-    xmlDoc *doc = xmlReadMemory(body, (int)n, "request", NULL, XML_PARSE_NONET | XML_PARSE_NOERROR | XML_PARSE_NOWARNING);
+    xmlDoc *doc = xmlReadMemory(body, (int)n, "request", NULL,
+                                XML_PARSE_NONET | XML_PARSE_NOERROR | XML_PARSE_NOWARNING);
     if (doc) {
         out->user = child_text(xmlDocGetRootElement(doc), "UserUri");
         out->client_req_url = child_text(xmlDocGetRootElement(doc), "ClientReqUrl");

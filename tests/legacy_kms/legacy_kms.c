@@ -139,7 +139,8 @@ static int serve(struct event_base *base, struct evhttp *http, const struct opti
         fprintf(stderr, "legacy_kms: %s:%d: %s\n", o->address, o->port, strerror(errno));
         return 1;
     }
-    struct event *term = evsignal_new(base, SIGTERM, on_signal, base), *intr = evsignal_new(base, SIGINT, on_signal, base);
+    struct event *term = evsignal_new(base, SIGTERM, on_signal, base),
+        *intr = evsignal_new(base, SIGINT, on_signal, base);
     int code = 1;
     if (term && intr && event_add(term, NULL) == 0 && event_add(intr, NULL) == 0 && announce(bound, o))
         code = event_base_dispatch(base) < 0;

@@ -172,7 +172,8 @@ bool mikey_user_id(const char *user_uri, const char *kms_uri, const uint64_t per
 {
     uint8_t text[8192] = {0};
     size_t n = 1;
-    bool ok = part(text, sizeof text, &n, "MIKEY-SAKKE-UID", 15) && part(text, sizeof text, &n, user_uri, strlen(user_uri)) &&
+    bool ok = part(text, sizeof text, &n, "MIKEY-SAKKE-UID", 15) &&
+        part(text, sizeof text, &n, user_uri, strlen(user_uri)) &&
               part(text, sizeof text, &n, kms_uri, strlen(kms_uri));
     for (int i = 0; ok && i < 3; i++) {
         uint8_t octets[8];

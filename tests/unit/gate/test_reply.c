@@ -291,7 +291,8 @@ static void test_fields(void **state)
     begin(&s, state, KMS_MESSAGE_KEYPROV, V1 "/keyprov");
     s.rule.kms_uri = s.rule.kms_id = s.rule.time = s.rule.client_req_url = s.rule.user_uri = FIELD_KEEP;
     assert_answer(&s, REASON_OK, 200);
-    assert_true(holds(&s, "<UserUri>" ALICE "</UserUri><KmsUri>old.example.org</KmsUri><Time>2026-11-23T18:00:00Z</Time>"
+    assert_true(holds(&s,
+                      "<UserUri>" ALICE "</UserUri><KmsUri>old.example.org</KmsUri><Time>2026-11-23T18:00:00Z</Time>"
                           "<KmsId>Old</KmsId><ClientReqUrl>http://old.example.org/</ClientReqUrl><KmsMessage>"));
     s.rule.kms_id = FIELD_REMOVE;
     assert_answer(&s, REASON_OK, 200);

@@ -47,7 +47,8 @@ static inline void put_hex(struct buf *out, const char *name, char which, size_t
 
 static inline void put_key_set(struct buf *out)
 {
-    buf_z(out, "<KmsKeySet Id=\"set\" Version=\"1.0.0\"><KmsUri>old.example.org</KmsUri><Issuer>An &amp; Issuer</Issuer>"
+    buf_z(out,
+          "<KmsKeySet Id=\"set\" Version=\"1.0.0\"><KmsUri>old.example.org</KmsUri><Issuer>An &amp; Issuer</Issuer>"
                "<UserUri>" REPLY_USER "</UserUri><UserID>ABCDEF</UserID><KeyPeriodNo>1514</KeyPeriodNo>");
     put_hex(out, "UserDecryptKey", 'r', RSK_OCTETS);
     put_hex(out, "UserSigningKeySSK", 's', SSK_OCTETS);
@@ -87,7 +88,8 @@ static inline void put_reply(struct buf *out, enum kms_message m)
         buf_z(out, "</KmsCertCache></KmsMessage>");
         break;
     case KMS_MESSAGE_LOOKUP:
-        buf_z(out, "<KmsMessage><KmsLookup><UserUri>sip:bob@example.org</UserUri><a><b><c><KmsUri>kms.other.example</KmsUri>"
+        buf_z(out,
+              "<KmsMessage><KmsLookup><UserUri>sip:bob@example.org</UserUri><a><b><c><KmsUri>kms.other.example</KmsUri>"
                    "</c></b></a></KmsLookup></KmsMessage>");
         break;
     case KMS_MESSAGE_ERROR:

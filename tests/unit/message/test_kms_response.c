@@ -1,4 +1,5 @@
-/* A reply written anew: order, types, keys wrapped, whole messages encrypted; opened by a client; looked at once more. */
+/* A reply written anew: order, types, keys wrapped, whole messages encrypted; opened by a client; looked at once
+ * more. */
 #include "fixture.h"
 #include "replies.h"
 
@@ -323,7 +324,8 @@ static void test_validate(void **state)
         replace(&bad, FAULTS[i].find, FAULTS[i].put);
         const enum reason r = kms_response_validate(buf_view(&bad), true, &why);
         /* white space does no harm to the schema: the writer makes none */
-        const enum reason due = strcmp(FAULTS[i].put, "<KmsId>kms-01</KmsId> ") == 0 ? REASON_OK : REASON_UPSTREAM_INVALID;
+        const enum reason due = strcmp(FAULTS[i].put, "<KmsId>kms-01</KmsId> ") == 0
+            ? REASON_OK : REASON_UPSTREAM_INVALID;
         if (r != due)
             fail_msg("%s -> %s: %s", FAULTS[i].find, FAULTS[i].put, reason_name(r));
         buf_free(&bad);
