@@ -1,22 +1,8 @@
-#include <errno.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include "base/metrics.h"
 #include "http/server.h"
-
-/* The admin address is served by one thread, one short request after the other: it must answer when workers are busy,
- * and nothing more. */
-enum { ADMIN_HEAD = 8192, ADMIN_WAIT_S = 2 };
-
-struct answer {
-    int status;
-    const char *type;
-    struct buf body;
-};
 
 static bool ready(const struct server *s)
 {
@@ -52,7 +38,53 @@ static void rules_json(struct server *s, struct buf *out)
     rules_unref(r);
 }
 
-static void route(struct server *s, struct str target, struct answer *a)
+/* Those that another part keeps are read when somebody asks. */
+static void measure(struct server *s)
+{
+    count_keys(s);
+    reload_measure(s);
+    metric_set(METRIC_IN_FLIGHT, NULL, atomic_load(&s->in_flight));
+    metric_set(METRIC_CONNECTIONS, NULL, atomic_load(&s->connections));
+    metric_set(METRIC_REPLAY_ENTRIES, NULL, (double)replay_count(s->replay));
+}
+
+static void write_state(struct server *s, bool known, struct admin_answer *a)
+{
+    a->status = ready(s) ? 200 : 503;
+    buf_z(&a->body, a->status == 200 ? "ready\n" : atomic_load(&s->draining) ? "draining\n" : "starting\n");
+    reload_write_troubles(s, known, &a->body);
+}
+
+static void console(struct server *s, struct admin_answer *a)
+{
+    char now[TIME_TEXT];
+    time_format(time_now_us(), false, now);
+    pthread_mutex_lock(&s->lock);
+    buf_printf(&a->body, "kmsgate %s at %s\nrules %s\n", KMSGATE_VERSION, now, s->rules->hash);
+    pthread_mutex_unlock(&s->lock);
+    buf_printf(&a->body, "upstream %s%s\nconnections %u, in flight %u, replay entries %zu\n", s->config->upstream.url,
+               atomic_load(&s->upstream_health.down) ? " (does not answer)" : "", atomic_load(&s->connections),
+               atomic_load(&s->in_flight), replay_count(s->replay));
+    write_state(s, true, a);
+    a->status = 200;
+    buf_z(&a->body, "\n/healthz\n/readyz\n/metrics\n/decisions?n=100\n/rules\n");
+}
+
+static void decisions(struct server *s, struct str query, struct admin_answer *a)
+{
+    uint64_t n = 100;
+    if (query.p && (!str_starts(query, STR("n=")) ||
+                    !str_to_u64((struct str){query.p + 2, query.n - 2}, 1000, &n))) {
+        a->status = 400;
+        buf_z(&a->body, "expected /decisions?n= and a number up to 1000\n");
+        return;
+    }
+    a->type = "application/json";
+    sink_recent(s->sink, (size_t)n, &a->body);
+}
+
+/* known: by the token, or since none is needed. */
+static void route(struct server *s, struct str target, bool known, struct admin_answer *a)
 {
     const char *q = memchr(target.p, '?', target.n);
     const struct str path = {target.p, q ? (size_t)(q - target.p) : target.n};
@@ -62,29 +94,36 @@ static void route(struct server *s, struct str target, struct answer *a)
     if (str_eq_z(path, "/healthz")) {
         buf_z(&a->body, "ok\n");
     } else if (str_eq_z(path, "/readyz")) {
-        a->status = ready(s) ? 200 : 503;
-        buf_z(&a->body, a->status == 200 ? "ready\n" : atomic_load(&s->draining) ? "draining\n" : "starting\n");
+        write_state(s, known, a);
     } else if (str_eq_z(path, "/metrics")) {
         a->type = "text/plain; version=0.0.4; charset=utf-8";
-        count_keys(s);
-        tls_count_expiry(s->config);
+        measure(s);
         metrics_write(&a->body);
     } else if (str_eq_z(path, "/decisions")) {
-        uint64_t n = 100;
-        a->type = "application/json";
-        if (query.p && (!str_starts(query, STR("n=")) ||
-                        !str_to_u64((struct str){query.p + 2, query.n - 2}, 1000, &n)))
-            a->status = 400;
-        else
-            sink_recent(s->sink, (size_t)n, &a->body);
+        decisions(s, query, a);
     } else if (str_eq_z(path, "/rules")) {
         a->type = "application/json";
         rules_json(s, &a->body);
     } else if (str_eq_z(path, "/")) {
-        buf_z(&a->body, "kmsgate " KMSGATE_VERSION "\n/healthz /readyz /metrics /decisions?n= /rules\n");
+        console(s, a);
     } else {
         a->status = 404;
+        buf_z(&a->body, "there are / /healthz /readyz /metrics /decisions?n= /rules\n");
     }
+}
+
+/* The first header of this name, without blanks around; missing where there is none. */
+static struct str header(struct str head, const char *name)
+{
+    const size_t n = strlen(name);
+    for (const char *p = head.p, *end = head.p + head.n; p && p < end;) {
+        const char *lf = memchr(p, '\n', (size_t)(end - p));
+        const struct str line = {p, lf ? (size_t)(lf - p) : (size_t)(end - p)};
+        if (line.n > n && line.p[n] == ':' && str_ieq_z((struct str){line.p, n}, name))
+            return str_trim((struct str){line.p + n + 1, line.n - n - 1});
+        p = lf ? lf + 1 : NULL;
+    }
+    return STR_MISSING;
 }
 
 /* The token's place and length leak nothing: both are padded into blocks of one size. */
@@ -92,114 +131,62 @@ static bool allowed(const struct server *s, struct str head)
 {
     if (!s->admin_token)
         return true;
-    char due[1024] = {0}, got[1024] = {0};
+    char due[ADMIN_TOKEN_MAX + 16] = {0}, got[ADMIN_TOKEN_MAX + 16] = {0};
     snprintf(due, sizeof due, "Bearer %s", s->admin_token);
-    for (const char *p = head.p; p && p < head.p + head.n;) {
-        const char *lf = memchr(p, '\n', (size_t)(head.p + head.n - p));
-        const struct str line = {p, lf ? (size_t)(lf - p) : (size_t)(head.p + head.n - p)};
-        const size_t name = sizeof "Authorization:" - 1;
-        if (line.n > name && str_ieq_z((struct str){line.p, name}, "Authorization:")) {
-            const struct str value = str_trim((struct str){line.p + name, line.n - name});
-            if (value.n < sizeof got)
-                memcpy(got, value.p, value.n);
-            break;
-        }
-        p = lf ? lf + 1 : NULL;
-    }
+    const struct str value = header(head, "Authorization");
+    if (value.p && value.n < sizeof got)
+        memcpy(got, value.p, value.n);
     const bool same = secret_equal(due, got, sizeof due);
     secret_wipe(due, sizeof due);
     secret_wipe(got, sizeof got);
     return same;
 }
 
-static void answer_one(struct server *s, struct str head, struct answer *a)
+/* A web page that a browser on this machine shows may rename its own host to 127.0.0.1, and then read what stands
+ * here; its requests still carry its name. Where there is a token, it does not know that. */
+static bool host_holds(const struct server *s, struct str head)
+{
+    struct ip ip;
+    struct str host = header(head, "Host");
+    if (s->admin_token || !host.p)
+        return true;
+    if (host.n && *host.p == '[') {
+        const char *close = memchr(host.p, ']', host.n);
+        host = close ? (struct str){host.p + 1, (size_t)(close - host.p) - 1} : host;
+    } else {
+        const char *colon = memchr(host.p, ':', host.n);
+        host.n = colon ? (size_t)(colon - host.p) : host.n;
+    }
+    return str_ieq_z(host, "localhost") || ip_parse(host, &ip);
+}
+
+void admin_answer(struct server *s, struct str head, struct admin_answer *a)
 {
     a->status = 400;
-    a->type = "text/plain";
-    const char *one = memchr(head.p, ' ', head.n);
-    const char *two = one ? memchr(one + 1, ' ', (size_t)(head.p + head.n - one - 1)) : NULL;
-    const struct str method = {head.p, one ? (size_t)(one - head.p) : 0};
-    if (!two)
+    a->type = "text/plain; charset=utf-8";
+    const char *end = memchr(head.p, '\n', head.n);
+    const struct str line = {head.p, end ? (size_t)(end - head.p) : 0};
+    const char *one = memchr(line.p, ' ', line.n);
+    const char *two = one ? memchr(one + 1, ' ', (size_t)(line.p + line.n - one - 1)) : NULL;
+    const struct str method = {line.p, one ? (size_t)(one - line.p) : 0};
+    if (!two || !str_starts((struct str){two + 1, (size_t)(line.p + line.n - two - 1)}, STR("HTTP/1."))) {
+        buf_z(&a->body, "this is no HTTP/1 request\n");
         return;
+    }
     const struct str target = {one + 1, (size_t)(two - one - 1)};
     const bool probe = str_eq_z(target, "/healthz") || str_eq_z(target, "/readyz"); /* kubelets have no token */
-    if (!str_eq_z(method, "GET"))
+    const bool known = allowed(s, head);
+    a->head_only = str_eq_z(method, "HEAD");
+    if (!a->head_only && !str_eq_z(method, "GET")) {
         a->status = 405;
-    else if (!probe && !allowed(s, head))
+        buf_z(&a->body, "GET and HEAD are all that is taken here\n");
+    } else if (!probe && !known) {
         a->status = 401;
-    else
-        route(s, target, a);
-}
-
-static void send_all(int fd, struct str s)
-{
-    while (s.n) {
-        const ssize_t n = send(fd, s.p, s.n, MSG_NOSIGNAL);
-        if (n <= 0)
-            return;
-        s.p += n;
-        s.n -= (size_t)n;
+        buf_z(&a->body, "expected `Authorization: Bearer` and the admin_token\n");
+    } else if (!probe && !host_holds(s, head)) {
+        a->status = 403;
+        buf_z(&a->body, "without an admin_token only addresses and localhost are taken as Host\n");
+    } else {
+        route(s, target, known, a);
     }
-}
-
-static void serve_one(struct server *s, int fd)
-{
-    char head[ADMIN_HEAD];
-    size_t n = 0;
-    const int64_t until = time_mono_us() + ADMIN_WAIT_S * US_PER_S;
-    const struct timeval wait = {ADMIN_WAIT_S, 0};
-    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof wait);
-    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof wait);
-    while (n < sizeof head && time_mono_us() < until && !memmem(head, n, "\r\n\r\n", 4)) {
-        const ssize_t got = recv(fd, head + n, sizeof head - n, 0);
-        if (got <= 0)
-            return;
-        n += (size_t)got;
-    }
-    struct answer a = {.body = BUF_INIT(64u << 20)};
-    answer_one(s, (struct str){head, n}, &a);
-    secret_wipe(head, sizeof head);
-    struct buf out BUF_CLEANUP = BUF_INIT(1024);
-    buf_printf(&out, "HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\nCache-Control: no-store\r\n%s"
-               "X-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n", a.status, a.status == 200 ? "OK" : "No",
-               a.type, a.body.n, a.status == 401 ? "WWW-Authenticate: Bearer\r\n" : "");
-    send_all(fd, buf_view(&out));
-    if (a.body.n)
-        send_all(fd, buf_view(&a.body));
-    buf_free(&a.body);
-}
-
-struct admin {
-    struct server *server;
-    int fd;
-};
-
-static void *run(void *arg)
-{
-    struct admin a = *(struct admin *)arg;
-    free(arg);
-    while (!atomic_load(&a.server->leaving)) /* a draining gateway still says so */ {
-        struct pollfd p = {.fd = a.fd, .events = POLLIN};
-        if (poll(&p, 1, 100) <= 0)
-            continue;
-        const int fd = accept4(a.fd, NULL, NULL, SOCK_CLOEXEC);
-        if (fd < 0)
-            continue;
-        serve_one(a.server, fd);
-        close(fd);
-    }
-    close(a.fd);
-    return NULL;
-}
-
-bool admin_start(struct server *s, pthread_t *thread, int fd)
-{
-    struct admin *a = malloc(sizeof *a);
-    if (!a)
-        return false;
-    *a = (struct admin){s, fd};
-    if (pthread_create(thread, NULL, run, a) == 0)
-        return true;
-    free(a);
-    return false;
 }

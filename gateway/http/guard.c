@@ -147,8 +147,6 @@ static void read_request_line(struct guard *g, struct str line)
         refuse(g, REASON_HTTP_VERSION, 505);
     else if (target.n > g->limits->target)
         refuse(g, REASON_HTTP_TOO_LARGE, 414);
-    else if (*target.p != '/')
-        refuse(g, REASON_HTTP_PATH, 400);
 }
 
 static void read_header_line(struct guard *g, struct str line)

@@ -20,7 +20,8 @@ struct exchange {
     struct event *turn;
     char id[33];
     int64_t began_us, asked_us;
-    bool counted;
+    bool counted; /* as in flight */
+    bool late;    /* more are in flight than may be */
 };
 
 static void on_turn(evutil_socket_t fd, short what, void *arg);
@@ -36,7 +37,7 @@ static void enter(struct exchange *x, enum exchange_state state)
 static void release(struct exchange *x)
 {
     if (x->counted)
-        metric_set(METRIC_IN_FLIGHT, NULL, atomic_fetch_sub(&x->worker->server->in_flight, 1) - 1);
+        atomic_fetch_sub(&x->worker->server->in_flight, 1);
     judgement_free(x->judgement);
     if (x->turn)
         event_free(x->turn);
@@ -49,8 +50,9 @@ static struct ip source_of(const struct conn *c)
     struct ip ip = c->peer;
     const struct listen_config *l = c->listener->config;
     size_t i = c->guard.header_count;
-    for (;;) {
-        bool trusted = false;
+    for (bool first = true;; first = false) {
+        /* Who may connect to a Unix socket is said by its file: with trusted_proxies, that is a proxy. */
+        bool trusted = first && !ip.known && l->trusted_proxy_count;
         for (size_t k = 0; ip.known && k < l->trusted_proxy_count; k++)
             trusted = trusted || cidr_contains(&l->trusted_proxies[k], &ip);
         if (!trusted)
@@ -108,7 +110,6 @@ static void decide(struct exchange *x, enum reason reason, int status)
     if (!line.failed)
         sink_write(x->worker->server->sink, buf_view(&line));
     decision_count(d);
-    metric_set(METRIC_REPLAY_ENTRIES, NULL, (double)replay_count(x->worker->server->replay));
 }
 
 static const char *extra_headers(int status)
@@ -136,12 +137,11 @@ bool proxy_head(struct conn *c, enum reason reason, int status)
             .source = source_of(c),
         };
         const enum reason judged = gate_head(x->judgement, &head);
-        if (reason == REASON_OK)
+        if (judged != REASON_OK && (reason == REASON_OK || status == 413)) { /* sizes are judged after all others */
             reason = judged;
-        x->counted = true;
-        const unsigned before = atomic_fetch_add(&s->in_flight, 1);
-        metric_set(METRIC_IN_FLIGHT, NULL, before + 1);
-        if (reason == REASON_OK && before >= s->config->limits.in_flight)
+            status = 0;
+        }
+        if (reason == REASON_OK && atomic_load(&s->in_flight) >= s->config->limits.in_flight)
             reason = REASON_HTTP_BUSY;
     }
     if (reason == REASON_OK)
@@ -182,7 +182,8 @@ static void answer(struct exchange *x, enum reason reason, struct gate_response 
             add_header(q, "Retry-After", up->retry_after.p);
         else if (r->status == 503)
             add_header(q, "Retry-After", "1");
-        if (atomic_load(&x->worker->server->draining))
+        x->conn->last = !x->conn->guard.keep_alive || atomic_load(&x->worker->server->draining);
+        if (x->conn->last)
             evhtp_request_disable_flag(q, EVHTP_REQ_FLAG_KEEPALIVE);
         evbuffer_add(q->buffer_out, r->body.n ? r->body.p : "", r->body.n);
         x->conn->exchange = NULL;
@@ -308,16 +309,25 @@ static void on_turn(evutil_socket_t fd, short what, void *arg)
     (void)fd;
     (void)what;
     struct exchange *x = arg;
-    if (x->state == EXCHANGE_JUDGE && x->conn)
-        judge(x);
-    else
+    if (x->state != EXCHANGE_JUDGE) {
         release(x);
+    } else if (!x->conn) { /* the connection was cut meanwhile */
+        decide(x, REASON_HTTP_TIMEOUT, 408);
+        release(x);
+    } else if (x->late) {
+        refuse(x, REASON_HTTP_BUSY);
+    } else {
+        judge(x);
+    }
 }
 
 void proxy_complete(struct conn *c, evhtp_request_t *request)
 {
     struct exchange *x = c->exchange;
+    struct server *s = c->worker->server;
     x->request = request;
+    x->counted = true; /* from now on: a slow body takes a connection, but nobody else's place here */
+    x->late = atomic_fetch_add(&s->in_flight, 1) >= s->config->limits.in_flight;
     enter(x, EXCHANGE_JUDGE);
 }
 
@@ -329,6 +339,8 @@ void proxy_vanished(struct conn *c)
         return;
     x->conn = NULL;
     x->request = NULL;
-    if (x->state == EXCHANGE_BODY)
-        enter(x, EXCHANGE_DONE); /* JUDGE ends at its turn, UPSTREAM when the call ends */
+    if (x->state != EXCHANGE_BODY)
+        return; /* JUDGE ends at its turn, UPSTREAM when the call ends */
+    decide(x, REASON_HTTP_TIMEOUT, 408);
+    enter(x, EXCHANGE_DONE);
 }

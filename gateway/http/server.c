@@ -2,11 +2,12 @@
 
 #include <event2/bufferevent_ssl.h>
 #include <evhtp/evhtp.h>
+#include <openssl/err.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/log.h"
-#include "base/metrics.h"
 
 static void process(struct conn *c);
 
@@ -16,16 +17,23 @@ static void arm(struct conn *c, int64_t us)
     event_add(c->deadline, &tv);
 }
 
+static void conn_free_parts(struct conn *c)
+{
+    if (c->hold)
+        evbuffer_free(c->hold);
+    if (c->deadline)
+        event_free(c->deadline);
+    if (c->kick)
+        event_free(c->kick);
+    guard_free(&c->guard);
+    free(c);
+}
+
 static void conn_release(evutil_socket_t fd, short what, void *arg)
 {
     (void)fd;
     (void)what;
-    struct conn *c = arg;
-    event_free(c->deadline);
-    event_free(c->kick);
-    evbuffer_free(c->hold);
-    guard_free(&c->guard);
-    free(c);
+    conn_free_parts(arg);
 }
 
 /* evhtp frees its connection: ours follows one loop turn later, since it may be in use further up the stack. */
@@ -41,7 +49,7 @@ static evhtp_res on_fini(evhtp_connection_t *evc, void *arg)
         c->next->link = c->link;
     event_del(c->deadline);
     event_del(c->kick);
-    metric_set(METRIC_CONNECTIONS, NULL, atomic_fetch_sub(&c->worker->server->connections, 1) - 1);
+    atomic_fetch_sub(&c->worker->server->connections, 1);
     static const struct timeval now = {0, 0};
     event_base_once(c->worker->base, -1, EV_TIMEOUT, conn_release, c, &now);
     return EVHTP_RES_OK;
@@ -56,14 +64,16 @@ void conn_close(struct conn *c)
 /* The reply is out: no more will be sent, and what still comes is read for a second. */
 static void linger(struct conn *c)
 {
-    if (c->shut)
+    if (c->shut || evbuffer_get_length(bufferevent_get_output(c->bev)))
         return;
     c->shut = true;
+    c->state = CONN_LINGER;
     SSL *ssl = bufferevent_openssl_get_ssl(c->bev);
     if (ssl)
         SSL_shutdown(ssl);
     shutdown(bufferevent_getfd(c->bev), SHUT_WR);
     arm(c, US_PER_S);
+    event_active(c->kick, EV_TIMEOUT, 0); /* evhtp's own turn to resume comes first */
 }
 
 static const char *phrase(int status)
@@ -166,10 +176,22 @@ static void on_read(struct bufferevent *bev, void *arg)
 static void on_write(struct bufferevent *bev, void *arg)
 {
     struct conn *c = arg;
-    if (c->state == CONN_BUSY)
+    if (c->state == CONN_BUSY && !c->last)
         c->evhtp_write(bev, c->evhtp_arg);
-    else if (c->state == CONN_LINGER)
+    else if (c->state == CONN_BUSY || c->state == CONN_LINGER)
         linger(c);
+}
+
+/* For the log of those who look for it: strangers knock with anything, and that is no event. */
+static void tell_handshake(const struct conn *c)
+{
+    char from[IP_TEXT];
+    if (!log_enabled(LOG_LEVEL_DEBUG) || c->served || !bufferevent_openssl_get_ssl(c->bev))
+        return;
+    const unsigned long code = bufferevent_get_openssl_error(c->bev);
+    const char *why = code ? ERR_reason_error_string(code) : NULL;
+    ip_format(&c->peer, from);
+    log_debug("listener", c->listener->config->address, "TLS with %s ended: %s", from, why ? why : "closed");
 }
 
 static void on_event(struct bufferevent *bev, short events, void *arg)
@@ -177,8 +199,12 @@ static void on_event(struct bufferevent *bev, short events, void *arg)
     struct conn *c = arg;
     if (events & BEV_EVENT_CONNECTED)
         return;
+    if (events & BEV_EVENT_ERROR)
+        tell_handshake(c);
     if (c->state == CONN_BUSY)
         c->evhtp_event(bev, events, c->evhtp_arg);
+    else if (c->state == CONN_READING && guard_begun(&c->guard))
+        proxy_head(c, REASON_HTTP_FRAMING, 400); /* it ended within a request, and may still want to know */
     else if (c->state != CONN_LINGER || !(events & BEV_EVENT_EOF) || c->shut)
         conn_close(c); /* else a client that has shut its side still gets its refusal */
 }
@@ -200,10 +226,15 @@ static void on_kick(evutil_socket_t fd, short what, void *arg)
     (void)fd;
     (void)what;
     struct conn *c = arg;
+    if (c->state == CONN_LINGER) {
+        bufferevent_enable(c->bev, EV_READ);
+        return;
+    }
     guard_next(&c->guard);
     c->state = CONN_READING;
     c->armed = false;
-    if (atomic_load(&c->worker->server->stopping)) {
+    c->served = true;
+    if (atomic_load(&c->worker->server->stopping) && evbuffer_get_length(c->hold) == 0) {
         conn_close(c);
         return;
     }
@@ -231,31 +262,54 @@ static void on_request(evhtp_request_t *r, void *arg)
     evhtp_request_pause(r);
 }
 
+bool server_may_tell(struct server *s)
+{
+    const int64_t now = time_mono_us();
+    int64_t told = atomic_load(&s->crowded_told_us);
+    return (!told || now - told > 10 * US_PER_S) && atomic_compare_exchange_strong(&s->crowded_told_us, &told, now);
+}
+
+/* One of the places for connections. */
+static bool take_place(struct listener *l)
+{
+    struct server *s = l->worker->server;
+    if (atomic_fetch_add(&s->connections, 1) < s->connections_max)
+        return true;
+    atomic_fetch_sub(&s->connections, 1);
+    if (server_may_tell(s))
+        log_warn("listener", l->config->address, "%u connections are open, the most allowed: more are closed at once",
+                 s->connections_max);
+    return false;
+}
+
+static struct conn *conn_new(struct listener *l, evhtp_connection_t *evc)
+{
+    struct worker *w = l->worker;
+    struct conn *c = calloc(1, sizeof *c);
+    if (!c)
+        return NULL;
+    *c = (struct conn){.worker = w, .listener = l, .evc = evc, .bev = evc->bev, .since_us = time_mono_us()};
+    guard_init(&c->guard, &w->server->config->limits);
+    c->hold = evbuffer_new();
+    c->deadline = evtimer_new(w->base, on_deadline, c);
+    c->kick = event_new(w->base, -1, EV_TIMEOUT, on_kick, c);
+    if (c->hold && c->deadline && c->kick)
+        return c;
+    conn_free_parts(c);
+    return NULL;
+}
+
 static evhtp_res on_accept(evhtp_connection_t *evc, void *arg)
 {
     struct listener *l = arg;
     struct worker *w = l->worker;
-    const struct limits_config *limits = &w->server->config->limits;
-    if (atomic_load(&w->server->connections) >= limits->connections)
+    if (!evc->bev || !take_place(l))
         return EVHTP_RES_ERROR;
-    struct conn *c = calloc(1, sizeof *c);
-    if (!c)
-        return EVHTP_RES_ERROR;
-    *c = (struct conn){.worker = w, .listener = l, .evc = evc, .bev = evc->bev};
-    c->hold = evbuffer_new();
-    c->deadline = evtimer_new(w->base, on_deadline, c);
-    c->kick = event_new(w->base, -1, EV_TIMEOUT, on_kick, c);
-    if (!c->hold || !c->deadline || !c->kick) {
-        if (c->hold)
-            evbuffer_free(c->hold);
-        if (c->deadline)
-            event_free(c->deadline);
-        if (c->kick)
-            event_free(c->kick);
-        free(c);
+    struct conn *c = conn_new(l, evc);
+    if (!c) {
+        atomic_fetch_sub(&w->server->connections, 1);
         return EVHTP_RES_ERROR;
     }
-    guard_init(&c->guard, limits);
     if (evc->saddr)
         ip_from_sockaddr(evc->saddr, &c->peer);
     bufferevent_getcb(c->bev, &c->evhtp_read, &c->evhtp_write, &c->evhtp_event, &c->evhtp_arg);
@@ -266,16 +320,17 @@ static evhtp_res on_accept(evhtp_connection_t *evc, void *arg)
     if (c->next)
         c->next->link = &c->next;
     w->conns = c;
-    metric_set(METRIC_CONNECTIONS, NULL, atomic_fetch_add(&w->server->connections, 1) + 1);
-    arm(c, limits->header_timeout_us);
+    arm(c, c->guard.limits->header_timeout_us);
     return EVHTP_RES_OK;
 }
 
+/* Who has just connected has a request on the way: he gets a second for it. */
 void conn_close_idle(struct worker *w)
 {
+    const int64_t before = time_mono_us() - US_PER_S;
     for (struct conn *c = w->conns, *next; c; c = next) {
         next = c->next;
-        if (c->state == CONN_READING && !guard_begun(&c->guard))
+        if (c->state == CONN_READING && !guard_begun(&c->guard) && (c->served || c->since_us < before))
             conn_close(c);
     }
 }
@@ -294,7 +349,9 @@ static void on_accept_error(struct evconnlistener *listener, void *arg)
 {
     struct listener *l = arg;
     evconnlistener_disable(listener);
-    log_warn("listener", l->config->address, "cannot accept: %s", evutil_socket_error_to_string(EVUTIL_SOCKET_ERROR()));
+    const char *why = evutil_socket_error_to_string(EVUTIL_SOCKET_ERROR());
+    if (server_may_tell(l->worker->server))
+        log_warn("listener", l->config->address, "cannot accept: %s", why);
     const struct timeval tv = {0, 100000};
     event_base_once(l->worker->base, -1, EV_TIMEOUT, on_accept_again, l, &tv);
 }
@@ -323,6 +380,14 @@ bool server_listen(struct worker *w, struct listener *l, int fd)
         return false;
     evconnlistener_set_error_cb(l->htp->server, on_accept_error_of);
     return true;
+}
+
+bool listener_has_waiting(const struct listener *l)
+{
+    struct pollfd p = {.fd = -1, .events = POLLIN};
+    if (l->htp && l->htp->server)
+        p.fd = evconnlistener_get_fd(l->htp->server);
+    return p.fd >= 0 && poll(&p, 1, 0) == 1;
 }
 
 void listener_close(struct listener *l)

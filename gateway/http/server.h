@@ -11,15 +11,28 @@
 #include <event2/event.h>
 #include <openssl/ssl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 
 #include "gate/gate.h"
 #include "http/guard.h"
+#include "http/tls.h"
 #include "http/upstream.h"
+#include "http/watch.h"
 
 struct evhtp;
 struct evhtp_connection;
 struct evhtp_request;
+
+/* What a reload replaces: the rules, the upstream's certificates, then those of each listener. */
+enum { PART_RULES, PART_UPSTREAM, PART_LISTENERS };
+struct part {
+    struct watch watch;      /* main's alone; so is told_us */
+    int64_t told_us;         /* monotonic: when the log last spoke of the expiry; 0: never */
+    int64_t expiry_us;       /* of the certificate in use; TIME_NONE: there is none */
+    int64_t trouble_us;      /* when the newest files were refused; 0: they are in force */
+    char trouble[TLS_WHY];   /* why */
+};
 
 struct server {
     struct config *config;
@@ -27,14 +40,23 @@ struct server {
     struct replay *replay;
     struct sink *sink;
     char *admin_token; /* NULL: none */
-    pthread_mutex_t lock; /* of rules and tls, which a reload replaces */
+    pthread_mutex_t lock; /* of what a reload replaces: rules, tls, upstream_tls, parts' expiry and trouble */
     struct rules *rules;
     SSL_CTX **tls;     /* one a listener; NULL: plain */
+    struct upstream_tls *upstream_tls;
+    struct part *parts;
+    size_t part_count;
     int *sockets;      /* one a listener, bound once */
+    uint64_t *socket_files; /* which file a Unix socket has; 0: none */
+    int admin_socket;
+    uint64_t admin_file;
     struct worker *workers;
     unsigned worker_count;
+    unsigned connections_max; /* by the configuration and by the descriptors that the process may have */
+    struct upstream_health upstream_health;
     int64_t floor_us;  /* before it no request can be told from a replay */
     atomic_uint in_flight, connections;
+    _Atomic int64_t crowded_told_us; /* monotonic: when the log last said that a limit was reached */
     atomic_bool serving, draining, stopping, leaving;
 };
 
@@ -56,6 +78,7 @@ struct worker {
     struct upstream *upstream;
     struct listener *listeners;
     struct conn *conns;
+    unsigned closing_turns; /* for so long the listeners have waited for what was connected already */
     bool stopped_listening;
 };
 
@@ -77,7 +100,10 @@ struct conn {
     struct event *deadline, *kick;
     struct guard guard;
     struct ip peer;
+    int64_t since_us;             /* monotonic: when it was accepted */
     bool armed;                   /* the header's deadline runs */
+    bool served;                  /* a request was answered */
+    bool last;                    /* the reply ends the connection */
     bool shut;
     struct exchange *exchange;
 };
@@ -88,7 +114,11 @@ bool server_listen(struct worker *w, struct listener *l, int fd);
 void conn_refuse(struct conn *c, int status, const char *id, const char *extra, struct str body);
 void conn_close(struct conn *c); /* now */
 void conn_close_idle(struct worker *w);
+/* True when clients are connected whom nobody has accepted yet. */
+bool listener_has_waiting(const struct listener *l);
 void listener_close(struct listener *l);
+/* At most once in ten seconds, whoever asks: true for the one who may speak in the log. */
+bool server_may_tell(struct server *s);
 
 /* proxy.c: an exchange is one request and its reply. */
 /* The head is there, or the guard refused (reason). False: it was refused and answered. */
@@ -104,14 +134,43 @@ void worker_wake(struct worker *w);
 /* Ends what still runs, and waits for the thread. */
 void worker_stop(struct worker *w);
 
-/* tls.c */
-SSL_CTX *tls_context(const struct listen_config *config);
-void tls_count_expiry(const struct config *config);
+/* reload.c */
+/* Loads rules and certificates for the first time; false with the faults told. */
+bool reload_start(struct server *s, struct faults *faults);
+/* By signal: everything is read again. What is at fault leaves the old in force, in the log, the metrics, /readyz. */
+void reload_all(struct server *s);
+/* To be called every WATCH_TICK_MS: reads what has changed, and warns of certificates that expire. */
+void reload_tick(struct server *s);
+/* What is not in force as it stands in its file, a line each; `why` names files and what they hold. */
+void reload_write_troubles(struct server *s, bool why, struct buf *out);
+void reload_measure(struct server *s); /* the gauges */
+void reload_end(struct server *s);
+
+/* drain.c */
+/* Ends serving: nothing new is accepted, what was begun is finished. A second signal cuts it short. */
+void drain(struct server *s, const sigset_t *signals);
+
+/* descriptors.c */
+/* How many connections the process can hold, with the soft limit raised as far as it goes. */
+unsigned descriptors_prepare(const struct config *config);
 
 /* admin.c */
-bool admin_start(struct server *s, pthread_t *thread, int fd);
-/* A listening, non-blocking socket; -1 with the reason logged. */
-int socket_listen(const struct listen_config *config);
+enum { ADMIN_TOKEN_MAX = 512 };
+bool admin_start(struct server *s, pthread_t *thread);
+/* What is answered to a request's head. */
+struct admin_answer {
+    int status;
+    bool head_only;
+    const char *type;
+    struct buf body;
+};
+void admin_answer(struct server *s, struct str head, struct admin_answer *a);
+
+/* sockets.c */
+/* A listening, non-blocking socket; -1 with the reason logged. *file: which one a Unix socket made, else 0. */
+int socket_listen(const struct listen_config *config, uint64_t *file);
+/* Removes the file of a Unix socket, unless another process has put its own there since. */
+void socket_remove(const struct listen_config *config, uint64_t file);
 
 /* sandbox.c */
 bool sandbox_enter(void);

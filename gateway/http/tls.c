@@ -1,79 +1,224 @@
+#include "http/tls.h"
+
+#include <errno.h>
+#include <fcntl.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
-#include <openssl/ssl.h>
-#include <time.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
-#include "base/log.h"
-#include "base/metrics.h"
-#include "http/server.h"
+enum { PEM_MAX = 4 << 20 };
 
-static bool client_certificates(SSL_CTX *ctx, const struct listen_config *l)
+/* A key under a pass phrase would make OpenSSL ask for it on the terminal. */
+static int no_pass_phrase(char *out, int size, int writing, void *arg)
+{
+    (void)out;
+    (void)size;
+    (void)writing;
+    (void)arg;
+    return -1;
+}
+
+static bool read_pem(const char *path, struct buf *out, char why[TLS_WHY])
+{
+    struct stat st;
+    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (fd < 0 || fstat(fd, &st) != 0) {
+        snprintf(why, TLS_WHY, "%s: cannot be read: %s", path, strerror(errno));
+    } else if (!S_ISREG(st.st_mode)) {
+        snprintf(why, TLS_WHY, "%s: is no regular file", path);
+    } else {
+        char *room = buf_reserve(out, (size_t)st.st_size + 1);
+        const ssize_t n = room ? read(fd, room, (size_t)st.st_size + 1) : -1;
+        if (n >= 0)
+            out->n += (size_t)n;
+        if (!room)
+            snprintf(why, TLS_WHY, "%s: is larger than %d bytes: no PEM file of a certificate or key", path, PEM_MAX);
+        else if (n < 0)
+            snprintf(why, TLS_WHY, "%s: cannot be read: %s", path, strerror(errno));
+        else if (n == 0)
+            snprintf(why, TLS_WHY, "%s: is empty; expected PEM text", path);
+        else {
+            close(fd);
+            return true;
+        }
+    }
+    if (fd >= 0)
+        close(fd);
+    return false;
+}
+
+/* The certificates of a PEM text, the first one first; NULL when there is none or one cannot be read. */
+static STACK_OF(X509) *read_certificates(const char *path, const struct buf *pem, char why[TLS_WHY])
+{
+    BIO *in = BIO_new_mem_buf(pem->p, (int)pem->n);
+    STACK_OF(X509) *all = sk_X509_new_null();
+    X509 *one = NULL;
+    while (in && all && (one = PEM_read_bio_X509(in, NULL, no_pass_phrase, NULL)) && sk_X509_push(all, one) > 0)
+        one = NULL;
+    X509_free(one);
+    BIO_free(in);
+    const unsigned long code = ERR_peek_last_error();
+    const bool at_end = ERR_GET_LIB(code) == ERR_LIB_PEM && ERR_GET_REASON(code) == PEM_R_NO_START_LINE;
+    const char *reason = code ? ERR_reason_error_string(code) : NULL;
+    if (all && sk_X509_num(all) > 0 && at_end) {
+        ERR_clear_error();
+        return all;
+    }
+    snprintf(why, TLS_WHY, "%s: holds no certificate that can be read (%s); expected PEM text with BEGIN CERTIFICATE",
+             path, reason ? reason : "out of memory");
+    ERR_clear_error();
+    sk_X509_pop_free(all, X509_free);
+    return NULL;
+}
+
+static EVP_PKEY *read_key(const char *path, char why[TLS_WHY])
+{
+    struct buf pem BUF_CLEANUP = BUF_INIT_SECRET(PEM_MAX);
+    if (!read_pem(path, &pem, why))
+        return NULL;
+    BIO *in = BIO_new_mem_buf(pem.p, (int)pem.n);
+    EVP_PKEY *key = in ? PEM_read_bio_PrivateKey(in, NULL, no_pass_phrase, NULL) : NULL;
+    BIO_free(in);
+    if (!key)
+        snprintf(why, TLS_WHY, "%s: holds no private key that can be read; expected PEM text without a pass phrase",
+                 path);
+    ERR_clear_error();
+    return key;
+}
+
+/* The certificate, what stands below it in the file as its chain, and the key that belongs to it. */
+static bool use_certificate(SSL_CTX *ctx, const struct listen_config *l, char why[TLS_WHY])
+{
+    struct buf pem BUF_CLEANUP = BUF_INIT(PEM_MAX);
+    STACK_OF(X509) *all = read_pem(l->certificate, &pem, why) ? read_certificates(l->certificate, &pem, why) : NULL;
+    EVP_PKEY *key = all ? read_key(l->key, why) : NULL;
+    bool ok = key != NULL;
+    if (ok && X509_check_private_key(sk_X509_value(all, 0), key) != 1) {
+        snprintf(why, TLS_WHY, "%s: is not the key of the certificate in %s", l->key, l->certificate);
+        ok = false;
+    }
+    if (ok && (SSL_CTX_use_certificate(ctx, sk_X509_value(all, 0)) != 1 || SSL_CTX_use_PrivateKey(ctx, key) != 1)) {
+        const char *reason = ERR_reason_error_string(ERR_peek_error());
+        snprintf(why, TLS_WHY, "%s: is refused: %s", l->certificate, reason ? reason : "out of memory");
+        ok = false;
+    }
+    for (int i = 1; ok && i < sk_X509_num(all); i++)
+        ok = SSL_CTX_add1_chain_cert(ctx, sk_X509_value(all, i)) == 1;
+    EVP_PKEY_free(key);
+    sk_X509_pop_free(all, X509_free);
+    ERR_clear_error();
+    return ok;
+}
+
+static bool client_certificates(SSL_CTX *ctx, const struct listen_config *l, char why[TLS_WHY])
 {
     if (!l->client_ca || l->client_auth == CLIENT_AUTH_NONE)
         return true;
-    STACK_OF(X509_NAME) *names = SSL_load_client_CA_file(l->client_ca);
-    if (!names || SSL_CTX_load_verify_file(ctx, l->client_ca) != 1) {
-        sk_X509_NAME_pop_free(names, X509_NAME_free);
-        return false;
-    }
-    SSL_CTX_set_client_CA_list(ctx, names);
+    struct buf pem BUF_CLEANUP = BUF_INIT(PEM_MAX);
+    STACK_OF(X509) *all = read_pem(l->client_ca, &pem, why) ? read_certificates(l->client_ca, &pem, why) : NULL;
+    bool ok = all != NULL;
+    for (int i = 0; ok && i < sk_X509_num(all); i++)
+        ok = X509_STORE_add_cert(SSL_CTX_get_cert_store(ctx), sk_X509_value(all, i)) == 1 &&
+             SSL_CTX_add_client_CA(ctx, sk_X509_value(all, i)) == 1;
+    sk_X509_pop_free(all, X509_free);
     SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER |
                        (l->client_auth == CLIENT_AUTH_REQUIRED ? SSL_VERIFY_FAIL_IF_NO_PEER_CERT : 0), NULL);
-    return true;
+    ERR_clear_error();
+    return ok;
 }
 
 /* Sessions are not resumed: a resumed one would not show the client's certificate again. */
-SSL_CTX *tls_context(const struct listen_config *l)
+SSL_CTX *tls_context(const struct listen_config *l, char why[TLS_WHY])
 {
-    const char *file = l->certificate;
     SSL_CTX *ctx = SSL_CTX_new(TLS_server_method());
-    bool ok = ctx && SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION) == 1 &&
-              SSL_CTX_set_cipher_list(ctx, "ECDHE+AESGCM:ECDHE+CHACHA20") == 1 && SSL_CTX_set_num_tickets(ctx, 0) == 1;
-    if (ok) {
+    snprintf(why, TLS_WHY, "%s: out of memory", l->certificate);
+    if (ctx && SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION) == 1 &&
+        SSL_CTX_set_cipher_list(ctx, "ECDHE+AESGCM:ECDHE+CHACHA20") == 1 && SSL_CTX_set_num_tickets(ctx, 0) == 1) {
         SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_NO_TICKET |
                             SSL_OP_CIPHER_SERVER_PREFERENCE);
         SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
         SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS);
-        ok = SSL_CTX_use_certificate_chain_file(ctx, file) == 1;
+        if (use_certificate(ctx, l, why) && client_certificates(ctx, l, why))
+            return ctx;
     }
-    if (ok) {
-        file = l->key;
-        ok = SSL_CTX_use_PrivateKey_file(ctx, file, SSL_FILETYPE_PEM) == 1 && SSL_CTX_check_private_key(ctx) == 1;
-    }
-    if (ok) {
-        file = l->client_ca;
-        ok = client_certificates(ctx, l);
-    }
-    if (ok)
-        return ctx;
-    const unsigned long code = ERR_peek_error();
-    const char *why = code ? ERR_reason_error_string(code) : NULL;
-    log_error("certificate", file, "not usable for listener %s: %s", l->address, why ? why : "cannot be read");
     ERR_clear_error();
     SSL_CTX_free(ctx);
     return NULL;
 }
 
-static void count_file(const char *path)
+static int64_t expiry_of(const X509 *x, int64_t before_us)
 {
-    FILE *f = path ? fopen(path, "re") : NULL;
-    X509 *cert = f ? PEM_read_X509(f, NULL, NULL, NULL) : NULL;
     int days = 0, seconds = 0;
-    if (cert && ASN1_TIME_diff(&days, &seconds, NULL, X509_get0_notAfter(cert))) {
-        struct buf label BUF_CLEANUP = BUF_INIT(8192);
-        metric_label(&label, "file", str_z(path));
-        if (!label.failed)
-            metric_set(METRIC_CERTIFICATE_EXPIRY, label.p, days * 86400.0 + seconds);
-    }
-    X509_free(cert);
-    if (f)
-        fclose(f);
-    ERR_clear_error();
+    if (!x || ASN1_TIME_diff(&days, &seconds, NULL, X509_get0_notAfter(x)) != 1)
+        return before_us;
+    const int64_t us = time_now_us() + (days * INT64_C(86400) + seconds) * US_PER_S;
+    return before_us == TIME_NONE || us < before_us ? us : before_us;
 }
 
-void tls_count_expiry(const struct config *config)
+int64_t tls_context_expiry(SSL_CTX *ctx)
 {
-    for (size_t i = 0; i < config->listen_count; i++)
-        count_file(config->listen[i].certificate);
-    count_file(config->upstream.certificate);
+    STACK_OF(X509) *chain = NULL;
+    int64_t us = ctx ? expiry_of(SSL_CTX_get0_certificate(ctx), TIME_NONE) : TIME_NONE;
+    if (ctx && SSL_CTX_get0_chain_certs(ctx, &chain) == 1)
+        for (int i = 0; i < sk_X509_num(chain); i++)
+            us = expiry_of(sk_X509_value(chain, i), us);
+    return us;
+}
+
+static bool load_identity(struct upstream_tls *t, const struct upstream_config *c, char why[TLS_WHY])
+{
+    if (!read_pem(c->certificate, &t->certificate, why) || !read_pem(c->key, &t->key, why))
+        return false;
+    STACK_OF(X509) *all = read_certificates(c->certificate, &t->certificate, why);
+    EVP_PKEY *key = all ? read_key(c->key, why) : NULL;
+    const bool ok = key && X509_check_private_key(sk_X509_value(all, 0), key) == 1;
+    if (key && !ok)
+        snprintf(why, TLS_WHY, "%s: is not the key of the certificate in %s", c->key, c->certificate);
+    for (int i = 0; ok && i < sk_X509_num(all); i++)
+        t->expiry_us = expiry_of(sk_X509_value(all, i), t->expiry_us);
+    EVP_PKEY_free(key);
+    sk_X509_pop_free(all, X509_free);
+    ERR_clear_error();
+    return ok;
+}
+
+struct upstream_tls *upstream_tls_load(const struct upstream_config *c, char why[TLS_WHY])
+{
+    struct upstream_tls *t = calloc(1, sizeof *t);
+    snprintf(why, TLS_WHY, "out of memory");
+    if (!t)
+        return NULL;
+    *t = (struct upstream_tls){BUF_INIT(PEM_MAX), BUF_INIT(PEM_MAX), BUF_INIT_SECRET(PEM_MAX), TIME_NONE, 1};
+    bool ok = true;
+    if (c->ca) {
+        STACK_OF(X509) *all = read_pem(c->ca, &t->ca, why) ? read_certificates(c->ca, &t->ca, why) : NULL;
+        ok = all != NULL;
+        sk_X509_pop_free(all, X509_free);
+    }
+    if (ok && c->certificate && c->key)
+        ok = load_identity(t, c, why);
+    if (ok)
+        return t;
+    upstream_tls_unref(t);
+    return NULL;
+}
+
+struct upstream_tls *upstream_tls_ref(struct upstream_tls *t)
+{
+    if (t)
+        __atomic_add_fetch(&t->refs, 1, __ATOMIC_RELAXED);
+    return t;
+}
+
+void upstream_tls_unref(struct upstream_tls *t)
+{
+    if (!t || __atomic_sub_fetch(&t->refs, 1, __ATOMIC_ACQ_REL) != 0)
+        return;
+    buf_free(&t->ca);
+    buf_free(&t->certificate);
+    buf_free(&t->key);
+    free(t);
 }

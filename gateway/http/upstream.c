@@ -6,7 +6,12 @@
 
 #include "base/log.h"
 
-enum { HEADER_VALUE = 256, HEADERS_IN = 64 * 1024 };
+enum {
+    HEADER_VALUE = 256,
+    HEADERS_IN = 64 * 1024,
+    PROBE_S = 2,
+    CALM_S = 5, /* an upstream that comes and goes fills no log: so long the log stays with "answers again" */
+};
 
 struct upstream {
     const struct upstream_config *config;
@@ -14,7 +19,10 @@ struct upstream {
     CURLM *multi;
     struct event *timer;
     struct upstream_call *calls;
-    bool down; /* told so in the log */
+    struct upstream_health *health;
+    struct upstream_tls *tls;
+    struct event *probe_timer;
+    bool probing, probed;
 };
 
 struct upstream_call {
@@ -22,14 +30,17 @@ struct upstream_call {
     struct upstream_call *next, **link;
     CURL *easy;
     struct curl_slist *headers;
+    struct upstream_tls *tls; /* lives as long as the handle, which has no copy */
     struct buf out, in;
     size_t sent, header_bytes;
     char www_authenticate[HEADER_VALUE], retry_after[HEADER_VALUE];
     upstream_done *done;
     void *arg;
     bool too_large;
+    bool probe;      /* connects, and that is all */
+    bool head_ended; /* of the reply: what follows are trailers */
+    char error[CURL_ERROR_SIZE];
 };
-
 
 void upstream_call_free(struct upstream_call *c)
 {
@@ -44,6 +55,7 @@ void upstream_call_free(struct upstream_call *c)
     if (c->easy)
         curl_easy_cleanup(c->easy);
     curl_slist_free_all(c->headers);
+    upstream_tls_unref(c->tls);
     buf_free(&c->out);
     buf_free(&c->in);
     free(c);
@@ -63,21 +75,71 @@ static enum reason reason_of(CURLcode code, const struct upstream_call *c)
     case CURLE_PARTIAL_FILE:
     case CURLE_WRITE_ERROR:
     case CURLE_BAD_CONTENT_ENCODING:
+    case CURLE_FILESIZE_EXCEEDED:
     case CURLE_HTTP2:
         return REASON_UPSTREAM_INVALID;
-    default:
-        return REASON_UPSTREAM_UNREACHABLE;
+    default: /* a reply that breaks off is one that is wrong */
+        return c->header_bytes ? REASON_UPSTREAM_INVALID : REASON_UPSTREAM_UNREACHABLE;
     }
 }
 
-static void tell(struct upstream *u, enum reason reason, CURLcode code)
+static void tell_failure(struct upstream_call *c, CURLcode code)
 {
-    const bool down = reason == REASON_UPSTREAM_UNREACHABLE || reason == REASON_UPSTREAM_TIMEOUT;
-    if (down && !u->down)
-        log_warn("upstream", u->config->url, "%s; requests get an error until it answers", curl_easy_strerror(code));
-    else if (!down && u->down)
-        log_info("upstream", u->config->url, "answers again");
-    u->down = down;
+    struct upstream_health *h = c->u->health;
+    curl_off_t connected = 0;
+    const int64_t now = time_mono_us();
+    curl_easy_getinfo(c->easy, CURLINFO_PRETRANSFER_TIME_T, &connected);
+    pthread_mutex_lock(&h->lock);
+    const bool tell = !atomic_load(&h->down) && (!h->since_us || now - h->since_us > CALM_S * US_PER_S);
+    if (tell) {
+        atomic_store(&h->down, true);
+        h->since_us = now;
+        h->failed = 0;
+    }
+    h->unconnected = connected == 0;
+    h->failed += !c->probe;
+    pthread_mutex_unlock(&h->lock);
+    if (tell)
+        log_warn("upstream", c->u->config->url, "%s; requests get an error until it answers",
+                 c->error[0] ? c->error : curl_easy_strerror(code));
+}
+
+static void tell_success(struct upstream_call *c)
+{
+    struct upstream_health *h = c->u->health;
+    const int64_t now = time_mono_us();
+    if (!atomic_load_explicit(&h->down, memory_order_relaxed))
+        return;
+    pthread_mutex_lock(&h->lock);
+    const bool tell = atomic_load(&h->down) && (!c->probe || h->unconnected);
+    const int64_t seconds = (now - h->since_us) / US_PER_S;
+    const unsigned failed = h->failed;
+    if (tell) {
+        atomic_store(&h->down, false);
+        h->since_us = now;
+    }
+    pthread_mutex_unlock(&h->lock);
+    if (tell)
+        log_info("upstream", c->u->config->url, "%s again after %lld s; %u request%s failed meanwhile",
+                 c->probe ? "can be reached" : "answers", (long long)seconds, failed, failed == 1 ? "" : "s");
+}
+
+static void tell(struct upstream_call *c, enum reason reason, CURLcode code)
+{
+    if (reason == REASON_UPSTREAM_UNREACHABLE || reason == REASON_UPSTREAM_TIMEOUT)
+        tell_failure(c, code);
+    else
+        tell_success(c);
+}
+
+static void finish_probe(struct upstream_call *c, enum reason reason)
+{
+    struct upstream *u = c->u;
+    if (!u->probed && reason == REASON_OK)
+        log_info("upstream", u->config->url, "can be reached");
+    u->probed = true;
+    u->probing = false;
+    upstream_call_free(c);
 }
 
 static void finish(struct upstream_call *c, CURLcode code)
@@ -85,7 +147,12 @@ static void finish(struct upstream_call *c, CURLcode code)
     long status = 0;
     curl_easy_getinfo(c->easy, CURLINFO_RESPONSE_CODE, &status);
     struct upstream_result result = {.reason = reason_of(code, c)};
-    tell(c->u, result.reason, code);
+    if (code != CURLE_ABORTED_BY_CALLBACK) /* the gateway ends */
+        tell(c, result.reason, code);
+    if (c->probe) {
+        finish_probe(c, result.reason);
+        return;
+    }
     if (result.reason == REASON_OK) {
         result.status = (int)status;
         result.body = c->in.n ? buf_view(&c->in) : STR("");
@@ -157,13 +224,15 @@ static int want_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *
     return event_add(event, NULL);
 }
 
-struct upstream *upstream_new(struct event_base *base, const struct upstream_config *config, unsigned connections)
+struct upstream *upstream_new(struct event_base *base, const struct upstream_config *config, unsigned connections,
+                              struct upstream_health *health)
 {
     struct upstream *u = calloc(1, sizeof *u);
     if (!u)
         return NULL;
     u->config = config;
     u->base = base;
+    u->health = health;
     u->multi = curl_multi_init();
     u->timer = evtimer_new(base, on_timer, u);
     if (!u->multi || !u->timer) {
@@ -192,7 +261,17 @@ void upstream_free(struct upstream *u)
         curl_multi_cleanup(u->multi);
     if (u->timer)
         event_free(u->timer);
+    if (u->probe_timer)
+        event_free(u->probe_timer);
+    upstream_tls_unref(u->tls);
     free(u);
+}
+
+void upstream_use_tls(struct upstream *u, struct upstream_tls *tls)
+{
+    struct upstream_tls *old = u->tls;
+    u->tls = upstream_tls_ref(tls);
+    upstream_tls_unref(old);
 }
 
 static size_t on_write(char *p, size_t size, size_t n, void *arg)
@@ -215,22 +294,31 @@ static size_t on_read(char *p, size_t size, size_t n, void *arg)
     return take;
 }
 
-/* A value may go on to the client when it is printable ASCII and fits. */
-static void keep_header(struct str line, const char *name, char out[HEADER_VALUE])
+/* A value may go on to the client when it fits and is printable ASCII; Retry-After is a number or a date. */
+static bool may_pass(struct str value, bool retry_after)
+{
+    for (size_t i = 0; i < value.n; i++) {
+        const char c = value.p[i];
+        const bool alnum = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+        if (c < 0x20 || c > 0x7e || (retry_after && !alnum && c != ' ' && c != ',' && c != ':'))
+            return false;
+    }
+    return value.n > 0 && value.n < HEADER_VALUE;
+}
+
+static void keep_header(struct str line, const char *name, bool retry_after, char out[HEADER_VALUE])
 {
     const size_t n = strlen(name);
     if (line.n <= n || line.p[n] != ':' || !str_ieq_z((struct str){line.p, n}, name))
         return;
     const struct str value = str_trim((struct str){line.p + n + 1, line.n - n - 1});
-    if (value.n >= HEADER_VALUE || out[0])
+    if (out[0] || !may_pass(value, retry_after))
         return;
-    for (size_t i = 0; i < value.n; i++)
-        if (value.p[i] < 0x20 || value.p[i] > 0x7e)
-            return;
     memcpy(out, value.p, value.n);
     out[value.n] = '\0';
 }
 
+/* Each line of the head, of those of interim replies before it, and of trailers after it. */
 static size_t on_header(char *p, size_t size, size_t n, void *arg)
 {
     struct upstream_call *c = arg;
@@ -240,23 +328,37 @@ static size_t on_header(char *p, size_t size, size_t n, void *arg)
         c->too_large = true;
         return 0;
     }
-    keep_header(line, "WWW-Authenticate", c->www_authenticate);
-    keep_header(line, "Retry-After", c->retry_after);
+    if (str_starts(line, STR("HTTP/"))) {
+        c->www_authenticate[0] = c->retry_after[0] = '\0';
+        c->head_ended = false;
+    }
+    c->head_ended = c->head_ended || str_trim(line).n == 0;
+    if (c->head_ended)
+        return line.n;
+    keep_header(line, "WWW-Authenticate", false, c->www_authenticate);
+    keep_header(line, "Retry-After", true, c->retry_after);
     return line.n;
 }
 
-static bool set_tls(CURL *e, const struct upstream_config *config)
+static bool set_blob(CURL *e, CURLoption option, const struct buf *pem)
+{
+    struct curl_blob blob = {pem->p, pem->n, CURL_BLOB_NOCOPY};
+    return pem->n == 0 || curl_easy_setopt(e, option, &blob) == CURLE_OK;
+}
+
+/* By text, not by file: what was read together is used together, and libcurl keeps no file's contents for a day. */
+static bool set_tls(CURL *e, const struct upstream_tls *tls)
 {
     bool ok = curl_easy_setopt(e, CURLOPT_SSL_VERIFYPEER, 1L) == CURLE_OK &&
               curl_easy_setopt(e, CURLOPT_SSL_VERIFYHOST, 2L) == CURLE_OK &&
               curl_easy_setopt(e, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2) == CURLE_OK;
-    if (config->ca)
-        ok = ok && curl_easy_setopt(e, CURLOPT_CAINFO, config->ca) == CURLE_OK &&
+    if (!tls)
+        return ok;
+    if (tls->ca.n)
+        ok = ok && curl_easy_setopt(e, CURLOPT_CAINFO, NULL) == CURLE_OK &&
              curl_easy_setopt(e, CURLOPT_CAPATH, NULL) == CURLE_OK;
-    if (config->certificate && config->key)
-        ok = ok && curl_easy_setopt(e, CURLOPT_SSLCERT, config->certificate) == CURLE_OK &&
-             curl_easy_setopt(e, CURLOPT_SSLKEY, config->key) == CURLE_OK;
-    return ok;
+    return ok && set_blob(e, CURLOPT_CAINFO_BLOB, &tls->ca) && set_blob(e, CURLOPT_SSLCERT_BLOB, &tls->certificate) &&
+           set_blob(e, CURLOPT_SSLKEY_BLOB, &tls->key);
 }
 
 static bool set_options(struct upstream_call *c, const char *method, const char *url)
@@ -269,7 +371,8 @@ static bool set_options(struct upstream_call *c, const char *method, const char 
            SET(CONNECTTIMEOUT_MS, ms) && SET(HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1) && SET(POST, 1L) &&
            SET(CUSTOMREQUEST, method) && SET(HTTP09_ALLOWED, 0L) && SET(NETRC, (long)CURL_NETRC_IGNORED) &&
            SET(WRITEFUNCTION, on_write) && SET(WRITEDATA, c) && SET(READFUNCTION, on_read) && SET(READDATA, c) &&
-           SET(HEADERFUNCTION, on_header) && SET(HEADERDATA, c) && SET(PRIVATE, c) && set_tls(e, c->u->config);
+           SET(HEADERFUNCTION, on_header) && SET(HEADERDATA, c) && SET(PRIVATE, c) && SET(ERRORBUFFER, c->error) &&
+           SET(MAXFILESIZE_LARGE, (curl_off_t)c->u->config->max_reply) && set_tls(e, c->tls);
 #undef SET
 }
 
@@ -279,6 +382,7 @@ struct upstream_call *upstream_call_new(struct upstream *u, const char *method, 
     if (!c)
         return NULL;
     c->u = u;
+    c->tls = upstream_tls_ref(u->tls);
     c->in = BUF_INIT_SECRET(u->config->max_reply);
     c->easy = curl_easy_init();
     struct buf url BUF_CLEANUP = BUF_INIT(1 << 20);
@@ -310,24 +414,59 @@ bool upstream_call_header(struct upstream_call *c, struct str name, struct str v
     return true;
 }
 
+static bool add(struct upstream_call *c)
+{
+    if (curl_multi_add_handle(c->u->multi, c->easy) != CURLM_OK)
+        return false;
+    c->next = c->u->calls;
+    c->link = &c->u->calls;
+    if (c->next)
+        c->next->link = &c->next;
+    c->u->calls = c;
+    return true;
+}
+
 bool upstream_start(struct upstream_call *c, struct buf *body, upstream_done *done, void *arg)
 {
     c->out = *body;
     *body = (struct buf){0};
     c->done = done;
     c->arg = arg;
-    if (!upstream_call_header(c, STR("Expect"), STR("")) ||
-        curl_easy_setopt(c->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)c->out.n) != CURLE_OK ||
-        curl_easy_setopt(c->easy, CURLOPT_HTTPHEADER, c->headers) != CURLE_OK ||
-        curl_multi_add_handle(c->u->multi, c->easy) != CURLM_OK) {
-        upstream_call_free(c);
+    if (upstream_call_header(c, STR("Expect"), STR("")) &&
+        curl_easy_setopt(c->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)c->out.n) == CURLE_OK &&
+        curl_easy_setopt(c->easy, CURLOPT_HTTPHEADER, c->headers) == CURLE_OK && add(c))
+        return true;
+    upstream_call_free(c);
+    return false;
+}
+
+static void on_probe_timer(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    struct upstream *u = arg;
+    pthread_mutex_lock(&u->health->lock);
+    const bool due = !u->probed || (atomic_load(&u->health->down) && u->health->unconnected);
+    pthread_mutex_unlock(&u->health->lock);
+    if (u->probing || !due)
+        return;
+    struct upstream_call *c = upstream_call_new(u, "POST", STR("/"));
+    if (!c)
+        return;
+    c->probe = u->probing = true;
+    if (curl_easy_setopt(c->easy, CURLOPT_CONNECT_ONLY, 1L) == CURLE_OK && add(c))
+        return;
+    u->probing = false;
+    upstream_call_free(c);
+}
+
+bool upstream_probe(struct upstream *u)
+{
+    static const struct timeval every = {PROBE_S, 0};
+    u->probe_timer = event_new(u->base, -1, EV_PERSIST, on_probe_timer, u);
+    if (!u->probe_timer || event_add(u->probe_timer, &every) != 0)
         return false;
-    }
-    c->next = c->u->calls;
-    c->link = &c->u->calls;
-    if (c->next)
-        c->next->link = &c->next;
-    c->u->calls = c;
+    event_active(u->probe_timer, EV_TIMEOUT, 0);
     return true;
 }
 

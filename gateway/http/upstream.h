@@ -6,18 +6,34 @@
 #define KMSGATE_HTTP_UPSTREAM_H
 
 #include <event2/event.h>
+#include <pthread.h>
+#include <stdatomic.h>
 
-#include "base/buf.h"
-#include "base/config.h"
 #include "base/reason.h"
+#include "http/tls.h"
 
 struct upstream;
 struct upstream_call;
 
 /* Once, in main, before threads. */
 bool upstream_startup(void) MUST_CHECK;
+
+/* Whether the upstream is there, for all workers together: the log tells a change, not each call that fails. */
+struct upstream_health {
+    pthread_mutex_t lock;
+    atomic_bool down;
+    bool unconnected;  /* it is down since no connection could be made: a probe can tell when that is over */
+    int64_t since_us;  /* monotonic: when it went away, or came back */
+    unsigned failed;   /* calls meanwhile */
+};
+
 /* NULL without memory. `connections` is this worker's share; 0: no cap. */
-struct upstream *upstream_new(struct event_base *base, const struct upstream_config *config, unsigned connections);
+struct upstream *upstream_new(struct event_base *base, const struct upstream_config *config, unsigned connections,
+                              struct upstream_health *health);
+/* For connections from now on. */
+void upstream_use_tls(struct upstream *u, struct upstream_tls *tls);
+/* Looks whether the upstream is there: now, and every two seconds while it cannot be reached. One worker does so. */
+bool upstream_probe(struct upstream *u);
 /* Ends calls that still run: their callbacks say that the upstream is unreachable. */
 void upstream_free(struct upstream *u);
 

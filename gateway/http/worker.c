@@ -1,11 +1,7 @@
-#include <arpa/inet.h>
-#include <errno.h>
 #include <evhtp/evhtp.h>
 #include <fcntl.h>
-#include <string.h>
+#include <stdlib.h>
 #include <sys/eventfd.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -27,7 +23,24 @@ static void take_over(struct worker *w)
         SSL_CTX_up_ref(s->tls[i]);
         l->htp->ssl_ctx = s->tls[i];
     }
+    upstream_use_tls(w->upstream, s->upstream_tls);
     pthread_mutex_unlock(&s->lock);
+}
+
+enum { TURN_MS = 20, CLOSING_TURNS = 25 };
+
+/* What is connected already is still accepted: to those clients, their requests are on the way. */
+static void stop_listening(struct worker *w)
+{
+    const size_t n = w->server->config->listen_count;
+    bool waiting = w->closing_turns == 0;
+    for (size_t i = 0; i < n; i++)
+        waiting = waiting || listener_has_waiting(&w->listeners[i]);
+    if (waiting && ++w->closing_turns < CLOSING_TURNS)
+        return;
+    for (size_t i = 0; i < n; i++)
+        listener_close(&w->listeners[i]);
+    w->stopped_listening = true;
 }
 
 static void on_wake(evutil_socket_t fd, short what, void *arg)
@@ -40,13 +53,12 @@ static void on_wake(evutil_socket_t fd, short what, void *arg)
         take_over(w);
         return;
     }
-    for (size_t i = 0; !w->stopped_listening && i < w->server->config->listen_count; i++)
-        listener_close(&w->listeners[i]);
-    w->stopped_listening = true;
+    if (!w->stopped_listening)
+        stop_listening(w);
     conn_close_idle(w);
     if (atomic_load(&w->server->leaving)) /* drain_timeout has passed, or nothing is left */
         event_base_loopbreak(w->base);
-    static const struct timeval again = {0, 20000};
+    static const struct timeval again = {0, TURN_MS * 1000};
     event_add(w->wake, &again);
 }
 
@@ -96,7 +108,7 @@ bool worker_start(struct worker *w)
         return false;
     w->wake = event_new(w->base, w->wake_fd, EV_READ | EV_PERSIST, on_wake, w);
     const unsigned share = total ? (total + s->worker_count - 1) / s->worker_count : 0;
-    w->upstream = upstream_new(w->base, &s->config->upstream, share);
+    w->upstream = upstream_new(w->base, &s->config->upstream, share, &s->upstream_health);
     w->gate = (struct gate){
         .public_url = &s->config->public_url,
         .rules = rules_ref(s->rules),
@@ -106,6 +118,9 @@ bool worker_start(struct worker *w)
     };
     if (!w->wake || !w->upstream || event_add(w->wake, NULL) != 0)
         return false;
+    upstream_use_tls(w->upstream, s->upstream_tls);
+    if (w == s->workers && !upstream_probe(w->upstream))
+        return false;
     for (size_t i = 0; i < n; i++) {
         w->listeners[i] = (struct listener){.worker = w, .config = &s->config->listen[i], .index = i};
         const int fd = fcntl(s->sockets[i], F_DUPFD_CLOEXEC, 3);
@@ -114,41 +129,4 @@ bool worker_start(struct worker *w)
     }
     w->started = pthread_create(&w->thread, NULL, run, w) == 0;
     return w->started;
-}
-
-/* A Unix socket that nobody listens on any more is in the way. */
-static void remove_stale(const struct listen_config *l)
-{
-    const char *path = ((const struct sockaddr_un *)&l->sa)->sun_path;
-    struct stat st;
-    if (lstat(path, &st) != 0 || !S_ISSOCK(st.st_mode))
-        return;
-    const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd >= 0 && connect(fd, (const struct sockaddr *)&l->sa, l->sa_len) != 0 && errno == ECONNREFUSED)
-        unlink(path);
-    if (fd >= 0)
-        close(fd);
-}
-
-int socket_listen(const struct listen_config *l)
-{
-    const int one = 1;
-    const bool local = l->sa.ss_family == AF_UNIX;
-    if (local)
-        remove_stale(l);
-    const int fd = socket(l->sa.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    bool ok = fd >= 0;
-    if (ok && !local)
-        ok = setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) == 0;
-    if (ok && l->sa.ss_family == AF_INET6)
-        ok = setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one) == 0;
-    const mode_t mask = umask(0117); /* 0660 */
-    ok = ok && bind(fd, (const struct sockaddr *)&l->sa, l->sa_len) == 0;
-    umask(mask);
-    if (ok && listen(fd, 1024) == 0)
-        return fd;
-    log_error("listener", l->address, "cannot listen: %s", strerror(errno));
-    if (fd >= 0)
-        close(fd);
-    return -1;
 }

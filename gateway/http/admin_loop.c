@@ -1,0 +1,202 @@
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "http/server.h"
+
+/*
+ * The admin address has a thread of its own, since it must answer when workers are busy, and asks nobody to wait: who
+ * is slow holds a place until his deadline, and loses it sooner when all are taken.
+ */
+enum { CLIENTS = 32, HEAD = 8192, BODY = 64 << 20, READ_S = 2, WRITE_S = 10, CLOSE_S = 1 };
+
+enum client_state { CLIENT_FREE, CLIENT_READING, CLIENT_WRITING, CLIENT_CLOSING };
+struct client {
+    enum client_state state;
+    int fd;
+    int64_t until_us;
+    size_t n, sent;
+    char head[HEAD];
+    struct buf out;
+};
+struct admin {
+    struct server *server;
+    struct client client[CLIENTS];
+    int64_t accept_us; /* not before: out of descriptors */
+};
+
+static void release(struct client *c)
+{
+    close(c->fd);
+    secret_wipe(c->head, c->n); /* it may hold the token */
+    buf_free(&c->out);
+    *c = (struct client){.state = CLIENT_FREE, .fd = -1};
+}
+
+static void enter(struct client *c, enum client_state state, int seconds)
+{
+    c->state = state;
+    c->until_us = time_mono_us() + seconds * US_PER_S;
+}
+
+static const char *phrase(int status)
+{
+    switch (status) {
+    case 200: return "OK";
+    case 400: return "Bad Request";
+    case 401: return "Unauthorized";
+    case 403: return "Forbidden";
+    case 404: return "Not Found";
+    case 405: return "Method Not Allowed";
+    case 431: return "Request Header Fields Too Large";
+    default: return "Service Unavailable";
+    }
+}
+
+static void answer(struct server *s, struct client *c, bool whole)
+{
+    struct admin_answer a = {.status = 431, .type = "text/plain; charset=utf-8", .body = BUF_INIT(BODY)};
+    if (whole)
+        admin_answer(s, (struct str){c->head, c->n}, &a);
+    if (a.body.failed) { /* without memory */
+        a.status = 503;
+        buf_free(&a.body);
+    }
+    c->out = BUF_INIT(BODY + HEAD);
+    buf_printf(&c->out, "HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\nCache-Control: no-store\r\n%s%s"
+               "X-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n", a.status, phrase(a.status), a.type,
+               a.body.n, a.status == 401 ? "WWW-Authenticate: Bearer\r\n" : "",
+               a.status == 405 ? "Allow: GET, HEAD\r\n" : "");
+    if (a.body.n && !a.head_only)
+        buf_str(&c->out, buf_view(&a.body));
+    buf_free(&a.body);
+    enter(c, CLIENT_WRITING, WRITE_S);
+}
+
+static void write_on(struct client *c)
+{
+    while (c->sent < c->out.n) {
+        const ssize_t n = send(c->fd, c->out.p + c->sent, c->out.n - c->sent, MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (n < 0 && (errno == EAGAIN || errno == EINTR))
+            return;
+        if (n < 0) {
+            release(c);
+            return;
+        }
+        c->sent += (size_t)n;
+    }
+    shutdown(c->fd, SHUT_WR);
+    enter(c, CLIENT_CLOSING, CLOSE_S); /* what he still says is thrown away, so that he can read the answer */
+}
+
+static void read_on(struct server *s, struct client *c)
+{
+    const ssize_t n = recv(c->fd, c->head + c->n, sizeof c->head - c->n, MSG_DONTWAIT);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return;
+    if (n <= 0) {
+        release(c);
+        return;
+    }
+    c->n += (size_t)n;
+    const bool whole = memmem(c->head, c->n, "\r\n\r\n", 4);
+    if (!whole && c->n < sizeof c->head)
+        return;
+    answer(s, c, whole);
+    write_on(c);
+}
+
+static void throw_away(struct client *c)
+{
+    char room[4096];
+    const ssize_t n = recv(c->fd, room, sizeof room, MSG_DONTWAIT);
+    if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
+        release(c);
+}
+
+/* A free place, or that of him who would have to go first. */
+static struct client *place(struct admin *a)
+{
+    struct client *first = &a->client[0];
+    for (size_t i = 0; i < CLIENTS; i++) {
+        if (a->client[i].state == CLIENT_FREE)
+            return &a->client[i];
+        if (a->client[i].until_us < first->until_us)
+            first = &a->client[i];
+    }
+    release(first);
+    return first;
+}
+
+static void accept_all(struct admin *a)
+{
+    for (int i = 0; i < CLIENTS; i++) {
+        const int fd = accept4(a->server->admin_socket, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        if (fd < 0 && errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
+            a->accept_us = time_mono_us() + US_PER_S / 10;
+        if (fd < 0)
+            return;
+        struct client *c = place(a);
+        c->fd = fd;
+        enter(c, CLIENT_READING, READ_S);
+        read_on(a->server, c); /* mostly it is all there */
+    }
+}
+
+static void step(struct admin *a, struct client *c, short what)
+{
+    if (what && c->state == CLIENT_READING)
+        read_on(a->server, c);
+    else if (what && c->state == CLIENT_WRITING)
+        write_on(c);
+    else if (what && c->state == CLIENT_CLOSING)
+        throw_away(c);
+    if (c->state != CLIENT_FREE && time_mono_us() >= c->until_us)
+        release(c);
+}
+
+static void turn(struct admin *a)
+{
+    struct pollfd p[CLIENTS + 1];
+    for (size_t i = 0; i < CLIENTS; i++) {
+        const struct client *c = &a->client[i];
+        p[i] = (struct pollfd){.fd = c->state == CLIENT_FREE ? -1 : c->fd,
+                               .events = c->state == CLIENT_WRITING ? POLLOUT : POLLIN};
+    }
+    const bool open = time_mono_us() >= a->accept_us;
+    p[CLIENTS] = (struct pollfd){.fd = open ? a->server->admin_socket : -1, .events = POLLIN};
+    if (poll(p, CLIENTS + 1, 100) < 0)
+        return;
+    for (size_t i = 0; i < CLIENTS; i++)
+        step(a, &a->client[i], p[i].revents);
+    if (p[CLIENTS].revents)
+        accept_all(a);
+}
+
+static void *run(void *arg)
+{
+    struct admin *a = arg;
+    while (!atomic_load(&a->server->leaving)) /* a draining gateway still says so */
+        turn(a);
+    for (size_t i = 0; i < CLIENTS; i++)
+        if (a->client[i].state != CLIENT_FREE)
+            release(&a->client[i]);
+    close(a->server->admin_socket);
+    free(a);
+    return NULL;
+}
+
+bool admin_start(struct server *s, pthread_t *thread)
+{
+    struct admin *a = calloc(1, sizeof *a);
+    if (!a)
+        return false;
+    a->server = s;
+    if (pthread_create(thread, NULL, run, a) == 0)
+        return true;
+    free(a);
+    return false;
+}

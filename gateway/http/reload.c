@@ -1,0 +1,282 @@
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/metrics.h"
+#include "http/server.h"
+
+#define DAY_US (INT64_C(86400) * US_PER_S)
+enum { WARN_DAYS = 30, FAULTS_TOLD = 20 };
+
+static const char *part_kind(size_t part)
+{
+    return part == PART_RULES ? "rules" : "certificate";
+}
+
+static const char *part_file(const struct server *s, size_t part)
+{
+    if (part == PART_RULES)
+        return s->config->rules;
+    const struct upstream_config *u = &s->config->upstream;
+    if (part == PART_UPSTREAM)
+        return u->certificate ? u->certificate : u->ca;
+    return s->config->listen[part - PART_LISTENERS].certificate;
+}
+
+/* The newest files of this part are in force, or `why` not. Returns whether they were not before. */
+static bool set_trouble(struct server *s, size_t part, const char *why)
+{
+    struct part *p = &s->parts[part];
+    pthread_mutex_lock(&s->lock);
+    const bool before = p->trouble_us != 0;
+    p->trouble_us = why ? time_now_us() : 0;
+    snprintf(p->trouble, sizeof p->trouble, "%s", why ? why : "");
+    pthread_mutex_unlock(&s->lock);
+    return before;
+}
+
+static void tell_rules(const struct server *s)
+{
+    struct buf label BUF_CLEANUP = BUF_INIT(256);
+    metric_label(&label, "hash", str_z(s->rules->hash));
+    metric_clear(METRIC_RULES_INFO);
+    if (!label.failed)
+        metric_set(METRIC_RULES_INFO, label.p, 1);
+}
+
+static void tell_faults(const struct server *s, const struct faults *faults)
+{
+    size_t told = 0;
+    for (size_t i = 0; i < faults->n && told < FAULTS_TOLD; i++)
+        if (!faults->v[i].lint) {
+            log_error("rules", s->config->rules, "%s", faults->v[i].text);
+            told++;
+        }
+    log_error("rules", s->config->rules, "refused for %zu fault%s; the rules with hash %s stay in force", faults->errors,
+              faults->errors == 1 ? "" : "s", s->rules->hash);
+}
+
+static const char *first_error(const struct faults *faults)
+{
+    for (size_t i = 0; i < faults->n; i++)
+        if (!faults->v[i].lint)
+            return faults->v[i].text;
+    return "cannot be loaded";
+}
+
+/* Builds the new, checks it all, then swaps; `asked`: by a signal, so that also what is the same is told. */
+static void reload_rules(struct server *s, bool asked)
+{
+    struct faults faults = {0};
+    struct rules *rules = rules_load(s->config->rules, &faults);
+    if (!rules) {
+        metric_add(METRIC_RULES_RELOADS, "result=\"error\"", 1);
+        tell_faults(s, &faults);
+        (void)set_trouble(s, PART_RULES, first_error(&faults));
+        faults_free(&faults);
+        return;
+    }
+    faults_free(&faults);
+    const bool again = set_trouble(s, PART_RULES, NULL);
+    const bool same = str_eq_z(str_z(rules->hash), s->rules->hash);
+    if (same && !asked) { /* touched, or put back */
+        if (again)
+            log_info("rules", s->config->rules, "the file is again the one in force, hash %s", rules->hash);
+        rules_unref(rules);
+        return;
+    }
+    metric_add(METRIC_RULES_RELOADS, "result=\"ok\"", 1);
+    replay_retain(s->replay, rules->max_past_us);
+    pthread_mutex_lock(&s->lock);
+    struct rules *old = s->rules;
+    s->rules = rules;
+    pthread_mutex_unlock(&s->lock);
+    rules_unref(old);
+    tell_rules(s);
+    log_info("rules", s->config->rules, "%s, hash %s", same ? "read again and unchanged" : "in force", rules->hash);
+}
+
+/* In force from now on; takes over ctx or tls. */
+static void install(struct server *s, size_t part, SSL_CTX *ctx, struct upstream_tls *tls)
+{
+    pthread_mutex_lock(&s->lock);
+    SSL_CTX *old = NULL;
+    struct upstream_tls *old_tls = NULL;
+    if (part == PART_UPSTREAM) {
+        old_tls = s->upstream_tls;
+        s->upstream_tls = tls;
+    } else {
+        old = s->tls[part - PART_LISTENERS];
+        s->tls[part - PART_LISTENERS] = ctx;
+    }
+    s->parts[part].expiry_us = part == PART_UPSTREAM ? tls->expiry_us : tls_context_expiry(ctx);
+    pthread_mutex_unlock(&s->lock);
+    s->parts[part].told_us = 0;
+    SSL_CTX_free(old);
+    upstream_tls_unref(old_tls);
+}
+
+/* A listener's or the upstream's. */
+static bool load_certificate(struct server *s, size_t part, char why[TLS_WHY])
+{
+    SSL_CTX *ctx = NULL;
+    struct upstream_tls *tls = NULL;
+    if (part == PART_UPSTREAM)
+        tls = upstream_tls_load(&s->config->upstream, why);
+    else
+        ctx = tls_context(&s->config->listen[part - PART_LISTENERS], why);
+    if (ctx || tls)
+        install(s, part, ctx, tls);
+    return ctx || tls;
+}
+
+static void reload_certificate(struct server *s, size_t part)
+{
+    char why[TLS_WHY];
+    if (!part_file(s, part))
+        return;
+    if (!load_certificate(s, part, why)) {
+        log_error("certificate", part_file(s, part), "%s; what was read before stays in use", why);
+        (void)set_trouble(s, part, why);
+        return;
+    }
+    (void)set_trouble(s, part, NULL);
+    log_info("certificate", part_file(s, part), "in use for new connections %s%s",
+             part == PART_UPSTREAM ? "to the upstream" : "on ",
+             part == PART_UPSTREAM ? "" : s->config->listen[part - PART_LISTENERS].address);
+}
+
+static void watch_part(struct server *s, size_t part)
+{
+    const char *path[WATCH_FILES] = {s->config->rules};
+    if (part == PART_UPSTREAM) {
+        const struct upstream_config *u = &s->config->upstream;
+        memcpy(path, (const char *[WATCH_FILES]){u->ca, u->certificate, u->key}, sizeof path);
+    } else if (part != PART_RULES) {
+        const struct listen_config *l = &s->config->listen[part - PART_LISTENERS];
+        memcpy(path, (const char *[WATCH_FILES]){l->certificate, l->key, l->client_ca}, sizeof path);
+    }
+    watch_init(&s->parts[part].watch, path);
+    s->parts[part].expiry_us = TIME_NONE;
+}
+
+bool reload_start(struct server *s, struct faults *faults)
+{
+    const size_t n = s->config->listen_count;
+    s->part_count = PART_LISTENERS + n;
+    s->parts = calloc(s->part_count, sizeof *s->parts);
+    s->tls = calloc(n, sizeof(SSL_CTX *));
+    if (!s->parts || !s->tls)
+        return false;
+    for (size_t i = 0; i < s->part_count; i++) /* before the files are read: what changes meanwhile is read again */
+        watch_part(s, i);
+    s->rules = rules_load(s->config->rules, faults);
+    bool ok = s->rules != NULL;
+    for (size_t i = PART_UPSTREAM; i < s->part_count; i++) {
+        char why[TLS_WHY];
+        if ((i == PART_UPSTREAM || part_file(s, i)) && !load_certificate(s, i, why)) {
+            faults_add(faults, NULL, 0, 0, "%s", why);
+            ok = false;
+        }
+    }
+    if (!ok)
+        return false;
+    tell_rules(s);
+    metric_add(METRIC_RULES_RELOADS, "result=\"ok\"", 0);
+    metric_add(METRIC_RULES_RELOADS, "result=\"error\"", 0);
+    return true;
+}
+
+static void wake_all(struct server *s)
+{
+    for (unsigned i = 0; i < s->worker_count; i++)
+        worker_wake(&s->workers[i]);
+}
+
+void reload_all(struct server *s)
+{
+    log_info("gateway", NULL, "reads rules and certificates again and reopens its logs");
+    for (size_t i = 0; i < s->part_count; i++) {
+        watch_read(&s->parts[i].watch);
+        if (i == PART_RULES)
+            reload_rules(s, true);
+        else
+            reload_certificate(s, i);
+    }
+    sink_reopen(s->sink);
+    wake_all(s);
+}
+
+static void warn_of_expiry(struct server *s, size_t part)
+{
+    struct part *p = &s->parts[part];
+    const int64_t now = time_mono_us();
+    if (p->expiry_us == TIME_NONE || (p->told_us && now - p->told_us < DAY_US))
+        return;
+    const int64_t left = p->expiry_us - time_now_us();
+    if (left > WARN_DAYS * DAY_US)
+        return;
+    char at[TIME_TEXT];
+    time_format(p->expiry_us, false, at);
+    p->told_us = now;
+    if (left <= 0)
+        log_error("certificate", part_file(s, part), "has expired at %s: the other side will refuse it", at);
+    else
+        log_warn("certificate", part_file(s, part), "expires at %s, in %lld days", at, (long long)(left / DAY_US));
+}
+
+void reload_tick(struct server *s)
+{
+    bool changed = false;
+    for (size_t i = 0; i < s->part_count; i++) {
+        const bool settled = watch_tick(&s->parts[i].watch);
+        changed |= settled;
+        if (settled && i == PART_RULES)
+            reload_rules(s, false);
+        else if (settled)
+            reload_certificate(s, i);
+        warn_of_expiry(s, i);
+    }
+    if (changed)
+        wake_all(s);
+}
+
+void reload_write_troubles(struct server *s, bool why, struct buf *out)
+{
+    pthread_mutex_lock(&s->lock);
+    for (size_t i = 0; i < s->part_count; i++) {
+        const struct part *p = &s->parts[i];
+        if (!p->trouble_us)
+            continue;
+        char at[TIME_TEXT];
+        time_format(p->trouble_us, false, at);
+        buf_printf(out, "%s: refused at %s, the old stay in force%s%s\n", part_kind(i), at, why ? ": " : "",
+                   why ? p->trouble : "");
+    }
+    pthread_mutex_unlock(&s->lock);
+}
+
+void reload_measure(struct server *s)
+{
+    for (size_t i = PART_UPSTREAM; i < s->part_count; i++) {
+        pthread_mutex_lock(&s->lock);
+        const int64_t expiry = s->parts[i].expiry_us;
+        pthread_mutex_unlock(&s->lock);
+        struct buf label BUF_CLEANUP = BUF_INIT(8192);
+        if (expiry == TIME_NONE)
+            continue;
+        metric_label(&label, "file", str_z(part_file(s, i)));
+        if (!label.failed)
+            metric_set(METRIC_CERTIFICATE_EXPIRY, label.p, (double)((expiry - time_now_us()) / US_PER_S));
+    }
+}
+
+void reload_end(struct server *s)
+{
+    for (size_t i = 0; s->tls && i < s->config->listen_count; i++)
+        SSL_CTX_free(s->tls[i]);
+    free(s->tls);
+    free(s->parts);
+    upstream_tls_unref(s->upstream_tls);
+    rules_unref(s->rules);
+}

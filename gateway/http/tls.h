@@ -1,0 +1,32 @@
+/*
+ * Certificates and keys: read as a whole, checked, and only then used. What is read stays what it is until somebody
+ * asks for it to be read again; connections that are open keep what they began with.
+ */
+#ifndef KMSGATE_HTTP_TLS_H
+#define KMSGATE_HTTP_TLS_H
+
+#include <openssl/ssl.h>
+
+#include "base/buf.h"
+#include "base/config.h"
+#include "base/timestamp.h"
+
+enum { TLS_WHY = 512 };
+
+/* For a listener; NULL with the reason in `why`, which names the file. */
+SSL_CTX *tls_context(const struct listen_config *config, char why[TLS_WHY]);
+/* When the first certificate of the listener's chain expires; TIME_NONE: it has none. */
+int64_t tls_context_expiry(SSL_CTX *ctx);
+
+/* What the upstream is verified with and what it is shown, for libcurl: PEM text; empty where nothing is configured. */
+struct upstream_tls {
+    struct buf ca, certificate, key;
+    int64_t expiry_us; /* of the certificate */
+    unsigned refs;     /* by the two functions below only */
+};
+/* NULL with the reason in `why`. */
+struct upstream_tls *upstream_tls_load(const struct upstream_config *config, char why[TLS_WHY]);
+struct upstream_tls *upstream_tls_ref(struct upstream_tls *t);
+void upstream_tls_unref(struct upstream_tls *t); /* NULL is fine */
+
+#endif
