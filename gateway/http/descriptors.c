@@ -24,8 +24,8 @@ unsigned descriptors_prepare(const struct config *c)
         return c->limits.connections;
     const rlim_t free = r.rlim_cur > own ? r.rlim_cur - own : 2;
     const rlim_t most = free > 2 * upstream ? free - upstream : (free + 1) / 2;
-    log_warn("gateway", NULL, "only %llu descriptors are allowed (RLIMIT_NOFILE), and limits.connections asks for %llu: "
-             "at most %llu connections are served at once", (unsigned long long)r.rlim_cur, (unsigned long long)wanted,
-             (unsigned long long)most);
+    log_warn("gateway", NULL, "only %llu descriptors are allowed (RLIMIT_NOFILE), and limits.connections asks for "
+             "%llu: at most %llu connections are served at once", (unsigned long long)r.rlim_cur,
+             (unsigned long long)wanted, (unsigned long long)most);
     return (unsigned)most;
 }

@@ -39,8 +39,8 @@ void drain(struct server *s, const sigset_t *signals)
         hurry = hurried(signals, 10000);
     const unsigned cut = atomic_load(&s->in_flight);
     if (cut)
-        log_warn("gateway", NULL, "%s: %u request%s in flight cut", hurry ? "told to end at once" : "drain_timeout is over",
-                 cut, cut == 1 ? "" : "s");
+        log_warn("gateway", NULL, "%s: %u request%s in flight cut",
+                 hurry ? "told to end at once" : "drain_timeout is over", cut, cut == 1 ? "" : "s");
     for (unsigned i = 0; i < s->worker_count; i++)
         if (s->workers[i].started)
             worker_stop(&s->workers[i]);

@@ -52,8 +52,8 @@ static void tell_faults(const struct server *s, const struct faults *faults)
             log_error("rules", s->config->rules, "%s", faults->v[i].text);
             told++;
         }
-    log_error("rules", s->config->rules, "refused for %zu fault%s; the rules with hash %s stay in force", faults->errors,
-              faults->errors == 1 ? "" : "s", s->rules->hash);
+    log_error("rules", s->config->rules, "refused for %zu fault%s; the rules with hash %s stay in force",
+              faults->errors, faults->errors == 1 ? "" : "s", s->rules->hash);
 }
 
 static const char *first_error(const struct faults *faults)
