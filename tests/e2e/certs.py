@@ -23,8 +23,8 @@ def issue(folder, ca, name, host="IP:127.0.0.1", days=200, usage="serverAuth,cli
         (folder / (ca + ".conf")).write_text(
             "[ca]\ndefault_ca=d\n[d]\ndatabase=%s.index\nnew_certs_dir=.\nserial=%s.serial\ndefault_md=sha256\n"
             "policy=p\nrand_serial=yes\n[p]\ncommonName=supplied\n" % (ca, ca))
-        run("ca", "-batch", "-config", ca + ".conf", "-in", name + ".csr", "-cert", ca + ".pem", "-keyfile", ca + ".key",
-            "-startdate", "20200101000000Z", "-enddate", "20210101000000Z", "-extfile", name + ".ext", "-notext",
+        run("ca", "-batch", "-config", ca + ".conf", "-in", name + ".csr", "-cert", ca + ".pem",
+            "-keyfile", ca + ".key", "-startdate", "20200101000000Z", "-enddate", "20210101000000Z", "-extfile", name + ".ext", "-notext",
             "-out", name + ".pem", cwd=folder)
     else:
         run("x509", "-req", "-in", name + ".csr", "-CA", ca + ".pem", "-CAkey", ca + ".key", "-CAcreateserial",

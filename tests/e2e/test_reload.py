@@ -218,7 +218,8 @@ def secured(gateway, tmp_path):
 def test_a_new_certificate_is_for_new_connections(secured):
     g = secured
     context = ssl.create_default_context(cafile=g.ca)
-    before = context.wrap_socket(socket.create_connection(("127.0.0.1", g.port), timeout=10), server_hostname="127.0.0.1")
+    plain = socket.create_connection(("127.0.0.1", g.port), timeout=10)
+    before = context.wrap_socket(plain, server_hostname="127.0.0.1")
     assert peer(g.port, g.ca) == "first"
     left = metric(g, 'kmsgate_certificate_expiry_seconds{file="%s/server.pem"}' % g.certs)
     assert 199 * 86400 < left <= 200 * 86400
