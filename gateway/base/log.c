@@ -37,20 +37,6 @@ static void put(const struct buf *line)
         (void)!write(STDERR_FILENO, line->p, line->n);
 }
 
-/* One line, whatever the text holds: it may come from outside. */
-static void escaped(struct buf *out, struct str s)
-{
-    for (size_t i = 0; i < s.n;) {
-        const size_t n = str_utf8_length((struct str){s.p + i, s.n - i});
-        const unsigned char c = (unsigned char)s.p[i];
-        if (!n || c < 0x20 || c == 0x7f)
-            buf_printf(out, "\\x%02x", c);
-        else
-            buf_bytes(out, s.p + i, n);
-        i += n ? n : 1;
-    }
-}
-
 static void as_text(struct buf *line, enum log_level level, const struct str part[3])
 {
     char now[TIME_TEXT];
@@ -58,10 +44,10 @@ static void as_text(struct buf *line, enum log_level level, const struct str par
     buf_printf(line, "%s %-5s %.*s", now, LEVELS[level], STR_FMT(part[0]));
     if (part[1].p) {
         buf_char(line, ' ');
-        escaped(line, part[1]);
+        buf_printable(line, part[1]);
     }
     buf_z(line, ": ");
-    escaped(line, part[2]);
+    buf_printable(line, part[2]);
     buf_char(line, '\n');
 }
 
@@ -108,7 +94,7 @@ void complain(const char *format, ...)
     vsnprintf(message, sizeof message, format, arguments);
     va_end(arguments);
     buf_z(&line, "kmsgate: ");
-    escaped(&line, str_z(message));
+    buf_printable(&line, str_z(message));
     buf_char(&line, '\n');
     if (!line.failed)
         fputs(line.p, stderr);

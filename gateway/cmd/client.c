@@ -5,6 +5,7 @@
 
 #include "base/log.h"
 #include "base/uri.h"
+#include "cmd/keys.h"
 #include "message/kms_request.h"
 #include "message/xmlsig.h"
 
@@ -43,6 +44,7 @@ bool client_load(struct client *c, const char *user, const char *keys)
 {
     struct faults faults = {0};
     *c = (struct client){.user = str_z(user)};
+    keys_warn_if_open(keys);
     const bool read = keyfile_read(keys, &c->file, &faults);
     if (!read)
         faults_print(&faults, stderr);

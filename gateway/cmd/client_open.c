@@ -89,10 +89,12 @@ static void show_key(void *arg, const struct kms_key_content *key)
     }
     buf_printf(b, "  %-17.*s %4zu octets  sha256 ", STR_FMT(key->element), key->n);
     buf_hex(b, digest, 4, false);
-    if (key->algorithm.p && key->key_name.p)
-        buf_printf(b, "  %.*s under %.*s", STR_FMT(short_name(key->algorithm)), STR_FMT(key->key_name));
-    else
+    if (key->algorithm.p && key->key_name.p) {
+        buf_printf(b, "  %.*s under ", STR_FMT(short_name(key->algorithm)));
+        buf_printable(b, key->key_name);
+    } else {
         buf_z(b, "  came in clear");
+    }
     if (key->period_no.p)
         buf_printf(b, "  period %.*s", STR_FMT(key->period_no));
     buf_char(b, '\n');
@@ -111,9 +113,9 @@ static void show_certificate(void *arg, const struct kms_certificate *c)
     struct opening *o = arg;
     struct buf *b = &o->got->lines;
     proof_kms_take(&o->got->kms, c, time_now_us());
-    buf_printf(b,
-               "  KmsCertificate of %.*s: UserIdFormat %.*s, UserKeyPeriod %" PRIu64 " s, UserKeyOffset %" PRIu64 " s",
-               STR_FMT(c->kms_uri), STR_FMT(c->user_id_format), c->period, c->offset);
+    buf_printf(b, "  KmsCertificate of %.*s: UserIdFormat ", STR_FMT(c->kms_uri));
+    buf_printable(b, c->user_id_format);
+    buf_printf(b, ", UserKeyPeriod %" PRIu64 " s, UserKeyOffset %" PRIu64 " s", c->period, c->offset);
     if (c->valid_from.p && c->valid_to.p)
         buf_printf(b, ",\n    valid from %.*s to %.*s%s", STR_FMT(c->valid_from), STR_FMT(c->valid_to),
                    c->revoked ? ", REVOKED" : "");
@@ -179,13 +181,17 @@ static bool answers(const struct opening *o, const struct kms_response *r)
 static void describe(const struct kms_response *r, struct str by, struct buf *head)
 {
     if (r->message == KMS_MESSAGE_ERROR) {
-        buf_printf(head, "KmsError %" PRId64 " %.*s", r->error_code, STR_FMT(r->error_msg));
+        buf_printf(head, "KmsError %" PRId64 " ", r->error_code);
+        buf_printable(head, r->error_msg);
         buf_printf(head, by.p ? " (signed by %.*s)" : " (not signed)", STR_FMT(by));
         return;
     }
     buf_printf(head, "%s for %.*s from %.*s", kms_message_name(r->message), STR_FMT(r->user_uri), STR_FMT(r->kms_uri));
-    if (r->kms_id.p)
-        buf_printf(head, " (%.*s)", STR_FMT(r->kms_id));
+    if (r->kms_id.p) {
+        buf_z(head, " (");
+        buf_printable(head, r->kms_id);
+        buf_char(head, ')');
+    }
     buf_printf(head, " at %.*s, signed by %.*s", STR_FMT(r->time), STR_FMT(by));
 }
 

@@ -72,7 +72,9 @@ static bool wrong(struct buf *out, const char *format, ...)
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
     complain("wrong key: %s", text);
-    buf_printf(out, "  WRONG: %s\n", text);
+    buf_z(out, "  WRONG: ");
+    buf_printable(out, str_z(text));
+    buf_char(out, '\n');
     return false;
 }
 

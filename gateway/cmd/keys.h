@@ -21,6 +21,8 @@ int keys_export(struct keystore *ks, const struct keys_options *o);
 int keys_list(struct keystore *ks, const struct keys_options *o);
 int keys_show(struct keystore *ks, const struct keys_options *o);
 
+/* Warns of a key file that all users of the machine can read. */
+void keys_warn_if_open(const char *path);
 /* False, told on stderr, when the text is there and no type. */
 bool keys_type(struct str text, enum key_type *out);
 /* The same for a time with a zone; TIME_NONE when the text is not there. */

@@ -27,7 +27,7 @@ static void tell(void *arg, size_t at, const char *text)
 }
 
 /* What can be read by others is known to others: the keys are taken, since nothing is made better by refusing them. */
-static void warn_if_open(const char *path)
+void keys_warn_if_open(const char *path)
 {
     struct stat st;
     if (stat(path, &st) == 0 && S_ISREG(st.st_mode) && (st.st_mode & S_IROTH))
@@ -42,7 +42,7 @@ int keys_import(struct keystore *ks, const struct keys_options *o)
     size_t counts[3] = {0};
     bool standard = str_eq_z(str_z(o->file), "-");
     if (!standard)
-        warn_if_open(o->file);
+        keys_warn_if_open(o->file);
     bool ok = keyfile_read(o->file, &file, &faults);
     struct telling t = {standard ? "standard input" : o->file, &file, file.n, &faults};
     ok = ok && keystore_import(ks, file.v, file.n, o->replace, counts, tell, &t);

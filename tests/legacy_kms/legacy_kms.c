@@ -24,7 +24,9 @@ static const char USAGE[] =
     "  --delay MS             answers so much later\n"
     "  --fail MODE            every answer is broken: error-403, error-500, plain-text, wrong-user, extra-element,\n"
     "                         key-in-comment, dtd, truncated, oversized, redirect, empty, silent, reset, bad-length,\n"
-    "                         kms-error\n"
+    "                         kms-error; a key of another user: wrong-rsk, wrong-ssk, wrong-pvt, wrong-uid; another\n"
+    "                         KeyPeriodNo: wrong-period; keys of an old period: old-period; another KmsUri in the\n"
+    "                         KmsKeySet: wrong-kms; a revoked KMS certificate: revoked\n"
     "  --log FILE             appends a JSON line a request\n"
     "  --tls CERT KEY         speaks TLS\n";
 

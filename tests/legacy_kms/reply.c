@@ -60,7 +60,7 @@ static uint64_t period_at(int64_t unix_seconds)
     return ntp < 0 ? 0 : (uint64_t)ntp / KEY_PERIOD;
 }
 
-static void put_certificate(struct evbuffer *out, const char *kms_uri, bool root, int64_t now)
+static void put_certificate(struct evbuffer *out, const char *kms_uri, bool root, bool revoked, int64_t now)
 {
     evbuffer_add_printf(out, "<KmsCertificate Version=\"1.1.0\" Role=\"%s\">\n", root ? "Root" : "External");
     put_text(out, "CertUri", "cert1.kms.example.org");
@@ -68,7 +68,7 @@ static void put_certificate(struct evbuffer *out, const char *kms_uri, bool root
     put_text(out, "Issuer", "www.example.org");
     put_time(out, "ValidFrom", period_start(period_at(now)));
     put_time(out, "ValidTo", period_start(period_at(now) + 12) - 1);
-    put_text(out, "Revoked", "false");
+    put_text(out, "Revoked", revoked ? "true" : "false");
     put_text(out, "UserIdFormat", "2");
     evbuffer_add_printf(out, "<UserKeyPeriod>%d</UserKeyPeriod>\n<UserKeyOffset>%d</UserKeyOffset>\n", KEY_PERIOD,
                         KEY_OFFSET);
@@ -81,21 +81,48 @@ static void put_certificate(struct evbuffer *out, const char *kms_uri, bool root
     put(out, "</KmsDomainList>\n</KmsCertificate>\n");
 }
 
+/* The keys of the user, or one of them another user's: a true key, and not hers. */
+static bool issue(const char *user, enum fault fault, uint64_t number, struct user_keys *out)
+{
+    struct user_keys theirs = {.user_id = {0}};
+    const struct user_keys *k;
+    if (fault >= FAULT_WRONG_RSK && fault <= FAULT_WRONG_UID) {
+        if (!(k = keys_of("sip:mallory@example.org", number)))
+            return false;
+        theirs = *k;
+    }
+    if (!(k = keys_of(user, number)))
+        return false;
+    *out = *k;
+    if (fault == FAULT_WRONG_RSK)
+        memcpy(out->keys.rsk, theirs.keys.rsk, sizeof out->keys.rsk);
+    else if (fault == FAULT_WRONG_SSK)
+        memcpy(out->keys.ssk, theirs.keys.ssk, sizeof out->keys.ssk);
+    else if (fault == FAULT_WRONG_PVT)
+        memcpy(out->keys.pvt, theirs.keys.pvt, sizeof out->keys.pvt);
+    else if (fault == FAULT_WRONG_UID)
+        *out = theirs;
+    return true;
+}
+
 static bool put_key_set(struct evbuffer *out, const struct asked *asked, const struct style *style, uint64_t number)
 {
     const char *user = asked->of ? asked->of : asked->user;
-    const struct user_keys *u = keys_of(user, number);
-    if (!u)
+    struct user_keys keys, *u = &keys;
+    if (style->fault == FAULT_OLD_PERIOD)
+        number -= 5;
+    if (!issue(user, style->fault, number, u))
         return false;
     put(out, "<KmsKeySet Version=\"1.1.0\">\n");
-    put_text(out, "KmsUri", style->kms_uri);
+    put_text(out, "KmsUri", style->fault == FAULT_WRONG_KMS ? "kms.elsewhere.example" : style->kms_uri);
     put_text(out, "CertUri", "cert1.kms.example.org");
     put_text(out, "Issuer", "www.example.org");
     put_text(out, "UserUri", style->fault == FAULT_WRONG_USER ? "sip:mallory@example.org" : user);
     put_hex(out, "UserID", u->user_id, ISSUE_UID);
     put_time(out, "ValidFrom", period_start(number));
     put_time(out, "ValidTo", period_start(number + 1) - 1);
-    evbuffer_add_printf(out, "<KeyPeriodNo>%llu</KeyPeriodNo>\n", (unsigned long long)number);
+    evbuffer_add_printf(out, "<KeyPeriodNo>%llu</KeyPeriodNo>\n",
+                        (unsigned long long)number + (style->fault == FAULT_WRONG_PERIOD));
     put_text(out, "Revoked", "false");
     if (style->fault == FAULT_KEY_IN_COMMENT) {
         put(out, "<!-- ");
@@ -117,7 +144,7 @@ static bool put_message(struct evbuffer *out, const struct asked *asked, const s
     switch (asked->resource) {
     case INIT:
         put(out, "<KmsInit Version=\"1.0.0\">\n");
-        put_certificate(out, style->kms_uri, true, now);
+        put_certificate(out, style->kms_uri, true, style->fault == FAULT_REVOKED, now);
         put(out, "</KmsInit>\n");
         break;
     case KEYPROV:
@@ -130,7 +157,7 @@ static bool put_message(struct evbuffer *out, const struct asked *asked, const s
     case CERT:
         evbuffer_add_printf(out, "<KmsCertCache Version=\"1.0.0\" CacheNum=\"%llu\">\n",
                             (unsigned long long)asked->cache_number);
-        put_certificate(out, asked->of ? asked->of : "kms.other.example", false, now);
+        put_certificate(out, asked->of ? asked->of : "kms.other.example", false, false, now);
         put(out, "</KmsCertCache>\n");
         break;
     case LOOKUP:

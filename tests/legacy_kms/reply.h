@@ -14,7 +14,10 @@ enum resource { NO_RESOURCE, INIT, KEYPROV, CERTCACHE, CERT, LOOKUP, REDIRECT };
     X(NONE, "none") X(ERROR_403, "error-403") X(ERROR_500, "error-500") X(PLAIN_TEXT, "plain-text")                 \
     X(WRONG_USER, "wrong-user") X(EXTRA_ELEMENT, "extra-element") X(KEY_IN_COMMENT, "key-in-comment") X(DTD, "dtd") \
     X(TRUNCATED, "truncated") X(OVERSIZED, "oversized") X(REDIRECTED, "redirect") X(EMPTY, "empty")                 \
-    X(SILENT, "silent") X(RESET, "reset") X(BAD_LENGTH, "bad-length") X(KMS_ERROR, "kms-error")
+    X(SILENT, "silent") X(RESET, "reset") X(BAD_LENGTH, "bad-length") X(KMS_ERROR, "kms-error")                     \
+    X(WRONG_RSK, "wrong-rsk") X(WRONG_SSK, "wrong-ssk") X(WRONG_PVT, "wrong-pvt") X(WRONG_UID, "wrong-uid")         \
+    X(WRONG_PERIOD, "wrong-period") X(OLD_PERIOD, "old-period") X(WRONG_KMS, "wrong-kms")                           \
+    X(REVOKED, "revoked")
 enum fault {
 #define FAULT_ENUM(e, name) FAULT_##e,
     FAULT_LIST(FAULT_ENUM)
