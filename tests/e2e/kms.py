@@ -9,6 +9,8 @@ import http.client
 import itertools
 import json
 import os
+import random
+import re
 import signal
 import socket
 import ssl
@@ -32,6 +34,8 @@ HMAC_SHA256 = "http://www.w3.org/2001/04/xmldsig-more#hmac-sha256"
 SHA256 = "http://www.w3.org/2001/04/xmlenc#sha256"
 BASE = "/keymanagement/identity/v1"
 _fresh = itertools.count()
+# The interface as a real XSD. Read at once: after xmlsec's first signature libxml2 opens no files any more.
+SCHEMA = etree.XMLSchema(etree.parse(str(Path(__file__).parents[1] / "xsd" / "kms.xsd")))
 
 
 def q(name, ns=NS):
@@ -212,10 +216,20 @@ def unwrap(ek, trk, trk_id):
     return AESGCM(trk).decrypt(blob[:12], blob[12:], None)
 
 
+# Below the ports that the system gives to outgoing connections, and a part for each of the tests' processes: a port
+# that was free a moment ago is still free when the program under test binds it.
+_worker = int(re.sub(r"\D", "", os.environ.get("PYTEST_XDIST_WORKER", "")) or 0)
+_ports = itertools.cycle(random.sample(range(10000 + 1000 * _worker, 11000 + 1000 * _worker), 1000))
+
+
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    for port in _ports:
+        with socket.socket() as s:
+            try:
+                s.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                continue
 
 
 class Process:
