@@ -225,12 +225,14 @@ static bool read_key(struct reading *r, const struct json_value *object, struct 
     }
     if (!read_string(r, key))
         return false;
-    for (const struct json_value *v = object->first; v; v = v->next, n++)
-        if (str_eq(v->key, *key) || n >= MEMBERS_MAX) {
-            r->at = at;
-            fault(r, n >= MEMBERS_MAX ? "an object has too many members" : "a key stands twice in an object");
-            return false;
-        }
+    const struct json_value *same = object->first;
+    for (; same && !str_eq(same->key, *key); same = same->next)
+        n++;
+    if (same || n == MEMBERS_MAX) {
+        r->at = at;
+        fault(r, same ? "a key stands twice in an object" : "an object has too many members");
+        return false;
+    }
     space(r);
     if (!next_is(r, ':'))
         fault(r, "`:` is expected");
@@ -305,7 +307,8 @@ struct json_doc *json_read(struct str text, size_t *at, const char **why)
     }
     struct reading r = {.doc = doc, .s = text};
     doc->root = read_value(&r);
-    space(&r);
+    if (doc->root)
+        space(&r);
     if (doc->root && r.at < text.n)
         fault(&r, "something follows the value");
     if (!r.why)

@@ -35,11 +35,16 @@ static int days_before(int month, int year) /* month 1 to 13 */
     return BEFORE[month - 1] + (month > 2 && leap(year));
 }
 
+static int64_t floor_div(int64_t a, int64_t b)
+{
+    return a / b - (a % b < 0);
+}
+
 /* Days from 0001-01-01 to the first day of a year: timegm() would read the zone files, and judging does no input. */
 static int64_t days_to_year(int64_t year)
 {
     const int64_t past = year - 1;
-    return past * 365 + past / 4 - past / 100 + past / 400;
+    return past * 365 + floor_div(past, 4) - floor_div(past, 100) + floor_div(past, 400);
 }
 
 #define DAYS_TO_1970 INT64_C(719162)
@@ -152,11 +157,6 @@ bool date_parse(struct str text, int64_t *us)
     return true;
 }
 
-static int64_t floor_div(int64_t a, int64_t b)
-{
-    return a / b - (a % b < 0);
-}
-
 void time_format(int64_t us, bool with_ms, char out[TIME_TEXT])
 {
     const int64_t seconds = floor_div(us, US_PER_S);
@@ -165,6 +165,8 @@ void time_format(int64_t us, bool with_ms, char out[TIME_TEXT])
     int64_t year = floor_div(days, 366) + 1; /* at most what it is; each step below makes it nearer */
     while (days_to_year(year + 1) <= days)
         year += (days - days_to_year(year)) / 366 ? (days - days_to_year(year)) / 366 : 1;
+    while (days_to_year(year) > days) /* before the year 1 the first guess may be too late */
+        year--;
     const int day = (int)(days - days_to_year(year));
     int month = 1;
     while (days_before(month + 1, (int)year) <= day)
@@ -173,6 +175,6 @@ void time_format(int64_t us, bool with_ms, char out[TIME_TEXT])
                      day - days_before(month, (int)year) + 1,
                      clock / 3600, clock / 60 % 60, clock % 60);
     if (with_ms)
-        n += snprintf(out + n, (size_t)(TIME_TEXT - n), ".%03d", (int)((us - seconds * US_PER_S) / 1000));
+        n += snprintf(out + n, (size_t)(TIME_TEXT - n), ".%03d", (int)((us % US_PER_S + US_PER_S) % US_PER_S / 1000));
     snprintf(out + n, (size_t)(TIME_TEXT - n), "Z");
 }

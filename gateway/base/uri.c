@@ -143,10 +143,12 @@ static bool normal_authority(struct str authority, bool tls, struct buf *out)
         return false;
     if (host.p[host.n - 1] == '.')
         host.n--;
+    if (!host.n || host.p[host.n - 1] == '.') /* an empty label is no name */
+        return false;
     lower_case(host, out);
     if (port.n && number != (tls ? 443 : 80))
         buf_printf(out, ":%u", (unsigned)number);
-    return host.n > 0;
+    return true;
 }
 
 bool uri_normalize(struct str s, struct buf *out)
@@ -174,11 +176,9 @@ struct str uri_host(struct str s)
     struct str host, port;
     uint64_t number;
     size_t begin = 0;
-    for (size_t i = 0; i + 2 < s.n && s.p[i] != '/'; i++)
-        if (s.p[i] == ':' && s.p[i + 1] == '/' && s.p[i + 2] == '/') {
-            begin = i + 3;
-            break;
-        }
+    while (begin < s.n && (unreserved((unsigned char)s.p[begin]) || s.p[begin] == '+'))
+        begin++; /* a scheme, or a host */
+    begin = str_starts((struct str){s.p + begin, s.n - begin}, STR("://")) ? begin + 3 : 0;
     const size_t end = find_any(s, begin, "/?#");
     if (!s.p || !split_authority((struct str){s.p + begin, end - begin}, &host, &port) ||
         (port.n && !str_to_u64(port, 65535, &number)))
