@@ -154,8 +154,21 @@ static void hex_both_ways(void **state)
 {
     static const struct {
         const char *bad, *good;
-    } CASES[] = {{"0", "00"}, {"0g", "0f"}, {"0 ", "00"}, {" 00", ""}, {"0x", "0a"}, {"00:", "0000"}, {"\xef\xbc\x90" "0", "00"},
-                 {"@0", "A0"}, {"G0", "F0"}, {"`0", "a0"}, {"/0", "00"}, {":0", "90"}, {"0\n", "09"}};
+    } CASES[] = {{"0", "00"},
+                 {"0g", "0f"},
+                 {"0 ", "00"},
+                 {" 00", ""},
+                 {"0x", "0a"},
+                 {"00:", "0000"},
+                 {"\xef\xbc\x90"
+                  "0",
+                  "00"},
+                 {"@0", "A0"},
+                 {"G0", "F0"},
+                 {"`0", "a0"},
+                 {"/0", "00"},
+                 {":0", "90"},
+                 {"0\n", "09"}};
     uint8_t out[256];
     size_t n = 0;
     (void)state;
@@ -230,7 +243,8 @@ static void base64_as_openssl(void **state)
             text[size - 1 - dice(&seed) % 2] = text[size - 1] = '=';
         const bool wanted = by_openssl(text, theirs, &m);
         good += wanted;
-        if (base64_decode(str_z(text), out, sizeof out, &n) != wanted || (wanted && (n != m || memcmp(out, theirs, n) != 0)))
+        if (base64_decode(str_z(text), out, sizeof out, &n) != wanted ||
+            (wanted && (n != m || memcmp(out, theirs, n) != 0)))
             fail_msg("`%s`: %s by OpenSSL", text, wanted ? "good" : "bad");
     }
     assert_true(good > 20000 && good < 300000);
@@ -240,9 +254,9 @@ static void base64_by_example(void **state)
 {
     static const struct {
         const char *bad, *good;
-    } CASES[] = {{"QQ", "QQ=="}, {"QQ=", "QQ=="}, {"QR==", "QQ=="}, {"QUF=", "QUE="}, {"QQ==QQ==", "QQ=="}, {"=QQ=", "QQ=="},
-                 {"Q===", "QQ=="}, {"====", ""}, {"QUJD=", "QUJD"}, {"QUJ-", "QUJ+"}, {"QQ==x", "Q Q\n=\t= \r"},
-                 {"QUJD\v", "QUJD\r"}};
+    } CASES[] = {{"QQ", "QQ=="},       {"QQ=", "QQ=="},  {"QR==", "QQ=="},          {"QUF=", "QUE="},
+                 {"QQ==QQ==", "QQ=="}, {"=QQ=", "QQ=="}, {"Q===", "QQ=="},          {"====", ""},
+                 {"QUJD=", "QUJD"},    {"QUJ-", "QUJ+"}, {"QQ==x", "Q Q\n=\t= \r"}, {"QUJD\v", "QUJD\r"}};
     uint8_t out[8];
     size_t n;
     (void)state;

@@ -45,8 +45,9 @@ static void writes(void **state)
     json_number(&j, "whole", -3, 0);
     json_end(&j);
     assert_false(b.failed);
-    assert_string_equal(b.p, "{\"a\":\"x\",\"empty\":\"\",\"list\":[-9223372036854775808,{},[],\"y\"],\"o\":{\"t\":true,"
-                             "\"f\":false},\"n\":1.250,\"nan\":null,\"inf\":null,\"low\":null,\"whole\":-3}");
+    assert_string_equal(b.p,
+                        "{\"a\":\"x\",\"empty\":\"\",\"list\":[-9223372036854775808,{},[],\"y\"],\"o\":{\"t\":true,"
+                        "\"f\":false},\"n\":1.250,\"nan\":null,\"inf\":null,\"low\":null,\"whole\":-3}");
 }
 
 static void strings_cannot_break_a_line(void **state)
@@ -274,7 +275,8 @@ static void bounded(void **state)
 /* Every beginning of a text is refused but the whole, and no changed byte does harm (the sanitizers look on). */
 static void torn_and_changed(void **state)
 {
-    static const char TEXT[] = "{\"user\":\"sip:alice@example.org\",\"n\":[-1.5e3,true,{\"k\":\"\\u20ac\\n\xc3\xa4\"}],\"z\":null}";
+    static const char TEXT[] =
+        "{\"user\":\"sip:alice@example.org\",\"n\":[-1.5e3,true,{\"k\":\"\\u20ac\\n\xc3\xa4\"}],\"z\":null}";
     const size_t n = sizeof TEXT - 1;
     size_t at, accepted = 0;
     const char *why;

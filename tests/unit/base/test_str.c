@@ -99,9 +99,30 @@ static bool by_libc(const char *text, uint64_t max, uint64_t *out)
 
 static void numbers(void **state)
 {
-    static const char *const TEXTS[] = {"", "0", "00", "7", "9", "10", "+1", "-1", " 1", "1 ", "0x1", "1e3", "1.0", "255", "256",
-        "65535", "65536", "18446744073709551615", "18446744073709551616", "18446744073709551620", "28446744073709551615",
-        "99999999999999999999999", "00000000000000000000000000000001", "\xd9\xa1"};
+    static const char *const TEXTS[] = {"",
+                                        "0",
+                                        "00",
+                                        "7",
+                                        "9",
+                                        "10",
+                                        "+1",
+                                        "-1",
+                                        " 1",
+                                        "1 ",
+                                        "0x1",
+                                        "1e3",
+                                        "1.0",
+                                        "255",
+                                        "256",
+                                        "65535",
+                                        "65536",
+                                        "18446744073709551615",
+                                        "18446744073709551616",
+                                        "18446744073709551620",
+                                        "28446744073709551615",
+                                        "99999999999999999999999",
+                                        "00000000000000000000000000000001",
+                                        "\xd9\xa1"};
     static const uint64_t MAXES[] = {0, 1, 5, 9, 10, 255, 65535, UINT64_MAX - 1, UINT64_MAX};
     (void)state;
     for (size_t i = 0; i < sizeof TEXTS / sizeof *TEXTS; i++)
@@ -138,7 +159,8 @@ static bool utf8_by_iconv(iconv_t to_utf16, const unsigned char *p, size_t n)
 
 static void utf8_as_iconv_sees_it(void **state)
 {
-    static const unsigned char EDGES[] = {0x00, 0x41, 0x7f, 0x80, 0x8f, 0x90, 0x9f, 0xa0, 0xbf, 0xc0, 0xc2, 0xed, 0xf4, 0xff};
+    static const unsigned char EDGES[] = {0x00, 0x41, 0x7f, 0x80, 0x8f, 0x90, 0x9f,
+                                          0xa0, 0xbf, 0xc0, 0xc2, 0xed, 0xf4, 0xff};
     (void)state;
     iconv_t c = iconv_open("UTF-16LE", "UTF-8");
     assert_true(c != (iconv_t)-1);
@@ -146,7 +168,8 @@ static void utf8_as_iconv_sees_it(void **state)
         for (unsigned second = 0; second < 256; second++)
             for (unsigned third = 0; third < sizeof EDGES; third++)
                 for (unsigned fourth = 0; fourth < (first >= 0xe0 ? sizeof EDGES : 1); fourth++) {
-                    const unsigned char text[4] = {(unsigned char)first, (unsigned char)second, EDGES[third], EDGES[fourth]};
+                    const unsigned char text[4] = {(unsigned char)first, (unsigned char)second, EDGES[third],
+                                                   EDGES[fourth]};
                     for (size_t n = third || fourth ? 3 : 1; n <= 4; n++)
                         if (str_is_utf8((struct str){(const char *)text, n}) != utf8_by_iconv(c, text, n))
                             fail_msg("%02x %02x %02x %02x, %zu bytes", text[0], text[1], text[2], text[3], n);

@@ -85,7 +85,8 @@ static void every_field(void **state)
                 struct tm tm = {.tm_year = year - 1900, .tm_mon = month - 1, .tm_mday = day, .tm_hour = 12};
                 struct tm same = tm;
                 const time_t wanted = timegm(&same); /* moves what does not exist to another day */
-                const bool exists = same.tm_mon == tm.tm_mon && same.tm_mday == tm.tm_mday && same.tm_year == tm.tm_year;
+                const bool exists =
+                    same.tm_mon == tm.tm_mon && same.tm_mday == tm.tm_mday && same.tm_year == tm.tm_year;
                 snprintf(text, sizeof text, "%04d-%02d-%02dT12:00:00Z", year, month, day);
                 if (time_parse(str_z(text), &us, &zone) != exists || (exists && us != (int64_t)wanted * US_PER_S))
                     fail_msg("%s", text);
@@ -153,7 +154,8 @@ static void by_example(void **state)
     }
     assert_false(time_parse(STR_MISSING, &us, &zone));
     assert_false(time_parse((struct str){"2026-11-23T18:00:00Z\0", 21}, &us, &zone));
-    static const char *const NO_DATES[] = {"", "2026-11-23 ", " 2026-11-23", "2026-11-23Z", "2026-11", "2026-11-231", "26-11-23"};
+    static const char *const NO_DATES[] = {"",        "2026-11-23 ", " 2026-11-23", "2026-11-23Z",
+                                           "2026-11", "2026-11-231", "26-11-23"};
     for (size_t i = 0; i < sizeof NO_DATES / sizeof *NO_DATES; i++)
         assert_false(date_parse(str_z(NO_DATES[i]), &us));
     assert_true(date_parse(STR("1969-12-31"), &us));
