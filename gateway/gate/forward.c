@@ -1,3 +1,4 @@
+#include "base/json.h"
 #include "base/limits.h"
 #include "gate/gate.h"
 
@@ -87,9 +88,25 @@ static enum reason fill_headers(const struct judgement *j, struct gate_outgoing 
     return REASON_OK;
 }
 
+/* What servers with a body of their own take: who asks, by which client; what is not known is left out. */
+static enum reason fill_json(const struct judgement *j, struct gate_outgoing *out)
+{
+    struct json json = {.out = &out->body};
+    json_object(&json, NULL);
+    if (j->request.user_uri.n > 0)
+        json_string(&json, "UserUri", j->request.user_uri, 0);
+    if (j->request.client_id.n > 0)
+        json_string(&json, "ClientId", j->request.client_id, 0);
+    json_end(&json);
+    out->content_type = "application/json";
+    return out->body.failed ? REASON_INTERNAL : REASON_OK;
+}
+
 static enum reason fill_body(const struct judgement *j, struct str received, struct gate_outgoing *out)
 {
     out->body = BUF_INIT(LIMIT_REPLY_OUT);
+    if (j->rule->forward.body == FORWARD_JSON)
+        return fill_json(j, out);
     if (j->form == FORM_EMPTY)
         return REASON_OK;
     switch (j->rule->forward.body) {
@@ -100,10 +117,8 @@ static enum reason fill_body(const struct judgement *j, struct str received, str
     case FORWARD_SIGNED:
         buf_str(&out->body, received);
         break;
-    case FORWARD_EMPTY:
+    default:
         return REASON_OK;
-    case FORWARD_JSON:
-        return REASON_INTERNAL; /* such rules do not load yet */
     }
     out->content_type = "application/xml";
     return out->body.failed ? REASON_INTERNAL : REASON_OK;

@@ -55,19 +55,86 @@ static struct str or_missing(struct str s)
     return s.n > 0 ? s : STR_MISSING;
 }
 
+static enum reason note_rule(struct making *m, const struct response_rule *rule)
+{
+    m->rule = rule;
+    if (!rule)
+        return refuse(m, REASON_UPSTREAM_INVALID, "no response rule matches");
+    m->j->decision.response.rule = rule->id;
+    return REASON_OK;
+}
+
+static void note_kind(struct making *m, enum kms_message message)
+{
+    m->j->decision.response.message = kms_message_name(message);
+}
+
+static bool is_empty(const struct gate_upstream *up)
+{
+    return up->status == 204 || up->body.n == 0;
+}
+
+/*
+ * The first response rule that matches, and the reply as that rule's dialect has it. Which message it is may only be
+ * seen through a dialect: each rule looks through its own. What cannot be read matches no rule that names messages.
+ */
+static enum reason read_by_rule(struct making *m, const struct gate_upstream *up)
+{
+    const struct judgement *j = m->j;
+    const struct dialect *by = NULL;
+    enum reason parsed = REASON_OK;
+    enum kms_message kind = KMS_MESSAGE_NONE;
+    bool looked = is_empty(up), seen = looked;
+    for (size_t i = 0; i < j->rules->response_count; i++) {
+        const struct response_rule *p = j->rules->responses + i;
+        if (!rules_response_fits(p, j->rule->id, j->form, up->status))
+            continue;
+        if (!looked || (!is_empty(up) && by != p->dialect)) {
+            xml_free(m->doc);
+            m->doc = NULL;
+            by = p->dialect;
+            looked = true;
+            parsed = dialect_parse(up->body, by, &m->doc, &m->why);
+            seen = parsed == REASON_OK && kms_response_kind(m->doc, &kind);
+            if (parsed == REASON_INTERNAL)
+                return parsed;
+        }
+        if (p->match.messages && !(seen && (p->match.messages & (1u << kind))))
+            continue;
+        if (seen)
+            note_kind(m, kind);
+        const enum reason r = note_rule(m, p);
+        return r == REASON_OK ? parsed : r;
+    }
+    return note_rule(m, NULL);
+}
+
+/* Whose reply it is, as far as the rule's dialect lets that be known. */
+static enum reason check_users(struct making *m)
+{
+    const struct judgement *j = m->j;
+    const struct dialect *d = m->rule->dialect;
+    const struct str path_user = j->resource.user_raw.p ? buf_view(&j->path_user) : STR_MISSING;
+    if (d && d->user_uri == USERS_IGNORE)
+        return REASON_OK;
+    return kms_response_users(&m->read, or_missing(j->request.user_uri), or_missing(path_user),
+                              !d || d->user_uri != USERS_IGNORE_ENVELOPE, &m->why);
+}
+
 /* The message, as the resource owes it, or a KmsError. */
 static enum reason read_reply(struct making *m, const struct gate_upstream *up)
 {
     const struct judgement *j = m->j;
-    const struct str path_user = j->resource.user_raw.p ? buf_view(&j->path_user) : STR_MISSING;
     const enum kms_message due = owed(j->resource.kind);
-    if (up->status == 204 || up->body.n == 0)
+    enum reason r = read_by_rule(m, up);
+    if (r != REASON_OK)
+        return r;
+    if (is_empty(up))
         return due == KMS_MESSAGE_NONE ? REASON_OK
                                        : refuse(m, REASON_UPSTREAM_INVALID, "the upstream's reply is empty");
-    enum reason r = xml_parse(up->body, &XML_LIMITS_REPLY, &m->doc, &m->why);
-    if (r != REASON_OK)
-        return r == REASON_INTERNAL ? r : REASON_UPSTREAM_INVALID;
-    r = kms_response_read(m->doc, or_missing(j->request.user_uri), or_missing(path_user), &m->read, &m->why);
+    r = kms_response_read(m->doc, STR_MISSING, STR_MISSING, &m->read, &m->why);
+    if (r == REASON_OK)
+        r = check_users(m);
     if (r != REASON_OK)
         return r;
     m->r = &m->read;
@@ -77,17 +144,6 @@ static enum reason read_reply(struct making *m, const struct gate_upstream *up)
         return refuse(m, REASON_UPSTREAM_INVALID, "the upstream's reply holds another message than the resource owes");
     if (j->resource.kind == RESOURCE_CERT && m->r->certificates != 1)
         return refuse(m, REASON_UPSTREAM_INVALID, "the upstream's reply does not hold exactly one certificate");
-    return REASON_OK;
-}
-
-static enum reason choose_rule(struct making *m, enum kms_message message, int status)
-{
-    struct decision *d = &m->j->decision;
-    m->rule = rules_response(m->j->rules, m->j->rule->id, m->j->form, 1u << message, status);
-    d->response.message = kms_message_name(message);
-    if (!m->rule)
-        return refuse(m, REASON_UPSTREAM_INVALID, "no response rule matches");
-    d->response.rule = m->rule->id;
     return REASON_OK;
 }
 
@@ -219,11 +275,8 @@ static enum reason write_reply(struct making *m, int64_t now_us, struct gate_res
 static enum reason make_reply(struct making *m, const struct gate_upstream *up, int64_t now_us,
                               struct gate_response *out)
 {
-    enum reason r = read_reply(m, up);
-    const enum kms_message message = m->r ? m->r->message : KMS_MESSAGE_NONE;
-    if (r == REASON_OK)
-        r = choose_rule(m, message, up->status);
-    if (r == REASON_OK && message == KMS_MESSAGE_ERROR) {
+    const enum reason r = read_reply(m, up);
+    if (r == REASON_OK && m->r && m->r->message == KMS_MESSAGE_ERROR) {
         m->plan.error_code = m->r->error_code;
         m->plan.error_msg = STR("The KMS reports an error.");
     }
@@ -235,9 +288,11 @@ static enum reason make_reply(struct making *m, const struct gate_upstream *up, 
 static enum reason make_error(struct making *m, const struct gate_upstream *up, int64_t now_us,
                               struct gate_response *out)
 {
-    enum reason r = choose_rule(m, KMS_MESSAGE_ERROR, up->status);
+    const struct judgement *j = m->j;
+    enum reason r = note_rule(m, rules_response(j->rules, j->rule->id, j->form, 1u << KMS_MESSAGE_ERROR, up->status));
+    note_kind(m, KMS_MESSAGE_ERROR);
     m->plan.error_code = up->status;
-    m->plan.error_msg = m->j->rules->detail_reason ? str_z(reason_name(REASON_UPSTREAM_ERROR))
+    m->plan.error_msg = j->rules->detail_reason ? str_z(reason_name(REASON_UPSTREAM_ERROR))
                                                    : reply_generic(up->status);
     out->status = up->status;
     if (r == REASON_OK)

@@ -41,17 +41,22 @@ const struct yaml_node *rules_node(const struct yaml_node *list, size_t n)
     return m;
 }
 
-void rules_read_id(struct yaml_in *in, const struct yaml_node *node, void *to, const void *arg)
+bool rules_is_id(struct str s)
 {
     enum { ID_MAX = 64 };
+    static const char ALLOWED[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
+    for (size_t i = 0; i < s.n; i++)
+        if (!memchr(ALLOWED, s.p[i], sizeof ALLOWED - 1))
+            return false;
+    return s.n > 0 && s.n <= ID_MAX;
+}
+
+void rules_read_id(struct yaml_in *in, const struct yaml_node *node, void *to, const void *arg)
+{
     yaml_text(in, node, to, arg);
     const char *id = *(char **)to;
-    if (!id)
-        return;
-    static const char ALLOWED[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
-    if (strspn(id, ALLOWED) != strlen(id) || strlen(id) > ID_MAX)
-        yaml_fault(in, node, "found %s, expected an id of at most %d letters, digits, `.`, `_` and `-`",
-                   show(str_z(id)).z, ID_MAX);
+    if (id && !rules_is_id(str_z(id)))
+        yaml_fault(in, node, "found %s, expected " RULES_ID_EXPECTED, show(str_z(id)).z);
 }
 
 static void read_version(struct yaml_in *in, const struct yaml_node *node, void *to, const void *arg)
@@ -128,7 +133,6 @@ static void read_all(struct reading *g)
 
 static void reading_free(struct reading *g)
 {
-    strings_free(&g->dialects);
     for (size_t i = 0; i < g->accepted_count; i++) {
         free(g->accepted[i].rule);
         free(g->accepted[i].why);
@@ -180,6 +184,12 @@ void rules_describe(const struct rules *r, struct buf *out)
             yaml_print(out, r->file, rules_node(yaml_get(y->root, key[k]), i), k ? RESPONSE_FIELDS : REQUEST_FIELDS,
                        prefix.p ? prefix.p : "");
         }
+    for (size_t i = 0; y && i < r->dialect_count; i++) {
+        struct buf prefix BUF_CLEANUP = BUF_INIT(200);
+        buf_printf(&prefix, "dialects[%s]", r->dialects[i].name);
+        yaml_print(out, r->file, rules_node(yaml_get(y->root, "dialects"), i), DIALECT_FIELDS,
+                   prefix.p ? prefix.p : "");
+    }
     yaml_done(y);
     faults_free(&none);
 }
@@ -199,8 +209,11 @@ void rules_unref(struct rules *r)
         request_rule_free(r->requests + i);
     for (size_t i = 0; i < r->response_count; i++)
         response_rule_free(r->responses + i);
+    for (size_t i = 0; i < r->dialect_count; i++)
+        dialect_free(r->dialects + i);
     free(r->requests);
     free(r->responses);
+    free(r->dialects);
     strings_free(&r->kms_uris);
     free(r->kms_id);
     free(r->file);

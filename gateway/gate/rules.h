@@ -7,6 +7,7 @@
 #include "base/buf.h"
 #include "base/config.h"
 #include "base/reason.h"
+#include "message/dialect.h"
 #include "message/xmlenc.h"
 
 enum form { FORM_SIGNED = 1, FORM_UNSIGNED = 2, FORM_EMPTY = 4 };
@@ -83,6 +84,7 @@ struct response_rule {
         enum { WHEN_ALWAYS, WHEN_REQUESTED, WHEN_NEVER } when;
     } encrypt;
     bool keep_extensions;
+    const struct dialect *dialect; /* one of the rule set's; NULL: none */
     int line;
 };
 
@@ -95,6 +97,8 @@ struct rules {
     size_t request_count;
     struct response_rule *responses;
     size_t response_count;
+    struct dialect *dialects;
+    size_t dialect_count;
     int64_t max_past_us; /* widest window of all rules where replay is on: how long the replay memory must remember */
     char hash[65];       /* SHA-256 of the file, hex */
     char *text;          /* the file, for /rules */
@@ -119,6 +123,8 @@ struct request_facts {
 };
 /* The first that matches, or NULL. */
 const struct request_rule *rules_request(const struct rules *r, const struct request_facts *facts);
+/* Whether it matches, its `message` set aside: what a reply is, only the rule's dialect can tell. */
+bool rules_response_fits(const struct response_rule *p, const char *request_rule, enum form form, int status);
 const struct response_rule *rules_response(const struct rules *r, const char *request_rule, enum form form,
                                            unsigned message_bit, int status);
 

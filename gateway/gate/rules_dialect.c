@@ -1,31 +1,46 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/uri.h"
 #include "gate/rules_internal.h"
 
-/* How an older KMS speaks: read and validated; the program does not follow it yet. */
-struct dialect {
-    struct strings namespaces;
-    int key_text, point_prefix, user_uri;
-};
 #define IN(member) .offset = offsetof(struct dialect, member)
+enum { TARGETS_MAX = 128 };
 
-static const struct yaml_choice KEY_TEXTS[] = {{"auto", 0}, {"hex", 1}, {"base64", 2}, {NULL, 0}};
-static const struct yaml_choice PREFIXES[] = {{"keep", 0}, {"add", 1}, {NULL, 0}};
-static const struct yaml_choice USER_URIS[] = {{"check", 0}, {"ignore_envelope", 1}, {"ignore", 2}, {NULL, 0}};
+static const struct yaml_choice KEY_TEXTS[] = {
+    {"auto", KEY_TEXT_AUTO}, {"hex", KEY_TEXT_HEX}, {"base64", KEY_TEXT_BASE64}, {NULL, 0}};
+static const struct yaml_choice PREFIXES[] = {{"keep", PREFIX_KEEP}, {"add", PREFIX_ADD}, {NULL, 0}};
+static const struct yaml_choice USERS[] = {
+    {"check", USERS_CHECK}, {"ignore_envelope", USERS_IGNORE_ENVELOPE}, {"ignore", USERS_IGNORE}, {NULL, 0}};
 
-/* The empty text is the namespace of elements that have none. */
+/* One namespace; the empty text is that of elements that have none. */
+static void read_namespace(struct yaml_in *in, const struct yaml_node *node, struct strings *to)
+{
+    if (node->kind != YAML_SCALAR || (node->plain && node->text.n == 0) ||
+        (node->text.n && !uri_is_any_uri(node->text))) {
+        yaml_fault(in, node, "found %s, expected a namespace URI, or \"\" for none", yaml_found(node).z);
+        return;
+    }
+    if (dialect_is_foreign(node->text))
+        yaml_fault(in, node, "%s is XML's own, and no KMS's: its elements keep their meaning", show(node->text).z);
+    for (size_t i = 0; i < to->n; i++)
+        if (str_eq_z(node->text, to->v[i]))
+            yaml_fault(in, node, "%s stands here twice", node->text.n ? show(node->text).z : "\"\"");
+    if (!strings_add(to, node->text))
+        yaml_fault(in, node, "out of memory");
+}
+
 static void read_namespaces(struct yaml_in *in, const struct yaml_node *node, void *to, const void *arg)
 {
-    (void)to;
     (void)arg;
-    if (!yaml_is_list(in, node, "a list of namespace URIs"))
+    if (node->kind != YAML_LIST) {
+        read_namespace(in, node, to);
         return;
+    }
     if (!node->n)
         yaml_fault(in, node, "found an empty list, expected at least one namespace URI");
     for (const struct yaml_node *m = node->first; m; m = m->next)
-        if (m->kind != YAML_SCALAR || (m->plain && m->text.n == 0))
-            yaml_fault(in, m, "found %s, expected a namespace URI, or \"\" for none", yaml_found(m).z);
+        read_namespace(in, m, to);
 }
 
 static bool is_name(struct str s)
@@ -37,41 +52,78 @@ static bool is_name(struct str s)
     return s.n > 0;
 }
 
+static void check_target(struct yaml_in *in, const struct yaml_node *node)
+{
+    const char *known[TARGETS_MAX];
+    size_t n = 0;
+    for (const char *name; n < TARGETS_MAX && (name = dialect_target(n)) != NULL; n++) {
+        known[n] = name;
+        if (str_eq_z(node->text, name))
+            return;
+    }
+    yaml_fault(in, node, "the standard's replies have no element %s; did you mean `%s`?", show(node->text).z,
+               nearest_name(node->text, known, sizeof *known, n));
+}
+
+/* `to` is a struct dialect. */
 static void read_rename(struct yaml_in *in, const struct yaml_node *node, void *to, const void *arg)
 {
-    (void)to;
+    struct dialect *d = to;
     (void)arg;
-    if (!yaml_is_mapping(in, node, "a mapping of the older KMS's element names to the standard's"))
+    if (!yaml_is_mapping(in, node, "a mapping of the older KMS's element names to the standard's") || d->rename)
         return;
-    for (const struct yaml_node *m = node->first; m; m = m->next) {
+    d->rename = calloc(node->n + 1, sizeof *d->rename);
+    if (!d->rename)
+        yaml_fault(in, node, "out of memory");
+    for (const struct yaml_node *m = node->first; m && d->rename; m = m->next) {
         if (!is_name(m->key))
             faults_add(in->faults, in->file, m->key_line, m->key_column, "found %s, expected an element's name",
                        show(m->key).z);
-        if (m->kind != YAML_SCALAR || !is_name(m->text))
+        if (m->kind != YAML_SCALAR || !is_name(m->text)) {
             yaml_fault(in, m, "found %s, expected an element's name", yaml_found(m).z);
+            continue;
+        }
+        check_target(in, m);
+        if (dialect_looks_like_key(m->key) && !dialect_is_key(m->text))
+            yaml_fault(in, m, "%s is a key: read as %s it would pass in clear", show(m->key).z, show(m->text).z);
+        struct dialect_name *r = d->rename + d->rename_count++;
+        r->from = str_dup(m->key);
+        r->to = str_dup(m->text);
+        if (!r->from || !r->to)
+            yaml_fault(in, m, "out of memory");
     }
 }
 
-static const struct yaml_field DIALECT[] = {
+const struct yaml_field DIALECT_FIELDS[] = {
     {"namespaces", read_namespaces, IN(namespaces)},
     {"rename", read_rename, .offset = 0},
     {"key_text", yaml_choose, IN(key_text), KEY_TEXTS, "auto"},
     {"point_prefix", yaml_choose, IN(point_prefix), PREFIXES, "keep"},
-    {"user_uri", yaml_choose, IN(user_uri), USER_URIS, "check"},
+    {"user_uri", yaml_choose, IN(user_uri), USERS, "check"},
     {0}};
 
 void rules_read_dialects(struct yaml_in *in, const struct yaml_node *node, void *to, const void *arg)
 {
     struct reading *g = to;
     (void)arg;
-    if (!yaml_is_mapping(in, node, "a mapping of names to dialects"))
+    if (!yaml_is_mapping(in, node, "a mapping of names to dialects") || g->r->dialects || !node->n)
         return;
-    for (const struct yaml_node *m = node->first; m; m = m->next) {
-        struct dialect d = {0};
-        yaml_fields(in, m, DIALECT, &d);
-        if (!strings_add(&g->dialects, m->key))
-            yaml_fault(in, m, "out of memory");
-        faults_add(in->faults, in->file, m->key_line, m->key_column,
-                   "not built yet: dialects; `kmsgate serve` refuses this file");
+    if (node->n > RULES_MAX) {
+        yaml_fault(in, node, "found %zu dialects, expected at most %d", node->n, RULES_MAX);
+        return;
     }
+    g->dialects = node;
+    g->r->dialects = calloc(node->n, sizeof *g->r->dialects);
+    for (const struct yaml_node *m = node->first; m && g->r->dialects; m = m->next) {
+        struct dialect *d = g->r->dialects + g->r->dialect_count++;
+        if (!rules_is_id(m->key))
+            faults_add(in->faults, in->file, m->key_line, m->key_column, "found %s, expected " RULES_ID_EXPECTED,
+                       show(m->key).z);
+        d->name = str_dup(m->key);
+        yaml_fields(in, m, DIALECT_FIELDS, d);
+        if (!d->name)
+            yaml_fault(in, m, "out of memory");
+    }
+    if (!g->r->dialects)
+        yaml_fault(in, node, "out of memory");
 }

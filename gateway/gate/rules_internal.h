@@ -33,12 +33,12 @@ struct reading {
     struct strings kms_uris; /* handed over to r */
     char *kms_id;
     int detail_reason;
-    struct strings dialects; /* names */
+    const struct yaml_node *dialects;             /* the mapping that r's dialects were read from */
     struct accepted *accepted;
     size_t accepted_count;
 };
 
-extern const struct yaml_field REQUEST_FIELDS[], RESPONSE_FIELDS[];
+extern const struct yaml_field REQUEST_FIELDS[], RESPONSE_FIELDS[], DIALECT_FIELDS[];
 
 /* `to` is a struct reading; each is called once at most per file but for duplicate keys, which are faults already. */
 yaml_reader rules_read_requests, rules_read_responses, rules_read_dialects, rules_read_accepted;
@@ -50,6 +50,8 @@ void rules_check_responses(struct reading *g);
 void rules_check_accepted(struct reading *g);
 void rules_lint(struct reading *g, int64_t now_us);
 
+#define RULES_ID_EXPECTED "an id of at most 64 letters, digits, `.`, `_` and `-`"
+bool rules_is_id(struct str s);
 /* The reader of ids. */
 yaml_reader rules_read_id;
 /* The fault on what the program does not do yet. */

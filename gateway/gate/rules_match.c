@@ -49,13 +49,19 @@ static bool has_status(const struct response_rule *p, int status)
     return p->match.status_count == 0;
 }
 
+bool rules_response_fits(const struct response_rule *p, const char *request_rule, enum form form, int status)
+{
+    return names_rule(&p->match.rule, request_rule) && (!p->match.forms || (p->match.forms & (unsigned)form)) &&
+           has_status(p, status);
+}
+
 const struct response_rule *rules_response(const struct rules *r, const char *request_rule, enum form form,
                                            unsigned message_bit, int status)
 {
     for (size_t i = 0; i < r->response_count; i++) {
         const struct response_rule *p = r->responses + i;
-        if (names_rule(&p->match.rule, request_rule) && (!p->match.forms || (p->match.forms & (unsigned)form)) &&
-            (!p->match.messages || (p->match.messages & message_bit)) && has_status(p, status))
+        if (rules_response_fits(p, request_rule, form, status) &&
+            (!p->match.messages || (p->match.messages & message_bit)))
             return p;
     }
     return NULL;

@@ -7,6 +7,7 @@
 /* A response rule as it stands in the file. */
 struct response_text {
     struct response_rule rule;
+    char *dialect; /* its name */
     struct renew {
         int64_t trk_us, ink_us, keep_old_us;
     } renew;
@@ -77,16 +78,6 @@ static void read_extensions(struct yaml_in *in, const struct yaml_node *node, vo
     *(bool *)to = chosen;
 }
 
-static void read_dialect(struct yaml_in *in, const struct yaml_node *node, void *to, const void *arg)
-{
-    char *name = NULL;
-    (void)to;
-    yaml_text(in, node, &name, arg);
-    if (name)
-        rules_not_built(in, node, "`dialect`");
-    free(name);
-}
-
 static const struct yaml_field RENEW[] = {
     {"trk", yaml_duration, .offset = offsetof(struct renew, trk_us), &AGE},
     {"ink", yaml_duration, .offset = offsetof(struct renew, ink_us), &AGE},
@@ -125,7 +116,7 @@ const struct yaml_field RESPONSE_FIELDS[] = {
     {"sign", yaml_choose, IN(sign), SIGNS, "auto"},
     {"encrypt", yaml_sub, IN(encrypt), .sub = ENCRYPT},
     {"extensions", read_extensions, IN(keep_extensions), EXTENSIONS, "drop"},
-    {"dialect", read_dialect, .offset = 0},
+    {"dialect", yaml_text, .offset = offsetof(struct response_text, dialect)},
     {"renew", read_renew, .offset = offsetof(struct response_text, renew)},
     {0}};
 
@@ -153,6 +144,7 @@ void rules_read_responses(struct yaml_in *in, const struct yaml_node *node, void
                                               .client_req_url = FIELD_REQUEST,
                                               .line = m->line}};
         yaml_fields(in, m, RESPONSE_FIELDS, &text);
+        free(text.dialect); /* found when all dialects are read */
         g->r->responses[g->r->response_count++] = text.rule;
     }
 }
@@ -177,12 +169,15 @@ static void check_match(struct reading *g, const struct response_rule *p, const 
     }
 }
 
-static void check_dialect(struct reading *g, const struct yaml_node *at)
+static void find_dialect(struct reading *g, struct response_rule *p, const struct yaml_node *at)
 {
-    for (size_t i = 0; i < g->dialects.n; i++)
-        if (str_eq_z(at->text, g->dialects.v[i]))
-            return;
-    const char *near = nearest_name(at->text, g->dialects.v, sizeof *g->dialects.v, g->dialects.n);
+    const struct dialect *all = g->r->dialects;
+    for (size_t i = 0; i < g->r->dialect_count; i++)
+        if (str_eq_z(at->text, all[i].name))
+            p->dialect = all + i;
+    if (p->dialect)
+        return;
+    const char *near = all ? nearest_name(at->text, &all->name, sizeof *all, g->r->dialect_count) : NULL;
     yaml_fault(&g->in, at, "there is no dialect %s%s%s%s", yaml_found(at).z, near ? "; did you mean `" : "",
                near ? near : "", near ? "`?" : "");
 }
@@ -190,7 +185,7 @@ static void check_dialect(struct reading *g, const struct yaml_node *at)
 void rules_check_responses(struct reading *g)
 {
     for (size_t i = 0; i < g->r->response_count; i++) {
-        const struct response_rule *p = g->r->responses + i;
+        struct response_rule *p = g->r->responses + i;
         const struct yaml_node *node = rules_node(g->responses, i);
         for (size_t k = 0; k < i && p->id; k++)
             if (str_eq_z(str_z(p->id), g->r->responses[k].id)) {
@@ -202,7 +197,7 @@ void rules_check_responses(struct reading *g)
         if (rule && g->r->request_count)
             check_match(g, p, rule);
         if (dialect && dialect->kind == YAML_SCALAR)
-            check_dialect(g, dialect);
+            find_dialect(g, p, dialect);
     }
 }
 

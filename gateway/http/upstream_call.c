@@ -117,6 +117,9 @@ static bool set_tls(CURL *e, const struct upstream_tls *tls)
 /*
  * A connection that is used again must be silent: what lies in it was sent before it was asked for, and would be taken
  * for the reply to whoever asks next. libcurl does not look. Nothing was sent yet, so the call may go out on another.
+ *
+ * Once asked, never again: where a connection dies and there is no body to be rewound, libcurl would, and nobody knows
+ * what the upstream has seen of the first.
  */
 static int before_request(void *arg, char *to, char *from, int to_port, int from_port)
 {
@@ -125,9 +128,12 @@ static int before_request(void *arg, char *to, char *from, int to_port, int from
     (void)to_port;
     struct upstream_call *c = arg;
     long fresh = 0;
+    if (c->asked)
+        return CURL_PREREQFUNC_ABORT;
     if (curl_easy_getinfo(c->easy, CURLINFO_NUM_CONNECTS, &fresh) == CURLE_OK && fresh == 0)
         c->unclean = !upstream_sockets_silent(&c->u->sockets, from_port);
-    return c->unclean ? CURL_PREREQFUNC_ABORT : CURL_PREREQFUNC_OK;
+    c->asked = !c->unclean;
+    return c->asked ? CURL_PREREQFUNC_OK : CURL_PREREQFUNC_ABORT;
 }
 
 static bool set_options(struct upstream_call *c, const char *method, const char *url)
@@ -144,7 +150,8 @@ static bool set_options(struct upstream_call *c, const char *method, const char 
            SET(PREREQDATA, c) && SET(OPENSOCKETFUNCTION, upstream_socket_open) &&
            SET(OPENSOCKETDATA, &c->u->sockets) && SET(CLOSESOCKETFUNCTION, upstream_socket_close) &&
            SET(CLOSESOCKETDATA, &c->u->sockets) && SET(PRIVATE, c) && SET(ERRORBUFFER, c->error) &&
-           SET(MAXFILESIZE_LARGE, (curl_off_t)c->u->config->max_reply) && set_tls(e, c->tls);
+           SET(MAXFILESIZE_LARGE, (curl_off_t)c->u->config->max_reply) &&
+           (!str_eq_z(STR("GET"), method) || SET(HTTPGET, 1L)) && set_tls(e, c->tls);
 #undef SET
 }
 

@@ -40,6 +40,7 @@ struct upstream_call {
     bool too_large;
     bool probe;      /* connects, and that is all */
     bool unclean;    /* the connection that it was to go out on had something to say already */
+    bool asked;      /* the request was sent, or begun to be */
     bool head_ended; /* of the reply: what follows are trailers */
     char error[CURL_ERROR_SIZE];
 };

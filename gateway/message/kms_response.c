@@ -106,29 +106,46 @@ static const xmlNode *response_node(const struct xml_doc *doc, struct detail *wh
     return NULL;
 }
 
-/* Each user that the reply names is one of the two. */
-static bool users_agree(const struct kms_response *r, struct str user, struct str path_user, struct detail *why)
+enum reason kms_response_users(const struct kms_response *r, struct str user, struct str path_user, bool envelope,
+                               struct detail *why)
 {
     const xmlNode *prov = response_child(response_child(r->node, "KmsMessage"), "KmsKeyProv");
     if (!user.p && !path_user.p)
-        return true;
-    if (r->user_uri.p && !str_eq(r->user_uri, user) && !str_eq(r->user_uri, path_user)) {
+        return REASON_OK;
+    if (envelope && r->user_uri.p && !str_eq(r->user_uri, user) && !str_eq(r->user_uri, path_user)) {
         detail_set(why, "UserUri: found another user than the requester and the path's");
-        return false;
+        return REASON_UPSTREAM_WRONG_USER;
     }
     for (const xmlNode *n = xml_child(prov); n; n = xml_next(n)) {
         const struct str of = field(n, "UserUri");
         if (!xml_is(n, NS_KMS, "KmsKeySet") || str_eq(of, user) || str_eq(of, path_user))
             continue;
         detail_set(why, "KmsKeySet: found another UserUri than the requester's and the path's");
+        return REASON_UPSTREAM_WRONG_USER;
+    }
+    return REASON_OK;
+}
+
+bool kms_response_kind(const struct xml_doc *doc, enum kms_message *out)
+{
+    struct detail ignored;
+    struct kms_response found = {0};
+    const xmlNode *response = response_node(doc, &ignored), *message = response_child(response, "KmsMessage");
+    *out = KMS_MESSAGE_NONE;
+    if (!response)
         return false;
+    if (response_child(response, "KmsError"))
+        *out = KMS_MESSAGE_ERROR;
+    else if (message) {
+        read_message(message, &found);
+        *out = found.message;
+        return found.message != KMS_MESSAGE_NONE;
     }
     return true;
 }
 
 enum reason kms_response_read(const struct xml_doc *doc, struct str user, struct str path_user,
-                              struct kms_response *out,
-                              struct detail *why)
+                              struct kms_response *out, struct detail *why)
 {
     struct schema_check check = {.mode = SCHEMA_LENIENT, .why = why};
     const xmlNode *response = response_node(doc, why);
@@ -138,7 +155,7 @@ enum reason kms_response_read(const struct xml_doc *doc, struct str user, struct
     out->has_key_content = check.has_key_content;
     out->has_encrypted = check.has_encrypted;
     out->has_new_key = check.has_new_key;
-    return users_agree(out, user, path_user, why) ? REASON_OK : REASON_UPSTREAM_WRONG_USER;
+    return kms_response_users(out, user, path_user, true, why);
 }
 
 static bool ids_agree(const struct xml_doc *doc, const xmlNode *response, const struct schema_check *found,

@@ -29,12 +29,15 @@ struct kms_response {
 /* Reads a reply in the dialect-less form of the contract: the interface's namespace, fields in any order, any
  * Version and Id, xsi:type optional; root KmsResponse or SignedKmsResponse (whose signature is not looked at).
  * Everything is held against the schema table: unknown or extra elements, bad types, wrong lengths, a key content
- * anywhere but in its place are REASON_UPSTREAM_INVALID. `user` and `path_user` (may be missing): every
- * KmsKeySet's UserUri and the envelope's must be one of them, else UPSTREAM_WRONG_USER; with both missing that is
- * not checked. */
+ * anywhere but in its place are REASON_UPSTREAM_INVALID. Then the users, as by kms_response_users() with envelope. */
 enum reason kms_response_read(const struct xml_doc *doc, struct str user, struct str path_user,
-                              struct kms_response *out,
-                              struct detail *why) MUST_CHECK;
+                              struct kms_response *out, struct detail *why) MUST_CHECK;
+/* Every KmsKeySet's UserUri and, with `envelope`, the reply's own must be one of the two (either may be missing), else
+ * UPSTREAM_WRONG_USER; with both missing that is not checked. */
+enum reason kms_response_users(const struct kms_response *r, struct str user, struct str path_user, bool envelope,
+                               struct detail *why) MUST_CHECK;
+/* What a reply says that it holds, before anybody knows whether it is valid. False: not even that can be seen. */
+bool kms_response_kind(const struct xml_doc *doc, enum kms_message *out);
 
 /* How to write it. A missing field is left out. */
 struct kms_response_plan {

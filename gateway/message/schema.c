@@ -99,7 +99,7 @@ const xmlNode *schema_encrypted_key(const xmlNode *key_content)
     return xml_child(key_content);
 }
 
-static bool names_key_content(struct str name)
+bool schema_names_key(struct str name)
 {
     static const char *const NAMES[] = {"UserDecryptKey", "UserSigningKeySSK", "UserPubTokenPVT", "NewTransportKey",
                                         "NewIntegrityKey"};
@@ -199,10 +199,10 @@ static bool check_attributes(const struct schema_check *c, const xmlNode *n, con
 static bool check_foreign(const struct schema_check *c, const xmlNode *top)
 {
     for (const xmlNode *n = top; n; n = xml_following(n, top)) {
-        if (xml_in(n, NS_KMS) || names_key_content(xml_name(n)))
+        if (xml_in(n, NS_KMS) || schema_names_key(xml_name(n)))
             return invalid(c, top, xml_name(n), "nothing of the interface in an element of another namespace");
         for (const xmlAttr *a = n->properties; a; a = a->next) {
-            if (names_key_content(str_z((const char *)a->name)))
+            if (schema_names_key(str_z((const char *)a->name)))
                 return invalid(c, top, str_z((const char *)a->name), "no such attribute");
         }
     }
@@ -239,7 +239,7 @@ static bool check_key(struct schema_check *c, const xmlNode *n, const struct sch
 static bool check_lookup(const struct schema_check *c, const xmlNode *n, unsigned depth)
 {
     static const struct schema_group own = {.version = "", .extensions = NO_EXTENSIONS};
-    if (!xml_in(n, NS_KMS) || names_key_content(xml_name(n)) || depth > LOOKUP_DEPTH)
+    if (!xml_in(n, NS_KMS) || schema_names_key(xml_name(n)) || depth > LOOKUP_DEPTH)
         return invalid(c, n, STR("it"), "elements of the interface, not deep, no keys");
     if (!check_attributes(c, n, &own, NULL, NULL))
         return false;

@@ -68,6 +68,11 @@ struct schema_check {
 bool schema_holds(struct schema_check *c, const xmlNode *node, const struct schema_group *group) MUST_CHECK;
 
 const struct schema_element *schema_find(const struct schema_group *group, const xmlNode *child, size_t *at);
+/* Whatever group it stands in: a name has one type everywhere. NULL: no element of a response has that name. */
+const struct schema_element *schema_named(struct str name);
+const struct schema_element *schema_nth(size_t n); /* of all groups' elements; NULL behind the last */
+/* True for the name of a key content, in upper or lower case. */
+bool schema_names_key(struct str name);
 /* A value as it is written: trimmed unless white space belongs to its type. */
 struct str schema_value(const xmlNode *element, enum schema_type type);
 bool schema_value_holds(struct str text, enum schema_type type, bool may_be_empty);

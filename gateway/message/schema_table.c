@@ -109,3 +109,26 @@ static const struct schema_element RESPONSE_ELEMENTS[] = {
 };
 const struct schema_group SCHEMA_RESPONSE = {.elements = RESPONSE_ELEMENTS, .count = COUNT(RESPONSE_ELEMENTS),
                                              .version = "1.0.0", .extensions = COUNT(RESPONSE_ELEMENTS)};
+
+static const struct schema_group *const GROUPS[] = {&SCHEMA_RESPONSE, &SCHEMA_MESSAGE, &INIT,        &KEY_PROV,
+                                                    &SCHEMA_KEY_SET,  &CERT_CACHE,     &CERTIFICATE, &DOMAIN_LIST,
+                                                    &ERROR_GROUP};
+
+const struct schema_element *schema_nth(size_t n)
+{
+    for (size_t g = 0; g < COUNT(GROUPS); g++) {
+        if (n < GROUPS[g]->count)
+            return GROUPS[g]->elements + n;
+        n -= GROUPS[g]->count;
+    }
+    return NULL;
+}
+
+const struct schema_element *schema_named(struct str name)
+{
+    const struct schema_element *e;
+    for (size_t n = 0; (e = schema_nth(n)) != NULL; n++)
+        if (str_eq_z(name, e->name))
+            return e;
+    return NULL;
+}

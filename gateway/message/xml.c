@@ -8,16 +8,17 @@
 #include <libxml/SAX2.h>
 #include <libxml/xmlerror.h>
 
+#include "base/config.h"
 #include "base/limits.h"
 #include "message/xml_internal.h"
 
 const struct xml_limits XML_LIMITS_REQUEST = {LIMIT_XML_DEPTH_REQUEST, LIMIT_XML_ELEMENTS_REQUEST, LIMIT_XML_ATTRIBUTES,
-                                              LIMIT_XML_NAMESPACES, false};
+                                              LIMIT_XML_NAMESPACES, false, NULL};
 const struct xml_limits XML_LIMITS_REPLY = {LIMIT_XML_DEPTH_REPLY, LIMIT_XML_ELEMENTS_REPLY, LIMIT_XML_ATTRIBUTES,
-                                            LIMIT_XML_NAMESPACES, true};
+                                            LIMIT_XML_NAMESPACES, true, NULL};
 /* Around a reply comes SignedKmsResponse; each key content becomes an EncryptedKey, which declares two namespaces. */
 const struct xml_limits XML_LIMITS_PROTECTED = {LIMIT_XML_DEPTH_REPLY + 4, 5 * LIMIT_XML_ELEMENTS_REPLY,
-                                                LIMIT_XML_ATTRIBUTES, LIMIT_XML_ELEMENTS_REPLY, true};
+                                                LIMIT_XML_ATTRIBUTES, LIMIT_XML_ELEMENTS_REPLY, true, NULL};
 
 /* libxml2's own reports go nowhere: they hold bytes from strangers. What matters comes back by parse_error(). */
 static void quiet(void *arg, xmlErrorPtr error)
@@ -98,6 +99,14 @@ static bool absolute(const xmlChar *uri)
     return p > uri && *p == ':';
 }
 
+static bool listed(const struct strings *list, const xmlChar *uri)
+{
+    for (size_t i = 0; list && i < list->n; i++)
+        if (str_eq_z(str_z((const char *)uri), list->v[i]))
+            return true;
+    return false;
+}
+
 /* startElementNsSAX2Func's parameters: their number is not ours to choose. */
 #define START_ELEMENT                                                                                      \
     void *arg, const xmlChar *name, const xmlChar *prefix, const xmlChar *uri, int n_ns, const xmlChar **ns, \
@@ -117,7 +126,7 @@ static void on_element(START_ELEMENT)
     }
     for (int i = 0; i < n_ns; i++) {
         const xmlChar *declared = ns[2 * i + 1];
-        if (declared && declared[0] && !absolute(declared)) {
+        if (declared && declared[0] && !absolute(declared) && !listed(limits->relative, declared)) {
             refuse(ctxt, "a relative namespace URI, expected an absolute one");
             return;
         }
@@ -197,6 +206,7 @@ void xml_free(struct xml_doc *doc)
     if (!doc)
         return;
     xmlFreeDoc(doc->tree);
+    xmlFreeNs(doc->standard);
     free(doc);
 }
 

@@ -16,9 +16,11 @@
 #define NS_XSI "http://www.w3.org/2001/XMLSchema-instance"
 
 struct xml_doc;
+struct strings;
 struct xml_limits {
     unsigned depth, elements, attributes, namespaces;
     bool drop_comments; /* replies: comments and PIs are dropped; requests: refused */
+    const struct strings *relative; /* namespace URIs that may be declared though they are relative; NULL: none */
 };
 /* PROTECTED: what a gateway wrote and a client or the last look reads: each wrapped key declares its own namespaces. */
 extern const struct xml_limits XML_LIMITS_REQUEST, XML_LIMITS_REPLY, XML_LIMITS_PROTECTED;

@@ -4,7 +4,7 @@
  *
  * What a tree holds, by construction: elements, attributes and text alone (CDATA and character references are text,
  * adjacent text is one node; comments and PIs were refused or dropped; no entity references). Every namespace URI is
- * absolute.
+ * absolute, but for those that limits->relative lists.
  */
 #ifndef KMSGATE_MESSAGE_XML_INTERNAL_H
 #define KMSGATE_MESSAGE_XML_INTERNAL_H
@@ -17,6 +17,7 @@
 struct xml_doc {
     xmlDocPtr tree;
     size_t size; /* octets that it was read from */
+    xmlNsPtr standard; /* what a dialect gave to elements of no namespace; the tree does not own it */
 };
 
 /*

@@ -388,8 +388,6 @@ static void test_other_bodies(void **state)
     assert_int_equal(out.body.n, 0);
     assert_null(out.content_type);
     gate_outgoing_free(&out);
-    w->rule[0].forward.body = FORWARD_JSON;
-    assert_int_equal(gate_forward(w->j, STR("as received"), &out), REASON_INTERNAL);
     w->rule[0].forward.body = FORWARD_REQUEST;
     w->rule[0].accept = FORM_EMPTY;
     a.body = STR("");
@@ -398,6 +396,38 @@ static void test_other_bodies(void **state)
     assert_int_equal(out.body.n, 0);
     assert_null(out.content_type);
     gate_outgoing_free(&out);
+}
+
+static void assert_json(struct world *w, const char *expected)
+{
+    struct gate_outgoing out;
+    assert_int_equal(gate_forward(w->j, STR("as received"), &out), REASON_OK);
+    assert_string_equal(out.content_type, "application/json");
+    assert_string_equal(out.body.p, expected);
+    gate_outgoing_free(&out);
+}
+
+/* Who asks, as far as it is known; a client's text stays text. */
+static void test_json(void **state)
+{
+    struct world *w = *state;
+    struct ask a = ask_of(w);
+    w->rule[0].forward.body = FORWARD_JSON;
+    a.fields.client_id = STR("a\"},{\"UserUri\":\"sip:bob@example.org\\\n\xc2\xa7");
+    assert_judged(w, &a, REASON_OK);
+    assert_json(w, "{\"UserUri\":\"" ALICE "\",\"ClientId\":\"a\\\"},{\\\"UserUri\\\":\\\"sip:bob@example.org"
+                   "\\\\\\n\xc2\xa7\"}");
+    a = ask_of(w);
+    a.fields.client_id = STR_MISSING;
+    assert_judged(w, &a, REASON_OK);
+    assert_json(w, "{\"UserUri\":\"" ALICE "\"}");
+    w->rule[0].accept = FORM_EMPTY;
+    a.body = STR("");
+    assert_judged(w, &a, REASON_OK);
+    assert_json(w, "{}");
+    ask_at(&a, V1 "/keyprov/sip%3Abob%40example.org", "");
+    assert_judged(w, &a, REASON_OK);
+    assert_json(w, "{\"UserUri\":\"" BOB "\"}");
 }
 
 /* Nothing but an accepted request goes on. */
@@ -505,6 +535,7 @@ int main(void)
         CASE(test_one_judgement_one_request),
         CASE(test_forward_the_request),
         CASE(test_other_bodies),
+        CASE(test_json),
         CASE(test_no_forward_without_acceptance),
         CASE(test_headers),
         CASE(test_injection_into_headers),

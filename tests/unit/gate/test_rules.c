@@ -349,9 +349,11 @@ static void one_fault_refuses_the_file(void **state)
         {HEAD "requests: [{ id: a, accept: [empty] }]\n" RESPONSES, "needs `why`"},
         {HEAD "requests: [{ id: a }]\nresponses: [{ id: r, match: { rule: b } }]\n",
          "there is no request rule `b`; did you mean `a`?"},
-        {HEAD "requests: [{ id: a, forward: { body: json } }]\n" RESPONSES, ":3:38: not built yet"},
+        {HEAD "requests: [{ id: a, forward: { method: GET, body: json } }]\n" RESPONSES,
+         ":3:51: a GET carries no body"},
         {HEAD "requests: [{ id: a }]\nresponses: [{ id: r, renew: { trk: 90d } }]\n", ":4:29: not built yet"},
-        {HEAD "requests: [{ id: a }]\n" RESPONSES "dialects: { x: {} }\n", "not built yet"},
+        {HEAD "requests: [{ id: a }]\n" RESPONSES "dialects: { x: { rename: { A: B } } }\n", "no element `B`"},
+        {HEAD "requests: [{ id: a }]\nresponses: [{ id: r, dialect: x }]\n", "there is no dialect `x`"},
         {HEAD "requests: [7]\nresponses: [[]]\n", "expected a mapping"},
         {HEAD "requests: [{ why: x }]\nresponses: [{ id: r, match: { rule: abc } }]\n",
          "there is no request rule `abc`"},
@@ -436,8 +438,9 @@ static void any_bytes(void **state)
     static const char TEXT[] = HEAD
         "requests:\n  - { id: a, why: w, since: 2026-01-01, match: { path: /a, source: ::1 }, accept: [empty],\n"
         "      checks: { time: { past: 1s }, replay: off }, forward: { headers: { X-A: \"{rule}\" }, pass: X-B } }\n"
-        "responses: [{ id: r, match: { rule: a, status: 200 }, renew: { trk: 9d } }]\n"
-        "dialects: { v: { rename: { A: B } } }\nlints: { accepted: [{ name: check-off, why: x }] }\n";
+        "responses: [{ id: r, match: { rule: a, status: 200 }, dialect: v }]\n"
+        "dialects: { v: { namespaces: [\"\", a], rename: { A: KmsDomain } } }\n"
+        "lints: { accepted: [{ name: check-off, why: x }] }\n";
     static const char BYTES[] = " \n[]{}:,-\"a0\xff";
     (void)state;
     char copy[sizeof TEXT];

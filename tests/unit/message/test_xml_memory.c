@@ -4,6 +4,9 @@
  */
 #include "fixture.h"
 
+#include "message/dialect.h"
+#include "message/kms_response.h"
+
 #include <libxml/xmlmemory.h>
 #include <openssl/crypto.h>
 
@@ -120,9 +123,41 @@ static void test_writing(void **state)
     buf_free(&text);
 }
 
+/* A reply through a dialect that changes namespaces, names and values: read whole, or for want of memory not at all. */
+static void test_dialect(void **state)
+{
+    static const char TEXT[] =
+        "<v:Answer xmlns:v='OTHER'><KmsId> a </KmsId><v:Time>2026-11-23 18:00:00</v:Time><v:KmsMessage><v:KmsKeyProv>"
+        "<v:NewTransportKey>AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=</v:NewTransportKey></v:KmsKeyProv>"
+        "</v:KmsMessage></v:Answer>";
+    char *namespaces[] = {(char[]){"OTHER"}, (char[]){""}};
+    struct dialect_name answer = {(char[]){"Answer"}, (char[]){"KmsResponse"}};
+    const struct dialect d = {.namespaces = {namespaces, 2}, .rename = &answer, .rename_count = 1};
+    struct detail why;
+    long n;
+    (void)state;
+    for (n = PLENTY, ended = true; (ended || n < 1) && n < ALLOCATIONS_MAX; n++) {
+        struct xml_doc *doc = NULL;
+        struct kms_response r;
+        ended = false;
+        left = n;
+        const enum reason parsed = dialect_parse(str_z(TEXT), &d, &doc, &why);
+        left = PLENTY;
+        if (parsed != REASON_OK) {
+            assert_true(ended && parsed == REASON_INTERNAL && !doc);
+            continue;
+        }
+        assert_int_equal(kms_response_read(doc, STR_MISSING, STR_MISSING, &r, &why), REASON_OK);
+        assert_true(str_eq(r.kms_id, STR("a")) && str_eq(r.time, STR("2026-11-23T18:00:00Z")) && r.has_new_key);
+        xml_free(doc);
+    }
+    assert_true(n > 20 && n < ALLOCATIONS_MAX);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_judging), cmocka_unit_test(test_writing)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_judging), cmocka_unit_test(test_writing),
+                                       cmocka_unit_test(test_dialect)};
     if (CRYPTO_set_mem_functions(crypto_malloc, crypto_realloc, crypto_free) != 1 ||
         xmlMemSetup(free, limited_malloc, limited_realloc, limited_strdup) != 0)
         return 1;
