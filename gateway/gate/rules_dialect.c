@@ -16,11 +16,15 @@ static const struct yaml_choice USERS[] = {
 /* One namespace; the empty text is that of elements that have none. */
 static void read_namespace(struct yaml_in *in, const struct yaml_node *node, struct strings *to)
 {
-    if (node->kind != YAML_SCALAR || (node->plain && node->text.n == 0) ||
-        (node->text.n && !uri_is_any_uri(node->text))) {
-        yaml_fault(in, node, "found %s, expected a namespace URI, or \"\" for none", yaml_found(node).z);
+    const bool none = node->kind == YAML_SCALAR && !node->plain && node->text.n == 0;
+    char *text = NULL;
+    if (!none)
+        yaml_text(in, node, &text, NULL);
+    if (!none && !text)
         return;
-    }
+    if (text && !uri_is_any_uri(str_z(text)))
+        yaml_fault(in, node, "found %s, expected a namespace URI, or \"\" for none", yaml_found(node).z);
+    free(text);
     if (dialect_is_foreign(node->text))
         yaml_fault(in, node, "%s is XML's own, and no KMS's: its elements keep their meaning", show(node->text).z);
     for (size_t i = 0; i < to->n; i++)
