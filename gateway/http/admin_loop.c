@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "http/server.h"
@@ -158,21 +159,30 @@ static void step(struct admin *a, struct client *c, short what)
         release(c);
 }
 
+/* Only places in use are looked at: poll() refuses more than the process may have open. */
 static void turn(struct admin *a)
 {
+    static const struct timespec PAUSE = {0, 100000000};
     struct pollfd p[CLIENTS + 1];
+    struct client *who[CLIENTS];
+    nfds_t n = 0;
     for (size_t i = 0; i < CLIENTS; i++) {
-        const struct client *c = &a->client[i];
-        p[i] = (struct pollfd){.fd = c->state == CLIENT_FREE ? -1 : c->fd,
-                               .events = c->state == CLIENT_WRITING ? POLLOUT : POLLIN};
+        struct client *c = &a->client[i];
+        if (c->state == CLIENT_FREE)
+            continue;
+        p[n] = (struct pollfd){.fd = c->fd, .events = c->state == CLIENT_WRITING ? POLLOUT : POLLIN};
+        who[n++] = c;
     }
-    const bool open = time_mono_us() >= a->accept_us;
-    p[CLIENTS] = (struct pollfd){.fd = open ? a->server->admin_socket : -1, .events = POLLIN};
-    if (poll(p, CLIENTS + 1, 100) < 0)
+    const nfds_t clients = n;
+    if (time_mono_us() >= a->accept_us)
+        p[n++] = (struct pollfd){.fd = a->server->admin_socket, .events = POLLIN};
+    if (poll(p, n, 100) < 0) {
+        nanosleep(&PAUSE, NULL);
         return;
-    for (size_t i = 0; i < CLIENTS; i++)
-        step(a, &a->client[i], p[i].revents);
-    if (p[CLIENTS].revents)
+    }
+    for (nfds_t i = 0; i < clients; i++)
+        step(a, who[i], p[i].revents);
+    if (n > clients && p[clients].revents)
         accept_all(a);
 }
 

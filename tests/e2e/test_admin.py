@@ -1,0 +1,217 @@
+"""The admin address: what it shows, to whom, and that nobody can make it silent."""
+import json
+import os
+import re
+import socket
+import threading
+import time
+
+import pytest
+
+import kms
+import wire
+from conftest import Gateway
+
+
+def raw(g, data, timeout=5, port=None):
+    s = socket.create_connection(("127.0.0.1", port or g.admin_port), timeout=timeout)
+    s.sendall(data)
+    out = b""
+    while True:
+        got = s.recv(65536)
+        if not got:
+            return out
+        out += got
+
+
+def get(g, path, *headers, method=b"GET"):
+    out = raw(g, method + b" " + path.encode() + b" HTTP/1.1\r\nHost: localhost\r\n" +
+              b"".join(h + b"\r\n" for h in headers) + b"\r\n")
+    head, body = out.split(b"\r\n\r\n", 1)
+    return int(head.split(b" ")[1]), head.decode(), body.decode()
+
+
+def test_what_it_shows(gate, alice):
+    for _ in range(3):
+        gate.ask(alice, "/init")
+    gate.decisions(3)
+    assert get(gate, "/healthz")[::2] == (200, "ok\n")
+    assert get(gate, "/readyz")[::2] == (200, "ready\n")
+    status, head, body = get(gate, "/decisions?n=2")
+    assert status == 200 and "application/json" in head and "Cache-Control: no-store" in head
+    assert [d["id"] for d in json.loads(body)] == [d["id"] for d in gate.decisions()][:0:-1]
+    assert len(json.loads(get(gate, "/decisions")[2])) == 3 and json.loads(get(gate, "/decisions?n=0")[2]) == []
+    rules = json.loads(get(gate, "/rules")[2])
+    assert rules["text"] == (gate.folder / "rules.yaml").read_text() and rules["hash"] == gate.last(3)["rules"]
+    console = get(gate, "/")[2]
+    assert rules["hash"] in console and gate.upstream in console and "ready" in console and "/metrics" in console
+    metrics = get(gate, "/metrics")[2]
+    for line in ('kmsgate_requests_total{rule="everyone",verdict="accept",reason="ok"} 3', "kmsgate_in_flight 0",
+                 'kmsgate_phase_seconds_count{phase="total"} 3', "kmsgate_replay_entries 3",
+                 'kmsgate_keys{type="ink",state="active"} 2', "kmsgate_decisions_dropped_total 0",
+                 'kmsgate_rules_info{hash="%s"} 1' % rules["hash"]):
+        assert line + "\n" in metrics, line
+    for line in metrics.splitlines():
+        assert re.fullmatch(r'# (HELP|TYPE) kmsgate_\w+ .+|kmsgate_\w+(\{(\w+="(\\.|[^"\\\n])*",?)+\})? \S+', line), line
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    g = Gateway(tmp_path_factory.mktemp("admin"), [kms.User("sip:alice@example.org")])
+    yield g
+    assert g.stop() == 0 and "ERROR: " not in g.running.err and "runtime error" not in g.running.err, g.running.err
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/decisions", "/rules", "/", "/none"])
+def test_head_is_get_without_a_body(shared, path):
+    gets, heads = get(shared, path), get(shared, path, method=b"HEAD")
+    assert heads[0] == gets[0] and heads[2] == "" and gets[2]
+    strip = lambda h: re.sub(r"Content-Length: \d+", "", h)  # noqa: E731: what is measured changes its length
+    assert strip(heads[1]) == strip(gets[1])
+
+
+BAD = {
+    "POST": (b"POST /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n", 405),
+    "DELETE": (b"DELETE / HTTP/1.1\r\nHost: localhost\r\n\r\n", 405),
+    "get": (b"get / HTTP/1.1\r\nHost: localhost\r\n\r\n", 405),
+    "none": (b"GET /none HTTP/1.1\r\nHost: localhost\r\n\r\n", 404),
+    "dots": (b"GET /x/../metrics HTTP/1.1\r\nHost: localhost\r\n\r\n", 404),
+    "the gateway's path": (b"GET /keymanagement/identity/v1/init HTTP/1.1\r\nHost: localhost\r\n\r\n", 404),
+    "too many decisions": (b"GET /decisions?n=1001 HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+    "decisions negative": (b"GET /decisions?n=-1 HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+    "decisions of something": (b"GET /decisions?m=1 HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+    "decisions, no number": (b"GET /decisions?n= HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+    "no HTTP": (b"hello\r\n\r\n", 400),
+    "HTTP/0.9": (b"GET /metrics\r\n\r\n", 400),
+    "HTTP/2": (b"PRI * HTTP/2.0\r\n\r\n", 400),
+    "binary": (bytes(range(256)) + b"\r\n\r\n", 400),
+    "a ClientHello": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
+    "a huge head": (b"GET / HTTP/1.1\r\nX: " + b"a" * 20000, 431),
+    "another host": (b"GET /rules HTTP/1.1\r\nHost: evil.example\r\n\r\n", 403),
+    "another host with a port": (b"GET /decisions HTTP/1.1\r\nHost: evil.example:9090\r\n\r\n", 403),
+    "localhost of another": (b"GET /rules HTTP/1.1\r\nHost: localhost.evil.example\r\n\r\n", 403),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_requests(shared, name):
+    data, status = BAD[name]
+    out = raw(shared, data)
+    assert out.startswith(b"HTTP/1.1 %d " % status), out
+    assert (b"Allow: GET, HEAD\r\n" in out) == (status == 405)
+    assert shared.ready() and shared.decisions() == []
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:9090", "127.0.0.1", "127.0.0.1:1", "[::1]:9090", "10.0.0.7"])
+def test_own_hosts(shared, host):
+    assert raw(shared, b"GET /rules HTTP/1.1\r\nHost: " + host.encode() + b"\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+    assert raw(shared, b"GET /readyz HTTP/1.1\r\nHost: pod.example\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+
+
+def test_the_token(gateway):
+    g = gateway(start=False, config="admin_token: file:token")
+    (g.folder / "token").write_text("s3cret-t0ken\n")
+    g.start()
+    for path in ("/metrics", "/decisions", "/rules", "/", "/none"):
+        for headers in ((), (b"Authorization: Bearer s3cret-t0ke",), (b"Authorization: Bearer s3cret-t0kenX",),
+                        (b"Authorization: s3cret-t0ken",), (b"Authorization: Basic s3cret-t0ken",),
+                        (b"Authorization: Bearer ",), (b"Authorization: Bearer " + b"a" * 4000,),
+                        (b"X-Authorization: Bearer s3cret-t0ken",),
+                        (b"Authorization: Bearer x", b"Authorization: Bearer s3cret-t0ken")):
+            status, head, _ = get(g, path, *headers)
+            assert status == 401 and "WWW-Authenticate: Bearer" in head, (path, headers)
+        status, _, body = get(g, path, b"authorization:Bearer s3cret-t0ken")
+        assert status == (404 if path == "/none" else 200) and "s3cret" not in body
+    assert get(g, "/healthz")[0] == get(g, "/readyz")[0] == 200
+    (g.folder / "rules.yaml").write_text("nonsense: 1\n")
+    kms.wait_for(lambda: "rules: refused" in get(g, "/readyz")[2], 5)
+    assert "nonsense" not in get(g, "/readyz")[2] and str(g.folder) not in get(g, "/readyz")[2]
+    assert "nonsense" in get(g, "/readyz", b"Authorization: Bearer s3cret-t0ken")[2]
+    assert "s3cret" not in g.running.err
+
+
+def test_a_token_too_long(gateway):
+    g = gateway(start=False, config="admin_token: file:token")
+    (g.folder / "token").write_text("a" * 513)
+    r = g.run("serve", "--config", g.config, check=False)
+    assert r.returncode == 1 and "is too long" in r.stderr and "aaaa" not in r.stderr
+    (g.folder / "token").write_text("a" * 512)
+    g.start()
+    assert get(g, "/", b"Authorization: Bearer " + b"a" * 512)[0] == 200
+    assert get(g, "/", b"Authorization: Bearer " + b"a" * 511)[0] == 401
+
+
+def test_another_address_than_loopback_needs_one(gateway):
+    g = gateway(start=False)
+    text = g.config.read_text()
+    g.config.write_text(text.replace("admin: 127.0.0.1", "admin: 0.0.0.0"))
+    r = g.run("serve", "--config", g.config, check=False)
+    assert r.returncode == 1 and "admin_token" in r.stderr
+    g.config.write_text(text)
+    g.start()
+
+
+def test_a_crowd_at_the_door(gate, alice):
+    """Slow ones, garbage, floods: the health check is answered in time, and requests are served as before."""
+    stop = threading.Event()
+
+    def slow():
+        held = []
+        while not stop.is_set():
+            try:
+                s = socket.create_connection(("127.0.0.1", gate.admin_port), timeout=5)
+                s.sendall(b"GET / HT")
+                held.append(s)
+            except OSError:
+                pass
+            held = held[-150:]
+            time.sleep(0.002)
+
+    def flood():
+        while not stop.is_set():
+            try:
+                s = socket.create_connection(("127.0.0.1", gate.admin_port), timeout=5)
+                s.sendall(os.urandom(30000))
+                s.close()
+            except OSError:
+                pass
+
+    def never_reads():
+        while not stop.is_set():
+            try:
+                s = socket.create_connection(("127.0.0.1", gate.admin_port), timeout=5)
+                s.sendall(b"GET /decisions?n=1000 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                time.sleep(0.05)
+                s.close()
+            except OSError:
+                pass
+    threads = [threading.Thread(target=t) for t in (slow, flood, never_reads)]
+    for t in threads:
+        t.start()
+    worst = 0
+    try:
+        for _ in range(15):
+            began = time.monotonic()
+            assert gate.admin("/readyz") == (200, "ready\n")
+            worst = max(worst, time.monotonic() - began)
+            assert gate.ask(alice, "/init").status == 200
+            time.sleep(0.1)
+    finally:
+        stop.set()
+        for t in threads:
+            t.join()
+    assert worst < 1, "a kubelet gives up after a second"
+
+
+def test_slow_ones_lose_their_place(gate):
+    s = socket.create_connection(("127.0.0.1", gate.admin_port), timeout=5)
+    began = time.monotonic()
+    try:
+        while time.monotonic() - began < 5:
+            s.sendall(b"G")
+            time.sleep(0.1)
+    except OSError:
+        pass
+    assert 1.5 < time.monotonic() - began < 3
+    s = wire.connect(gate, port=gate.admin_port)
+    assert s.recv(10) == b"" and time.monotonic() - began < 6
