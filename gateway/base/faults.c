@@ -8,8 +8,8 @@
 enum { FAULT_BYTES = 16 * 1024 };
 
 /* Without memory the text is lost, but never that there was an error. */
-static void add(struct faults *f, bool lint, const char *file, const int place[2], const char *format,
-                va_list arguments)
+__attribute__((format(printf, 5, 0))) static void add(struct faults *f, bool lint, const char *file,
+                                                      const int place[2], const char *format, va_list arguments)
 {
     struct buf text = BUF_INIT(FAULT_BYTES);
     char message[4096];

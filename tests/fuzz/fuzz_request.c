@@ -1,0 +1,252 @@
+/*
+ * Any body of a request, judged under a strict rule, a lenient one and one that lets everything through.
+ *
+ * What must hold: nobody is let through by the strict rule whose signature xmlsec does not find valid; the same bytes
+ * pass once; what goes to the upstream is a KmsRequest; a refusal has a body; the decision is JSON; `internal` is no
+ * answer to anything that a client can send. A request in the profile is then signed by xmlsec, which finds the way past
+ * the signature that the fuzzer cannot: what xmlsec signs, we verify.
+ */
+#include "fuzz.h"
+
+#include <libxml/parser.h>
+#include <unistd.h>
+#include <xmlsec/crypto.h>
+#include <xmlsec/errors.h>
+#include <xmlsec/keys.h>
+#include <xmlsec/xmldsig.h>
+#include <xmlsec/xmlsec.h>
+#include <xmlsec/xmltree.h>
+
+#include "gate/gate.h"
+#include "keys/keyfile.h"
+
+#define RULES_BEGIN "version: 1\nkms: { uris: [kms.example.org, \"http://10.0.0.1:8080\"] }\n"
+#define RULES_END "responses: [{ id: default }]\n"
+static const char *const RULES[] = {
+    RULES_BEGIN "requests: [{ id: everyone }]\n" RULES_END,
+    RULES_BEGIN "errors: { detail: reason }\nrequests:\n"
+                "  - id: lenient\n    why: to reach all code\n    accept: [signed, unsigned, empty]\n    checks:\n"
+                "      signature: { min_hmac_bits: 128, canonicalization: [c14n, exc-c14n, c14n11] }\n"
+                "      kms_uri: { compare: host }\n      time: { past: 7d, future: 7d, assume_zone: \"+01:00\" }\n"
+                "      client_req_url: { compare: normalized }\n      path_user: { also: [\"sip:group*\"] }\n" RULES_END,
+    RULES_BEGIN "requests:\n  - id: shadow\n    why: to reach all code\n    accept: [signed, unsigned, empty]\n"
+                "    checks: { schema: shadow, signature: shadow, key_policy: shadow, kms_uri: shadow, time: off,\n"
+                "              client_req_url: { mode: shadow, compare: prefix }, path_user: shadow, replay: shadow }\n"
+                "    forward: { assert_unproven: true, headers: { X-User: \"{user}\", X-Key: \"{key_id}\" } }\n" RULES_END,
+};
+enum { STRICT, LENIENT, SHADOW, RULE_SETS };
+enum { ROOM = 1 << 22 };
+
+static struct gate gate;
+static struct rules *rules[RULE_SETS];
+static struct secret_key ink;
+static int64_t now_us; /* the Time of the seeds */
+
+static void open_keys(void)
+{
+    static char folder[] = "/tmp/kmsgate-fuzz-XXXXXX";
+    char path[64];
+    struct secret_key master = {{1}};
+    struct faults faults = {0};
+    struct keyfile file;
+    size_t counts[3], at;
+    must(mkdtemp(folder), "no folder");
+    snprintf(path, sizeof path, "%s/k.db", folder);
+    must(keyfile_read(TEST_ROOT "/cases/vectors/keys.jsonl", &file, &faults), "no keys");
+    struct keystore *keys = keystore_open(path, &master, true, &faults);
+    must(keys && keystore_put(keys, file.v, file.n, false, counts, &at, &faults), "no keys");
+    for (size_t i = 0; i < file.n; i++)
+        if (str_eq_z(file.v[i].id, "ink.1.alice"))
+            ink = file.v[i].key;
+    keyfile_free(&file);
+    unlink(path); /* it stays open */
+    rmdir(folder);
+    gate.keys = keys;
+}
+
+static void close_all(void)
+{
+    for (int i = 0; i < RULE_SETS; i++)
+        rules_unref(rules[i]);
+    keystore_close((struct keystore *)gate.keys);
+    xmlSecCryptoShutdown();
+    xmlSecCryptoAppShutdown();
+    xmlSecShutdown();
+    xml_shutdown();
+}
+
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+    static char base[] = "http://127.0.0.1:8080", *bases[] = {base};
+    static const struct strings public_url = {bases, 1};
+    bool zone;
+    (void)argc;
+    (void)argv;
+    must(xml_startup() && xmlSecInit() >= 0 && xmlSecCryptoAppInit(NULL) >= 0 && xmlSecCryptoInit() >= 0, "libraries");
+    xmlSecErrorsDefaultCallbackEnableOutput(0);
+    must(time_parse(STR("2026-11-23T18:00:00Z"), &now_us, &zone), "time");
+    open_keys();
+    gate.public_url = &public_url;
+    gate.replay_is_memory = true;
+    for (int i = 0; i < RULE_SETS; i++) {
+        char path[64];
+        struct faults faults = {0};
+        const int fd = fuzz_file(str_z(RULES[i]), path);
+        rules[i] = rules_load(path, &faults);
+        if (!rules[i])
+            faults_print(&faults, stderr);
+        must(rules[i], "rules");
+        faults_free(&faults);
+        close(fd);
+    }
+    atexit(close_all);
+    return 0;
+}
+
+static void register_ids(xmlDocPtr doc, xmlNodePtr n)
+{
+    for (; n; n = n->next) {
+        xmlAttrPtr id = n->type == XML_ELEMENT_NODE ? xmlHasNsProp(n, BAD_CAST "Id", NULL) : NULL;
+        if (id && id->children)
+            xmlAddID(NULL, doc, id->children->content, id);
+        register_ids(doc, n->children);
+    }
+}
+
+static xmlDocPtr read_for_xmlsec(struct str text, xmlNodePtr *signature)
+{
+    xmlDocPtr doc = xmlReadMemory(text.p, (int)text.n, NULL, NULL, XML_PARSE_NONET | XML_PARSE_NOCDATA);
+    must(doc, "libxml2 reads what we read");
+    register_ids(doc, xmlDocGetRootElement(doc));
+    xmlNodePtr n = xmlDocGetRootElement(doc)->last;
+    while (n && !xmlSecCheckNodeName(n, xmlSecNodeSignature, xmlSecDSigNs))
+        n = n->prev;
+    *signature = n;
+    return doc;
+}
+
+static xmlSecDSigCtxPtr context_of(const struct secret_key *key)
+{
+    xmlSecDSigCtxPtr ctx = xmlSecDSigCtxCreate(NULL);
+    must(ctx, "no memory");
+    ctx->signKey = xmlSecKeyReadMemory(xmlSecKeyDataHmacId, key->b, KEY_BYTES);
+    must(ctx->signKey, "no memory");
+    return ctx;
+}
+
+static bool xmlsec_accepts(struct str text, const struct secret_key *key)
+{
+    xmlNodePtr signature;
+    xmlDocPtr doc = read_for_xmlsec(text, &signature);
+    xmlSecDSigCtxPtr ctx = context_of(key);
+    const bool ok =
+        signature && xmlSecDSigCtxVerify(ctx, signature) == 0 && ctx->status == xmlSecDSigStatusSucceeded;
+    xmlSecDSigCtxDestroy(ctx);
+    xmlFreeDoc(doc);
+    return ok;
+}
+
+static void check_decision(struct judgement *j)
+{
+    struct buf line BUF_CLEANUP = BUF_INIT(ROOM);
+    size_t at;
+    const char *why = "";
+    decision_json(&j->decision, &line);
+    struct json_doc *doc = line.failed ? NULL : json_read(buf_view(&line), &at, &why);
+    must(doc, "%s: %s", why, line.p);
+    json_free(doc);
+}
+
+static void check_forward(struct judgement *j, struct str body)
+{
+    struct gate_outgoing out;
+    struct xml_doc *doc = NULL;
+    const enum reason r = gate_forward(j, body, &out);
+    must(r == REASON_OK || r == REASON_XML_INVALID, "%s", reason_name(r)); /* invalid: a control in a header's value */
+    if (r == REASON_OK && j->form != FORM_EMPTY) {
+        must(xml_parse(buf_view(&out.body), &XML_LIMITS_REPLY, &doc, NULL) == REASON_OK, "%s", out.body.p);
+        must(xml_root(doc) == KMS_ROOT_REQUEST, "%s", out.body.p);
+        xml_free(doc);
+    }
+    gate_outgoing_free(&out);
+}
+
+/* The reason; what comes of it is checked. */
+static enum reason judge(int set, struct str body)
+{
+    const struct gate_head head = {.method = STR("POST"), .target = STR("/keymanagement/identity/v1/keyprov"),
+                                   .content_type = STR("application/xml")};
+    gate.rules = rules[set];
+    struct judgement *j = judgement_new(&gate, "fuzz");
+    must(j && gate_head(j, &head) == REASON_OK, "head");
+    const enum gate_action action = gate_request(j, body, now_us);
+    const enum reason r = j->decision.reason;
+    must(r != REASON_INTERNAL, "%s", j->decision.found[CHECK_SIGNATURE].text);
+    must((action == GATE_FORWARD) == (r == REASON_OK), "%s", reason_name(r));
+    check_decision(j);
+    if (action == GATE_FORWARD) {
+        must(set != STRICT || j->proven, "let through unproven");
+        must(!j->proven || !str_eq_z(j->signer->id, "ink.1.alice") || xmlsec_accepts(body, &ink), "xmlsec refuses");
+        check_forward(j, body);
+    } else {
+        struct gate_response out;
+        gate_refuse(j, r, 0, now_us, &out);
+        must(out.body.n > 0 && out.status >= 400, "no refusal");
+        buf_free(&out.body);
+    }
+    judgement_free(j);
+    return r;
+}
+
+static void judge_all(struct str body)
+{
+    for (int set = 0; set < RULE_SETS; set++) {
+        gate.replay = replay_new(64, now_us - US_PER_S, 60 * US_PER_S);
+        must(gate.replay, "no memory");
+        const enum reason r = judge(set, body);
+        if (set == STRICT && r == REASON_OK)
+            must(judge(set, body) == REASON_REPLAY_SEEN, "let through twice");
+        replay_free(gate.replay);
+    }
+}
+
+/* Alice's signature over it by xmlsec, when the signature's form is one that we take. */
+static void sign_and_judge(struct str body)
+{
+    const struct xmlsig_policy lenient = {128, XMLSIG_C14N | XMLSIG_EXC_C14N | XMLSIG_C14N11};
+    struct xml_doc *ours = NULL;
+    struct xmlsig_info info;
+    xmlNodePtr signature;
+    xmlChar *text = NULL;
+    int n = 0;
+    if (xml_parse(body, &XML_LIMITS_REQUEST, &ours, NULL) != REASON_OK)
+        return;
+    const bool ready = xml_root(ours) == KMS_ROOT_SIGNED_REQUEST && xmlsig_read(ours, &lenient, &info, NULL) == REASON_OK;
+    xml_free(ours);
+    if (!ready)
+        return;
+    xmlDocPtr doc = read_for_xmlsec(body, &signature);
+    xmlSecDSigCtxPtr ctx = context_of(&ink);
+    if (signature && xmlSecDSigCtxSign(ctx, signature) == 0)
+        xmlDocDumpMemory(doc, &text, &n);
+    xmlSecDSigCtxDestroy(ctx);
+    xmlFreeDoc(doc);
+    if (!text)
+        return;
+    const struct str signed_text = {(const char *)text, (size_t)n};
+    struct xml_signed proof;
+    must(xml_parse(signed_text, &XML_LIMITS_REQUEST, &ours, NULL) == REASON_OK, "%s", text);
+    must(xmlsig_read(ours, &lenient, &info, NULL) == REASON_OK, "%s", text);
+    must(xmlsig_verify(ours, &lenient, &ink, &proof, NULL) == REASON_OK, "xmlsec signs what we refuse: %s", text);
+    xml_free(ours);
+    judge_all(signed_text);
+    xmlFree(text);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    const struct str body = fuzz_view(data, size);
+    judge_all(body);
+    sign_and_judge(body);
+    return 0;
+}
