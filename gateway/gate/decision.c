@@ -97,7 +97,7 @@ static void write_claims(const struct decision *d, struct json *j)
     if (d->claims.kms_uri.n || d->claims.time.n || d->claims.client_req_url.n || d->claims.trk_id.n ||
         d->claims.signature_id.n || d->claims.version.n) {
         json_object(j, "claims");
-        text(j, "kms_uri", d->claims.kms_uri);
+        url(j, "kms_uri", d->claims.kms_uri);
         text(j, "time", d->claims.time);
         url(j, "client_req_url", d->claims.client_req_url);
         text(j, "trk_id", d->claims.trk_id);

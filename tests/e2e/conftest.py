@@ -111,7 +111,7 @@ decisions: decisions.jsonl
         path = self.folder / "decisions.jsonl"
 
         def lines():
-            got = [json.loads(x) for x in path.read_text().splitlines()] if path.exists() else []
+            got = [json.loads(x) for x in path.read_text().split("\n") if x] if path.exists() else []
             return got if n is None or len(got) >= n else None
         return kms.wait_for(lines) if n else lines()
 
@@ -121,7 +121,7 @@ decisions: decisions.jsonl
         return got[-1]
 
     def upstream_requests(self):
-        return [json.loads(x) for x in self.legacy_log.read_text().splitlines()] if self.legacy_log.exists() else []
+        return [json.loads(x) for x in self.legacy_log.read_text().split("\n") if x] if self.legacy_log.exists() else []
 
     def stop(self):
         if "TESTED_REASONS" in os.environ:

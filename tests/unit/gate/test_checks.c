@@ -216,6 +216,9 @@ static void test_kms_uri(void **state)
         {"kms.evil.example", false, false},
         {"http://kms.evil.example/kms.example.org", false, false},
         {"k", false, false},
+        {"kms.example.org#x", false, true},
+        {"evil.example#://kms.example.org", false, false},
+        {"evil.example?://kms.example.org", false, false},
         {"\xd0\xba" "ms.example.org", false, false},
     };
     for (size_t i = 0; i < 2 * sizeof CASES / sizeof *CASES; i++) {

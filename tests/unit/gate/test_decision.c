@@ -45,7 +45,7 @@ static struct decision full(void)
     d.checks[CHECK_REPLAY] = CHECK_SKIP;
     d.shadow[CHECK_KMS_URI] = REASON_KMS_URI_MISMATCH;
     d.reason = REASON_TIME_STALE;
-    d.claims.kms_uri = STR("elsewhere");
+    d.claims.kms_uri = STR("elsewhere?token=hush");
     d.claims.time = STR("2026-11-23T18:00:00Z");
     d.claims.client_req_url = STR("https://kms.example.org/x?secret=1");
     d.claims.trk_id = STR("trk.1");
