@@ -1,6 +1,6 @@
 /*
- * What the fuzzers share. A target is one function that must hold for any bytes; libFuzzer calls it with bytes of its own
- * (-DKMSGATE_FUZZ=ON, clang), replay.c with those of files, so that the seeds are ordinary tests of every build.
+ * What the fuzzers share. A target is one function that must hold for any bytes; libFuzzer calls it with bytes of its
+ * own (-DKMSGATE_FUZZ=ON, clang), replay.c with those of files, so that the seeds are ordinary tests of every build.
  */
 #ifndef TEST_FUZZ_H
 #define TEST_FUZZ_H

@@ -1,13 +1,14 @@
 /*
- * Any bytes on a connection, as one piece and cut at places that the bytes themselves choose: the requests read must be the
- * same, with the same ends and reasons, and within the limits.
+ * Any bytes on a connection, as one piece and cut at places that the bytes themselves choose: the requests read must be
+ * the same, with the same ends and reasons, and within the limits.
  */
 #include "fuzz.h"
 
 #include "gate/resource.h"
 #include "http/guard.h"
 
-static const struct limits_config LIMITS = {.body = 300, .target = 200, .header = 150, .headers = 400, .header_count = 8};
+static const struct limits_config LIMITS = {.body = 300, .target = 200, .header = 150, .headers = 400,
+                                            .header_count = 8};
 enum { REQUESTS_MAX = 64 };
 
 struct seen {
@@ -111,9 +112,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     must(whole.n == cut.n, "%zu requests at once, %zu in pieces", whole.n, cut.n);
     for (size_t i = 0; i < whole.n; i++) {
         const struct request *a = &whole.v[i], *b = &cut.v[i];
-        must(a->state == b->state && a->reason == b->reason && a->status == b->status, "request %zu: %s, in pieces %s", i,
-             reason_name(a->reason), reason_name(b->reason));
-        must(a->end == b->end && a->headers == b->headers && a->body_n == b->body_n && a->text == b->text, "request %zu", i);
+        must(a->state == b->state && a->reason == b->reason && a->status == b->status, "request %zu: %s, in pieces %s",
+             i, reason_name(a->reason), reason_name(b->reason));
+        must(a->end == b->end && a->headers == b->headers && a->body_n == b->body_n && a->text == b->text, "request %zu",
+             i);
     }
     return 0;
 }

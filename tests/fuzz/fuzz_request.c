@@ -3,8 +3,8 @@
  *
  * What must hold: nobody is let through by the strict rule whose signature xmlsec does not find valid; the same bytes
  * pass once; what goes to the upstream is a KmsRequest; a refusal has a body; the decision is JSON; `internal` is no
- * answer to anything that a client can send. A request in the profile is then signed by xmlsec, which finds the way past
- * the signature that the fuzzer cannot: what xmlsec signs, we verify.
+ * answer to anything that a client can send. A request in the profile is then signed by xmlsec, which finds the way
+ * past the signature that the fuzzer cannot: what xmlsec signs, we verify.
  */
 #include "fuzz.h"
 
@@ -28,11 +28,13 @@ static const char *const RULES[] = {
                 "  - id: lenient\n    why: to reach all code\n    accept: [signed, unsigned, empty]\n    checks:\n"
                 "      signature: { min_hmac_bits: 128, canonicalization: [c14n, exc-c14n, c14n11] }\n"
                 "      kms_uri: { compare: host }\n      time: { past: 7d, future: 7d, assume_zone: \"+01:00\" }\n"
-                "      client_req_url: { compare: normalized }\n      path_user: { also: [\"sip:group*\"] }\n" RULES_END,
+                "      client_req_url: { compare: normalized }\n"
+                "      path_user: { also: [\"sip:group*\"] }\n" RULES_END,
     RULES_BEGIN "requests:\n  - id: shadow\n    why: to reach all code\n    accept: [signed, unsigned, empty]\n"
                 "    checks: { schema: shadow, signature: shadow, key_policy: shadow, kms_uri: shadow, time: off,\n"
                 "              client_req_url: { mode: shadow, compare: prefix }, path_user: shadow, replay: shadow }\n"
-                "    forward: { assert_unproven: true, headers: { X-User: \"{user}\", X-Key: \"{key_id}\" } }\n" RULES_END,
+                "    forward: { assert_unproven: true,\n"
+                "               headers: { X-User: \"{user}\", X-Key: \"{key_id}\" } }\n" RULES_END,
 };
 enum { STRICT, LENIENT, SHADOW, RULE_SETS };
 enum { ROOM = 1 << 22 };
@@ -221,7 +223,8 @@ static void sign_and_judge(struct str body)
     int n = 0;
     if (xml_parse(body, &XML_LIMITS_REQUEST, &ours, NULL) != REASON_OK)
         return;
-    const bool ready = xml_root(ours) == KMS_ROOT_SIGNED_REQUEST && xmlsig_read(ours, &lenient, &info, NULL) == REASON_OK;
+    const bool ready = xml_root(ours) == KMS_ROOT_SIGNED_REQUEST &&
+                       xmlsig_read(ours, &lenient, &info, NULL) == REASON_OK;
     xml_free(ours);
     if (!ready)
         return;
