@@ -114,8 +114,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         const struct request *a = &whole.v[i], *b = &cut.v[i];
         must(a->state == b->state && a->reason == b->reason && a->status == b->status, "request %zu: %s, in pieces %s",
              i, reason_name(a->reason), reason_name(b->reason));
-        must(a->end == b->end && a->headers == b->headers && a->body_n == b->body_n && a->text == b->text, "request %zu",
-             i);
+        must(a->end == b->end && a->headers == b->headers, "request %zu", i);
+        must(a->body_n == b->body_n && a->text == b->text, "request %zu", i);
     }
     return 0;
 }
