@@ -1,0 +1,79 @@
+"""Every command of the READMEs, as a newcomer types them, against the programs that were built."""
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import kms
+from conftest import BUILD
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+SETUP = {"gateway/demo", "tests/run"}  # install packages and build: what runs this test is one of them
+
+
+def blocks(text):
+    """(language and words, code) of each fenced block."""
+    return re.findall(r"^```([^\n]*)\n(.*?)^```$", text, re.M | re.S)
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A fresh copy of what the commands use, with ports of its own: others may be taken where the tests run."""
+    shutil.copytree(ROOT / "rules", tmp_path / "rules")
+    (tmp_path / "build").symlink_to(BUILD)
+    return tmp_path
+
+
+def test_a_first_gateway(tree):
+    ports = {port: str(kms.free_port()) for port in ("8080", "9000", "9090")}
+    env = {k: v for k, v in os.environ.items() if not k.startswith("KMSGATE_")}
+    background, out = [], []
+    try:
+        for kind, code in blocks(README):
+            if not kind.startswith("sh") or set(re.findall(r"^\S+/\w+", code, re.M)) & SETUP:
+                continue
+            for port, free in ports.items():
+                code = re.sub(r"\b%s\b" % port, free, code)
+            if kind == "sh background":
+                assert code.count("\n") == 1
+                name = "background%d" % len(background)
+                background.append(kms.Process(code.split(), tree, name, env=env))
+                if "serve" in code:
+                    health = [BUILD / "kmsgate", "health", "--config", "first/gateway.yaml"]
+                    kms.wait_for(lambda: subprocess.run(health, cwd=tree, env=env, capture_output=True).returncode == 0)
+                else:
+                    kms.wait_for(lambda: "\n" in background[0].out)
+                continue
+            run = subprocess.run(["bash", "-euc", code], cwd=tree, env=env, capture_output=True, text=True, timeout=120)
+            assert run.returncode == 0, code + run.stdout + run.stderr
+            out.append(run.stdout)
+    finally:
+        codes = [p.stop() for p in reversed(background)]
+    assert len(background) == 2 and codes[0] == 0, background[1].err
+    said = "".join(out)
+    assert "2 added" in said and "UserDecryptKey" in said and "proven" in said and '"verdict":"accept"' in said
+
+
+def test_the_demo_ends_as_told():
+    told = re.search(r"<!-- demo -->\n```\n(.*?)^```$", README, re.M | re.S).group(1)
+    env = {k: v for k, v in os.environ.items() if not k.startswith("KMSGATE_")}
+    run = subprocess.run([BUILD / "kmsgate", "demo"], env=env, capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0 and run.stdout.endswith(told), run.stdout + run.stderr
+
+
+def test_the_first_rule(tree):
+    rules = [code for kind, code in blocks(README) if kind == "yaml" and code.startswith("version:")]
+    assert len(rules) == 1
+    (tree / "first.yaml").write_text(rules[0])
+    run = subprocess.run([BUILD / "kmsgate", "check", "--strict", tree / "first.yaml"], capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_links():
+    for page in ("README.md", "gateway/README.md", "rules/README.md"):
+        for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / page).read_text()):
+            assert ((ROOT / page).parent / target).exists(), (page, target)
