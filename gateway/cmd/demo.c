@@ -80,7 +80,9 @@ static bool ask_init(struct demo *d, struct proof_kms *kms)
     struct buf body BUF_CLEANUP = BUF_INIT(1 << 16);
     struct client_got got;
     printf("%s1 Alice's device asks for the KMS certificate: /init, signed by ink.1.alice%s\n", d->bold, d->plain);
-    const bool ok = get(d, "/init", NULL, &body, &got) && got.message == KMS_MESSAGE_INIT && got.kms.known;
+    const bool came = get(d, "/init", NULL, &body, &got), ok = came && got.kms.known;
+    if (came && !ok)
+        complain("demo: /init: %s", *got.kms.why ? got.kms.why : "expected a KmsInit");
     if (ok) {
         printf("  %s200%s %s, signed by ink.1.alice: %s, whose keys last %llu days each\n", d->good, d->plain,
                kms_message_name(got.message), got.kms.uri, (unsigned long long)got.kms.period / 86400);
@@ -100,6 +102,8 @@ static bool ask_keys(struct demo *d, const struct proof_kms *kms)
                d->good, d->plain, kms_message_name(got.message));
     if (got.lines.n)
         fwrite(got.lines.p, 1, got.lines.n, stdout);
+    if (got.result == CLIENT_OPENED && !got.sets)
+        complain("demo: /keyprov: no keys came, expected a KmsKeySet");
     if (ok && got.proven != got.sets)
         complain("demo: keys came that could not be proven right");
     const bool proven = ok && got.proven == got.sets;

@@ -16,7 +16,7 @@
 #define DEMO_BASE "/keymanagement/identity/v1"
 
 struct stage {
-    char folder[64];
+    char folder[512];
     char program[PATH_MAX], legacy[PATH_MAX]; /* kmsgate itself, and the KMS beside it */
     pid_t self, kms, gateway;                 /* 0: does not run */
     char kms_url[64];

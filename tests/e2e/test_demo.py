@@ -1,0 +1,210 @@
+"""`kmsgate demo`: the story goes as told, fails when it does not, and leaves nothing behind however it ends."""
+import os
+import pty
+import re
+import shutil
+import signal
+import subprocess
+import time
+from http.client import HTTPConnection
+from pathlib import Path
+
+import pytest
+
+import kms
+from conftest import BUILD
+
+ROOT = Path(__file__).parents[2]
+REASONS = ["signature.missing", "signature.invalid", "time.stale", "client_req_url.mismatch", "kms_uri.mismatch", "replay.seen"]
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A folder for the demo's own; after the test nothing is in it and nobody works there."""
+    d = tmp_path / "t"
+    d.mkdir()
+    yield d
+    kms.wait_for(lambda: not working_in(d), 20)
+    assert list(d.iterdir()) == []
+
+
+def working_in(folder):
+    out = []
+    for p in Path("/proc").iterdir():
+        try:
+            if p.name.isdigit() and os.readlink(p / "cwd").startswith(str(folder)):
+                out.append(int(p.name))
+        except OSError:
+            pass
+    return out
+
+
+def environment(place, **more):
+    return {**{k: v for k, v in os.environ.items() if k != "NO_COLOR"}, "TMPDIR": str(place), **more}
+
+
+def demo(place, *argv, program=BUILD / "kmsgate", **env):
+    r = subprocess.run([program, "demo", *argv], capture_output=True, text=True, timeout=120, env=environment(place, **env),
+                       stdin=subprocess.DEVNULL)
+    assert "ERROR: " not in r.stderr and "runtime error" not in r.stderr, r.stderr
+    return r
+
+
+def test_the_story(place):
+    r = demo(place)
+    assert r.returncode == 0 and r.stderr == "", r
+    lines = r.stdout.splitlines()
+    assert len(lines) <= 24 and max(map(len, lines)) <= 100, "one screen"
+    assert "\x1b" not in r.stdout, "plain when piped"
+    assert re.findall(r" 403  (\S+)$", r.stdout, re.M) == REASONS
+    assert r.stdout.count("\n  200 ") == 2 and "  proven: UserID and all three keys are those of sip:alice@" in r.stdout
+    assert lines[-1].startswith("Everything went as told. The KMS saw the 2 requests")
+
+
+@pytest.mark.parametrize("env,colour", [({"TERM": "xterm"}, True), ({"TERM": "dumb"}, False),
+                                        ({"TERM": "xterm", "NO_COLOR": "1"}, False)])
+def test_on_a_terminal(place, env, colour):
+    here, there = pty.openpty()
+    p = subprocess.Popen([BUILD / "kmsgate", "demo"], stdout=there, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+                         env=environment(place, **env))
+    os.close(there)
+    seen = b""
+    while True:
+        try:
+            seen += os.read(here, 4096)
+        except OSError:
+            break
+    os.close(here)
+    assert p.wait(60) == 0 and (b"\x1b[" in seen) == colour, seen
+    assert re.sub(rb"\x1b\[[0-9;]*m", b"", seen).count(b" 403  ") == 6
+
+
+def test_settings_around_it_do_not_matter(place):
+    r = demo(place, KMSGATE_UPSTREAM_URL="http://127.0.0.1:1", KMSGATE_RULES="/nonexistent")
+    assert r.returncode == 0, r
+
+
+class Kept:
+    def __init__(self, place, start=True):
+        self.out = place.parent / "demo.out"
+        self.p = subprocess.Popen([BUILD / "kmsgate", "demo", "--keep"], stdout=self.out.open("wb"),
+                                  stderr=(place.parent / "demo.err").open("wb"), stdin=subprocess.DEVNULL,
+                                  env=environment(place))
+        if start:
+            kms.wait_for(lambda: "Try:" in self.out.read_text() and self.out.read_text().endswith("keys.jsonl\n"))
+        self.text = self.out.read_text()
+
+    @property
+    def err(self):
+        return (self.out.parent / "demo.err").read_text()
+
+
+@pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_keep(place, sig):
+    k = Kept(place)
+    folder = next(place.iterdir())
+    assert str(folder) in k.text and folder.stat().st_mode & 0o777 == 0o700
+    assert (folder / "rules.yaml").read_bytes() == (ROOT / "rules/spec.yaml").read_bytes()
+    assert {f.name for f in folder.iterdir()} >= set(re.search(r"files +(.*)", k.text).group(1).split(", "))
+    for secret in ("keys.jsonl", "master.key", "kmsgate.db"):
+        assert (folder / secret).stat().st_mode & 0o077 == 0
+    command = k.text[k.text.index("Try:\n") + 5:]
+    r = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+    assert r.returncode == 0 and "  proven: " in r.stdout, r
+    port = int(re.search(r"console +http://127\.0\.0\.1:(\d+)/", k.text).group(1))
+    c = HTTPConnection("127.0.0.1", port, timeout=10)
+    c.request("GET", "/readyz")
+    assert c.getresponse().status == 200
+    assert len(working_in(place)) == 2
+    k.p.send_signal(sig)
+    assert k.p.wait(60) == 0 and k.err == "", k.err
+    assert working_in(place) == [] and list(place.iterdir()) == []
+
+
+@pytest.mark.parametrize("after", [0.02, 0.2, 1.0, 1.5])
+def test_interrupted(place, after):
+    k = Kept(place, start=False)
+    time.sleep(after)
+    if "Try:" in k.out.read_text():
+        pytest.skip("this machine is faster than the interruption")
+    k.p.send_signal(signal.SIGINT)
+    code = k.p.wait(60)
+    # the last: it came before there was anything to clear away
+    assert (code, "told to end; nothing is left behind" in k.err) in ((1, True), (0, False), (-signal.SIGINT, False))
+    assert working_in(place) == [] and list(place.iterdir()) == []
+
+
+def test_killed(place):
+    """What cannot be caught still ends the children; only the folder stays."""
+    k = Kept(place)
+    k.p.kill()
+    k.p.wait(60)
+    kms.wait_for(lambda: not working_in(place), 20)
+    shutil.rmtree(next(place.iterdir()))
+
+
+@pytest.mark.parametrize("name,told", [("kmsgate", "the gateway ended with 137"),
+                                       ("legacy_kms", "the legacy KMS ended with 137")])
+def test_a_child_that_ends_is_told(place, name, told):
+    k = Kept(place)
+    child = next(p for p in working_in(place) if os.readlink("/proc/%d/exe" % p).endswith("/" + name))
+    os.kill(child, signal.SIGKILL)
+    assert k.p.wait(60) == 1 and told in k.err, k.err
+
+
+def test_nobody_reads(place):
+    p = subprocess.Popen([BUILD / "kmsgate", "demo"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(place))
+    p.stdout.close()
+    assert p.wait(120) == 1 and b"cannot write to standard output" in p.stderr.read()
+    p.stderr.close()
+
+
+@pytest.fixture
+def elsewhere(tmp_path):
+    """The program in another folder, beside a legacy KMS of the test's making; the source tree is not needed."""
+    d = tmp_path / "bin"
+    d.mkdir()
+    shutil.copy(BUILD / "kmsgate", d / "kmsgate")
+
+    def make(script):
+        if script is not None:
+            (d / "legacy_kms").write_text("#!/bin/sh\n" + script % {"real": BUILD / "legacy_kms"})
+            (d / "legacy_kms").chmod(0o755)
+        return d / "kmsgate"
+    return make
+
+
+FAILS = [
+    (None, "legacy_kms: expected the legacy KMS there"),
+    ('echo "no way" >&2; exit 3\n', "the legacy KMS ended with 3 before it was ready"),
+    ('exec %(real)s --fail wrong-rsk "$@"\n', "wrong key: UserDecryptKey"),
+    ('exec %(real)s --fail wrong-ssk "$@"\n', "wrong key: UserSigningKeySSK"),
+    ('exec %(real)s --fail wrong-user "$@"\n', "demo: /init: KmsError 502"),
+    ('exec %(real)s --fail revoked "$@"\n', "demo: /init: the KMS certificate is revoked"),
+    ('exec %(real)s --user-sets 0 "$@"\n', "no keys came"),
+]
+
+
+@pytest.mark.parametrize("script,told", FAILS)
+def test_a_story_that_goes_wrong_fails(place, elsewhere, script, told):
+    r = demo(place, program=elsewhere(script))
+    assert r.returncode == 1 and told in r.stderr and r.stderr.startswith("kmsgate: "), r
+    assert "Everything went as told" not in r.stdout
+    if script and "no way" in script:
+        assert "kmsgate: demo: the legacy KMS: no way\n" in r.stderr
+
+
+def test_its_twin_elsewhere(place, elsewhere):
+    r = demo(place, program=elsewhere('exec %(real)s "$@"\n'))
+    assert r.returncode == 0, r
+
+
+def test_no_folder(place):
+    r = demo(place, TMPDIR="/proc/none")
+    assert r.returncode == 1 and "/proc/none/kmsgate-demo-" in r.stderr and "cannot be made" in r.stderr, r
+
+
+def test_wrong_usage(place):
+    for argv, told in ((["now"], "found `now`, expected options alone"), (["--kep"], "no option `--kep`")):
+        r = demo(place, *argv)
+        assert r.returncode == 2 and "kmsgate: demo: " + told in r.stderr, r
