@@ -1,6 +1,9 @@
 #include "base/secret.h"
 
+#include <malloc.h>
 #include <openssl/crypto.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -39,6 +42,24 @@ void secret_free(void *p, size_t n)
         return;
     secret_wipe(p, n);
     munmap(p, n ? n : 1);
+}
+
+void secret_heap_free(void *p)
+{
+    if (p)
+        secret_wipe(p, malloc_usable_size(p));
+    free(p);
+}
+
+void *secret_heap_realloc(void *p, size_t n)
+{
+    const size_t have = p ? malloc_usable_size(p) : 0;
+    void *to = malloc(n);
+    if (!to || !p)
+        return to;
+    memcpy(to, p, have < n ? have : n);
+    secret_heap_free(p);
+    return to;
 }
 
 void secret_harden_process(void)

@@ -25,6 +25,9 @@ void secret_key_clear(struct secret_key *key);
 /* A zeroed block that is locked in memory (if the limit allows) and left out of core dumps; wiped by secret_free. */
 void *secret_alloc(size_t n);
 void secret_free(void *p, size_t n);
+/* free() and realloc() that wipe what they leave, for libraries through whose memory keys or tokens go. */
+void secret_heap_free(void *p);
+void *secret_heap_realloc(void *p, size_t n);
 /* No core dumps, no ptrace by others: called first in main(). */
 void secret_harden_process(void);
 

@@ -1,3 +1,5 @@
+#include <string.h>
+
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/uri.h"
@@ -210,13 +212,13 @@ static struct str set_field(const struct making *m, enum field_from from, struct
     return from == FIELD_KEEP && m->r ? kept : own;
 }
 
-/* Whole seconds in UTC; as it is where there is no zone to count from. */
+/* Whole seconds in UTC; without a zone it is taken for UTC. */
 static struct str kept_time(struct making *m)
 {
     int64_t us;
     bool zone;
-    if (!m->r || !time_parse(m->r->time, &us, &zone) || !zone)
-        return m->r ? m->r->time : STR_MISSING;
+    if (!m->r || !m->r->time.p || !time_parse(m->r->time, &us, &zone))
+        return STR_MISSING;
     time_format(us, false, m->kept_time);
     return str_z(m->kept_time);
 }
@@ -312,6 +314,20 @@ static enum reason make(struct making *m, const struct gate_upstream *up, int64_
     return refuse(m, REASON_UPSTREAM_INVALID, "the upstream's status is neither a success nor an error");
 }
 
+/* A fault may name what stood where it should not, and that may be a key. No name of the interface is that long. */
+static const char *hide_keys(struct detail *why)
+{
+    enum { LONGEST_SHOWN = 24 };
+    static const char KEY_TEXT[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=_-";
+    for (char *p = why->text; *p;) {
+        const size_t n = strspn(p, KEY_TEXT);
+        if (n > LONGEST_SHOWN)
+            memset(p, '*', n);
+        p += n + strcspn(p + n, KEY_TEXT);
+    }
+    return why->text;
+}
+
 enum reason gate_reply(struct judgement *j, const struct gate_upstream *up, int64_t now_us, struct gate_response *out)
 {
     struct making m = {.j = j};
@@ -320,7 +336,7 @@ enum reason gate_reply(struct judgement *j, const struct gate_upstream *up, int6
     const enum reason r = make(&m, up, now_us, out);
     making_free(&m);
     if (r != REASON_OK && r != REASON_UPSTREAM_ERROR) {
-        log_debug("reply", j->decision.id, "%s: %s", reason_name(r), m.why.text);
+        log_debug("reply", j->decision.id, "%s: %s", reason_name(r), hide_keys(&m.why));
         buf_free(&out->body);
         gate_refuse(j, r, 0, now_us, out);
         return r;

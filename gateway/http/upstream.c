@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "base/secret.h"
 #include "http/upstream_inside.h"
 
 enum {
@@ -254,5 +255,7 @@ bool upstream_probe(struct upstream *u)
 
 bool upstream_startup(void)
 {
-    return curl_global_init(CURL_GLOBAL_DEFAULT) == 0;
+    /* clients' tokens and an older KMS's keys go through curl's buffers */
+    return curl_global_init_mem(CURL_GLOBAL_DEFAULT, malloc, secret_heap_free, secret_heap_realloc, strdup,
+                                calloc) == 0;
 }

@@ -1,4 +1,5 @@
 #include "message/kms_response_internal.h"
+#include "message/kms_response_spill.h"
 
 #include "base/limits.h"
 
@@ -10,6 +11,8 @@ struct writing {
     enum reason reason; /* the first that went wrong; then nothing more is written that would be sent */
     bool encrypted;
     bool typed;         /* within an element that declares xsi */
+    bool hidden;        /* within what is encrypted as a whole */
+    struct spill spill; /* what is encrypted, and what stands beside it in clear */
 };
 
 static void fail(struct writing *w, enum reason reason, const char *what)
@@ -18,6 +21,13 @@ static void fail(struct writing *w, enum reason reason, const char *what)
         return;
     w->reason = reason;
     detail_set(w->why, "%s", what);
+}
+
+/* A text of the upstream's that leaves as it is. */
+static void passes(struct writing *w, struct str text)
+{
+    if (!w->hidden && text.n > 0)
+        spill_text(&w->spill, text);
 }
 
 static void open_tag(struct writing *w, const char *name)
@@ -37,6 +47,7 @@ static void leaf(struct writing *w, const char *name, struct str text)
 {
     if (!text.p)
         return;
+    passes(w, text);
     open_tag(w, name);
     buf_char(w->out, '>');
     buf_xml_text(w->out, text);
@@ -47,6 +58,7 @@ static void attribute(struct writing *w, const char *name, struct str value)
 {
     if (!value.p)
         return;
+    passes(w, value);
     buf_char(w->out, ' ');
     buf_z(w->out, name);
     buf_z(w->out, "=\"");
@@ -87,6 +99,7 @@ static void verbatim(struct writing *w, const xmlNode *n)
         fail(w, REASON_INTERNAL, "an element could not be canonicalized");
         return;
     }
+    passes(w, buf_view(&text));
     const xmlNs *ns = xmlSearchNs(n->doc, (xmlNode *)n, NULL);
     size_t name = 1;
     while (name < text.n && text.p[name] != ' ' && text.p[name] != '>')
@@ -134,8 +147,11 @@ static void key_content(struct writing *w, const xmlNode *n, const struct schema
         fail(w, REASON_UPSTREAM_INVALID, came_encrypted ? "an EncryptedKey does not open under the user's TrK"
                                                         : "a key content is no hex of its length");
     } else if (w->plan->protect == PROTECT_KEYS || came_encrypted || schema_is_new_key(e)) {
+        spill_key(&w->spill, octets, e->octets);
         wrapped_key(w, octets, e->octets);
     } else {
+        if (w->hidden)
+            spill_key(&w->spill, octets, e->octets);
         buf_z(w->out, " xsi:type=\"" TYPE_CLEAR "\">");
         buf_xml_text(w->out, schema_value(n, TYPE_KEY));
     }
@@ -151,8 +167,11 @@ static void lookup(struct writing *w, const xmlNode *n, const char *declare)
     buf_z(w->out, declare);
     attributes(w, n, &any);
     buf_char(w->out, '>');
-    if (!xml_child(n))
+    passes(w, str_z(name));
+    if (!xml_child(n)) {
+        passes(w, xml_text(n));
         buf_xml_text(w->out, xml_text(n));
+    }
     for (const xmlNode *child = xml_child(n); child; child = xml_next(child))
         lookup(w, child, "");
     close_tag(w, name);
@@ -218,7 +237,9 @@ static void encrypted_message(struct writing *w, const xmlNode *payload, const s
     struct buf *out = w->out;
     struct buf content BUF_CLEANUP = BUF_INIT_SECRET(LIMIT_REPLY_OUT);
     w->out = &content;
+    w->hidden = true;
     element(w, payload, e, " xmlns=\"" NS_KMS "\"");
+    w->hidden = false;
     w->out = out;
     if (w->reason != REASON_OK)
         return;
@@ -251,10 +272,21 @@ static void error(struct writing *w)
     buf_z(w->out, "</KmsError>");
 }
 
+/* No key that is encrypted may stand beside it in clear. */
+static void look_for_keys(struct writing *w)
+{
+    const enum spill_result found = spill_look(&w->spill);
+    if (found == SPILL_FOUND)
+        fail(w, REASON_UPSTREAM_INVALID, "found a key's octets in a text or attribute beside its place");
+    else if (found != SPILL_NONE)
+        fail(w, REASON_INTERNAL, "the texts beside the keys could not be looked through");
+}
+
 enum reason kms_response_write(const struct kms_response *r, const struct kms_response_plan *plan, struct buf *out,
                                bool *encrypted, struct detail *why)
 {
     struct writing w = {.r = r, .plan = plan, .out = out, .why = why, .reason = REASON_OK};
+    spill_init(&w.spill);
     buf_z(out, "<KmsResponse xmlns=\"" NS_KMS "\" Id=\"xmldoc\" Version=\"1.0.0\">");
     leaf(&w, "UserUri", plan->user_uri);
     leaf(&w, "KmsUri", plan->kms_uri);
@@ -271,6 +303,8 @@ enum reason kms_response_write(const struct kms_response *r, const struct kms_re
     if (r)
         extensions(&w, r->node);
     buf_z(out, "</KmsResponse>");
+    look_for_keys(&w);
+    spill_free(&w.spill);
     *encrypted = w.encrypted;
     if (w.reason == REASON_OK && out->failed) {
         detail_set(why, "the reply is too large");

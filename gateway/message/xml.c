@@ -13,12 +13,12 @@
 #include "message/xml_internal.h"
 
 const struct xml_limits XML_LIMITS_REQUEST = {LIMIT_XML_DEPTH_REQUEST, LIMIT_XML_ELEMENTS_REQUEST, LIMIT_XML_ATTRIBUTES,
-                                              LIMIT_XML_NAMESPACES, false, NULL};
+                                              LIMIT_XML_NAMESPACES, false, false, NULL};
 const struct xml_limits XML_LIMITS_REPLY = {LIMIT_XML_DEPTH_REPLY, LIMIT_XML_ELEMENTS_REPLY, LIMIT_XML_ATTRIBUTES,
-                                            LIMIT_XML_NAMESPACES, true, NULL};
+                                            LIMIT_XML_NAMESPACES, true, true, NULL};
 /* Around a reply comes SignedKmsResponse; each key content becomes an EncryptedKey, which declares two namespaces. */
 const struct xml_limits XML_LIMITS_PROTECTED = {LIMIT_XML_DEPTH_REPLY + 4, 5 * LIMIT_XML_ELEMENTS_REPLY,
-                                                LIMIT_XML_ATTRIBUTES, LIMIT_XML_ELEMENTS_REPLY, true, NULL};
+                                                LIMIT_XML_ATTRIBUTES, LIMIT_XML_ELEMENTS_REPLY, true, true, NULL};
 
 /* libxml2's own reports go nowhere: they hold bytes from strangers. What matters comes back by parse_error(). */
 static void quiet(void *arg, xmlErrorPtr error)
@@ -36,6 +36,8 @@ static void quiet_text(void *arg, const char *format, ...)
 bool xml_startup(void)
 {
     LIBXML_TEST_VERSION
+    if (!xml_memory_startup())
+        return false;
     xmlInitParser();
     xmlSetStructuredErrorFunc(NULL, quiet);
     xmlSetGenericErrorFunc(NULL, quiet_text);
@@ -192,7 +194,10 @@ enum reason xml_parse(struct str text, const struct xml_limits *limits, struct x
     if (!doc)
         return REASON_INTERNAL;
     doc->size = body.n;
+    doc->secret = limits->secret;
+    xml_secret_begin(doc->secret);
     r = parse_tree(body, &parse, &doc->tree);
+    xml_secret_end(doc->secret);
     if (r != REASON_OK) {
         free(doc);
         return r;
@@ -205,8 +210,10 @@ void xml_free(struct xml_doc *doc)
 {
     if (!doc)
         return;
+    xml_secret_begin(doc->secret);
     xmlFreeDoc(doc->tree);
     xmlFreeNs(doc->standard);
+    xml_secret_end(doc->secret);
     free(doc);
 }
 

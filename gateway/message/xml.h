@@ -20,6 +20,7 @@ struct strings;
 struct xml_limits {
     unsigned depth, elements, attributes, namespaces;
     bool drop_comments; /* replies: comments and PIs are dropped; requests: refused */
+    bool secret;        /* may hold keys in clear: what libxml2 frees is wiped */
     const struct strings *relative; /* namespace URIs that may be declared though they are relative; NULL: none */
 };
 /* PROTECTED: what a gateway wrote and a client or the last look reads: each wrapped key declares its own namespaces. */

@@ -17,8 +17,14 @@
 struct xml_doc {
     xmlDocPtr tree;
     size_t size; /* octets that it was read from */
+    bool secret; /* what libxml2 frees for it is wiped */
     xmlNsPtr standard; /* what a dialect gave to elements of no namespace; the tree does not own it */
 };
+
+/* Between the two, this thread wipes all that libxml2 frees or moves; `secret` false: nothing happens. They nest. */
+bool xml_memory_startup(void);
+void xml_secret_begin(bool secret);
+void xml_secret_end(bool secret);
 
 /*
  * The scan before libxml2: one linear pass over the bytes that knows tokens but no namespaces. It refuses foreign

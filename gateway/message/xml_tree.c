@@ -145,10 +145,21 @@ bool xml_canonical(const struct xml_subtree *part, enum xml_c14n form, struct bu
                                 [XML_C14N_EXCLUSIVE] = XML_C14N_EXCLUSIVE_1_0,
                                 [XML_C14N_INCLUSIVE_11] = XML_C14N_1_1};
     const size_t before = out->n;
+    xml_secret_begin(part->doc->secret);
     xmlOutputBufferPtr sink = xmlOutputBufferCreateIO(into_buf, NULL, out, NULL);
-    if (!sink)
+    if (!sink) {
+        xml_secret_end(part->doc->secret);
         return false;
-    const int r = xmlC14NExecute(part->doc->tree, in_subtree, (void *)part, modes[form], NULL, 0, sink);
+    }
+    /* libxml2 walks from the document's first child: here that is apex, alone. A walk over the whole document for each
+     * element that is written as it came would be quadratic. */
+    xmlDoc from_apex = *part->doc->tree;
+    xmlNode *apex = (xmlNode *)part->apex, *next = apex->next;
+    from_apex.children = apex;
+    apex->next = NULL;
+    const int r = xmlC14NExecute(&from_apex, in_subtree, (void *)part, modes[form], NULL, 0, sink);
+    apex->next = next;
     const int flushed = xmlOutputBufferClose(sink);
+    xml_secret_end(part->doc->secret);
     return r >= 0 && flushed >= 0 && !out->failed && out->n > before;
 }

@@ -38,7 +38,7 @@ bool xmlsig_sign(struct str payload, struct str key_id, const struct secret_key 
 {
     uint8_t digest[HASH_BYTES], mac[HASH_BYTES];
     const char *envelope;
-    struct buf text BUF_CLEANUP = BUF_INIT(LIMIT_REPLY_OUT);
+    struct buf text BUF_CLEANUP = BUF_INIT_SECRET(LIMIT_REPLY_OUT); /* a rule may leave keys in clear */
     if (!key_id.p || key_id.n == 0 || !canonical_payload(payload, &text, &envelope) ||
         !signature_hash(buf_view(&text), digest) || !hmac_of_reference(digest, key, mac))
         return false;

@@ -1,0 +1,31 @@
+/*
+ * Keys beside their place. A key content that is wrapped may stand in the same reply once more: in an Issuer, in an
+ * attribute, in an extension that is kept. It would leave in clear, and the rule said that it must not.
+ *
+ *     spill_init(&s);
+ *     spill_key(&s, octets, n);      each key that leaves encrypted
+ *     spill_text(&s, text);          each text of the upstream's that leaves in clear
+ *     if (spill_look(&s) != SPILL_NONE) ...
+ *     spill_free(&s);                wipes
+ *
+ * Found are hex and base64 of fifteen octets in a row or more. Not found is what was meant to be hidden, such as a
+ * key written backwards: an older KMS is careless, not an accomplice.
+ */
+#ifndef KMSGATE_MESSAGE_KMS_RESPONSE_SPILL_H
+#define KMSGATE_MESSAGE_KMS_RESPONSE_SPILL_H
+
+#include "base/buf.h"
+#include "base/reason.h"
+
+struct spill {
+    struct buf pieces, texts;
+};
+void spill_init(struct spill *s);
+void spill_key(struct spill *s, const uint8_t *octets, size_t n);
+void spill_text(struct spill *s, struct str text);
+/* FAILED: no memory. */
+enum spill_result { SPILL_NONE, SPILL_FOUND, SPILL_FAILED };
+enum spill_result spill_look(struct spill *s) MUST_CHECK;
+void spill_free(struct spill *s);
+
+#endif

@@ -1,0 +1,57 @@
+#include <malloc.h>
+#include <string.h>
+
+#include <libxml/xmlmemory.h>
+
+#include "base/secret.h"
+#include "message/xml_internal.h"
+
+/*
+ * A reply of an older KMS holds keys in clear, and libxml2 copies its text into input buffers, a growing text node, a
+ * tree, output buffers. None of that can be wiped from outside: it is, where libxml2 frees. Which memory there is below
+ * (the C library's, or a test's that ends) is not our choice; blocks are the C library's in any case.
+ */
+static xmlFreeFunc plain_free;
+static xmlMallocFunc plain_malloc;
+static xmlReallocFunc plain_realloc;
+static xmlStrdupFunc plain_strdup;
+static _Thread_local unsigned wiping;
+
+static void wipe_and_free(void *p)
+{
+    if (wiping && p)
+        secret_wipe(p, malloc_usable_size(p));
+    plain_free(p);
+}
+
+/* realloc() would leave a copy behind. */
+static void *move_and_wipe(void *p, size_t n)
+{
+    if (!wiping || !p)
+        return plain_realloc(p, n);
+    const size_t have = malloc_usable_size(p);
+    void *to = plain_malloc(n);
+    if (!to)
+        return NULL;
+    memcpy(to, p, have < n ? have : n);
+    wipe_and_free(p);
+    return to;
+}
+
+bool xml_memory_startup(void)
+{
+    if (plain_free)
+        return true;
+    return xmlMemGet(&plain_free, &plain_malloc, &plain_realloc, &plain_strdup) == 0 &&
+           xmlMemSetup(wipe_and_free, plain_malloc, move_and_wipe, plain_strdup) == 0;
+}
+
+void xml_secret_begin(bool secret)
+{
+    wiping += secret;
+}
+
+void xml_secret_end(bool secret)
+{
+    wiping -= secret;
+}

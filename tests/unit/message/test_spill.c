@@ -1,0 +1,115 @@
+/* Keys beside their place: what is found in a text, and what is not. */
+#include "fixture.h"
+
+#include "message/kms_response_spill.h"
+
+static enum spill_result look(const uint8_t *octets, size_t n, struct str text)
+{
+    struct spill s;
+    spill_init(&s);
+    spill_key(&s, octets, n);
+    spill_text(&s, STR("sip:alice@example.org"));
+    spill_text(&s, text);
+    const enum spill_result r = spill_look(&s);
+    spill_free(&s);
+    return r;
+}
+
+static void fill(uint8_t octets[257])
+{
+    uint32_t x = 7;
+    for (size_t i = 0; i < 257; i++) {
+        x = x * 1664525 + 1013904223;
+        octets[i] = (uint8_t)(x >> 24);
+    }
+}
+
+/* Every stretch of fifteen octets, wherever it begins, in hex of either case and in base64 at each phase. */
+static void test_stretches(void **state)
+{
+    (void)state;
+    uint8_t key[257], shifted[32];
+    fill(key);
+    for (size_t from = 0; from + 15 <= sizeof key; from++) {
+        for (unsigned phase = 0; phase < 3; phase++) {
+            struct buf text = BUF_INIT(1024);
+            memset(shifted, 0x5a, sizeof shifted);
+            memcpy(shifted + phase, key + from, 15);
+            buf_base64(&text, shifted, phase + 15);
+            assert_int_equal(look(key, sizeof key, buf_view(&text)), SPILL_FOUND);
+            buf_reset(&text);
+            buf_z(&text, phase == 1 ? "a" : ""); /* an odd digit before it */
+            buf_hex(&text, key + from, 15, phase == 2);
+            assert_int_equal(look(key, sizeof key, buf_view(&text)), SPILL_FOUND);
+            buf_free(&text);
+        }
+    }
+}
+
+static void test_separated(void **state)
+{
+    (void)state;
+    uint8_t key[257];
+    struct buf text = BUF_INIT(2048);
+    fill(key);
+    for (size_t i = 0; i < 32; i++) {
+        buf_hex(&text, key + i, 1, false);
+        buf_z(&text, i % 4 == 3 ? "\n " : ":");
+    }
+    assert_int_equal(look(key, 32, buf_view(&text)), SPILL_FOUND);
+    buf_free(&text);
+}
+
+/* The twins: another key, a short stretch, digits broken by something else, constant keys. */
+static void test_not_found(void **state)
+{
+    (void)state;
+    uint8_t key[257], zeros[32] = {0}, same[32];
+    struct buf text = BUF_INIT(2048);
+    fill(key);
+    buf_hex(&text, key + 32, 32, true);
+    buf_char(&text, ' ');
+    buf_base64(&text, key + 64, 32);
+    assert_int_equal(look(key, 32, buf_view(&text)), SPILL_NONE);
+    buf_reset(&text);
+    buf_hex(&text, key, 7, true);
+    buf_char(&text, 'x');
+    buf_hex(&text, key + 7, 7, true);
+    assert_int_equal(look(key, 32, buf_view(&text)), SPILL_NONE);
+    buf_reset(&text);
+    memset(same, 0x22, sizeof same);
+    buf_hex(&text, zeros, 32, true);
+    buf_hex(&text, same, 32, true);
+    assert_int_equal(look(zeros, 32, buf_view(&text)), SPILL_NONE);
+    assert_int_equal(look(same, 32, buf_view(&text)), SPILL_NONE);
+    assert_int_equal(look(key, 7, STR("")), SPILL_NONE);
+    buf_free(&text);
+}
+
+/* Texts that come one after the other are not one text. */
+static void test_texts_apart(void **state)
+{
+    (void)state;
+    uint8_t key[257];
+    struct spill s;
+    struct buf text = BUF_INIT(2048);
+    fill(key);
+    buf_hex(&text, key, 8, true);
+    spill_init(&s);
+    for (size_t i = 0; i < 257; i++)
+        spill_key(&s, key, 257);
+    spill_text(&s, (struct str){text.p, 8});
+    spill_text(&s, (struct str){text.p + 8, 8});
+    assert_int_equal(spill_look(&s), SPILL_NONE);
+    spill_text(&s, buf_view(&text));
+    assert_int_equal(spill_look(&s), SPILL_FOUND);
+    spill_free(&s);
+    buf_free(&text);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_stretches), cmocka_unit_test(test_separated),
+                                       cmocka_unit_test(test_not_found), cmocka_unit_test(test_texts_apart)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
