@@ -78,16 +78,20 @@ void log_event(enum log_level level, const char *what, const char *name, const c
     va_end(arguments);
     struct str part[3] = {str_z(what), str_z(name), str_z(message)};
     if (part[1].n > MESSAGE_BYTES / 4)
-        part[1].n = MESSAGE_BYTES / 4; /* escaped, both still fit into the line */
-    if (part[2].n > 3 * MESSAGE_BYTES / 4 - 64)
-        part[2].n = 3 * MESSAGE_BYTES / 4 - 64;
-    (atomic_load(&the_format) == LOG_FORMAT_JSON ? as_json : as_text)(&line, level, part);
+        part[1].n = MESSAGE_BYTES / 4;
+    for (;;) { /* escaped, a byte may take six: then less of the message has to do */
+        (atomic_load(&the_format) == LOG_FORMAT_JSON ? as_json : as_text)(&line, level, part);
+        if (!line.failed || !part[2].n)
+            break;
+        part[2].n /= 2;
+        buf_reset(&line);
+    }
     put(&line);
 }
 
 void complain(const char *format, ...)
 {
-    struct buf line BUF_CLEANUP = BUF_INIT(4 * LINE_BYTES);
+    struct buf line BUF_CLEANUP = BUF_INIT(5 * LINE_BYTES); /* escaped, a byte takes four */
     char message[LINE_BYTES];
     va_list arguments;
     va_start(arguments, format);

@@ -101,8 +101,11 @@ static void add_to(_Atomic double *to, double by)
 void metric_add(enum metric m, const char *labels, double by)
 {
     struct series *s = series_of(m, labels);
-    if (s)
-        add_to(&s->value, by);
+    if (!s)
+        return;
+    add_to(&s->value, by);
+    if (atomic_load_explicit(&s->hidden, memory_order_relaxed))
+        atomic_store_explicit(&s->hidden, false, memory_order_relaxed);
 }
 
 void metric_set(enum metric m, const char *labels, double value)
@@ -130,8 +133,10 @@ void metric_observe(enum metric m, const char *labels, double value)
 void metric_clear(enum metric m)
 {
     for (unsigned i = 0; i < SLOTS; i++)
-        for (struct series *s = atomic_load(&table[m][i]); s; s = s->next)
+        for (struct series *s = atomic_load(&table[m][i]); s; s = s->next) {
             atomic_store_explicit(&s->hidden, true, memory_order_relaxed);
+            atomic_store_explicit(&s->value, 0, memory_order_relaxed);
+        }
 }
 
 void metric_label(struct buf *b, const char *name, struct str value)
@@ -156,7 +161,7 @@ static void put_value(struct buf *out, double value)
     if (value == floor(value) && fabs(value) < 1e15)
         buf_printf(out, " %.0f\n", value);
     else
-        buf_printf(out, " %.9g\n", value);
+        buf_printf(out, " %.15g\n", value);
 }
 
 static void put_line(struct buf *out, const char *name, const char *suffix, const char *labels, double value)
