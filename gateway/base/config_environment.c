@@ -1,5 +1,6 @@
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +11,7 @@
 
 enum { NAME_MAX_BYTES = 80, VALUE_MAX = 64 * 1024 };
 #define PREFIX "KMSGATE_"
+#define CREDENTIALS "CREDENTIALS_DIRECTORY"
 
 /* "upstream.tls.ca" is KMSGATE_UPSTREAM_TLS_CA. */
 static void name_of(const struct option *o, const char *suffix, char name[NAME_MAX_BYTES])
@@ -103,6 +105,20 @@ static void tell_unknown(const struct load *l)
     }
 }
 
+/* A service manager hands secrets over as files of a folder that only this service sees (systemd's LoadCredential): a
+ * file there that is called like a secret's key is that secret. It is there for this very process, so it wins over the
+ * file; a variable of ours, which somebody set by hand, wins over it. */
+static void set_from_credentials(struct load *l, size_t i)
+{
+    const char *folder = getenv(CREDENTIALS);
+    struct buf source BUF_CLEANUP = BUF_INIT(2 * PATH_MAX);
+    if (!folder || folder[0] != '/' || !OPTIONS[i].secret)
+        return;
+    buf_printf(&source, "file:%s/%s", folder, OPTIONS[i].path);
+    if (!source.failed && access(source.p + sizeof "file:" - 1, F_OK) == 0)
+        set(l, i, CREDENTIALS, &(struct incoming){buf_view(&source), ""});
+}
+
 void config_environment(struct load *l)
 {
     char name[NAME_MAX_BYTES], file[NAME_MAX_BYTES];
@@ -116,6 +132,8 @@ void config_environment(struct load *l)
             set(l, i, name, &(struct incoming){str_z(value), ""});
         else if (path)
             set_from_file(l, i, file, path);
+        else
+            set_from_credentials(l, i);
     }
     tell_unknown(l);
 }

@@ -481,6 +481,45 @@ static void values_from_files(void **state)
     config_free(c);
 }
 
+/* What systemd's LoadCredential and `podman secret` leave: a folder, a file named like the key. */
+static void credentials(void **state)
+{
+    static const char WITHOUT[] =
+        LISTEN "public_url: http://a\nupstream: { url: \"http://b\" }\nrules: r\nkeys: sqlite:k\n";
+    (void)state;
+    struct faults f;
+    char entry[300], relative[300], path[200];
+    snprintf(entry, sizeof entry, "CREDENTIALS_DIRECTORY=%s", folder);
+    snprintf(relative, sizeof relative, "CREDENTIALS_DIRECTORY=%s", folder + 1);
+    write_file("master_key", "00112233\n", 0400);
+    /* there, and nowhere else */
+    struct config *c = load_with(entry, NULL, WITHOUT, &f);
+    assert_good(c, &f);
+    assert_int_equal(c->master_key.kind, SECRET_FILE);
+    assert_string_equal(c->master_key.name, path_of("master_key", path));
+    assert_int_equal(c->admin_token.kind, SECRET_NONE);
+    assert_non_null(strstr(c->text, "# CREDENTIALS_DIRECTORY\n"));
+    assert_null(strstr(c->text, "00112233"));
+    config_free(c);
+    /* it wins over the file, and a variable over it */
+    c = load_with(entry, NULL, SMALLEST, &f);
+    assert_good(c, &f);
+    assert_string_equal(c->master_key.name, path_of("master_key", path));
+    config_free(c);
+    c = load_with(entry, "KMSGATE_MASTER_KEY=env:M", SMALLEST, &f);
+    assert_good(c, &f);
+    assert_int_equal(c->master_key.kind, SECRET_ENV);
+    config_free(c);
+    /* the twins: a folder without it, a folder that depends on where one stands, none */
+    static const char *const NONE[] = {"CREDENTIALS_DIRECTORY=/nonexistent", "CREDENTIALS_DIRECTORY=", "OTHER=1"};
+    for (size_t i = 0; i < sizeof NONE / sizeof *NONE + 1; i++) {
+        assert_null(load_with(i < sizeof NONE / sizeof *NONE ? NONE[i] : relative, NULL, WITHOUT, &f));
+        assert_true(has_fault(&f, "the key `master_key` is missing"));
+        faults_free(&f);
+    }
+    unlink(path);
+}
+
 #define HEX "00112233445566778899aabbccddeeff00112233445566778899AABBCCDDEEFF"
 static void master_key(void **state)
 {
@@ -594,6 +633,7 @@ int main(void)
         cmocka_unit_test(urls), cmocka_unit_test(all_faults_in_one_run),
         cmocka_unit_test(tls_to_the_upstream), cmocka_unit_test(the_environment_wins),
         cmocka_unit_test(faults_of_the_environment), cmocka_unit_test(values_from_files),
+        cmocka_unit_test(credentials),
         cmocka_unit_test(master_key), cmocka_unit_test(master_key_elsewhere),
         cmocka_unit_test(token), cmocka_unit_test(print_tells_origin),
     };
