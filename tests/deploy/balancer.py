@@ -29,14 +29,16 @@ class Balancer:
 
     async def _watch(self, port, admin):
         while True:
-            status = b""
+            status, writer = b"", None
             try:
                 reader, writer = await asyncio.wait_for(asyncio.open_connection("127.0.0.1", admin), 1)
                 writer.write(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n")
                 status = await asyncio.wait_for(reader.readline(), 1)
-                writer.close()
             except (OSError, asyncio.TimeoutError):
                 pass
+            finally:
+                if writer:
+                    writer.close()
             (self.ready.add if b" 200 " in status else self.ready.discard)(port)
             await asyncio.sleep(0.1)
 
@@ -66,5 +68,8 @@ class Balancer:
         await asyncio.gather(self._pump(reader, up_writer), self._pump(up_reader, writer))
 
     def stop(self):
-        self.loop.call_soon_threadsafe(self.loop.stop)
+        def end():
+            [t.cancel() for t in asyncio.all_tasks(self.loop)]
+            self.loop.call_later(0.1, self.loop.stop)
+        self.loop.call_soon_threadsafe(end)
         self.thread.join(10)

@@ -1,6 +1,5 @@
 """Configuration by environment, files and the credentials of a service manager, with the real program."""
 import os
-import time
 
 import kms
 from conftest import BUILD, run
@@ -63,5 +62,5 @@ def test_master_key_readable_by_all(gateway):
 def test_unknown_variables_are_told(gateway):
     g = gateway(start=False)
     r = check(g, KMSGATE_PORT_443_TCP="tcp://10.0.0.1:443")
-    assert r.returncode == 0 and "KMSGATE_PORT_443_TCP is no setting" in r.stderr
+    assert r.returncode == 0 and "`KMSGATE_PORT_443_TCP` is no setting" in r.stderr
     assert "no setting" not in check(g).stderr
