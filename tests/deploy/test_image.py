@@ -27,27 +27,35 @@ drain_delay: 1s
 """
 
 
-def lint(tool_path, path):
-    r = run("node", *tool_path, path, ok=False)
-    return r.returncode, r.stdout + r.stderr
-
-
-LINTERS = {
-    "dockerfilelint": lambda p: lint([npm("dockerfilelint") / "bin/dockerfilelint"], p),
-    "dockerfile-utils": lambda p: lint([npm("dockerfile-utils") / "bin/dockerfile-utils", "lint"], p),
+# What dockerfilelint says that does not hold here, and why.
+ACCEPTED = {
+    "Base Image Missing Tag": "it takes names of stages, and the argument, for images",
+    "`apt-get upgrade` Is Not Allowed": "an old base must not mean old libraries",
+    "Invalid Argument Format": "it does not know HEALTHCHECK's options",
 }
 
 
-@pytest.mark.parametrize("name", LINTERS)
-def test_linted(name, tmp_path):
+def dockerfilelint(path):
+    out = run("node", npm("dockerfilelint") / "bin/dockerfilelint", "-o", "json", path, ok=False).stdout
+    issues = [i for f in json.loads(out)["files"] for i in f["issues"]]
+    for i in issues:
+        if i["title"] == "Invalid Argument Format" and not i["content"].startswith("HEALTHCHECK"):
+            i["title"] += " of " + i["content"]
+    return ["%s: %s" % (i["line"], i["title"]) for i in issues if i["title"] not in ACCEPTED]
+
+
+def dockerfile_utils(path):
+    r = run("node", npm("dockerfile-utils") / "bin/dockerfile-utils", "lint", path, ok=False)
+    return (r.stdout + r.stderr).split("\n") if r.returncode else []
+
+
+@pytest.mark.parametrize("linter,bad", [(dockerfilelint, "EXPOSE 99999"), (dockerfile_utils, "COPPY a b")])
+def test_linted(linter, bad, tmp_path):
     tool("node")
-    path = ROOT / "docker/Dockerfile"
-    code, said = LINTERS[name](path)
-    assert code == 0, said
-    bad = tmp_path / "Dockerfile"
-    bad.write_text(path.read_text() + ("EXPOSE 99999\n" if name == "dockerfilelint" else "COPPY a b\n"))
-    code, said = LINTERS[name](bad)
-    assert code != 0 or "99999" in said or "COPPY" in said, "the linter finds nothing: " + said
+    text = (ROOT / "docker/Dockerfile").read_text()
+    assert not linter(ROOT / "docker/Dockerfile")
+    (tmp_path / "Dockerfile").write_text(text + bad + "\n")
+    assert linter(tmp_path / "Dockerfile")
 
 
 @pytest.fixture(scope="module")
@@ -80,10 +88,9 @@ def test_what_it_says_of_itself(containers, image):
     assert labels["org.opencontainers.image.version"] == version
     assert labels["org.opencontainers.image.base.name"] == "docker.io/library/debian:bookworm-slim"
     assert {"title", "description", "revision"} <= {k.split(".")[-1] for k in labels}
-    assert c["HealthCheck"]["Test"] if "HealthCheck" in c else config["Healthcheck"]["Test"] == \
-        ["CMD", "/usr/bin/kmsgate", "health", "--config", "/etc/kmsgate/gateway.yaml"]
+    assert c["Healthcheck"]["Test"] == ["CMD", "/usr/bin/kmsgate", "health", "--config", "/etc/kmsgate/gateway.yaml"]
     (CACHE / "image-size").write_text("%.1f MB\n" % (c["Size"] / 1e6))
-    assert c["Size"] < 80e6, "the image has grown to %.1f MB" % (c["Size"] / 1e6)
+    assert c["Size"] < 70e6, "the image has grown to %.1f MB" % (c["Size"] / 1e6)
 
 
 def test_nothing_in_it_but_the_program_and_its_libraries(tree):
@@ -113,8 +120,7 @@ def test_bill_of_materials(tree):
         purl = packages[name]["externalRefs"][0]["referenceLocator"]
         assert purl.startswith("pkg:deb/debian/%s@%s?arch=" % (name, version.replace("+", "%2B").replace(":", "%3A")))
         assert (tree / "usr/share/doc" / name / "copyright").exists() or name == "base-files", name
-    for soname, package in {"libevhtp": "libevhtp0", "libxml2": "libxml2", "libxmlsec1-openssl": "libxmlsec1-openssl",
-                            "libssl": "libssl3", "libc": "libc6", "libcurl": "libcurl4", "libsqlite3": "libsqlite3-0"}.items():
+    for soname, package in {"libevhtp": "libevhtp0", "libxml2": "libxml2", "libssl": "libssl3", "libc": "libc6", "libcurl": "libcurl4", "libsqlite3": "libsqlite3-0"}.items():
         assert list(tree.rglob(soname + ".so*")) and package in packages, soname
     libraries = [p for p in tree.rglob("*.so*") if not p.is_symlink()]
     assert len(libraries) >= len(packages) - 4 - 1, "packages are listed that nothing is of"
@@ -147,7 +153,7 @@ class Deployment:
         self.legacy = kms.Process([BUILD / "legacy_kms", "--listen", "127.0.0.1:%d" % kms_port], tmp_path, "legacy")
         self.options = ["-v", "%s:/etc/kmsgate:ro" % self.etc, "-v", "%s:/var/lib/kmsgate" % self.state]
         self.started = []
-        for parent in tmp_path.parents: # pytest's folders are root's alone
+        for parent in tmp_path.parents:  # pytest's folders are root's alone
             if parent.name.startswith("pytest-"):
                 parent.chmod(0o755)
 
