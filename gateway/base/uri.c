@@ -176,11 +176,13 @@ struct str uri_host(struct str s)
     struct str host, port;
     uint64_t number;
     size_t begin = 0;
+    if (!s.p)
+        return STR_MISSING;
     while (begin < s.n && (unreserved((unsigned char)s.p[begin]) || s.p[begin] == '+'))
         begin++; /* a scheme, or a host */
     begin = str_starts((struct str){s.p + begin, s.n - begin}, STR("://")) ? begin + 3 : 0;
     const size_t end = find_any(s, begin, "/?#");
-    if (!s.p || !split_authority((struct str){s.p + begin, end - begin}, &host, &port) ||
+    if (!split_authority((struct str){s.p + begin, end - begin}, &host, &port) ||
         (port.n && !str_to_u64(port, 65535, &number)))
         return STR_MISSING;
     return host;

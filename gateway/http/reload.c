@@ -267,7 +267,7 @@ void reload_measure(struct server *s)
             continue;
         metric_label(&label, "file", str_z(part_file(s, i)));
         if (!label.failed)
-            metric_set(METRIC_CERTIFICATE_EXPIRY, label.p, (double)((expiry - time_now_us()) / US_PER_S));
+            metric_set(METRIC_CERTIFICATE_EXPIRY, label.p, (double)(expiry - time_now_us()) / (double)US_PER_S);
     }
 }
 

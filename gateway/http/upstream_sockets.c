@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <poll.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 curl_socket_t upstream_socket_open(void *arg, curlsocktype purpose, struct curl_sockaddr *address)
@@ -37,12 +38,16 @@ int upstream_socket_close(void *arg, curl_socket_t fd)
 
 static int port_of(curl_socket_t fd)
 {
-    struct sockaddr_storage sa = {0};
+    union {
+        struct sockaddr any;
+        struct sockaddr_in v4;
+        struct sockaddr_in6 v6;
+    } sa;
     socklen_t n = sizeof sa;
-    if (getsockname(fd, (struct sockaddr *)&sa, &n) != 0)
+    memset(&sa, 0, sizeof sa);
+    if (getsockname(fd, &sa.any, &n) != 0)
         return 0;
-    return ntohs(sa.ss_family == AF_INET6 ? ((const struct sockaddr_in6 *)&sa)->sin6_port
-                                          : ((const struct sockaddr_in *)&sa)->sin_port);
+    return ntohs(sa.any.sa_family == AF_INET6 ? sa.v6.sin6_port : sa.v4.sin_port);
 }
 
 bool upstream_sockets_silent(struct upstream_sockets *s, int port)

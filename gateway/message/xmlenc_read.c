@@ -39,7 +39,7 @@ static const xmlNode *only_child(struct reading *r, const xmlNode *n)
 static struct str text_of(struct reading *r, const xmlNode *n)
 {
     const struct str text = r->ok ? xml_text(n) : STR_MISSING;
-    if (r->ok && (!text.p || text.n == 0))
+    if (r->ok && n && (!text.p || text.n == 0))
         refuse(r, (const char *)n->name, "text");
     return text;
 }
