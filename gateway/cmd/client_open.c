@@ -209,7 +209,8 @@ static void open_document(struct opening *o, struct xml_doc *doc)
         return;
     }
     const struct kms_reader reader = {give_trk, show_key, show_certificate, o};
-    o->response = &r; /* cppcheck-suppress autoVariables ; o ends with this call's caller, and looks at it only within */
+    /* cppcheck-suppress autoVariables ; o is looked at only within this call */
+    o->response = &r;
     const enum reason reason = kms_response_open(&proof, &reader, &r, &why);
     proof_end(&o->proof);
     if (reason != REASON_OK) {
