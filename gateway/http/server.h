@@ -168,9 +168,9 @@ void admin_answer(struct server *s, struct str head, struct admin_answer *a);
 
 /* sockets.c */
 /* A listening, non-blocking socket; -1 with the reason logged. *file: which one a Unix socket made, else 0. */
-int socket_listen(const struct listen_config *config, uint64_t *file);
+int socket_listen(const struct listen_config *l, uint64_t *file);
 /* Removes the file of a Unix socket, unless another process has put its own there since. */
-void socket_remove(const struct listen_config *config, uint64_t file);
+void socket_remove(const struct listen_config *l, uint64_t file);
 
 /* sandbox.c */
 bool sandbox_enter(void);

@@ -14,7 +14,7 @@
 enum { TLS_WHY = 512 };
 
 /* For a listener; NULL with the reason in `why`, which names the file. */
-SSL_CTX *tls_context(const struct listen_config *config, char why[TLS_WHY]);
+SSL_CTX *tls_context(const struct listen_config *l, char why[TLS_WHY]);
 /* When the first certificate of the listener's chain expires; TIME_NONE: it has none. */
 int64_t tls_context_expiry(SSL_CTX *ctx);
 

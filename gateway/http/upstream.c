@@ -166,7 +166,7 @@ void upstream_free(struct upstream *u)
     if (!u)
         return;
     while (u->calls)
-        finish(u->calls, CURLE_ABORTED_BY_CALLBACK);
+        finish(u->calls, CURLE_ABORTED_BY_CALLBACK); /* NOLINT(clang-analyzer-unix.Malloc): it leaves the list */
     if (u->multi)
         curl_multi_cleanup(u->multi);
     if (u->timer)
