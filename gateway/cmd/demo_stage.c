@@ -24,8 +24,6 @@
 
 enum { START_SECONDS = 20, END_SECONDS = 15, LINE_SECONDS = 5, TRIES = 3, STEP_US = 10000 };
 
-extern char **environ;
-
 static void path_of(const struct stage *s, const char *name, char out[PATH_MAX])
 {
     snprintf(out, PATH_MAX, "%s/%s", s->folder, name);

@@ -202,7 +202,7 @@ def test_fault(place, alice, name):
     began = time.monotonic()
     r = place.ask(alice, "/keyprov")
     d = kms.wait_for(lambda: [x for x in place.decisions() if x["id"] == r.headers["X-Request-Id"]], 5)[0]
-    assert time.monotonic() - began < 6
+    assert time.monotonic() - began < 30
     if due is None:  # what libcurl makes of it may change; never a reply that is neither whole nor refused
         assert (r.status, d["reason"]) in (OK, INVALID)
     else:
