@@ -533,7 +533,7 @@ def test_who_does_not_read(gateway, alice):
     r = b"POST /keymanagement/identity/v1/init HTTP/1.1\r\nHost: a\r\n\r\n"
     sent, ended = 0, False
     began = time.monotonic()
-    while time.monotonic() - began < 15 and not ended:
+    while time.monotonic() - began < 120 and not ended:
         try:
             sent += s.send(r * 200)
         except socket.timeout:
