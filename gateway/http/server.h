@@ -152,7 +152,7 @@ void drain(struct server *s, const sigset_t *signals);
 
 /* descriptors.c */
 /* How many connections the process can hold, with the soft limit raised as far as it goes. */
-unsigned descriptors_prepare(const struct config *config);
+unsigned descriptors_prepare(const struct config *c);
 
 /* admin.c */
 enum { ADMIN_TOKEN_MAX = 512 };

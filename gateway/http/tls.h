@@ -25,7 +25,7 @@ struct upstream_tls {
     unsigned refs;     /* by the two functions below only */
 };
 /* NULL with the reason in `why`. */
-struct upstream_tls *upstream_tls_load(const struct upstream_config *config, char why[TLS_WHY]);
+struct upstream_tls *upstream_tls_load(const struct upstream_config *c, char why[TLS_WHY]);
 struct upstream_tls *upstream_tls_ref(struct upstream_tls *t);
 void upstream_tls_unref(struct upstream_tls *t); /* NULL is fine */
 
