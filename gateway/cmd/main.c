@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/secret.h"
 #include "cmd/cmd.h"
+#include "message/xml.h"
 
 static int not_built(int argc, char **argv)
 {
@@ -51,6 +52,10 @@ int main(int argc, char **argv)
     if (strcmp(argv[1], "--version") == 0) {
         puts("kmsgate " KMSGATE_VERSION);
         return EXIT_DONE;
+    }
+    if (!xml_startup()) { /* before any thread; without it libxml2 speaks on stderr, and wipes nothing */
+        complain("libxml2 does not start");
+        return EXIT_NEGATIVE;
     }
     for (size_t i = 0; i < sizeof COMMANDS / sizeof *COMMANDS; i++)
         if (strcmp(argv[1], COMMANDS[i].name) == 0)
