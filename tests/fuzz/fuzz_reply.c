@@ -1,0 +1,273 @@
+/*
+ * Any reply of an upstream to a proven request, made into ours under the default rule, under one that keeps all that can
+ * be kept, and under one with a dialect that encrypts whole messages.
+ *
+ * What must hold: `internal` is no answer to anything that an upstream can send; what is sent is valid by the table and
+ * by the XSD, which share nothing; its signature verifies, its keys open under the TrK; and no key that came in its place
+ * stands in what is sent.
+ */
+#include "fuzz.h"
+
+#include <libxml/parser.h>
+#include <libxml/xmlschemas.h>
+#include <libxml/xmlschemastypes.h>
+#include <unistd.h>
+
+#include "gate/gate.h"
+#include "keys/keyfile.h"
+
+#define ALICE "sip:alice@example.org"
+#define RULES_BEGIN "version: 1\nkms: { uris: [kms.example.org], id: kms-01 }\nrequests: [{ id: everyone }]\n"
+#define KEEP "extensions: keep, set: { UserUri: keep, KmsUri: keep, KmsId: keep, Time: keep, ClientReqUrl: keep }"
+static const char *const RULES[] = {
+    RULES_BEGIN "responses: [{ id: default }]\n",
+    RULES_BEGIN "responses: [{ id: keeps, " KEEP " }]\n",
+    RULES_BEGIN "responses: [{ id: older, dialect: older, " KEEP ", encrypt: { content: message } }]\n"
+                "dialects:\n  older:\n    namespaces: [\"urn:older\", \"\", TOBEDEFINED]\n"
+                "    rename: { KmsKeyset: KmsKeySet, Key: UserSigningKeySSK }\n    point_prefix: add\n",
+};
+enum { PLAIN, KEEPS, OLDER, RULE_SETS };
+enum { ROOM = 1 << 22, PIECE = 16 };
+static const char *const KEYS[] = {"UserDecryptKey", "UserSigningKeySSK", "UserPubTokenPVT", "NewTransportKey",
+                                   "NewIntegrityKey"};
+
+static struct gate gate;
+static struct rules *rules[RULE_SETS];
+static struct secret_key ink, trk;
+static int64_t now_us;
+static xmlSchemaPtr schema;
+
+static void open_keys(void)
+{
+    static char folder[] = "/tmp/kmsgate-fuzz-XXXXXX";
+    char path[64];
+    struct secret_key master = {{1}};
+    struct faults faults = {0};
+    struct keyfile file;
+    size_t counts[3], at;
+    must(mkdtemp(folder), "no folder");
+    snprintf(path, sizeof path, "%s/k.db", folder);
+    must(keyfile_read(TEST_ROOT "/cases/vectors/keys.jsonl", &file, &faults), "no keys");
+    struct keystore *keys = keystore_open(path, &master, true, &faults);
+    must(keys && keystore_put(keys, file.v, file.n, false, counts, &at, &faults), "no keys");
+    for (size_t i = 0; i < file.n; i++) {
+        if (str_eq_z(file.v[i].id, "ink.1.alice"))
+            ink = file.v[i].key;
+        if (str_eq_z(file.v[i].id, "trk.1.alice"))
+            trk = file.v[i].key;
+    }
+    keyfile_free(&file);
+    unlink(path);
+    rmdir(folder);
+    gate.keys = keys;
+}
+
+/* URIs are held to less by validators than by each other: they are text here. */
+static void read_schema(void)
+{
+    static const char path[] = TEST_ROOT "/xsd/kms.xsd";
+    static const char uri[] = "xs:anyURI", text[] = "xs:string";
+    struct buf xsd = BUF_INIT(ROOM);
+    char piece[4096];
+    FILE *f = fopen(path, "r");
+    must(f, "no schema");
+    for (size_t n; (n = fread(piece, 1, sizeof piece, f)) > 0;)
+        buf_bytes(&xsd, piece, n);
+    fclose(f);
+    for (char *at = xsd.p; (at = strstr(at, uri));)
+        memcpy(at, text, sizeof uri - 1);
+    xmlDocPtr doc = xmlReadMemory(xsd.p, (int)xsd.n, path, NULL, 0);
+    xmlSchemaParserCtxtPtr parser = xmlSchemaNewDocParserCtxt(doc);
+    schema = xmlSchemaParse(parser);
+    must(schema, "no schema");
+    xmlSchemaFreeParserCtxt(parser);
+    xmlFreeDoc(doc);
+    buf_free(&xsd);
+}
+
+static void close_all(void)
+{
+    for (int i = 0; i < RULE_SETS; i++)
+        rules_unref(rules[i]);
+    keystore_close((struct keystore *)gate.keys);
+    xmlSchemaFree(schema);
+    xmlSchemaCleanupTypes();
+    xml_shutdown();
+}
+
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+    static char base[] = "http://127.0.0.1:8080", *bases[] = {base};
+    static const struct strings public_url = {bases, 1};
+    bool zone;
+    (void)argc, (void)argv;
+    must(xml_startup(), "libraries");
+    must(time_parse(STR("2026-11-23T18:00:00Z"), &now_us, &zone), "time");
+    open_keys();
+    read_schema();
+    gate.public_url = &public_url;
+    for (int i = 0; i < RULE_SETS; i++) {
+        char path[64];
+        struct faults faults = {0};
+        const int fd = fuzz_file(str_z(RULES[i]), path);
+        rules[i] = rules_load(path, &faults);
+        if (!rules[i])
+            faults_print(&faults, stderr);
+        must(rules[i], "rules");
+        faults_free(&faults);
+        close(fd);
+    }
+    atexit(close_all);
+    return 0;
+}
+
+/* The resource that owes what the reply speaks of. */
+static const char *resource_of(struct str reply)
+{
+    static const struct {
+        const char *word, *resource;
+    } OWED[] = {{"KmsInit", "/init"}, {"KmsCertCache", "/certcache"}, {"KmsLookup", "/lookup/sip%3Abob%40example.org"}};
+    for (size_t i = 0; i < sizeof OWED / sizeof *OWED; i++)
+        if (reply.n > 0 && memmem(reply.p, reply.n, OWED[i].word, strlen(OWED[i].word)))
+            return OWED[i].resource;
+    return reply.n > 0 ? "/keyprov" : "/redirect";
+}
+
+static struct judgement *asked(int set, struct str reply)
+{
+    struct buf target = BUF_INIT(ROOM), url = BUF_INIT(ROOM), request = BUF_INIT(ROOM), body = BUF_INIT(ROOM);
+    buf_printf(&target, "/keymanagement/identity/v1%s", resource_of(reply));
+    buf_printf(&url, "http://127.0.0.1:8080%s", target.p);
+    const struct kms_request fields = {.user_uri = STR(ALICE), .kms_uri = STR("kms.example.org"),
+                                       .time = STR("2026-11-23T18:00:00Z"), .client_req_url = buf_view(&url),
+                                       .trk_id = STR("trk.1.alice"), .signature_id = STR("ink.1.alice")};
+    const struct gate_head head = {.method = STR("POST"), .target = buf_view(&target)};
+    kms_request_write(&fields, &request);
+    must(xmlsig_sign(buf_view(&request), STR("ink.1.alice"), &ink, &body), "not signed");
+    gate.rules = rules[set];
+    struct judgement *j = judgement_new(&gate, "fuzz");
+    must(j && gate_head(j, &head) == REASON_OK, "head");
+    must(gate_request(j, buf_view(&body), now_us) == GATE_FORWARD, "%s", reason_name(j->decision.reason));
+    buf_free(&target);
+    buf_free(&url);
+    buf_free(&request);
+    buf_free(&body);
+    return j;
+}
+
+static bool give_trk(void *arg, struct str id, struct secret_key *out)
+{
+    (void)arg;
+    *out = trk;
+    return str_eq(id, STR("trk.1.alice"));
+}
+
+static void count_key(void *arg, const struct kms_key_content *key)
+{
+    must(key->algorithm.p || arg, "a key in clear");
+    must(key->n > 0, "no octets");
+}
+
+static void check_opens(struct str text, bool whole)
+{
+    static const struct xmlsig_policy policy = {256, XMLSIG_C14N};
+    struct xml_doc *doc = NULL;
+    struct xml_signed proof;
+    struct kms_response r;
+    struct detail why = {""};
+    const struct kms_reader reader = {.trk = give_trk, .key = count_key, .arg = whole ? &why : NULL};
+    must(xml_parse(text, &XML_LIMITS_PROTECTED, &doc, &why) == REASON_OK, "%s", why.text);
+    must(xmlsig_verify(doc, &policy, &ink, &proof, &why) == REASON_OK, "%s", why.text);
+    must(kms_response_open(&proof, &reader, &r, &why) == REASON_OK, "%s: %.*s", why.text, (int)text.n, text.p);
+    xml_free(doc);
+}
+
+static void print_fault(void *arg, xmlErrorPtr error)
+{
+    (void)arg;
+    fprintf(stderr, "%s", error->message);
+}
+
+static void check_xsd(struct str text)
+{
+    xmlDocPtr doc = xmlReadMemory(text.p, (int)text.n, NULL, NULL, XML_PARSE_NONET | XML_PARSE_HUGE);
+    xmlSchemaValidCtxtPtr ctx = xmlSchemaNewValidCtxt(schema);
+    must(doc && ctx, "libxml2 reads what we write");
+    xmlSchemaSetValidStructuredErrors(ctx, print_fault, NULL);
+    must(xmlSchemaValidateDoc(ctx, doc) == 0, "%.*s", (int)text.n, text.p);
+    xmlSchemaFreeValidCtxt(ctx);
+    xmlFreeDoc(doc);
+}
+
+/* Sixteen octets of hex whose halves are more than one octet eight times. */
+static bool telling(const char *hex)
+{
+    for (int half = 0; half < 2; half++) {
+        bool same = true;
+        for (int i = 1; i < PIECE / 2; i++)
+            same &= strncasecmp(hex + half * PIECE, hex + half * PIECE + 2 * i, 2) == 0;
+        if (same)
+            return false;
+    }
+    return true;
+}
+
+static void check_piece(const char *hex, struct str sent)
+{
+    char lower[2 * PIECE], upper[2 * PIECE];
+    for (size_t i = 0; i < 2 * PIECE; i++) {
+        lower[i] = (char)(hex[i] | 0x20);
+        upper[i] = hex[i] >= 'a' ? (char)(hex[i] - 32) : hex[i];
+    }
+    must(!memmem(sent.p, sent.n, lower, sizeof lower) && !memmem(sent.p, sent.n, upper, sizeof upper), "%.*s",
+         (int)sizeof lower, lower);
+}
+
+/* Each key that stands in its place in the upstream's reply. */
+static void check_no_key(const xmlNode *n, struct str sent)
+{
+    for (; n; n = n->next) {
+        bool is_key = false;
+        for (size_t i = 0; n->type == XML_ELEMENT_NODE && i < sizeof KEYS / sizeof *KEYS; i++)
+            is_key |= str_eq_z(str_z(KEYS[i]), (const char *)n->name);
+        if (is_key && n->children && n->children->type == XML_TEXT_NODE && !n->children->next) {
+            const struct str text = str_trim(str_z((const char *)n->children->content));
+            for (size_t i = 0; i + 2 * PIECE <= text.n; i += 2 * PIECE)
+                if (telling(text.p + i))
+                    check_piece(text.p + i, sent);
+        }
+        check_no_key(n->children, sent);
+    }
+}
+
+static void make(int set, int status, struct str reply)
+{
+    struct judgement *j = asked(set, reply);
+    const struct gate_upstream up = {.status = status, .body = reply};
+    struct gate_response out;
+    const enum reason r = gate_reply(j, &up, now_us + 1, &out);
+    must(r == REASON_OK || r == REASON_UPSTREAM_INVALID || r == REASON_UPSTREAM_WRONG_USER || r == REASON_UPSTREAM_ERROR,
+         "%s", reason_name(r));
+    must((r == REASON_OK) == (out.status == 200), "%d", out.status);
+    must(out.body.n > 0, "no reply");
+    must(kms_response_validate(buf_view(&out.body), true, NULL) == REASON_OK, "%s", out.body.p);
+    check_xsd(buf_view(&out.body));
+    check_opens(buf_view(&out.body), set == OLDER);
+    if (r == REASON_OK && set != OLDER) {
+        xmlDocPtr doc = xmlReadMemory(reply.p, (int)reply.n, NULL, NULL, XML_PARSE_NONET | XML_PARSE_NOCDATA);
+        if (doc)
+            check_no_key(doc->children, buf_view(&out.body));
+        xmlFreeDoc(doc);
+    }
+    buf_free(&out.body);
+    judgement_free(j);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    const struct str reply = fuzz_view(data, size);
+    for (int set = 0; set < RULE_SETS; set++)
+        make(set, 200, reply);
+    make(PLAIN, 400 + (int)(size % 200), reply);
+    return 0;
+}
