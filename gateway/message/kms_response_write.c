@@ -257,8 +257,8 @@ static void message(struct writing *w)
 {
     size_t at = 0;
     const xmlNode *payload = w->r ? xml_child(response_child(w->r->node, "KmsMessage")) : NULL;
-    const struct schema_element *e = schema_find(&SCHEMA_MESSAGE, payload, &at);
-    if (!e)
+    const struct schema_element *e = payload ? schema_find(&SCHEMA_MESSAGE, payload, &at) : NULL;
+    if (!payload || !e)
         return;
     buf_z(w->out, "<KmsMessage>");
     if (w->plan->protect == PROTECT_MESSAGE)

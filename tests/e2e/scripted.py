@@ -150,7 +150,8 @@ ERROR = "<KmsError><ErrorCode>17</ErrorCode><ErrorMsg>row 4711 of table keys</Er
 ENVELOPE = ["UserUri", "KmsUri", "Time", "KmsId", "ClientReqUrl"]
 
 
-def response(message="", user="sip:alice@example.org", tail="", order=None, root=" xmlns='%s' Id='r1' Version='1.0.0'" % NS,
+def response(message="", user="sip:alice@example.org", tail="", order=None,
+             root=" xmlns='%s' Id='r1' Version='1.0.0'" % NS,
              name="KmsResponse", head="", error="", **over):
     """An older KMS's reply, as text; fields given as None are left out."""
     f = {"UserUri": user, "KmsUri": "old.example.org", "Time": "2026-11-23T18:00:00Z", "KmsId": "Old-1",

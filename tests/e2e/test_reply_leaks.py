@@ -1,5 +1,5 @@
-"""Canaries: no key and no token leaves, wherever an upstream puts it, in whatever is written. Seeds are printed; one can
-be chosen with LEAK_SEED, how many replies are mutated with LEAK_ROUNDS."""
+"""Canaries: no key and no token leaves, wherever an upstream puts it, in whatever is written. Seeds are printed; one
+can be chosen with LEAK_SEED, how many replies are mutated with LEAK_ROUNDS."""
 import base64
 import os
 import random
@@ -46,7 +46,7 @@ def bench(tmp_path_factory):
 
 
 def spilt(text, octets):
-    """Where a stretch of a key stands in bytes: hex of each case and base64 at each alignment, forwards and backwards."""
+    """Where a stretch of a key stands in bytes: hex of each case, base64 at each alignment, backwards too."""
     for i in range(0, len(octets) - 15, 16):
         for form in scripted.forms_of(octets[i:i + 16]):
             if form in text:
@@ -94,7 +94,8 @@ PLACES = {  # where a copy may be put in a reply that is good otherwise
     "ClientReqUrl": lambda k, c: response(key_prov(key_set(k, ALICE)), ClientReqUrl="http://a/" + c.replace(" ", ":")),
     "an extension": lambda k, c: response(key_prov(key_set(k, ALICE)), tail="<x:e xmlns:x='urn:x'>%s</x:e>" % c),
     "an inner extension": lambda k, c: response(key_prov(key_set(k, ALICE), "<x:e xmlns:x='urn:x'>%s</x:e>" % c)),
-    "an extension's attribute": lambda k, c: response(key_prov(key_set(k, ALICE)), tail="<e xmlns='urn:x' a='%s'/>" % c),
+    "an extension's attribute": lambda k, c: response(key_prov(key_set(k, ALICE)),
+                                                      tail="<e xmlns='urn:x' a='%s'/>" % c),
     "an extension's namespace": lambda k, c: response(key_prov(key_set(k, ALICE)),
                                                       tail="<e xmlns='urn:%s'/>" % c.replace(" ", ":")),
     "a comment": lambda k, c: response(key_prov(key_set(k, ALICE)), tail="<!--%s-->" % c),
@@ -145,7 +146,8 @@ def mutate(rng, root, keys):
     if what == 0 and parent is not None and other not in list(e.iter()):
         other.append(e)                                                                # moved
     elif what == 1:
-        e.tag = rng.choice([q("Surprise"), q("UserDecryptKey"), q("Issuer"), "{urn:x}e", "e", q("KmsKeySet"), q("KmsError"),
+        e.tag = rng.choice([q("Surprise"), q("UserDecryptKey"), q("Issuer"), "{urn:x}e", "e", q("KmsKeySet"),
+                            q("KmsError"),
                             q("a" + text[:60].strip("=").replace(" ", "").replace("/", "_").replace("+", "_")
                               .replace("=", "_").replace(";", "_"))])  # renamed
     elif what == 2 and parent is not None:
@@ -174,7 +176,8 @@ def mutate(rng, root, keys):
 
 def test_mutated_replies(bench):
     """Good replies changed at random, a few changes each, under every status: keys that come as keys leave encrypted or
-    not at all. What an upstream calls something else, and nowhere a key, only `extensions: drop` can keep: the rule here."""
+    not at all. What an upstream calls something else, and nowhere a key, only
+    `extensions: drop` can keep back: the rule here."""
     seed = int(os.environ.get("LEAK_SEED", random.randrange(1 << 32)))
     print("LEAK_SEED=%d" % seed)
     rng = random.Random(seed)
@@ -185,7 +188,8 @@ def test_mutated_replies(bench):
         path, text = rng.choice([
             (P, response(key_prov(key_set(keys, ALICE)))),
             (P, response(key_prov(key_set(keys, ALICE, Issuer="i", CertUri="c"), key_set(keys, ALICE)))),
-            (P, response(key_prov(key_set(keys, ALICE), keys.element("NewTransportKey")), tail="<x:e xmlns:x='urn:x'/>")),
+            (P, response(key_prov(key_set(keys, ALICE), keys.element("NewTransportKey")),
+                         tail="<x:e xmlns:x='urn:x'/>")),
             (P, response(error=ERROR))])
         root = etree.fromstring(text)
         for _ in range(rng.choice([1, 1, 1, 2, 3])):
@@ -231,7 +235,8 @@ def test_nothing_that_is_written_holds_a_secret(bench):
     out = everything_written(bench)
     assert "kmsgate.db" in out and len(out["decisions.jsonl"]) > 1000 and b"debug" in out["gateway.err"].lower()
     for where, text in out.items():
-        keys = {n: o for n, o in canaries.items() if n != "ink"} if where.startswith(("/decisions", "decisions")) else canaries
+        keys = {n: o for n, o in canaries.items() if n != "ink"} if where.startswith(("/decisions",
+                                                                                      "decisions")) else canaries
         search(where, text, keys)  # the client itself wrote its InK into a KmsUri that is logged as claimed
         assert TOKEN.encode() not in text and TOKEN.encode()[::-1] not in text, where
         assert base64.b64encode(TOKEN.encode())[4:-4] not in text, where

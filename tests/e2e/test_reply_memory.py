@@ -78,7 +78,8 @@ def test_memory_after_exchanges(bench):
     good = response(key_prov(key_set(k, ALICE), k.element("NewTransportKey")), tail="<x:e xmlns:x='urn:x'>t</x:e>")
     for case in ("default", "message", "keep"):
         assert bench.reply(bench.alice, P, good, case=case).status == 200
-        for bad in (good + b"broken", good.replace(b"<UserID>", b"<UserId>"), good.replace(b"alice", b"bob"), good[:900],
+        for bad in (good + b"broken", good.replace(b"<UserID>", b"<UserId>"), good.replace(b"alice", b"bob"),
+                    good[:900],
                     good.replace(b"</KmsKeyProv>", k.element("UserDecryptKey").encode() + b"</KmsKeyProv>")):
             assert bench.reply(bench.alice, P, bad, case=case).status == 502
         assert bench.reply(bench.alice, P, good, case=case, status=500).status == 500

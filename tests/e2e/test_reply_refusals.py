@@ -29,7 +29,8 @@ PROV = response(key_prov(key_set(K, ALICE)))
 def bench(request, tmp_path_factory):
     alice, bob = kms.User(ALICE), kms.User("sip:bob@example.org")
     rita = Ring("sip:rita@example.org", {"ink.1": ("ink", None, None), "ink.0": ("ink", "revoked", None),
-                                         "ink.old": ("ink", None, "2020-01-01T00:00:00Z"), "trk.1": ("trk", None, None)},
+                                         "ink.old": ("ink", None, "2020-01-01T00:00:00Z"), "trk.1": ("trk", None,
+                                                                                                     None)},
                 "ink.1", "trk.1")
     b = scripted.Bench(tmp_path_factory.mktemp(request.param), [alice, bob, rita], RULES % request.param)
     b.alice, b.bob, b.rita, b.detail = alice, bob, rita, request.param
@@ -135,7 +136,8 @@ def test_user_uri_as_claimed(bench, claimed):
 
 
 @pytest.mark.parametrize("target,url", [
-    ("/nowhere", "/nowhere"), ("/keyprov/%s" % ("a" * 600), None), ("/init?x=<>\"'&a=%zz", "/init?x=%3C%3E%22'&a=%25zz"),
+    ("/nowhere", "/nowhere"), ("/keyprov/%s" % ("a" * 600), None), ("/init?x=<>\"'&a=%zz",
+                                                                    "/init?x=%3C%3E%22'&a=%25zz"),
     ("/keyprov/../init", None), ("/keyprov/%C3%BC", None), ("/keyprov/a%2Fb", None)])
 def test_client_req_url_of_a_refusal(bench, target, url):
     r = bench.gate.post(target, b"x")
@@ -166,7 +168,8 @@ STATUSES = [(s, "upstream.error", s) for s in (400, 401, 403, 404, 409, 418, 429
 def test_statuses(bench, status, reason, out):
     secret = b"secret trace " + K.octets["UserSigningKeySSK"].hex().encode()
     body = b"" if status == 304 else secret
-    r, d = bench.ask(bench.alice, P, body, status=status, headers=[("Location", "http://127.0.0.1:1/"), ("Set-Cookie", "a=b"),
+    r, d = bench.ask(bench.alice, P, body, status=status, headers=[("Location", "http://127.0.0.1:1/"), ("Set-Cookie",
+                                                                                                         "a=b"),
                                                                    ("X-Trace", "t"), ("Server", "Old/1")])
     refused(bench, r, d, out, reason, user=bench.alice)
     assert b"secret" not in r.body and not {"Location", "Set-Cookie", "X-Trace"} & set(r.headers)
@@ -190,7 +193,8 @@ def test_every_2xx_is_200(bench, status):
 def test_nothing_where_nothing_is_owed(bench, status):
     r, d = bench.ask(bench.alice, "/redirect", b"", status=status)
     assert (r.status, d["reason"], d["response"]["message"]) == (200, "ok", "none")
-    assert r.verify(bench.alice.ink, bench.alice.ink_id) and r.response.find(q("KmsMessage")) is None and r.error is None
+    assert r.verify(bench.alice.ink,
+                    bench.alice.ink_id) and r.response.find(q("KmsMessage")) is None and r.error is None
     assert r.text("TrK-ID") is None
     scripted.check_xsd(r)
     r, d = bench.ask(bench.alice, P, b"", status=status)
@@ -212,7 +216,8 @@ def test_1xx_before_the_reply(bench):
 
 
 @pytest.mark.parametrize("value,passes", [
-    ('Bearer realm="kms", error="invalid_token"', True), ("Basic\u00fc", False), ("Bearer a\tb", None), ("x" * 255, True),
+    ('Bearer realm="kms", error="invalid_token"', True), ("Basic\u00fc", False), ("Bearer a\tb", None), ("x" * 255,
+                                                                                                         True),
     ("x" * 5000, False), ("", False)])
 def test_headers_sanitized(bench, value, passes):
     raw = ("HTTP/1.1 401 X\r\nContent-Length: 0\r\nWWW-Authenticate: %s\r\n\r\n" % value).encode()
@@ -245,7 +250,8 @@ def test_many_key_sets(bench):
 
 def test_lengths_that_lie(bench):
     for raw in (b"HTTP/1.1 200 X\r\nContent-Length: %d\r\n\r\n" % (len(PROV) + 1) + PROV,
-                b"HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n" + PROV, b"HTTP/1.1 abc\r\n\r\n" + PROV, PROV):
+                b"HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n" + PROV, b"HTTP/1.1 abc\r\n\r\n" + PROV,
+                PROV):
         r, d = bench.ask(bench.alice, P, b"", raw=raw, close=True)
         refused(bench, r, d, 502, "upstream.invalid", user=bench.alice)
     chunked = b"HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n" % len(PROV) + PROV + b"\r\n0\r\n\r\n"

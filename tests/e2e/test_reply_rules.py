@@ -1,4 +1,4 @@
-"""Response rules: fields, signing, encrypting, extensions, match; which keys. One gateway; the ClientId chooses the case."""
+"""Response rules: fields, signing, encrypting, extensions, match; which keys. The ClientId chooses the case."""
 import base64
 import copy
 import re
@@ -35,7 +35,8 @@ CASES = {
     "extensions": ("", ["extensions: keep"]),
     "message-extensions": ("", ["extensions: keep, encrypt: { content: message }"]),
     "by-form": ("", ["match: { form: unsigned }, sign: none", "match: { form: signed }, set: { KmsId: remove }"]),
-    "by-message": ("", ["match: { message: [KmsInit, error] }", "match: { message: KmsKeyProv }, set: { KmsId: remove }"]),
+    "by-message": ("", ["match: { message: [KmsInit, error] }",
+                        "match: { message: KmsKeyProv }, set: { KmsId: remove }"]),
     "by-status": ("", ["match: { status: [200, 404, 204] }", "match: { status: 201 }, set: { KmsId: remove }"]),
     "by-rule": ("", ["match: { rule: [keep, remove] }", "match: { rule: by-rule }, set: { KmsId: remove }"]),
     "shadow": ("checks: { signature: shadow, time: shadow }", [""]),
@@ -64,7 +65,8 @@ USERS = {
     "carol": kms.User("sip:carol@example.org", ink=False),
     "dora": kms.User("sip:dora@example.org", trk=False),
     "rita": Ring("sip:rita@example.org", {
-        "ink.1": ("ink", "retiring", None), "ink.2": ("ink", None, None), "ink.3": ("ink", None, "2020-01-01T00:00:00Z"),
+        "ink.1": ("ink", "retiring", None), "ink.2": ("ink", None, None), "ink.3": ("ink", None,
+                                                                                    "2020-01-01T00:00:00Z"),
         "trk.1": ("trk", "retiring", None), "trk.2": ("trk", None, None), "trk.0": ("trk", "revoked", None),
         "trk.3": ("trk", None, "2020-01-01T00:00:00Z")}, ink="ink.2", trk="trk.2"),
     "ivan": Ring("sip:ivan@example.org", {"ink.1": ("ink", "revoked", None), "trk.1": ("trk", None, None)},
@@ -126,7 +128,8 @@ def test_fields_of_the_request_and_the_rules(bench, alice):
     good(r, d, alice)
     assert (r.text("UserUri"), r.text("KmsUri"), r.text("KmsId"), r.text("ClientReqUrl")) == (
         ALICE, "kms.example.org", "kms-01", bench.gate.url(P))
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", r.text("Time")) and not r.text("Time").startswith("2026-11-23")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ",
+                        r.text("Time")) and not r.text("Time").startswith("2026-11-23")
     assert d["response"] == {"rule": "default-0", "message": "KmsKeyProv", "signed_by": alice.ink_id,
                              "encrypted_by": alice.trk_id}
     assert d["upstream"]["status"] == 200 and d["status"] == 200 and d["upstream"]["ms"] > 0
@@ -334,8 +337,9 @@ def test_when(bench, alice, case, named, keys, message):
     assert (r.text("TrK-ID") is not None) == message
 
 
-@pytest.mark.parametrize("path,body", ids=["init", "certcache", "lookup", "keyprov"], argvalues=[("/init", response(init())), ("/certcache", response(cert_cache(certificate()))),
-                                       ("/lookup/a", response(lookup())), (P, prov())])
+@pytest.mark.parametrize("path,body", ids=["init", "certcache", "lookup", "keyprov"], argvalues=[
+    ("/init", response(init())), ("/certcache", response(cert_cache(certificate()))), ("/lookup/a", response(lookup())),
+    (P, prov())])
 def test_whole_message(bench, alice, path, body):
     r, d = bench.ask(alice, path, body, case="message")
     good(r, d, alice)
@@ -379,7 +383,8 @@ def test_without_trk(bench, name):
     """Never had one, or all revoked; a retiring one is for him who names it."""
     user, none = USERS[name], {"TrK-ID": None}
     refused(*bench.ask(user, P, prov(user.uri), **none), 500, "protect.no_key", user)
-    refused(*bench.ask(user, "/init", response(init(), user=user.uri), case="message", **none), 500, "protect.no_key", user)
+    refused(*bench.ask(user, "/init", response(init(), user=user.uri), case="message", **none), 500, "protect.no_key",
+            user)
     for case in ("never", "none", "requested"):
         r, d = bench.ask(user, P, prov(user.uri), case=case, **none)
         assert good(r, d).text("TrK-ID") is None
@@ -406,8 +411,8 @@ def test_what_came_encrypted_is_wrapped_anew(bench, alice):
     """From the upstream, under the user's TrK; under another key it opens for nobody."""
     for key, status in ((alice.trk, 200), (b"k" * 32, 502)):
         blob = base64.b64encode(kms.keywrap.aes_key_wrap(key, K.octets["UserSigningKeySSK"])).decode()
-        enc = ("<EncryptedKey xmlns='%s'><EncryptionMethod Algorithm='%skw-aes256'/><KeyInfo xmlns='%s'><KeyName>%s</KeyName>"
-               "</KeyInfo><CipherData><CipherValue>%s</CipherValue></CipherData></EncryptedKey>" % (
+        enc = ("<EncryptedKey xmlns='%s'><EncryptionMethod Algorithm='%skw-aes256'/><KeyInfo xmlns='%s'>"
+               "<KeyName>%s</KeyName></KeyInfo><CipherData><CipherValue>%s</CipherValue></CipherData></EncryptedKey>" % (
                    XENC, XENC, kms.DS, alice.trk_id, blob))
         body = response(key_prov(key_set(K, ALICE, UserSigningKeySSK=enc)))
         for case in ("default", "never", "none"):
@@ -520,7 +525,8 @@ def test_a_sealed_certificate_out_of_order(bench, alice):
 
 def test_the_ids_of_others(bench, alice):
     """Ids that an upstream chose: xmldoc stays the response's alone."""
-    r, d = bench.ask(alice, P, response(key_prov(key_set(K, ALICE, attributes=" Id='xmldoc'"), attributes=" Id='xmldoc'")))
+    r, d = bench.ask(alice, P, response(key_prov(key_set(K, ALICE, attributes=" Id='xmldoc'"),
+                                                 attributes=" Id='xmldoc'")))
     good(r, d, alice)
     assert [e.get("Id") for e in r.root.iter() if e.get("Id")] == ["xmldoc"]
     for name in ("Id", "ID", "id"):
@@ -534,7 +540,8 @@ def test_the_ids_of_others(bench, alice):
 
 MATCH = [  # case, signed, path, body, status, rule that answers or None
     ("by-form", True, P, prov(), 200, "by-form-1"), ("by-form", False, P, prov(), 200, "by-form-0"),
-    ("by-message", True, P, prov(), 200, "by-message-1"), ("by-message", True, "/init", response(init()), 200, "by-message-0"),
+    ("by-message", True, P, prov(), 200, "by-message-1"), ("by-message", True, "/init", response(init()), 200,
+                                                           "by-message-0"),
     ("by-message", True, P, response(error=ERROR), 200, "by-message-0"),
     ("by-message", True, "/lookup/a", response(lookup()), 200, None), ("by-message", True, "/redirect", b"", 204, None),
     ("by-message", True, P, b"x", 500, "by-message-0"),

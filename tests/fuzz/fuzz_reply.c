@@ -1,10 +1,10 @@
 /*
- * Any reply of an upstream to a proven request, made into ours under the default rule, under one that keeps all that can
- * be kept, and under one with a dialect that encrypts whole messages.
+ * Any reply of an upstream to a proven request, made into ours under the default rule, under one that keeps all that
+ * can be kept, and under one with a dialect that encrypts whole messages.
  *
  * What must hold: `internal` is no answer to anything that an upstream can send; what is sent is valid by the table and
- * by the XSD, which share nothing; its signature verifies, its keys open under the TrK; and no key that came in its place
- * stands in what is sent.
+ * by the XSD, which share nothing; its signature verifies, its keys open under the TrK; and no key that came in its
+ * place stands in what is sent.
  */
 #include "fuzz.h"
 
@@ -246,7 +246,8 @@ static void make(int set, int status, struct str reply)
     const struct gate_upstream up = {.status = status, .body = reply};
     struct gate_response out;
     const enum reason r = gate_reply(j, &up, now_us + 1, &out);
-    must(r == REASON_OK || r == REASON_UPSTREAM_INVALID || r == REASON_UPSTREAM_WRONG_USER || r == REASON_UPSTREAM_ERROR,
+    must(r == REASON_OK || r == REASON_UPSTREAM_INVALID || r == REASON_UPSTREAM_WRONG_USER ||
+             r == REASON_UPSTREAM_ERROR,
          "%s", reason_name(r));
     must((r == REASON_OK) == (out.status == 200), "%d", out.status);
     must(out.body.n > 0, "no reply");
