@@ -171,11 +171,10 @@ bool client_post(const struct client_post *what, long *status, struct buf *reply
 
 bool client_startup(void)
 {
-    return xml_startup() && curl_global_init(CURL_GLOBAL_DEFAULT) == 0;
+    return curl_global_init(CURL_GLOBAL_DEFAULT) == 0;
 }
 
 void client_shutdown(void)
 {
     curl_global_cleanup();
-    xml_shutdown();
 }

@@ -58,8 +58,11 @@ int main(int argc, char **argv)
         return EXIT_NEGATIVE;
     }
     for (size_t i = 0; i < sizeof COMMANDS / sizeof *COMMANDS; i++)
-        if (strcmp(argv[1], COMMANDS[i].name) == 0)
-            return COMMANDS[i].run(argc - 1, argv + 1);
+        if (strcmp(argv[1], COMMANDS[i].name) == 0) {
+            const int code = COMMANDS[i].run(argc - 1, argv + 1);
+            xml_shutdown();
+            return code;
+        }
     complain("no command `%s`; `kmsgate --help` lists them", argv[1]);
     return EXIT_USAGE;
 }

@@ -7,7 +7,6 @@
 #include "base/metrics.h"
 #include "cmd/cmd.h"
 #include "http/server.h"
-#include "message/xml.h"
 
 /* Everything that can be refused is refused here, before a thread runs. */
 static bool open_parts(struct server *s, struct faults *faults)
@@ -168,7 +167,7 @@ static int serve(const char *file)
     if (ok) {
         log_setup(s->config->log_level, s->config->log_format);
         s->connections_max = descriptors_prepare(s->config);
-        ok = xml_startup() && upstream_startup() && open_parts(s, &faults) && open_sockets(s);
+        ok = upstream_startup() && open_parts(s, &faults) && open_sockets(s);
     }
     faults_print(&faults, stderr);
     faults_free(&faults);
@@ -181,7 +180,6 @@ static int serve(const char *file)
     }
     if (s->config)
         close_parts(s);
-    xml_shutdown();
     return code;
 }
 

@@ -84,12 +84,17 @@ def test_settings_around_it_do_not_matter(place):
     assert r.returncode == 0, r
 
 
+def heeds_interrupts():
+    """A shell starts what runs in the background with SIGINT ignored, and that is inherited."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Kept:
     def __init__(self, place, start=True):
         self.out = place.parent / "demo.out"
         self.p = subprocess.Popen([BUILD / "kmsgate", "demo", "--keep"], stdout=self.out.open("wb"),
                                   stderr=(place.parent / "demo.err").open("wb"), stdin=subprocess.DEVNULL,
-                                  env=environment(place))
+                                  env=environment(place), preexec_fn=heeds_interrupts)
         if start:
             kms.wait_for(lambda: "Try:" in self.out.read_text() and self.out.read_text().endswith("keys.jsonl\n"))
         self.text = self.out.read_text()
