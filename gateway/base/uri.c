@@ -103,7 +103,7 @@ static void remove_dots(struct buf *out, size_t from)
 
 static size_t find_any(struct str s, size_t from, const char *of)
 {
-    while (from < s.n && !memchr(of, s.p[from], strlen(of)))
+    while (from < s.n && !(s.p[from] && strchr(of, s.p[from])))
         from++;
     return from;
 }
