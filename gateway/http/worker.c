@@ -73,6 +73,7 @@ void worker_stop(struct worker *w)
     atomic_store(&w->server->leaving, true);
     worker_wake(w);
     pthread_join(w->thread, NULL);
+    close(w->wake_fd); /* not before: others wake the worker until here */
 }
 
 static void *run(void *arg)
@@ -90,7 +91,6 @@ static void *run(void *arg)
     }
     event_free(w->wake);
     event_base_free(w->base);
-    close(w->wake_fd);
     rules_unref(w->gate.rules);
     free(w->listeners);
     return NULL;

@@ -298,3 +298,13 @@ responses: [{ id: default, encrypt: { when: requested } }]
     # a signed one is still judged in full
     r = g.ask(alice, "/init", Time=kms.now(-60))
     assert (r.status, r.error) == (403, "time.stale")
+
+
+def test_a_full_replay_memory_refuses(gateway, alice, bob):
+    """At most a sixteenth of it is one user's, so that nobody can fill it for all."""
+    g = gateway(config="limits: { replay_entries: 32 }")
+    replies = [g.ask(alice, "/init") for _ in range(3)]
+    assert [r.status for r in replies] == [200, 200, 503]
+    assert replies[2].error == "replay.full" and int(replies[2].headers["Retry-After"]) > 0 and replies[2].signed
+    assert len(g.upstream_requests()) == 2
+    assert g.ask(bob, "/init").status == 200
