@@ -89,15 +89,31 @@ def heeds_interrupts():
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+@pytest.fixture
+def kept(place):
+    made = []
+
+    def make(start=True):
+        made.append(Kept(place))
+        return made[-1].started() if start else made[-1]
+    yield make
+    for k in made:
+        if k.p.poll() is None:
+            k.p.terminate()
+            k.p.wait(60)
+
+
 class Kept:
-    def __init__(self, place, start=True):
+    def __init__(self, place):
         self.out = place.parent / "demo.out"
         self.p = subprocess.Popen([BUILD / "kmsgate", "demo", "--keep"], stdout=self.out.open("wb"),
                                   stderr=(place.parent / "demo.err").open("wb"), stdin=subprocess.DEVNULL,
                                   env=environment(place), preexec_fn=heeds_interrupts)
-        if start:
-            kms.wait_for(lambda: "Try:" in self.out.read_text() and self.out.read_text().endswith("keys.jsonl\n"))
+
+    def started(self):
+        kms.wait_for(lambda: "Try:" in self.out.read_text() and self.out.read_text().endswith("keys.jsonl\n"))
         self.text = self.out.read_text()
+        return self
 
     @property
     def err(self):
@@ -105,8 +121,8 @@ class Kept:
 
 
 @pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_keep(place, sig):
-    k = Kept(place)
+def test_keep(place, kept, sig):
+    k = kept()
     folder = next(place.iterdir())
     assert str(folder) in k.text and folder.stat().st_mode & 0o777 == 0o700
     assert (folder / "rules.yaml").read_bytes() == (ROOT / "rules/spec.yaml").read_bytes()
@@ -127,8 +143,8 @@ def test_keep(place, sig):
 
 
 @pytest.mark.parametrize("after", [0.02, 0.2, 1.0, 1.5])
-def test_interrupted(place, after):
-    k = Kept(place, start=False)
+def test_interrupted(place, kept, after):
+    k = kept(start=False)
     time.sleep(after)
     if "Try:" in k.out.read_text():
         pytest.skip("this machine is faster than the interruption")
@@ -139,9 +155,9 @@ def test_interrupted(place, after):
     assert working_in(place) == [] and list(place.iterdir()) == []
 
 
-def test_killed(place):
+def test_killed(place, kept):
     """What cannot be caught still ends the children; only the folder stays."""
-    k = Kept(place)
+    k = kept()
     k.p.kill()
     k.p.wait(60)
     kms.wait_for(lambda: not working_in(place), 20)
@@ -150,8 +166,8 @@ def test_killed(place):
 
 @pytest.mark.parametrize("name,told", [("kmsgate", "the gateway ended with 137"),
                                        ("legacy_kms", "the legacy KMS ended with 137")])
-def test_a_child_that_ends_is_told(place, name, told):
-    k = Kept(place)
+def test_a_child_that_ends_is_told(place, kept, name, told):
+    k = kept()
     child = next(p for p in working_in(place) if os.readlink("/proc/%d/exe" % p).endswith("/" + name))
     os.kill(child, signal.SIGKILL)
     assert k.p.wait(60) == 1 and told in k.err, k.err
@@ -213,3 +229,40 @@ def test_wrong_usage(place):
     for argv, told in ((["now"], "found `now`, expected options alone"), (["--kep"], "no option `--kep`")):
         r = demo(place, *argv)
         assert r.returncode == 2 and "kmsgate: demo: " + told in r.stderr, r
+
+
+# --- gateway/demo --------------------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def script(tmp_path):
+    """gateway/demo in a tree where installing and building are told to come out one way or the other."""
+    (tmp_path / "gateway").mkdir()
+    (tmp_path / "tools").mkdir()
+    shutil.copy(ROOT / "gateway/demo", tmp_path / "gateway/demo")
+
+    def run(*argv, install="exit 0", cmake="exit 0", program='echo "ran $*"'):
+        for name, text in (("gateway/install-deps", install), ("tools/cmake", cmake)):
+            (tmp_path / name).write_text("#!/bin/sh\n%s\n" % text)
+            (tmp_path / name).chmod(0o755)
+        (tmp_path / "build").mkdir(exist_ok=True)
+        (tmp_path / "build/kmsgate").write_text("#!/bin/sh\n%s\n" % program)
+        (tmp_path / "build/kmsgate").chmod(0o755)
+        env = dict(os.environ, PATH="%s:%s" % (tmp_path / "tools", os.environ["PATH"]))
+        return subprocess.run([tmp_path / "gateway/demo", *argv], capture_output=True, text=True, timeout=60, env=env, cwd="/")
+    return run
+
+
+def test_the_script(script):
+    for _ in range(2):
+        r = script("--keep")
+        assert r.returncode == 0 and r.stdout.endswith("\nran demo --keep\n") and r.stderr == "", r
+    assert script(program="exit 1").returncode == 1
+
+
+def test_the_script_tells_why_it_fails(script):
+    r = script(install='echo "install-deps: no network" >&2; exit 1')
+    assert r.returncode == 1 and "no network" in r.stderr and "gateway/demo: the packages that" in r.stderr, r
+    r = script(cmake='echo "error: no compiler" >&2; exit 1')
+    assert r.returncode == 1 and "no compiler" in r.stderr and "gateway/demo: the build failed; all of it is in" in r.stderr, r
+    for r in (r, script(install="exit 1")):
+        assert "ran demo" not in r.stdout
