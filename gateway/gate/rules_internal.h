@@ -11,8 +11,10 @@
     X(UNTIL_SOON, "until-soon") X(UNTIL_PAST, "until-past") X(SINCE_FUTURE, "since-future")                     \
     X(WIDE_WINDOW, "wide-window") X(UNSIGNED_ANYWHERE, "unsigned-anywhere") X(ASSERT_UNPROVEN, "assert-unproven") \
     X(CHECK_SHADOW, "check-shadow") X(CHECK_OFF, "check-off") X(SHORT_HMAC, "short-hmac")                       \
-    X(UNREACHABLE, "unreachable") X(NO_RESPONSE, "no-response") X(CLEAR_KEYS, "clear-keys")                     \
-    X(UNSIGNED_REPLY, "unsigned-reply") X(NARROW_WRAP, "narrow-wrap") X(ACCEPTED_UNUSED, "accepted-unused")
+    X(UNREACHABLE, "unreachable") X(NEVER_MATCHES, "never-matches") X(NO_RESPONSE, "no-response")               \
+    X(NO_END, "no-end") X(SHADOW_OLD, "shadow-old") X(CLEAR_KEYS, "clear-keys")                                 \
+    X(UNSIGNED_REPLY, "unsigned-reply") X(NARROW_WRAP, "narrow-wrap") X(DIALECT_UNUSED, "dialect-unused")       \
+    X(USER_IGNORED, "user-ignored") X(ACCEPTED_UNUSED, "accepted-unused")
 enum lint {
 #define LINT_ENUM(e, name) LINT_##e,
     LINT_LIST(LINT_ENUM)
@@ -49,6 +51,12 @@ void rules_check_requests(struct reading *g);
 void rules_check_responses(struct reading *g);
 void rules_check_accepted(struct reading *g);
 void rules_lint(struct reading *g, int64_t now_us);
+/* True when all that b matches is matched by a, as far as that can be seen without requests. */
+bool rules_request_covers(const struct request_rule *a, const struct request_rule *b);
+bool rules_response_covers(const struct response_rule *a, const struct response_rule *b);
+/* Why the rule can never match; NULL: it may. */
+const char *rules_request_never(const struct request_rule *q);
+const char *rules_response_never(const struct rules *r, const struct response_rule *p);
 
 #define RULES_ID_EXPECTED "an id of at most 64 letters, digits, `.`, `_` and `-`"
 bool rules_is_id(struct str s);

@@ -7,6 +7,7 @@
 #include "gate/rules_internal.h"
 
 #define LINT_SOON_US (31 * INT64_C(86400) * US_PER_S)
+#define LINT_OLD_US (90 * INT64_C(86400) * US_PER_S)
 #define LINT_WIDE_US (10 * US_PER_S) /* the standard's example is 5 s */
 
 static const struct yaml_choice NAMES[] = {
@@ -49,6 +50,8 @@ void rules_check_accepted(struct reading *g)
             known = str_eq_z(str_z(rule), r->requests[k].id);
         for (size_t k = 0; k < r->response_count && !known; k++)
             known = str_eq_z(str_z(rule), r->responses[k].id);
+        for (size_t k = 0; k < r->dialect_count && !known; k++)
+            known = str_eq_z(str_z(rule), r->dialects[k].name);
         if (known)
             continue;
         const char *near =
@@ -58,17 +61,18 @@ void rules_check_accepted(struct reading *g)
     }
 }
 
-/* One remark on one rule. */
+/* One remark on one rule, or on a dialect. */
 struct remark {
     struct reading *g;
     const char *rule;
+    bool dialect;
     const struct yaml_node *node; /* where: the member if it is there, else the rule */
 };
 static struct remark at(struct reading *g, const char *rule, const struct yaml_node *node, const char *a, const char *b)
 {
     const struct yaml_node *member = yaml_get(node, a);
     const struct yaml_node *deeper = member && b ? yaml_get(member, b) : NULL;
-    return (struct remark){g, rule, deeper ? deeper : member ? member : node};
+    return (struct remark){g, rule, false, deeper ? deeper : member ? member : node};
 }
 
 static bool is_accepted(const struct remark *to, enum lint name)
@@ -89,9 +93,11 @@ __attribute__((format(printf, 3, 4))) static void lint(struct remark to, enum li
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
+    const int line = to.dialect ? to.node->key_line : to.node->line;
+    const int column = to.dialect ? to.node->key_column : to.node->column;
     if (!is_accepted(&to, name))
-        faults_lint(to.g->in.faults, to.g->in.file, to.node->line, to.node->column, "%s: rule `%s` %s",
-                    NAMES[name].name, to.rule, text);
+        faults_lint(to.g->in.faults, to.g->in.file, line, column, "%s: %s `%s` %s", NAMES[name].name,
+                    to.dialect ? "dialect" : "rule", to.rule, text);
 }
 
 static void lint_dates(struct reading *g, const struct request_rule *q, const struct yaml_node *node, int64_t now)
@@ -103,6 +109,26 @@ static void lint_dates(struct reading *g, const struct request_rule *q, const st
         lint(until, LINT_UNTIL_SOON, "ends within a month, after %s", yaml_get(node, "until")->text.p);
     if (q->since_us != TIME_NONE && q->since_us > now)
         lint(at(g, q->id, node, "since", NULL), LINT_SINCE_FUTURE, "does not match yet");
+}
+
+static bool takes_unsigned(const struct request_rule *q)
+{
+    return q->accept & (FORM_UNSIGNED | FORM_EMPTY);
+}
+
+/* Exceptions are for a time: someone has to look again. */
+static void lint_exception(struct reading *g, const struct request_rule *q, const struct yaml_node *node, int64_t now)
+{
+    bool exception = takes_unsigned(q), shadow = false;
+    for (int i = 0; i < CHECK_COUNT; i++) {
+        exception |= q->checks.mode[i] != MODE_ENFORCE;
+        shadow |= q->checks.mode[i] == MODE_SHADOW;
+    }
+    if (exception && q->until_us == TIME_NONE)
+        lint(at(g, q->id, node, "id", NULL), LINT_NO_END, "is an exception without an end: give it an `until`");
+    if (shadow && q->since_us != TIME_NONE && now - q->since_us > LINT_OLD_US)
+        lint(at(g, q->id, node, "since", NULL), LINT_SHADOW_OLD,
+             "has looked on for more than 90 days: enforce what it found, or say why not");
 }
 
 static void lint_checks(struct reading *g, const struct request_rule *q, const struct yaml_node *node)
@@ -124,71 +150,16 @@ static void lint_checks(struct reading *g, const struct request_rule *q, const s
 
 static void lint_unproven(struct reading *g, const struct request_rule *q, const struct yaml_node *node)
 {
-    const bool unsigned_too = q->accept & (FORM_UNSIGNED | FORM_EMPTY);
-    if (unsigned_too && !q->match.source_count)
+    const bool unsigned_too = takes_unsigned(q);
+    bool anywhere = q->match.source_count == 0;
+    for (size_t i = 0; i < q->match.source_count; i++)
+        anywhere |= cidr_is_all(q->match.source + i);
+    if (unsigned_too && anywhere)
         lint(at(g, q->id, node, "accept", NULL), LINT_UNSIGNED_ANYWHERE,
              "accepts unsigned requests from any address: it matches on the client's own words only; add `source`");
     if ((unsigned_too || q->checks.mode[CHECK_SIGNATURE] != MODE_ENFORCE) && forward_unproven_holder(&q->forward))
         lint(at(g, q->id, node, "forward", NULL), LINT_ASSERT_UNPROVEN,
              "tells the upstream %s of requests that prove nothing", forward_unproven_holder(&q->forward));
-}
-
-/* Every text that b takes is taken by a, as far as that can be seen: equal globs, all, or a plain text. */
-static bool globs_cover(const struct strings *a, const struct strings *b, bool path)
-{
-    if (!a->n)
-        return true;
-    for (size_t i = 0; i < b->n; i++) {
-        const struct str text = str_z(b->v[i]);
-        bool covered = false;
-        for (size_t k = 0; k < a->n && !covered; k++)
-            covered = str_eq_z(text, a->v[k]) || str_eq_z(str_z(a->v[k]), path ? "**" : "*") ||
-                      (!text.p[0] ? false : !__builtin_strchr(text.p, '*') && str_glob(str_z(a->v[k]), text, path));
-        if (!covered)
-            return false;
-    }
-    return b->n > 0;
-}
-
-static bool sources_cover(const struct request_rule *a, const struct request_rule *b)
-{
-    if (!a->match.source_count)
-        return true;
-    for (size_t i = 0; i < b->match.source_count; i++) {
-        const struct cidr *net = b->match.source + i;
-        bool covered = false;
-        for (size_t k = 0; k < a->match.source_count && !covered; k++)
-            covered = a->match.source[k].bits <= net->bits && cidr_contains(a->match.source + k, &net->base);
-        if (!covered)
-            return false;
-    }
-    return b->match.source_count > 0;
-}
-
-static bool request_covers(const struct request_rule *a, const struct request_rule *b)
-{
-    return (a->since_us == TIME_NONE || (b->since_us != TIME_NONE && b->since_us >= a->since_us)) &&
-           (a->until_us == TIME_NONE || (b->until_us != TIME_NONE && b->until_us <= a->until_us)) &&
-           (!a->match.forms || (b->match.forms && !(b->match.forms & ~a->match.forms))) &&
-           globs_cover(&a->match.path, &b->match.path, true) && globs_cover(&a->match.user, &b->match.user, false) &&
-           globs_cover(&a->match.client_id, &b->match.client_id, false) &&
-           globs_cover(&a->match.device_id, &b->match.device_id, false) && sources_cover(a, b);
-}
-
-static bool response_covers(const struct response_rule *a, const struct response_rule *b)
-{
-    if ((a->match.forms && (!b->match.forms || (b->match.forms & ~a->match.forms))) ||
-        (a->match.messages && (!b->match.messages || (b->match.messages & ~a->match.messages))) ||
-        !globs_cover(&a->match.rule, &b->match.rule, false) || (a->match.status_count && !b->match.status_count))
-        return false;
-    for (size_t i = 0; i < b->match.status_count && a->match.status_count; i++) {
-        bool covered = false;
-        for (size_t k = 0; k < a->match.status_count && !covered; k++)
-            covered = a->match.status[k] == b->match.status[i];
-        if (!covered)
-            return false;
-    }
-    return true;
 }
 
 static void lint_request(struct reading *g, size_t i, int64_t now)
@@ -197,10 +168,13 @@ static void lint_request(struct reading *g, size_t i, int64_t now)
     const struct yaml_node *node = rules_node(g->requests, i);
     bool answered = false;
     lint_dates(g, q, node, now);
+    lint_exception(g, q, node, now);
     lint_unproven(g, q, node);
     lint_checks(g, q, node);
+    if (rules_request_never(q))
+        lint(at(g, q->id, node, "match", NULL), LINT_NEVER_MATCHES, "can never match: %s", rules_request_never(q));
     for (size_t k = 0; k < i; k++)
-        if (request_covers(g->r->requests + k, q)) {
+        if (rules_request_covers(g->r->requests + k, q)) {
             lint(at(g, q->id, node, "id", NULL), LINT_UNREACHABLE,
                  "is never reached: `%s` above it takes all that it matches", g->r->requests[k].id);
             break;
@@ -227,12 +201,31 @@ static void lint_response(struct reading *g, size_t i)
              "forces kw-aes256, which takes whole 8-octet blocks only: no RSK (257) and no PVT (65) can be sent");
     if (p->sign == SIGN_NONE)
         lint(at(g, p->id, node, "sign", NULL), LINT_UNSIGNED_REPLY, "sends replies unsigned");
+    if (rules_response_never(g->r, p))
+        lint(at(g, p->id, node, "match", NULL), LINT_NEVER_MATCHES, "can never match: %s",
+             rules_response_never(g->r, p));
     for (size_t k = 0; k < i; k++)
-        if (response_covers(g->r->responses + k, p)) {
+        if (rules_response_covers(g->r->responses + k, p)) {
             lint(at(g, p->id, node, "id", NULL), LINT_UNREACHABLE,
                  "is never reached: `%s` above it takes all that it matches", g->r->responses[k].id);
             break;
         }
+}
+
+static void lint_dialect(struct reading *g, size_t i)
+{
+    const struct dialect *d = g->r->dialects + i;
+    const struct yaml_node *node = rules_node(g->dialects, i);
+    struct remark to = at(g, d->name, node, "user_uri", NULL);
+    bool used = false;
+    to.dialect = true;
+    for (size_t k = 0; k < g->r->response_count; k++)
+        used |= g->r->responses[k].dialect == d;
+    if (used && d->user_uri == USERS_IGNORE)
+        lint(to, LINT_USER_IGNORED, "takes any user's keys for the requester's: nothing holds its UserUri against his");
+    to.node = node;
+    if (!used)
+        lint(to, LINT_DIALECT_UNUSED, "is used by no response rule");
 }
 
 void rules_lint(struct reading *g, int64_t now_us)
@@ -241,11 +234,13 @@ void rules_lint(struct reading *g, int64_t now_us)
         lint_request(g, i, now_us);
     for (size_t i = 0; i < g->r->response_count; i++)
         lint_response(g, i);
+    for (size_t i = 0; i < g->r->dialect_count; i++)
+        lint_dialect(g, i);
     for (size_t i = 0; i < g->accepted_count; i++) {
         const struct accepted *a = g->accepted + i;
         if (!a->used)
             faults_lint(g->in.faults, g->in.file, a->node->line, a->node->column,
                         "accepted-unused: the accepted lint `%s`%s%s matches nothing: remove it", NAMES[a->lint].name,
-                        a->rule ? " of rule " : "", a->rule ? a->rule : "");
+                        a->rule ? " of " : "", a->rule ? a->rule : "");
     }
 }

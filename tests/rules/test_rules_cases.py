@@ -38,7 +38,7 @@ def found(run, path):
 
 
 def lint_name(message):
-    return re.match(r"(?:\w+: )??([a-z]+(?:-[a-z]+)*): (?:rule `|the accepted)", message).group(1)
+    return re.match(r"(?:\w+: )??([a-z]+(?:-[a-z]+)*): (?:rule `|dialect `|the accepted)", message).group(1)
 
 
 def expectations(text):

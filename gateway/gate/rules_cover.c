@@ -1,0 +1,159 @@
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/timestamp.h"
+#include "gate/rules_internal.h"
+#include "message/kms_response.h"
+
+/* What can be said of rules without a request: which leave nothing to those below, which match nothing at all. */
+
+/* Every text that b takes is taken by a, as far as that can be seen: equal globs, all, or a plain text. */
+static bool globs_cover(const struct strings *a, const struct strings *b, bool path)
+{
+    if (!a->n)
+        return true;
+    for (size_t i = 0; i < b->n; i++) {
+        const struct str text = str_z(b->v[i]);
+        bool covered = false;
+        for (size_t k = 0; k < a->n && !covered; k++)
+            covered = str_eq_z(text, a->v[k]) || str_eq_z(str_z(a->v[k]), path ? "**" : "*") ||
+                      (!text.p[0] ? false : !__builtin_strchr(text.p, '*') && str_glob(str_z(a->v[k]), text, path));
+        if (!covered)
+            return false;
+    }
+    return b->n > 0;
+}
+
+static bool sources_cover(const struct request_rule *a, const struct request_rule *b)
+{
+    if (!a->match.source_count)
+        return true;
+    for (size_t i = 0; i < b->match.source_count; i++) {
+        const struct cidr *net = b->match.source + i;
+        bool covered = false;
+        for (size_t k = 0; k < a->match.source_count && !covered; k++)
+            covered = a->match.source[k].bits <= net->bits && cidr_contains(a->match.source + k, &net->base);
+        if (!covered)
+            return false;
+    }
+    return b->match.source_count > 0;
+}
+
+bool rules_request_covers(const struct request_rule *a, const struct request_rule *b)
+{
+    return (a->since_us == TIME_NONE || (b->since_us != TIME_NONE && b->since_us >= a->since_us)) &&
+           (a->until_us == TIME_NONE || (b->until_us != TIME_NONE && b->until_us <= a->until_us)) &&
+           (!a->match.forms || (b->match.forms && !(b->match.forms & ~a->match.forms))) &&
+           globs_cover(&a->match.path, &b->match.path, true) && globs_cover(&a->match.user, &b->match.user, false) &&
+           globs_cover(&a->match.client_id, &b->match.client_id, false) &&
+           globs_cover(&a->match.device_id, &b->match.device_id, false) && sources_cover(a, b);
+}
+
+bool rules_response_covers(const struct response_rule *a, const struct response_rule *b)
+{
+    if ((a->match.forms && (!b->match.forms || (b->match.forms & ~a->match.forms))) ||
+        (a->match.messages && (!b->match.messages || (b->match.messages & ~a->match.messages))) ||
+        !globs_cover(&a->match.rule, &b->match.rule, false) || (a->match.status_count && !b->match.status_count))
+        return false;
+    for (size_t i = 0; i < b->match.status_count && a->match.status_count; i++) {
+        bool covered = false;
+        for (size_t k = 0; k < a->match.status_count && !covered; k++)
+            covered = a->match.status[k] == b->match.status[i];
+        if (!covered)
+            return false;
+    }
+    return true;
+}
+
+#define V1 "/keymanagement/identity/v1"
+/* The paths that exist: any other is refused before there is a rule. */
+static const char *const PATHS[] = {V1 "/init",        V1 "/keyprov", V1 "/keyprov/*", V1 "/keyprov/*/*", V1 "/certcache",
+                                    V1 "/certcache/*", V1 "/cert/*",  V1 "/lookup/*",  V1 "/redirect"};
+
+struct token {
+    enum { END, BYTE, STAR, STARS } kind;
+    size_t n;
+};
+static struct token token_at(const char *glob)
+{
+    if (*glob == '*')
+        return glob[1] == '*' ? (struct token){STARS, 2} : (struct token){STAR, 1};
+    return (struct token){*glob ? BYTE : END, *glob != '\0'};
+}
+
+/* True when `s`, a run, can take the first of the other glob's tokens and stay. */
+static bool run_takes(struct token s, struct token other, char byte)
+{
+    if (s.kind != STAR && s.kind != STARS)
+        return false;
+    return other.kind == STAR || other.kind == STARS || (other.kind == BYTE && (byte != '/' || s.kind == STARS));
+}
+
+/* Whether some text matches both. `seen` has a place for each pair of what is left of the two: each is looked at once. */
+static bool meet(const char *a, const char *b, bool *seen, size_t width)
+{
+    bool *place = seen + strlen(a) * width + strlen(b);
+    const struct token x = token_at(a), y = token_at(b);
+    if (*place)
+        return false;
+    *place = true;
+    if (x.kind == END && y.kind == END)
+        return true;
+    if (x.kind == BYTE && y.kind == BYTE)
+        return *a == *b && meet(a + 1, b + 1, seen, width);
+    return (x.kind >= STAR && meet(a + x.n, b, seen, width)) || (y.kind >= STAR && meet(a, b + y.n, seen, width)) ||
+           (run_takes(x, y, *b) && meet(a, b + y.n, seen, width)) ||
+           (run_takes(y, x, *a) && meet(a + x.n, b, seen, width));
+}
+
+static bool path_exists(const char *glob)
+{
+    enum { GLOB_MAX = 2048 }; /* longer ones are taken for good: paths are not that long in practice */
+    const size_t n = strlen(glob);
+    for (size_t i = 0; n <= GLOB_MAX && i < sizeof PATHS / sizeof *PATHS; i++) {
+        const size_t width = strlen(PATHS[i]) + 1;
+        bool *seen = calloc((n + 1) * width, sizeof *seen);
+        const bool met = !seen || meet(glob, PATHS[i], seen, width);
+        free(seen);
+        if (met)
+            return true;
+    }
+    return n > GLOB_MAX;
+}
+
+const char *rules_request_never(const struct request_rule *q)
+{
+    bool exists = q->match.path.n == 0;
+    for (size_t i = 0; i < q->match.path.n; i++)
+        exists |= path_exists(q->match.path.v[i]);
+    if (!exists)
+        return "its `path` is that of no resource";
+    if (q->match.forms == FORM_EMPTY && (q->match.client_id.n || q->match.device_id.n))
+        return "an empty request names no client and no device";
+    return NULL;
+}
+
+/* The forms in which a request that this rule lets through can be. */
+static unsigned forms_of(const struct request_rule *q)
+{
+    return q->match.forms ? q->match.forms & q->accept : q->accept;
+}
+
+const char *rules_response_never(const struct rules *r, const struct response_rule *p)
+{
+    bool form = false, status = p->match.status_count == 0;
+    const bool errors_too = !p->match.messages || (p->match.messages & (1u << KMS_MESSAGE_ERROR));
+    for (size_t i = 0; i < r->request_count; i++) {
+        bool named = p->match.rule.n == 0;
+        for (size_t k = 0; k < p->match.rule.n; k++)
+            named |= str_eq_z(str_z(r->requests[i].id), p->match.rule.v[k]);
+        form |= named && (!p->match.forms || (forms_of(r->requests + i) & p->match.forms));
+    }
+    if (!form)
+        return "no request of such a form is let through by the rules that it names";
+    for (size_t i = 0; i < p->match.status_count; i++) {
+        const int s = p->match.status[i]; /* of 3xx nothing is used; of 4xx and 5xx an error is made */
+        status |= s < 300 || (s >= 400 && errors_too);
+    }
+    return status ? NULL : "no reply that is used has such a status and holds such a message";
+}
