@@ -103,6 +103,15 @@ def test_lints_only_fail_when_strict(folder):
     assert check(folder, "--strict").returncode == 1
 
 
+def test_what_is_not_built_refuses_the_start(folder):
+    (folder / "rules.yaml").write_text(RULES.replace("id: default", "id: default, renew: { trk: 90d }"))
+    run = check(folder)
+    assert run.returncode == 1 and "rules.yaml:4:35: not built yet: `renew`" in run.stderr, run.stderr
+    serve = subprocess.run([BUILD / "kmsgate", "serve", "--config", "gateway.yaml"], cwd=folder, capture_output=True,
+                           text=True, timeout=60)
+    assert serve.returncode == 1 and "rules.yaml:4:35: not built yet: `renew`" in serve.stderr, serve.stderr
+
+
 def test_print_never_shows_secrets(folder):
     env = {"KMSGATE_ADMIN_TOKEN": "env:THE_TOKEN", "THE_TOKEN": "hush-hush", "KMSGATE_DRAIN_DELAY": "3s"}
     run = check(folder, "--print", env=env)

@@ -86,7 +86,7 @@ def test_there_are_cases():
     assert len(CASES) > 15
 
 
-@pytest.mark.parametrize("name", ["spec", "rollout"])
+@pytest.mark.parametrize("name", ["spec", "rollout", "mixed-fleet", "dialects"])
 def test_shipped_rules(name):
     run = check(HERE.parents[1] / "rules" / (name + ".yaml"))
     assert run.returncode == 0, run.stderr
