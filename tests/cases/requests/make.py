@@ -6,6 +6,8 @@ made `after` is what an attacker without the key can do; a change of the text be
 
 verdicts.tsv: file, options of the rule, reason, the case that differs by one thing and is judged otherwise.
 """
+import base64
+import hmac
 import json
 from pathlib import Path
 
@@ -178,11 +180,27 @@ def forged():
     case("value-no-base64", bad, after=put("<SignatureValue>", "<SignatureValue>?"))
     case("value-padding-bits", bad, after=loose_padding)
     case("another-users-key", bad, key="ink.1.bob")
+    case("value-without-padding", bad, after=put("=</SignatureValue>", "</SignatureValue>"))
+    case("value-of-no-break-spaces", bad, after=put("<SignatureValue>", "<SignatureValue>\u00a0"))
+    case("value-url-alphabet", bad, after=lambda r: (lambda i: r[:i] + b"-" + r[i + 1:])(r.index(b"<SignatureValue>") + 20))
+    for name, octets in (("empty", b""), ("zero", bytes(32)), ("hex-text", KEYS["ink.1.alice"].hex().encode()),
+                         ("base64-text", base64.b64encode(KEYS["ink.1.alice"]))):
+        case("key-" + name, bad, after=lambda r, k=octets: by_hand(r, k))
     case("trk-where-ink-signs", bad, key="trk.1.alice")
     case("hmac-128-other-key", bad, envelope(sig=signature(bits="<HMACOutputLength>128</HMACOutputLength>")), options="bits=128",
          twin="hmac-128-by-rule", key="ink.1.bob")
     case("envelope-forged", bad, envelope(sig=signature(reference("", transforms(ENVELOPED)))), twin="envelope-empty-uri",
          after=put("sip:alice@", "sip:bob@"))
+
+
+def by_hand(raw, key):
+    """The same request with the HMAC of SignedInfo under this key."""
+    root = etree.fromstring(raw)
+    info = etree.fromstring(etree.tostring(root.find(".//{%s}SignedInfo" % DS)))
+    value = root.find(".//{%s}SignatureValue" % DS).text.encode()
+    mac = lambda k: base64.b64encode(hmac.new(k, etree.tostring(info, method="c14n"), "sha256").digest())
+    assert mac(KEYS["ink.1.alice"]) == value
+    return raw.replace(value, mac(key))
 
 
 def loose_padding(raw):
@@ -220,6 +238,13 @@ def profile():
         "key-value": dict(more_info='<KeyValue><HMACKeyValue xmlns="http://www.aleksey.com/xmlsec/2002">a2tra2tra2s=</HMACKeyValue></KeyValue>'),
         "retrieval": dict(more_info='<RetrievalMethod URI="http://127.0.0.1:9/key" Type="http://www.w3.org/2000/09/xmldsig#KeyName"/>'),
         "empty-key-name": dict(key=""),
+        "hmac-ripemd160": dict(method="http://www.w3.org/2001/04/xmldsig-more#hmac-ripemd160"),
+        "rsa-sha256": dict(method="http://www.w3.org/2001/04/xmldsig-more#rsa-sha256"),
+        "xpath-filter-2": dict(ref=reference(tr='<Transforms><Transform Algorithm="http://www.w3.org/2002/06/xmldsig-filter2"/></Transforms>')),
+        "decrypt-transform": dict(ref=reference(tr=transforms("http://www.w3.org/2002/07/decrypt#XML"))),
+        "transform-parameters": dict(ref=reference(tr='<Transforms><Transform Algorithm="%s"><InclusiveNamespaces xmlns="%s" '
+                                                      'PrefixList="x"/></Transform></Transforms>' % (C14N, EXC))),
+        "reference-type": dict(ref=reference().replace("<Reference ", '<Reference Type="%sManifest" ' % DS)),
     }
     for name, kw in other.items():
         case("profile-" + name, bad, envelope(sig=signature(**kw)), signed=False)
@@ -234,6 +259,10 @@ def profile():
     case("value-lengthened", bad, after=put("<SignatureValue>", "<SignatureValue>AAAA"))
     case("key-value-without-name", bad, signed=False,
          text=envelope(sig=signature(more_info="<KeyValue/>").replace("<KeyName>ink.1.alice</KeyName>", "")))
+    for name, old in (("before", '<KeyInfo>'), ("alone", '<KeyInfo><KeyName>ink.1.alice</KeyName>')):
+        case("key-value-" + name, bad, signed=False, text=envelope(sig=signature().replace(
+            old, '<KeyInfo><KeyValue><HMACKeyValue xmlns="http://www.aleksey.com/xmlsec/2002">a2tra2tra2s=</HMACKeyValue></KeyValue>')))
+    case("key-name-in-parts", bad, after=put("<KeyName>ink.1.alice", '<KeyName><x:a xmlns:x="urn:x"/>ink.1.alice'))
     case("no-key-info", bad, after=put("<KeyInfo><KeyName>ink.1.alice</KeyName></KeyInfo>", ""))
     case("no-key-name", bad, after=put("<KeyName>ink.1.alice</KeyName>", ""))
     case("two-key-infos", bad, after=put("</KeyInfo>", "</KeyInfo><KeyInfo><KeyName>ink.1.alice</KeyName></KeyInfo>"))
@@ -413,6 +442,10 @@ def caps():
     spread = "".join('<x:B xmlns:b="urn:b"/>' for _ in range(13))
     ok("namespaces-16-spread", with_ext(spread))
     case("namespaces-17-spread", no, with_ext(spread + '<x:B xmlns:b="urn:b"/>'), twin="namespaces-16-spread", signed=False)
+    case("references-1000", no, envelope(sig=signature(reference() * 1000)), signed=False, twin="plain")
+    long = lambda n: req(IDS, IDS + '<x:%s xmlns:x="urn:x"/>' % ("n" * n))
+    ok("name-of-20000", long(20000))
+    case("name-of-60000", "xml.malformed", long(60000), twin="name-of-20000", signed=False)
     case("attributes-4000", no, with_ext(attributes(4000)), twin="attributes-16", signed=False)
 
 
