@@ -7,7 +7,7 @@
 
 #include "base/secret.h"
 
-enum { FIRST_BYTES = 256 };
+enum { FIRST_BYTES = 1024 };
 
 /* Moves to a block of at least `cap` bytes. realloc() would leave a copy of a secret behind. */
 static bool move(struct buf *b, size_t cap)

@@ -2,6 +2,7 @@
 
 #include <malloc.h>
 #include <openssl/crypto.h>
+#include <string.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -11,7 +12,7 @@
 void secret_wipe(void *p, size_t n)
 {
     if (p)
-        OPENSSL_cleanse(p, n);
+        explicit_bzero(p, n);
 }
 
 bool secret_equal(const void *a, const void *b, size_t n)

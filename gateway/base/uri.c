@@ -41,12 +41,22 @@ bool uri_percent_decode(struct str text, struct buf *out)
     return !out->failed;
 }
 
+/* No control, no space, none of  <>"{}|\^`  : a bit for each of ASCII that may stand in a URI. */
+static bool in_uri(unsigned char c)
+{
+    static const uint64_t MAY[2] = {UINT64_C(0xAFFFFFFA00000000), UINT64_C(0x47FFFFFEAFFFFFFF)};
+    return c >= 0x80 || MAY[c / 64] >> c % 64 & 1;
+}
+
 bool uri_is_any_uri(struct str s)
 {
-    for (size_t i = 0; i < s.n; i++)
-        if (control((unsigned char)s.p[i]) || strchr(" <>\"{}|\\^`", s.p[i]))
+    bool ascii = true;
+    for (size_t i = 0; i < s.n; i++) {
+        if (!in_uri((unsigned char)s.p[i]))
             return false;
-    return s.n > 0 && str_is_utf8(s);
+        ascii = ascii && (unsigned char)s.p[i] < 0x80;
+    }
+    return s.n > 0 && (ascii || str_is_utf8(s));
 }
 
 static bool unreserved(int c)

@@ -83,19 +83,40 @@ static enum reason shown(enum reason r)
     return r == REASON_KEY_UNKNOWN || r == REASON_KEY_REVOKED ? REASON_SIGNATURE_INVALID : r;
 }
 
+/*
+ * What was written is canonical as it is, but where an element was passed on as it came. Signing it unread and asking
+ * the last look whether the signature holds saves reading it twice.
+ */
+static enum reason sign(const struct key *signer, const struct secret_key *key, struct str payload, bool encrypted,
+                        struct buf *out, struct detail *why)
+{
+    bool holds = false;
+    if (!xmlsig_sign_as_is(payload, signer->id, key, out))
+        return REASON_INTERNAL;
+    const enum reason r = kms_response_validate_signed(buf_view(out), payload, encrypted, &holds, why);
+    if (r != REASON_OK || holds)
+        return r;
+    buf_reset(out);
+    if (!xmlsig_sign(payload, signer->id, key, out))
+        return REASON_INTERNAL;
+    return kms_response_validate(buf_view(out), encrypted, why);
+}
+
 enum reason reply_finish(struct judgement *j, const struct key *signer, const struct buf *payload, bool encrypted,
                          struct buf *out, struct detail *why)
 {
     struct secret_key clear SECRET_CLEANUP = {{0}};
+    if (payload->failed)
+        return REASON_INTERNAL;
     if (!signer) {
         buf_str(out, buf_view(payload));
-    } else if (!keyring_open(&j->ring, signer, &clear) || !xmlsig_sign(buf_view(payload), signer->id, &clear, out)) {
-        detail_set(why, "the reply could not be signed");
+        return out->failed ? REASON_INTERNAL : kms_response_validate(buf_view(out), encrypted, why);
+    }
+    if (!keyring_open(&j->ring, signer, &clear)) {
+        detail_set(why, "the key that is to sign the reply could not be opened");
         return REASON_INTERNAL;
     }
-    if (payload->failed || out->failed)
-        return REASON_INTERNAL;
-    return kms_response_validate(buf_view(out), encrypted, why);
+    return sign(signer, &clear, buf_view(payload), encrypted, out, why);
 }
 
 static bool write_refusal(struct judgement *j, const struct kms_response_plan *plan, const struct key *signer,

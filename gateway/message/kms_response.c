@@ -179,7 +179,16 @@ static bool ids_agree(const struct xml_doc *doc, const xmlNode *response, const 
     return true;
 }
 
-enum reason kms_response_validate(struct str text, bool encrypted, struct detail *why)
+static bool is_canonical(const struct xml_doc *doc, const xmlNode *response, struct str text)
+{
+    struct buf canonical BUF_CLEANUP = BUF_INIT_SECRET(xml_canonical_ceiling(doc->size));
+    const struct xml_subtree part = {.doc = doc, .apex = response};
+    (void)buf_reserve(&canonical, text.n); /* growing would wipe one block after the other */
+    return xml_canonical(&part, XML_C14N_INCLUSIVE, &canonical) && str_eq(buf_view(&canonical), text);
+}
+
+/* `holds` NULL: nobody asks whether `signed_text` is what the signature is over. */
+static enum reason validate(struct str text, bool encrypted, struct str signed_text, bool *holds, struct detail *why)
 {
     struct schema_check check = {.mode = SCHEMA_STRICT, .why = why};
     struct kms_response fields;
@@ -191,8 +200,22 @@ enum reason kms_response_validate(struct str text, bool encrypted, struct detail
     const bool ok = response && str_eq_z(xml_attr(response, NULL, "Id"), "xmldoc") &&
                     schema_holds(&check, response, &SCHEMA_RESPONSE) &&
                     response_fields(doc, response, &fields, why) && ids_agree(doc, response, &check, why);
+    if (holds)
+        *holds = ok && is_canonical(doc, response, signed_text);
     xml_free(doc);
     if (ok && encrypted && check.has_clear_key)
         detail_set(why, "found a key in clear where the rule encrypts");
     return ok && !(encrypted && check.has_clear_key) ? REASON_OK : REASON_UPSTREAM_INVALID;
+}
+
+enum reason kms_response_validate(struct str text, bool encrypted, struct detail *why)
+{
+    return validate(text, encrypted, STR_MISSING, NULL, why);
+}
+
+enum reason kms_response_validate_signed(struct str text, struct str response, bool encrypted, bool *holds,
+                                         struct detail *why)
+{
+    *holds = false;
+    return validate(text, encrypted, response, holds, why);
 }

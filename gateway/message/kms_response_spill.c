@@ -137,6 +137,8 @@ static bool in_base64(const struct pieces *t, struct str text)
         digits = digit < 0 ? 0 : digits + 1;
         high = high << 6 | low >> 58;
         low = low << 6 | (unsigned)(digit < 0 ? 0 : digit);
+        if (digits * 6 < 64)
+            continue;
         for (unsigned bit = 0; bit < 6; bit += 2) {
             const uint64_t word = bit ? low >> bit | high << (64 - bit) : low;
             if (digits * 6 >= 64 + bit && is_piece(t, word))

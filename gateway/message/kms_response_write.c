@@ -225,8 +225,11 @@ static void group(struct writing *w, const xmlNode *n, const struct schema_eleme
     if (typed)
         buf_z(w->out, " xmlns:xsi=\"" NS_XSI "\"");
     attributes(w, n, g);
-    if (extended)
-        buf_printf(w->out, " xsi:type=\"%s\"", g->extended);
+    if (extended) {
+        buf_z(w->out, " xsi:type=\"");
+        buf_z(w->out, g->extended);
+        buf_char(w->out, '"');
+    }
     buf_char(w->out, '>');
     w->typed |= typed;
     children(w, n, g);

@@ -2,7 +2,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <libxml/c14n.h>
 #include <libxml/parser.h>
 #include <libxml/parserInternals.h>
 #include <libxml/SAX2.h>
@@ -43,11 +42,12 @@ bool xml_startup(void)
     xmlSetGenericErrorFunc(NULL, quiet_text);
     xmlThrDefSetStructuredErrorFunc(NULL, quiet); /* threads that are yet to start */
     xmlThrDefSetGenericErrorFunc(NULL, quiet_text);
-    return true;
+    return signature_startup();
 }
 
 void xml_shutdown(void)
 {
+    signature_shutdown();
     xmlCleanupParser();
 }
 
@@ -92,7 +92,7 @@ static void on_instruction(void *arg, const xmlChar *target, const xmlChar *text
 }
 
 /* Canonicalization fails on a URI without a scheme. What is no URI at all, libxml2 reports as a namespace error. */
-static bool absolute(const xmlChar *uri)
+bool xml_absolute(const xmlChar *uri)
 {
     const xmlChar *p = uri;
     while ((*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') ||
@@ -128,7 +128,7 @@ static void on_element(START_ELEMENT)
     }
     for (int i = 0; i < n_ns; i++) {
         const xmlChar *declared = ns[2 * i + 1];
-        if (declared && declared[0] && !absolute(declared) && !listed(limits->relative, declared)) {
+        if (declared && declared[0] && !xml_absolute(declared) && !listed(limits->relative, declared)) {
             refuse(ctxt, "a relative namespace URI, expected an absolute one");
             return;
         }

@@ -26,6 +26,10 @@ bool xml_memory_startup(void);
 void xml_secret_begin(bool secret);
 void xml_secret_end(bool secret);
 
+/* Part of xml_startup() and xml_shutdown(): the digests of signatures. */
+bool signature_startup(void);
+void signature_shutdown(void);
+
 /*
  * The scan before libxml2: one linear pass over the bytes that knows tokens but no namespaces. It refuses foreign
  * encodings, DTDs, what the limits forbid and most of what is malformed, so that libxml2, whose work on a start tag is
@@ -39,6 +43,9 @@ const xmlNode *xml_top(const struct xml_doc *doc);
 const xmlNode *xml_child(const xmlNode *parent);
 const xmlNode *xml_next(const xmlNode *element);
 const xmlNode *xml_following(const xmlNode *element, const xmlNode *top);
+
+/* True for a URI with a scheme: canonicalization is not defined for others. */
+bool xml_absolute(const xmlChar *uri);
 
 bool xml_is(const xmlNode *element, const char *ns, const char *name);
 /* True when the element's namespace is ns; ns "" stands for none. */
@@ -69,6 +76,8 @@ struct xml_subtree {
     const char *const *omit_named;
 };
 bool xml_canonical(const struct xml_subtree *part, enum xml_c14n form, struct buf *out) MUST_CHECK;
+/* The same by libxml2 alone: what the faster way is held against. */
+bool xml_canonical_by_library(const struct xml_subtree *part, enum xml_c14n form, struct buf *out) MUST_CHECK;
 /* Most octets that the canonical form of a document of n bytes can have: a quote in an attribute becomes six, each
  * element at most repeats its name in an end tag; declarations are capped. */
 size_t xml_canonical_ceiling(size_t n);

@@ -11,6 +11,7 @@ struct scan {
     struct detail *why;
     struct str open[OPEN_MAX];
     unsigned depth, elements, namespaces;
+    const char *next[3]; /* see nearest() */
 };
 
 static enum reason malformed(struct scan *s, const char *what)
@@ -34,7 +35,7 @@ static enum reason over(struct scan *s, const char *what, unsigned limit)
 
 static bool at(const struct scan *s, struct str token)
 {
-    return str_starts((struct str){s->p, (size_t)(s->end - s->p)}, token);
+    return s->p < s->end && *s->p == *token.p && str_starts((struct str){s->p, (size_t)(s->end - s->p)}, token);
 }
 
 static bool space(char c)
@@ -58,15 +59,22 @@ static bool skip_past(struct scan *s, struct str token)
 }
 
 /* Names of ASCII exactly; which other characters a name may hold, libxml2 knows. */
+static bool begins_name(unsigned char c)
+{
+    return (unsigned)((c | 0x20) - 'a') < 26 || c == '_' || c == ':' || c >= 0x80;
+}
+
+static bool goes_on_in_name(unsigned char c)
+{
+    return begins_name(c) || (unsigned)(c - '0') < 10 || c == '-' || c == '.';
+}
+
 static struct str name(struct scan *s)
 {
     const char *from = s->p;
-    for (; s->p < s->end; s->p++) {
-        const unsigned char c = (unsigned char)*s->p;
-        const bool start = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' || c == ':' || c >= 0x80;
-        if (!start && (s->p == from || !((c >= '0' && c <= '9') || c == '-' || c == '.')))
-            break;
-    }
+    if (s->p < s->end && begins_name((unsigned char)*s->p))
+        while (++s->p < s->end && goes_on_in_name((unsigned char)*s->p))
+            ;
     return (struct str){from, (size_t)(s->p - from)};
 }
 
@@ -118,21 +126,27 @@ static enum reason reference(struct scan *s)
     return REASON_OK;
 }
 
+static const char *up_to(const char *p, const char *end, char c)
+{
+    const char *found = memchr(p, c, (size_t)(end - p));
+    return found ? found : end;
+}
+
 static enum reason attribute_value(struct scan *s)
 {
     if (s->p == s->end || (*s->p != '"' && *s->p != '\''))
         return malformed(s, "expected a quoted attribute value");
     const char quote = *s->p++;
-    while (s->p < s->end && *s->p != quote) {
-        if (*s->p == '<')
-            return malformed(s, "found < in an attribute value");
-        if (*s->p == '&') {
-            const enum reason r = reference(s);
-            if (r != REASON_OK)
-                return r;
-        } else {
-            s->p++;
-        }
+    const char *close = up_to(s->p, s->end, quote);
+    const char *less = up_to(s->p, close, '<');
+    if (less < close) {
+        s->p = less;
+        return malformed(s, "found < in an attribute value");
+    }
+    while ((s->p = up_to(s->p, close, '&')) < close) {
+        const enum reason r = reference(s);
+        if (r != REASON_OK)
+            return r;
     }
     if (s->p == s->end)
         return malformed(s, "the text ends within an attribute value");
@@ -145,7 +159,7 @@ static enum reason attribute(struct scan *s, unsigned *attributes)
     const struct str n = name(s);
     if (n.n == 0)
         return malformed(s, "expected an attribute's name, > or />");
-    if (str_eq(n, STR("xmlns")) || str_starts(n, STR("xmlns:"))) {
+    if (n.p[0] == 'x' && (str_eq(n, STR("xmlns")) || str_starts(n, STR("xmlns:")))) {
         if (++s->namespaces > s->limits->namespaces)
             return over(s, "namespace declarations", s->limits->namespaces);
     } else if (++*attributes > s->limits->attributes) {
@@ -232,6 +246,19 @@ static enum reason instruction(struct scan *s)
     return skip_past(s, STR("?>")) ? REASON_OK : malformed(s, "the text ends within a processing instruction");
 }
 
+/* The next `<`, `&` or `]`. Where each is next is remembered, or many of one would be sought past again and again. */
+static const char *nearest(struct scan *s)
+{
+    static const char SOUGHT[] = {'<', '&', ']'};
+    const char *best = s->end;
+    for (size_t i = 0; i < sizeof SOUGHT; i++) {
+        if (!s->next[i] || s->next[i] < s->p)
+            s->next[i] = up_to(s->p, s->end, SOUGHT[i]);
+        best = s->next[i] < best ? s->next[i] : best;
+    }
+    return best;
+}
+
 /* At anything but "<": up to the next byte that needs a look. */
 static enum reason character_data(struct scan *s)
 {
@@ -241,8 +268,9 @@ static enum reason character_data(struct scan *s)
         return reference(s);
     if (at(s, STR("]]>")))
         return malformed(s, "found ]]> in text");
-    for (s->p++; s->depth && s->p < s->end && *s->p != '<' && *s->p != '&' && *s->p != ']'; s->p++)
-        ;
+    s->p++;
+    if (s->depth)
+        s->p = nearest(s);
     return REASON_OK;
 }
 
@@ -250,13 +278,14 @@ static enum reason content(struct scan *s)
 {
     while (s->p < s->end) {
         enum reason r;
+        const char second = s->p + 1 < s->end ? s->p[1] : '\0';
         if (*s->p != '<')
             r = character_data(s);
-        else if (at(s, STR("</")))
+        else if (second == '/')
             r = end_tag(s);
-        else if (at(s, STR("<!")))
+        else if (second == '!')
             r = declaration(s);
-        else if (at(s, STR("<?")))
+        else if (second == '?')
             r = instruction(s);
         else
             r = start_tag(s);
@@ -330,11 +359,24 @@ static bool foreign_encoding(struct str t)
            str_starts(t, (struct str){"\x4C\x6F\xA7\x94", 4});
 }
 
+/* True when none of eight bytes is a control or above ASCII. */
+static bool plain_eight(const char *p)
+{
+    const uint64_t HIGH = UINT64_C(0x8080808080808080), SPACES = UINT64_C(0x2020202020202020);
+    uint64_t v;
+    memcpy(&v, p, sizeof v);
+    return !((v | (v - SPACES)) & HIGH);
+}
+
 static enum reason characters(struct scan *s)
 {
     if (!str_is_utf8((struct str){s->p, (size_t)(s->end - s->p)}))
         return malformed(s, "the text is not UTF-8");
     for (const char *p = s->p; p < s->end; p++) {
+        while (s->end - p >= 8 && plain_eight(p)) /* nearly all of it */
+            p += 8;
+        if (p == s->end)
+            break;
         const unsigned char c = (unsigned char)*p;
         const bool no_character =
             c == 0xEF && s->end - p > 2 && (unsigned char)p[1] == 0xBF && (unsigned char)p[2] >= 0xBE;

@@ -62,8 +62,7 @@ void xmlenc_free(struct xmlenc *e)
 
 static void one_block(struct xmlenc *e, EVP_CIPHER_CTX *ctx, const uint8_t *in, uint8_t *out)
 {
-    int n = 0;
-    if (EVP_CipherUpdate(ctx, out, &n, in, BLOCK) != 1 || n != BLOCK) {
+    if (EVP_Cipher(ctx, out, in, BLOCK) != BLOCK) { /* EVP_CipherUpdate() would keep account of a stream */
         memset(out, 0, BLOCK);
         e->failed = true;
     }
@@ -134,9 +133,13 @@ static bool unseal_gcm(const uint8_t key[KEY_BYTES], const uint8_t *cipher, size
 static void write_key(const struct xmlenc *e, const char *declare, const char *algorithm, const uint8_t *cipher,
                       size_t n, struct buf *out)
 {
-    buf_printf(out, "<xenc:EncryptedKey%s><xenc:EncryptionMethod Algorithm=\"%s\"></xenc:EncryptionMethod>",
-               declare ? " xmlns:xenc=\"" NS_XENC "\"" : "", algorithm);
-    buf_printf(out, "<ds:KeyInfo%s><ds:KeyName>", declare ? declare : "");
+    buf_z(out, "<xenc:EncryptedKey");
+    buf_z(out, declare ? " xmlns:xenc=\"" NS_XENC "\"" : "");
+    buf_z(out, "><xenc:EncryptionMethod Algorithm=\"");
+    buf_z(out, algorithm);
+    buf_z(out, "\"></xenc:EncryptionMethod><ds:KeyInfo");
+    buf_z(out, declare ? declare : "");
+    buf_z(out, "><ds:KeyName>");
     buf_xml_text(out, e->trk_id);
     buf_z(out, "</ds:KeyName></ds:KeyInfo><xenc:CipherData><xenc:CipherValue>");
     buf_base64(out, cipher, n);

@@ -1,19 +1,52 @@
+#include <openssl/core_names.h>
 #include <openssl/evp.h>
-#include <openssl/hmac.h>
 
 #include "message/xmlsig_internal.h"
+
+/* Looked up once: by name for each message it would cost more than the hashing. Whoever uses the second makes a copy. */
+static EVP_MD *sha256;
+static EVP_MAC_CTX *hmac_sha256;
+
+bool signature_startup(void)
+{
+    char digest[] = "SHA256";
+    const OSSL_PARAM with_sha256[] = {OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, digest, 0),
+                                      OSSL_PARAM_construct_end()};
+    if (sha256 && hmac_sha256)
+        return true;
+    EVP_MAC *hmac = EVP_MAC_fetch(NULL, "HMAC", NULL);
+    hmac_sha256 = hmac ? EVP_MAC_CTX_new(hmac) : NULL;
+    sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
+    EVP_MAC_free(hmac);
+    if (sha256 && hmac_sha256 && EVP_MAC_CTX_set_params(hmac_sha256, with_sha256) == 1)
+        return true;
+    signature_shutdown();
+    return false;
+}
+
+void signature_shutdown(void)
+{
+    EVP_MAC_CTX_free(hmac_sha256);
+    EVP_MD_free(sha256);
+    hmac_sha256 = NULL;
+    sha256 = NULL;
+}
 
 bool signature_hash(struct str text, uint8_t out[HASH_BYTES])
 {
     unsigned n = 0;
-    return text.p && EVP_Digest(text.p, text.n, out, &n, EVP_sha256(), NULL) == 1 && n == HASH_BYTES;
+    return text.p && sha256 && EVP_Digest(text.p, text.n, out, &n, sha256, NULL) == 1 && n == HASH_BYTES;
 }
 
 bool signature_hmac(const struct secret_key *key, struct str text, uint8_t out[HASH_BYTES])
 {
-    unsigned n = 0;
-    return text.p && HMAC(EVP_sha256(), key->b, KEY_BYTES, (const unsigned char *)text.p, text.n, out, &n) &&
-           n == HASH_BYTES;
+    size_t n = 0;
+    EVP_MAC_CTX *ctx = text.p && hmac_sha256 ? EVP_MAC_CTX_dup(hmac_sha256) : NULL;
+    const bool ok = ctx && EVP_MAC_init(ctx, key->b, KEY_BYTES, NULL) == 1 &&
+                    EVP_MAC_update(ctx, (const unsigned char *)text.p, text.n) == 1 &&
+                    EVP_MAC_final(ctx, out, &n, HASH_BYTES) == 1 && n == HASH_BYTES;
+    EVP_MAC_CTX_free(ctx);
+    return ok;
 }
 
 /* libxml2 failing to canonicalize is a refusal like any other: never an empty text that hashes to something. */

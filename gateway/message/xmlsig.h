@@ -47,5 +47,9 @@ enum reason xmlsig_verify(struct xml_doc *doc, const struct xmlsig_policy *polic
  * white space between, reference "#xmldoc", no transforms, KeyName = key_id. False on any failure.
  */
 bool xmlsig_sign(struct str payload, struct str key_id, const struct secret_key *key, struct buf *out) MUST_CHECK;
+/* The same of a KmsResponse that is taken for its own canonical form without a look. The signature holds only if it is:
+ * kms_response_validate_signed() tells. */
+bool xmlsig_sign_as_is(struct str response, struct str key_id, const struct secret_key *key,
+                       struct buf *out) MUST_CHECK;
 
 #endif

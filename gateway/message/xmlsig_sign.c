@@ -34,22 +34,40 @@ static bool canonical_payload(struct str payload, struct buf *out, const char **
     return ok;
 }
 
-bool xmlsig_sign(struct str payload, struct str key_id, const struct secret_key *key, struct buf *out)
+enum { SIGNATURE_BYTES = 1100 }; /* at least what comes around the text, without the name of the key */
+
+/* `text` is canonical and in no buffer that `out` shares. */
+static bool sign(struct str text, const char *envelope, struct str key_id, const struct secret_key *key, struct buf *out)
 {
     uint8_t digest[HASH_BYTES], mac[HASH_BYTES];
-    const char *envelope;
-    struct buf text BUF_CLEANUP = BUF_INIT_SECRET(LIMIT_REPLY_OUT); /* a rule may leave keys in clear */
-    if (!key_id.p || key_id.n == 0 || !canonical_payload(payload, &text, &envelope) ||
-        !signature_hash(buf_view(&text), digest) || !hmac_of_reference(digest, key, mac))
+    if (!signature_hash(text, digest) || !hmac_of_reference(digest, key, mac))
         return false;
-    buf_printf(out, "<%s xmlns=\"" NS_KMS "\">", envelope);
-    buf_str(out, buf_view(&text));
+    (void)buf_reserve(out, text.n + key_id.n + SIGNATURE_BYTES); /* growing would wipe one block after the other */
+    buf_char(out, '<');
+    buf_z(out, envelope);
+    buf_z(out, " xmlns=\"" NS_KMS "\">");
+    buf_str(out, text);
     buf_z(out, "<Signature xmlns=\"" NS_DS "\"><SignedInfo" SIGNED_INFO_REST);
     buf_base64(out, digest, HASH_BYTES);
     buf_z(out, SIGNED_INFO_END "<SignatureValue>");
     buf_base64(out, mac, HASH_BYTES);
     buf_z(out, "</SignatureValue><KeyInfo><KeyName>");
     buf_xml_text(out, key_id);
-    buf_printf(out, "</KeyName></KeyInfo></Signature></%s>", envelope);
+    buf_z(out, "</KeyName></KeyInfo></Signature></");
+    buf_z(out, envelope);
+    buf_char(out, '>');
     return !out->failed;
+}
+
+bool xmlsig_sign(struct str payload, struct str key_id, const struct secret_key *key, struct buf *out)
+{
+    const char *envelope;
+    struct buf text BUF_CLEANUP = BUF_INIT_SECRET(LIMIT_REPLY_OUT); /* a rule may leave keys in clear */
+    return key_id.n > 0 && canonical_payload(payload, &text, &envelope) &&
+           sign(buf_view(&text), envelope, key_id, key, out);
+}
+
+bool xmlsig_sign_as_is(struct str response, struct str key_id, const struct secret_key *key, struct buf *out)
+{
+    return response.n > 0 && key_id.n > 0 && sign(response, "SignedKmsResponse", key_id, key, out);
 }

@@ -82,7 +82,7 @@ static void no_memory_is_a_failure(void **state)
         no_memory = true;
         buf_z(&b, "def"); /* there is room */
         assert_false(b.failed);
-        for (int i = 0; i < 300; i++)
+        for (int i = 0; i < 3000; i++)
             buf_char(&b, 'x');
         assert_true(b.failed);
         assert_memory_equal(b.p, "abcdef", 6);

@@ -1,23 +1,18 @@
 /* Each check of the contract: what it holds for, and twins that differ by one thing. */
 #include "judging.h"
 
+#include <dlfcn.h>
 #include <openssl/evp.h>
-#include <openssl/hmac.h>
 
 static unsigned hmacs;
 
-/* Counts how often the work of a verification is done: in place of libcrypto's own. */
-unsigned char *HMAC(const EVP_MD *md, const void *key, int key_n, const unsigned char *data, size_t n,
-                    unsigned char *out, unsigned *out_n)
+/* Counts how often the work of a verification is done: in front of libcrypto's own. */
+int EVP_MAC_final(EVP_MAC_CTX *ctx, unsigned char *out, size_t *n, size_t cap)
 {
-    static unsigned char none[EVP_MAX_MD_SIZE];
-    size_t got = 0;
+    int (*plain)(EVP_MAC_CTX *, unsigned char *, size_t *, size_t);
+    *(void **)&plain = dlsym(RTLD_NEXT, "EVP_MAC_final");
     hmacs++;
-    if (!EVP_Q_mac(NULL, "HMAC", NULL, EVP_MD_get0_name(md), NULL, key, (size_t)key_n, data, n, out ? out : none,
-                   EVP_MAX_MD_SIZE, &got))
-        return NULL;
-    *out_n = (unsigned)got;
-    return out ? out : none;
+    return plain(ctx, out, n, cap);
 }
 
 static void test_all_good(void **state)
