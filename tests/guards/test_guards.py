@@ -159,12 +159,44 @@ def test_hardening(binary):
     assert os.uname().machine != "x86_64" or len(re.findall(r"\bendbr64\b", tool("objdump", "-d", binary))) > 200
 
 
+# Copied from what is promised to users, so that neither the code nor this list changes alone.
+REASONS = """
+    ok http.framing http.path http.resource http.method http.media_type http.too_large http.timeout http.version http.expect
+    http.busy replay.full rule.none rule.form xml.malformed xml.forbidden xml.invalid signature.missing signature.invalid
+    signature.profile signature.reference key.unknown key.policy key.revoked kms_uri.mismatch time.stale time.future time.zone
+    client_req_url.mismatch path_user.mismatch replay.seen upstream.unreachable upstream.invalid upstream.wrong_user
+    upstream.timeout upstream.error protect.no_key internal""".split()
+METRICS = """
+    kmsgate_requests_total kmsgate_check_failures_total kmsgate_phase_seconds kmsgate_clock_skew_seconds kmsgate_in_flight
+    kmsgate_connections kmsgate_keys kmsgate_replay_entries kmsgate_decisions_dropped_total kmsgate_rules_reloads_total
+    kmsgate_rules_info kmsgate_certificate_expiry_seconds kmsgate_build_info""".split()
+CHECKS = "schema signature key_policy kms_uri time client_req_url path_user replay".split()
+
+
+def test_reasons_are_the_promised_ones():
+    listed = re.findall(r'^    X\(\w+, "([a-z_.]+)", \d+\)', (ROOT / "gateway/base/reason.h").read_text(), re.M)
+    assert sorted(listed) == sorted(REASONS)
+
+
+def test_metrics_are_the_promised_ones_and_are_kept():
+    """Each is told of by the code, not only listed."""
+    listed = re.findall(r'^    X\((\w+), \w+, "(\w+)"', (ROOT / "gateway/base/metrics.h").read_text(), re.M)
+    assert sorted(name for _, name in listed) == sorted(METRICS)
+    users = "".join(code(p) for p in OURS if not rel(p).startswith("gateway/base/metrics"))
+    assert [e for e, _ in listed if "METRIC_" + e not in users] == []
+
+
+def test_checks_are_the_promised_ones_in_their_order():
+    text = "".join(p.read_text() for p in OURS if p.suffix == ".h")
+    listed = re.search(r"#define CHECK_LIST\(X\)((?:.*\\\n)*.*\n)", text).group(1)
+    assert re.findall(r'"(\w+)"', listed) == CHECKS
+
+
 def test_every_reason_is_produced_by_a_test():
     """The end-to-end tests leave the reasons of all decisions in the file that TESTED_REASONS names."""
     seen = Path(os.environ.get("TESTED_REASONS", "/nonexistent"))
     if not seen.exists():
         pytest.skip("the end-to-end tests have not run with TESTED_REASONS set")
-    listed = set(re.findall(r'"([a-z_]+(?:\.[a-z_]+)?)"', (ROOT / "gateway/base/reason.h").read_text()))
     # of a failure inside, such as no memory: unit tests make it
-    missing = listed - set(seen.read_text().split()) - {"internal"}
+    missing = set(REASONS) - set(seen.read_text().split()) - {"internal"}
     assert not missing, sorted(missing)

@@ -424,6 +424,11 @@ static void test_extensions(void **state)
     assert_answer(&s, REASON_OK, 200);
     assert_true(holds(&s, "<e xmlns=\"urn:x\">kept</e></KmsResponse>"));
     open_reply(&s, WHO_ALICE, &s.w->ink[WHO_ALICE]);
+    /* its own form repeats a declaration that stands above it: what was written is not canonical, what is sent is */
+    replace(&s.text, "<e xmlns=\"urn:x\">kept</e>", "<x:e xmlns:x=\"urn:x\">kept</x:e>");
+    assert_answer(&s, REASON_OK, 200);
+    assert_true(holds(&s, "<x:e xmlns:x=\"urn:x\">kept</x:e></KmsResponse>"));
+    open_reply(&s, WHO_ALICE, &s.w->ink[WHO_ALICE]);
     replace(&s.text, ">kept<", "><UserSigningKeySSK/><");
     assert_answer(&s, REASON_UPSTREAM_INVALID, 502);
     end(&s);

@@ -336,6 +336,58 @@ static void test_validate(void **state)
     xmlenc_free(enc);
 }
 
+/* Signed unread, the last look tells whether that holds: each text that is not canonical beside one that is. */
+static void test_signed_unread(void **state)
+{
+    static const struct {
+        const char *find, *put;
+        bool holds;
+    } CASES[] = {
+        {"<KmsResponse ", "<KmsResponse ", true},
+        {"<UserUri>", "<UserUri >", false},
+        {" Id=\"xmldoc\"", " Id='xmldoc'", false},
+        {" Id=\"xmldoc\" Version=\"1.0.0\"", " Version=\"1.0.0\" Id=\"xmldoc\"", false},
+        {"<KmsMessage>", "<KmsMessage xmlns=\"" NS_KMS "\">", false},
+        {"<KmsMessage>", "<KmsMessage>\n", true},
+        {"<KmsMessage>", "<KmsMessage>\r\n", false},
+        {"<ClientReqUrl>h", "<ClientReqUrl>&#x68;", false},
+    };
+    const struct secret_key trk = key_of(ALICE_TRK), ink = key_of(ALICE_INK);
+    struct xmlenc *enc = xmlenc_new(&trk, TRK_ID);
+    struct kms_response_plan plan = plan_of(enc);
+    struct buf text, payload;
+    bool encrypted, holds;
+    (void)state;
+    plan.signature_id = INK_ID;
+    put_reply(&text, KMS_MESSAGE_KEYPROV);
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        struct buf once = BUF_INIT(REPLY_MAX), twice = BUF_INIT(REPLY_MAX);
+        struct detail why = {""};
+        assert_int_equal(rewrite(buf_view(&text), &plan, &payload, &encrypted), REASON_OK);
+        replace(&payload, CASES[i].find, CASES[i].put);
+        assert_true(xmlsig_sign_as_is(buf_view(&payload), INK_ID, &ink, &once));
+        const enum reason r =
+            kms_response_validate_signed(buf_view(&once), buf_view(&payload), true, &holds, &why);
+        if (r != REASON_OK || holds != CASES[i].holds)
+            fail_msg("%s: %s, %s", CASES[i].put, reason_name(r), why.text);
+        assert_true(xmlsig_sign(buf_view(&payload), INK_ID, &ink, &twice)); /* reads it, and holds in any case */
+        assert_int_equal(str_eq(buf_view(&once), buf_view(&twice)), holds);
+        assert_int_equal(kms_response_validate(buf_view(&twice), true, NULL), REASON_OK);
+        buf_free(&once);
+        buf_free(&twice);
+        buf_free(&payload);
+    }
+    buf_free(&text);
+    xmlenc_free(enc);
+    struct buf none = BUF_INIT(REPLY_MAX);
+    assert_false(xmlsig_sign_as_is(STR_MISSING, INK_ID, &ink, &none));
+    assert_false(xmlsig_sign_as_is(STR("<a/>"), STR(""), &ink, &none));
+    assert_int_equal(kms_response_validate_signed(STR("<a/>"), STR("<a/>"), true, &holds, NULL),
+                     REASON_UPSTREAM_INVALID);
+    assert_false(holds);
+    buf_free(&none);
+}
+
 static void test_no_clear_key_passes_the_last_look(void **state)
 {
     (void)state;
@@ -359,6 +411,7 @@ int main(void)
         cmocka_unit_test(test_every_message),     cmocka_unit_test(test_an_error_instead),
         cmocka_unit_test(test_keys_that_come_encrypted), cmocka_unit_test(test_new_keys),
         cmocka_unit_test(test_wrap_by_rule),      cmocka_unit_test(test_extensions),
+        cmocka_unit_test(test_signed_unread),
         cmocka_unit_test(test_published_replies), cmocka_unit_test(test_validate),
         cmocka_unit_test(test_no_clear_key_passes_the_last_look),
     };

@@ -1,0 +1,24 @@
+"""The benchmark runs from end to end and its answers are right; how fast it is, nobody asserts."""
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BUILD = Path(os.environ.get("TESTED_BUILD", ROOT / "build")).resolve()
+
+
+@pytest.mark.skipif(not (BUILD / "bench_load").exists(), reason="the build is one without -DKMSGATE_BENCH=ON")
+def test_bench_runs():
+    run = subprocess.run([ROOT / "tests/bench/run", "--smoke"], env=dict(os.environ, BENCH_BUILD=str(BUILD)),
+                         capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL)
+    assert run.returncode == 0, run.stdout + run.stderr
+    rows = [json.loads(line) for line in (BUILD / "results.jsonl").read_text().split("\n") if line]
+    assert [(r["bench"], r.get("phase") or r.get("who")) for r in rows] == \
+        [("machine", None), ("gate", "judge"), ("gate", "reply"), ("load", "kmsgate")]
+    assert all(r["instructions"] > 10000 for r in rows[1:3])
+    load = rows[3]
+    assert load["errors"] == 0 and load["open_failed"] == 0 and load["requests"] > 4
+    assert "req/s" in run.stdout and "both" in run.stdout
