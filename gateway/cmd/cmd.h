@@ -14,6 +14,7 @@ int cmd_health(int argc, char **argv);
 int cmd_keys(int argc, char **argv);
 int cmd_request(int argc, char **argv);
 int cmd_open(int argc, char **argv);
+int cmd_explain(int argc, char **argv);
 int cmd_demo(int argc, char **argv);
 
 #endif

@@ -25,7 +25,7 @@ static const struct command {
     {"request", cmd_request, "a client: sign, post, verify, decrypt"},
     {"open", cmd_open, "verify and decrypt a stored response"},
     {"demo", cmd_demo, "the whole story on loopback"},
-    {"explain", not_built, "judge one captured request offline (not built yet)"},
+    {"explain", cmd_explain, "judge one captured request offline, and tell why"},
     {"test", not_built, "run rule cases (not built yet)"},
     {"replay", not_built, "recorded decisions under other rules (not built yet)"},
 };

@@ -51,9 +51,9 @@ static void note_claims(struct judgement *j)
     j->decision.judged = true;
 }
 
-static enum reason choose_rule(struct judgement *j, int64_t now_us)
+struct request_facts gate_facts(const struct judgement *j, int64_t now_us)
 {
-    const struct request_facts facts = {
+    return (struct request_facts){
         .path = j->resource.path,
         .user = j->request.user_uri,
         .client_id = j->request.client_id,
@@ -62,6 +62,11 @@ static enum reason choose_rule(struct judgement *j, int64_t now_us)
         .form = j->form,
         .now_us = now_us,
     };
+}
+
+static enum reason choose_rule(struct judgement *j, int64_t now_us)
+{
+    const struct request_facts facts = gate_facts(j, now_us);
     j->rule = rules_request(j->rules, &facts);
     if (!j->rule)
         return REASON_RULE_NONE;

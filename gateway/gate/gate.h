@@ -68,6 +68,8 @@ void judgement_free(struct judgement *j);
 enum reason gate_head(struct judgement *j, const struct gate_head *head) MUST_CHECK;
 /* j->decision.reason tells why it refuses. Judges in the contract's order; see checks.c. */
 enum gate_action gate_request(struct judgement *j, struct str body, int64_t now_us) MUST_CHECK;
+/* What its rule was chosen by. */
+struct request_facts gate_facts(const struct judgement *j, int64_t now_us);
 
 /* What goes to the upstream: method and body; headers that a rule sets (values filled in, what comes out empty left
  * out, control characters refused as XML_INVALID). */

@@ -121,6 +121,19 @@ struct request_facts {
     enum form form;
     int64_t now_us;
 };
+/* What of a rule the facts do not match, the first that is looked at; MISS_NONE: it matches. */
+enum rule_miss {
+    MISS_NONE,
+    MISS_SINCE,
+    MISS_UNTIL,
+    MISS_FORM,
+    MISS_SOURCE,
+    MISS_PATH,
+    MISS_USER,
+    MISS_CLIENT_ID,
+    MISS_DEVICE_ID
+};
+enum rule_miss rules_miss(const struct request_rule *q, const struct request_facts *facts);
 /* The first that matches, or NULL. */
 const struct request_rule *rules_request(const struct rules *r, const struct request_facts *facts);
 /* Whether it matches, its `message` set aside: what a reply is, only the rule's dialect can tell. */

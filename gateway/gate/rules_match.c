@@ -19,17 +19,30 @@ static bool source_matches(const struct request_rule *q, const struct ip *ip)
     return false;
 }
 
+enum rule_miss rules_miss(const struct request_rule *q, const struct request_facts *f)
+{
+    if (q->since_us != TIME_NONE && f->now_us < q->since_us)
+        return MISS_SINCE;
+    if (q->until_us != TIME_NONE && f->now_us >= q->until_us)
+        return MISS_UNTIL;
+    if (q->match.forms && !(q->match.forms & (unsigned)f->form))
+        return MISS_FORM;
+    if (!source_matches(q, f->source))
+        return MISS_SOURCE;
+    if (!any_glob(&q->match.path, f->path, true))
+        return MISS_PATH;
+    if (!any_glob(&q->match.user, f->user, false))
+        return MISS_USER;
+    if (!any_glob(&q->match.client_id, f->client_id, false))
+        return MISS_CLIENT_ID;
+    return any_glob(&q->match.device_id, f->device_id, false) ? MISS_NONE : MISS_DEVICE_ID;
+}
+
 const struct request_rule *rules_request(const struct rules *r, const struct request_facts *f)
 {
-    for (size_t i = 0; i < r->request_count; i++) {
-        const struct request_rule *q = r->requests + i;
-        if ((q->since_us == TIME_NONE || f->now_us >= q->since_us) &&
-            (q->until_us == TIME_NONE || f->now_us < q->until_us) &&
-            (!q->match.forms || (q->match.forms & (unsigned)f->form)) && source_matches(q, f->source) &&
-            any_glob(&q->match.path, f->path, true) && any_glob(&q->match.user, f->user, false) &&
-            any_glob(&q->match.client_id, f->client_id, false) && any_glob(&q->match.device_id, f->device_id, false))
-            return q;
-    }
+    for (size_t i = 0; i < r->request_count; i++)
+        if (rules_miss(r->requests + i, f) == MISS_NONE)
+            return r->requests + i;
     return NULL;
 }
 

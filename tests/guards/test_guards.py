@@ -67,6 +67,14 @@ def test_arrows_go_one_way():
     assert not wrong
 
 
+def test_diagnosis_is_for_owners_of_the_keys():
+    """What explains a refusal is an oracle: nothing that serves the network knows of it."""
+    tells = re.compile(r'#include "(message/xmlsig_diagnose|gate/explain\w*|cmd/explain)\.h"')
+    may = re.compile(r"gateway/(message/xmlsig_diagnose|gate/explain\w*|cmd/explain\w*)\.[ch]$")
+    users = [rel(p) for p in OURS if tells.search(p.read_text())]
+    assert len(users) > 4 and not [u for u in users if not may.match(u)]
+
+
 def test_each_library_has_one_door():
     wrong = []
     for path in OURS:

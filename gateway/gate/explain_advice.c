@@ -1,0 +1,293 @@
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/uri.h"
+#include "gate/explain_inside.h"
+
+/*
+ * What would let the request through, and what that would cost. The client is named first wherever the client is wrong:
+ * a rule that is loosened for one client is loosened for whoever comes like it.
+ */
+struct advising {
+    const struct explain_in *in;
+    struct explanation *e;
+    struct yaml *rules; /* the rules' file, read again for its lines; NULL without memory */
+};
+
+static void advise(struct explanation *e, char *place, char *change, char *cost)
+{
+    struct advice *grown = realloc(e->advice, (e->advice_count + 1) * sizeof *grown);
+    if (!grown || !place || !change || !cost) {
+        e->failed = true;
+        free(place);
+        free(change);
+        free(cost);
+        if (grown)
+            e->advice = grown;
+        return;
+    }
+    e->advice = grown;
+    e->advice[e->advice_count++] = (struct advice){place, change, cost};
+}
+
+static void advise_client(struct explanation *e, const char *change)
+{
+    advise(e, explain_text(e, "the client"), explain_text(e, "%s", change), explain_text(e, "nothing: the rules stay"));
+}
+
+/* Where the check stands in the rule that judged, or that rule where it says nothing of it. */
+static char *place_of_check(struct advising *a, enum check c)
+{
+    const struct rules *r = a->in->j->rules;
+    const size_t n = (size_t)(a->in->j->rule - r->requests);
+    const struct yaml_node *rule = a->rules ? rules_node(yaml_get(a->rules->root, "requests"), n) : NULL;
+    const struct yaml_node *at = yaml_get(yaml_get(rule, "checks"), check_name(c));
+    return explain_text(a->e, "%s:%d", r->file, at ? at->line : a->in->j->rule->line);
+}
+
+static char *place_of_rule(struct advising *a, const char *key)
+{
+    const struct rules *r = a->in->j->rules;
+    const size_t n = (size_t)(a->in->j->rule - r->requests);
+    const struct yaml_node *rule = a->rules ? rules_node(yaml_get(a->rules->root, "requests"), n) : NULL;
+    const struct yaml_node *at = yaml_get(rule, key);
+    return explain_text(a->e, "%s:%d", r->file, at ? at->line : a->in->j->rule->line);
+}
+
+static char *place_of_top(struct advising *a, const char *key, const char *below)
+{
+    const struct yaml_node *top = a->rules ? yaml_get(a->rules->root, key) : NULL, *at = yaml_get(top, below);
+    return explain_text(a->e, "%s:%d", a->in->j->rules->file, at ? at->line : top ? top->line : 1);
+}
+
+/* "in rule `x`, checks: { c: … }": the words of a change. */
+static char *change_check(struct advising *a, enum check c, const char *parameters)
+{
+    return explain_text(a->e, "in rule `%s`: checks: { %s: { %s } }", a->in->j->rule->id, check_name(c), parameters);
+}
+
+enum reason explain_as_if(const struct explain_in *in, check_fn *check, const struct checks *other)
+{
+    struct judgement *j = in->j;
+    const struct request_rule *rule = j->rule;
+    struct request_rule copy = *rule;
+    const int64_t skew = j->decision.skew_us;
+    struct detail ignored;
+    copy.checks = *other;
+    j->rule = &copy;
+    const enum reason r = check(j, in->now_us, &ignored);
+    j->rule = rule;
+    j->decision.skew_us = skew;
+    return r;
+}
+
+static void advise_kms_uri(struct advising *a)
+{
+    const struct judgement *j = a->in->j;
+    struct checks other = j->rule->checks;
+    other.kms_uri_host = true;
+    advise_client(a->e, "write the KmsUri that it was provisioned with for this KMS");
+    if (explain_as_if(a->in, check_kms_uri, &other) == REASON_OK)
+        advise(a->e, place_of_check(a, CHECK_KMS_URI), change_check(a, CHECK_KMS_URI, "compare: host"),
+               explain_text(a->e, "little: scheme, port and case no longer tell two KMSs on one host apart"));
+    else
+        advise(a->e, place_of_top(a, "kms", "uris"),
+               explain_text(a->e, "kms.uris: add %s", explain_shown(j->request.kms_uri).z),
+               explain_text(a->e, "little if that name is this KMS's own; else requests meant for another KMS are taken here, "
+                            "and keys of the wrong domain may be asked for"));
+}
+
+static void advise_time(struct advising *a)
+{
+    const struct judgement *j = a->in->j;
+    const struct checks *c = &j->rule->checks;
+    int64_t t;
+    bool has_zone;
+    if (!time_parse(j->request.time, &t, &has_zone))
+        return;
+    const int minutes = explain_zone(t - a->in->now_us);
+    advise_client(a->e, has_zone ? "set its clock (NTP), write Time in UTC with Z, send at once"
+                                 : "write Time in UTC, with Z");
+    if (!has_zone && (minutes || c->zone_refuse)) {
+        char parameter[48];
+        const int m = minutes < 0 ? -minutes : minutes;
+        snprintf(parameter, sizeof parameter, "assume_zone: \"%c%02d:%02d\"", minutes < 0 ? '-' : '+', m / 60, m % 60);
+        advise(a->e, place_of_check(a, CHECK_TIME), change_check(a, CHECK_TIME, parameter),
+               explain_text(a->e, "a client elsewhere that leaves its zone out is judged wrong, and daylight saving moves all "
+                            "of them by an hour twice a year"));
+        return;
+    }
+    const int64_t lag = a->in->now_us - t + (has_zone ? 0 : (int64_t)c->zone_minutes * 60 * US_PER_S);
+    const int64_t need = ((lag < 0 ? -lag : lag) + US_PER_S - 1) / US_PER_S * US_PER_S;
+    if (need > 600 * US_PER_S) /* no window of this length is one */
+        return;
+    char parameter[160];
+    snprintf(parameter, sizeof parameter, "%s: %s", lag < 0 ? "future" : "past", duration_show(need).z);
+    advise(a->e, place_of_check(a, CHECK_TIME), change_check(a, CHECK_TIME, parameter),
+           explain_text(a->e, "a captured request can be sent again for %s where replay is not enforced, and the replay memory "
+                        "must hold as long", duration_show(need).z));
+}
+
+static bool same_origin(struct str a, const struct strings *bases)
+{
+    for (size_t i = 0; i < bases->n; i++)
+        if (str_ieq(uri_host(a), uri_host(str_z(bases->v[i]))))
+            return true;
+    return false;
+}
+
+static void advise_client_req_url(struct advising *a)
+{
+    const struct judgement *j = a->in->j;
+    struct checks normalized = j->rule->checks, prefix = j->rule->checks;
+    normalized.url_compare = URL_NORMALIZED;
+    prefix.url_compare = URL_PREFIX;
+    advise_client(a->e, "write the URL that it posts to, byte for byte, with its query");
+    if (explain_as_if(a->in, check_client_req_url, &normalized) == REASON_OK)
+        advise(a->e, place_of_check(a, CHECK_CLIENT_REQ_URL),
+               change_check(a, CHECK_CLIENT_REQ_URL, "compare: normalized"),
+               explain_text(a->e, "little: URLs that RFC 3986 calls equal are taken for equal"));
+    else if (explain_as_if(a->in, check_client_req_url, &prefix) == REASON_OK)
+        advise(a->e, place_of_check(a, CHECK_CLIENT_REQ_URL), change_check(a, CHECK_CLIENT_REQ_URL, "compare: prefix"),
+               explain_text(a->e, "a request captured on one resource can be sent to another one below the same URL, until "
+                            "replay or time refuse it"));
+    else if (!same_origin(j->request.client_req_url, j->gate->public_url))
+        advise(a->e, explain_text(a->e, "%s", a->in->config_file),
+               explain_text(a->e, "public_url: add the base of %s, if clients use it",
+                            explain_shown(j->request.client_req_url).z),
+               explain_text(a->e, "little if that name leads here; else requests meant for another server are taken"));
+}
+
+static void advise_path_user(struct advising *a)
+{
+    const struct judgement *j = a->in->j;
+    char parameter[160];
+    advise_client(a->e, "ask for its own user's keys");
+    snprintf(parameter, sizeof parameter, "also: [\"%s\"]", explain_shown(buf_view(&j->path_user)).z);
+    advise(a->e, place_of_check(a, CHECK_PATH_USER), change_check(a, CHECK_PATH_USER, parameter),
+           explain_text(a->e, "every proven user may ask for the keys of that user: for groups and services, never for a "
+                        "person"));
+}
+
+static void advise_form(struct advising *a)
+{
+    const struct judgement *j = a->in->j;
+    if (j->form == FORM_SIGNED) {
+        advise(a->e, place_of_rule(a, "accept"),
+               explain_text(a->e, "in rule `%s`: accept: [signed, ...]", j->rule->id),
+               explain_text(a->e, "nothing: a signed request is the safest kind"));
+        return;
+    }
+    advise_client(a->e, "sign its requests");
+    advise(a->e, place_of_rule(a, "accept"),
+           explain_text(a->e, "above rule `%s`, a rule of its own for these clients alone: match (user, source), accept: [%s], "
+                        "why, until", j->rule->id, form_name(j->form)),
+           explain_text(a->e, "much: whoever comes from there can claim to be any user that the rule matches"));
+}
+
+/* The signature as it is, under the loosest profile that a rule can allow. */
+static void advise_profile(struct advising *a)
+{
+    const struct judgement *j = a->in->j;
+    const struct checks *c = &j->rule->checks;
+    const struct xmlsig_policy short_hmac = {128, c->canonicalization},
+                               forms = {c->min_hmac_bits, XMLSIG_C14N | XMLSIG_EXC_C14N | XMLSIG_C14N11},
+                               both = {128, XMLSIG_C14N | XMLSIG_EXC_C14N | XMLSIG_C14N11};
+    struct xmlsig_info info;
+    advise_client(a->e, "sign as TS 33.180 says: HMAC-SHA256 in full, C14N 1.0, SHA-256, reference #Id, one KeyName");
+    const bool by_bits = xmlsig_read(j->doc, &short_hmac, &info, NULL) == REASON_OK;
+    const bool by_form = xmlsig_read(j->doc, &forms, &info, NULL) == REASON_OK;
+    const bool by_both = xmlsig_read(j->doc, &both, &info, NULL) == REASON_OK;
+    char bits[48] = "";
+    if (by_both)
+        snprintf(bits, sizeof bits, "min_hmac_bits: %zu", info.value_n * 8);
+    if (by_bits || (by_both && !by_form))
+        advise(a->e, place_of_check(a, CHECK_SIGNATURE), change_check(a, CHECK_SIGNATURE, bits),
+               explain_text(a->e, "some strength: fewer bits to guess; 128 are still out of reach"));
+    if (by_form || (by_both && !by_bits))
+        advise(a->e, place_of_check(a, CHECK_SIGNATURE),
+               change_check(a, CHECK_SIGNATURE, "canonicalization: [c14n, exc-c14n, c14n11]"),
+               explain_text(a->e, "little: name only the one that the message declares"));
+}
+
+static void advise_signature(struct advising *a)
+{
+    advise_client(a->e, "hash and sign as told above; no line of the rules makes a wrong signature right");
+}
+
+static void advise_missing(struct advising *a)
+{
+    if (a->in->j->form == FORM_SIGNED)
+        advise_client(a->e, "put a Signature behind the KmsRequest: a SignedKmsRequest has exactly one");
+    else
+        advise_form(a);
+}
+
+static void advise_key_policy(struct advising *a)
+{
+    advise_client(a->e, "sign with the InK, write its ID into Signature-ID and KeyName, and into TrK-ID that of a TrK in "
+                        "use");
+    advise(a->e, place_of_check(a, CHECK_KEY_POLICY),
+           explain_text(a->e, "in rule `%s`: checks: { key_policy: shadow }, with why", a->in->j->rule->id),
+           explain_text(a->e, "a stolen TrK signs, too; shadow keeps telling who does it"));
+}
+
+static void advise_schema(struct advising *a)
+{
+    const struct judgement *j = a->in->j;
+    const struct str version = j->request.version;
+    advise_client(a->e, "send what the schema of TS 33.180, Annex D.2 says");
+    if (!version.p || kms_request_schema(j->doc, version, j->resource.kind == RESOURCE_REDIRECT, NULL) != REASON_OK)
+        return;
+    char parameter[160];
+    snprintf(parameter, sizeof parameter, "versions: [%s]", explain_shown(version).z);
+    advise(a->e, place_of_check(a, CHECK_SCHEMA), change_check(a, CHECK_SCHEMA, parameter),
+           explain_text(a->e, "little: all else of the schema still holds; keep the versions that are there"));
+}
+
+static void advise_rule(struct advising *a)
+{
+    advise(a->e, place_of_top(a, "requests", ""),
+           explain_text(a->e, "requests: a rule that matches this request (path %s, user %s)",
+                        explain_shown(a->in->j->resource.path).z, explain_shown(a->in->j->request.user_uri).z),
+           explain_text(a->e, "what the rule accepts: with all checks enforced, nothing"));
+}
+
+static void advise_key(struct advising *a)
+{
+    advise_client(a->e, "sign with a key that is in use");
+    advise(a->e, explain_text(a->e, "kmsgate keys"),
+           explain_text(a->e, "import the key, or give the device a new one; a revoked key stays revoked"),
+           explain_text(a->e, "nothing, if the key is this user's; the rules have no say in it"));
+}
+
+void explain_advise(const struct explain_in *in, struct explanation *e)
+{
+    static void (*const BY_REASON[REASON_COUNT])(struct advising *a) = {
+        [REASON_RULE_NONE] = advise_rule,
+        [REASON_RULE_FORM] = advise_form,
+        [REASON_SIGNATURE_MISSING] = advise_missing,
+        [REASON_SIGNATURE_INVALID] = advise_signature,
+        [REASON_SIGNATURE_PROFILE] = advise_profile,
+        [REASON_SIGNATURE_REFERENCE] = advise_signature,
+        [REASON_KEY_UNKNOWN] = advise_key,
+        [REASON_KEY_REVOKED] = advise_key,
+    };
+    static void (*const BY_CHECK[CHECK_COUNT])(struct advising *a) = {
+        [CHECK_KEY_POLICY] = advise_key_policy, [CHECK_KMS_URI] = advise_kms_uri,
+        [CHECK_TIME] = advise_time,             [CHECK_CLIENT_REQ_URL] = advise_client_req_url,
+        [CHECK_PATH_USER] = advise_path_user};
+    const struct decision *d = &in->j->decision;
+    struct faults none = {0};
+    struct advising a = {.in = in, .e = e};
+    a.rules = yaml_parse(in->j->rules->file, str_z(in->j->rules->text), &none);
+    if (d->reason == REASON_XML_INVALID && in->j->rule)
+        advise_schema(&a);
+    else if (BY_REASON[d->reason] && (in->j->rule || d->reason == REASON_RULE_NONE))
+        BY_REASON[d->reason](&a);
+    for (int c = 0; c < CHECK_COUNT; c++) /* all that fails: what is mended first would else show the next */
+        if (d->checks[c] == CHECK_FAIL && BY_CHECK[c])
+            BY_CHECK[c](&a);
+    yaml_done(a.rules);
+    faults_free(&none);
+}

@@ -1,0 +1,30 @@
+/*
+ * What the files of explain share.
+ */
+#ifndef KMSGATE_GATE_EXPLAIN_INSIDE_H
+#define KMSGATE_GATE_EXPLAIN_INSIDE_H
+
+#include "base/yaml.h"
+#include "gate/checks.h"
+#include "gate/explain.h"
+#include "gate/rules_internal.h"
+
+/* A text that the explanation owns; NULL and failed without memory. */
+char *explain_text(struct explanation *e, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void explain_sentence(struct explanation *e, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Cut, printable; "(none)" when missing. */
+struct shown explain_shown(struct str s);
+
+/* Sentences of what seems to be the cause of what check c found. */
+void explain_signature(const struct explain_in *in, struct explanation *e);
+void explain_time(const struct explain_in *in, struct explanation *e);
+/* "2 h 00 min", "3.214 s": a length of time for people, without its sign. */
+struct shown explain_length(int64_t us);
+/* The offset from UTC, a multiple of a quarter of an hour, that `us` looks like; 0: none. */
+int explain_zone(int64_t us);
+
+void explain_advise(const struct explain_in *in, struct explanation *e);
+/* What check c would say if the rule's checks were `other`. Restores all that it changes. */
+enum reason explain_as_if(const struct explain_in *in, check_fn *check, const struct checks *other);
+
+#endif

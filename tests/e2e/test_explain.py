@@ -1,0 +1,468 @@
+"""kmsgate explain, fed with messages that other implementations made: well, and wrongly in each of the usual ways.
+
+lxml canonicalizes, hashlib and hmac hash: what explain says must be what was done to the message.
+"""
+import base64
+import copy
+import hashlib
+import hmac
+import json
+import os
+import re
+import shutil
+import sqlite3
+import subprocess
+from datetime import datetime, timedelta, timezone
+
+import pytest
+from lxml import etree
+
+import conftest
+import kms
+from kms import BASE, DS, NS, q
+
+RULES = """\
+version: 1
+kms: { uris: [kms.example.org, kms2.example.org] }
+requests:
+  - id: field
+    why: old firmware
+    match: { source: 10.20.0.0/16 }
+    accept: [unsigned, empty]
+  - id: dispatch
+    match: { user: "sip:dispatch-*@example.org", path: "/keymanagement/identity/v1/key*" }
+  - id: next-year
+    since: 2199-01-01
+  - id: last-year
+    until: 2020-12-31
+  - id: consoles
+    match: { client_id: "console-*" }
+  - id: watches
+    why: their clocks
+    match: { device_id: "watch-*" }
+    checks:
+      time: { mode: shadow, past: 1s }
+      kms_uri: { compare: host }
+      client_req_url: off
+  - id: shorts
+    match: { device_id: "short-*" }
+    checks:
+      signature: { min_hmac_bits: 128, canonicalization: [c14n, exc-c14n] }
+  - id: everyone
+responses: [{ id: default }]
+"""
+PUBLIC = "https://kms.example.org:8443"
+AT = datetime(2026, 11, 23, 18, 0, 0, tzinfo=timezone.utc)
+
+
+def at(seconds=0.0):
+    return (AT + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+class Desk:
+    """A gateway that does not run, and whoever explains what it would have done."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.alice, self.bob = kms.User("sip:alice@example.org"), kms.User("sip:bob@example.org")
+        self.carol = kms.User("sip:carol@example.org", ink=False)
+        self.old, self.gone = os.urandom(32), os.urandom(32)
+        (folder / "master.key").write_text(os.urandom(32).hex())
+        (folder / "master.key").chmod(0o600)
+        (folder / "rules.yaml").write_text(RULES)
+        self.config = folder / "gateway.yaml"
+        self.config.write_text("listen: [{ address: 127.0.0.1:1 }]\nadmin: 127.0.0.1:2\npublic_url: [%s, http://localhost]\n"
+                               "upstream: { url: http://127.0.0.1:9 }\nrules: rules.yaml\nkeys: sqlite:k.db\n"
+                               "master_key: file:master.key\nreplay: memory\ndecisions: none\n" % PUBLIC)
+        lines = [x for u in (self.alice, self.bob, self.carol) for x in u.lines()]
+        for kid, key, more in (("ink.0.alice", self.old, {"not_after": "2026-01-01T00:00:00Z"}),
+                               ("ink.r.alice", self.gone, {"state": "revoked"})):
+            lines.append(json.dumps(dict(user=self.alice.uri, type="ink", id=kid, key=key.hex(), **more)))
+        keys = folder / "keys.jsonl"
+        keys.write_text("\n".join(lines) + "\n")
+        keys.chmod(0o600)
+        r = self.run("keys", "import", "--config", self.config, keys)
+        assert r.returncode == 0, r.stderr
+        self.secrets = [u.ink for u in (self.alice, self.bob)] + [u.trk for u in (self.alice, self.bob, self.carol)]
+        self.secrets += [self.old, self.gone]
+
+    def run(self, *argv, **kw):
+        return subprocess.run([conftest.BUILD / "kmsgate", *map(str, argv)], capture_output=True, text=True, timeout=60,
+                              **kw)
+
+    def explain(self, body, *argv, when=AT, code=None):
+        path = self.folder / "request.xml"
+        path.write_bytes(body)
+        r = self.run("explain", "--config", self.config, "--at", when.strftime("%Y-%m-%dT%H:%M:%SZ"), *argv, path)
+        everything = r.stdout + r.stderr
+        assert "ERROR: " not in everything and "runtime error" not in everything, everything
+        for key in self.secrets:
+            for text in (key.hex(), key.hex().upper(), base64.b64encode(key).decode()):
+                assert text not in everything, "a key is shown"
+        if code is not None:
+            assert r.returncode == code, everything
+        return r
+
+    def json(self, body, *argv, **kw):
+        r = self.explain(body, "--format", "json", *argv, **kw)
+        return json.loads(r.stdout)
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory):
+    return Desk(tmp_path_factory.mktemp("desk"))
+
+
+def fields(user, **over):
+    return dict(dict(kms.fields(user, PUBLIC + BASE + "/init"), Time=at(-1)), **over)
+
+
+def good(user, signer=None, sig=None, **over):
+    f = {k: v for k, v in fields(user, **over).items() if v is not None}
+    kid, key = signer or user.signer()
+    return kms.sign(kms.envelope(kms.kms_request(f)), key, kid, **(sig or {}))
+
+
+def c14n(e, exclusive=False):
+    return etree.tostring(copy.deepcopy(e), method="c14n", exclusive=exclusive, with_comments=False)
+
+
+def handmade(user, request=c14n, info=c14n, key=None, key_id=None, cut=32, after=None, nsmap=None, f=None):
+    """Signed by hashlib and hmac alone: `request` and `info` make the octets that are hashed from the elements."""
+    root = etree.Element(q("SignedKmsRequest"), nsmap=nsmap or {None: NS})
+    root.append(kms.kms_request(f or fields(user), nsmap={None: NS}))
+    sig = kms.template(key_name=key_id or user.ink_id)
+    root.append(sig)
+    root[0].tail = None
+    sig.find(".//" + q("DigestValue", DS)).text = base64.b64encode(hashlib.sha256(request(root[0])).digest()).decode()
+    mac = hmac.new(key or user.ink, info(sig[0]), hashlib.sha256).digest()[:cut]
+    sig.find(q("SignatureValue", DS)).text = base64.b64encode(mac).decode()
+    if after:
+        after(root)
+    return etree.tostring(root)
+
+
+def alone(e):
+    """The element as its maker had it before it went into the envelope."""
+    return c14n(etree.fromstring(etree.tostring(copy.deepcopy(e), method="c14n", exclusive=True)))
+
+
+def cause(r):
+    return " | ".join(r["cause"])
+
+
+def test_good(desk):
+    r = desk.json(good(desk.alice), code=0)
+    assert r["verdict"] == "accept" and r["rule"] == "everyone" and r["proven"] is True
+    results = {c["name"]: (c["mode"], c["result"]) for c in r["checks"]}
+    assert list(results) == ["schema", "signature", "key_policy", "kms_uri", "time", "client_req_url", "path_user", "replay"]
+    assert all(v == ("enforce", "pass") for k, v in results.items() if k != "replay")
+    assert results["replay"] == ("enforce", "skip")
+    assert "not judged offline" in [c["found"] for c in r["checks"] if c["name"] == "replay"][0]
+    assert not r["cause"] and not r["to_mend"]
+    r = desk.explain(good(desk.alice), code=0)
+    assert "accepted by rule `everyone`, if it is no replay" in r.stdout
+
+
+def test_handmade_is_right(desk):
+    """The twin of all that follows: nothing done wrongly, nothing found."""
+    assert desk.json(handmade(desk.alice), code=0)["verdict"] == "accept"
+
+
+def test_rules_that_did_not_match(desk):
+    r = desk.json(good(desk.alice))
+    got = {x["id"]: x for x in r["rules"]}
+    assert [x["matches"] for x in r["rules"]] == [False] * 7 + [True]
+    assert got["field"]["why"] == "source is 127.0.0.1, expected 10.20.0.0/16"
+    assert got["dispatch"]["why"].startswith("path is ") or got["dispatch"]["why"].startswith("user is ")
+    assert got["next-year"]["why"] == "begins on 2199-01-01 (since)"
+    assert got["last-year"]["why"] == "ended with 2020-12-31 (until)"
+    assert got["consoles"]["why"] == "client_id is client-1, expected console-*"
+    assert got["everyone"]["line"] == RULES.split("\n").index("  - id: everyone") + 1
+
+
+# What a sender did, and the words that must be in the cause.
+WRONG = {
+    "exclusive": (lambda d: handmade(d.alice, nsmap={None: NS, "x": "urn:x"}, request=lambda e: c14n(e, True)),
+                  ["hashed the message", "exclusive"]),
+    "lost-ancestors": (lambda d: handmade(d.alice, nsmap={None: NS, "xsi": kms.XSI},
+                                          request=alone),
+                       ["hashed the message"]),
+    "lost-on-the-way": (lambda d: handmade(d.alice, request=lambda e: c14n(e).replace(
+        b' xmlns="%s"' % NS.encode(), b' xmlns="%s" xmlns:xsi="%s"' % (NS.encode(), kms.XSI.encode()), 1)),
+        ["prefix xsi", "got lost on the way"]),
+    "crlf": (lambda d: handmade(d.alice, f=fields(d.alice, ClientId="a\nb"),
+                                request=lambda e: c14n(e).replace(b"\n", b"\r\n")), ["CR LF"]),
+    "cr-references": (lambda d: handmade(d.alice, f=fields(d.alice, ClientId="a\nb"),
+                                         request=lambda e: c14n(e).replace(b"\n", b"&#xD;\n")), ["&#xD;"]),
+    "indented-after": (lambda d: handmade(d.alice, after=lambda root: [setattr(e, "tail", "\n  ") for e in root[0]]),
+                       ["indented after signing"]),
+    "bare-info": (lambda d: handmade(d.alice, info=lambda e: c14n(e).replace(b' xmlns="%s"' % DS.encode(), b"")),
+                  ["SignedInfo was hashed without its namespace declaration"]),
+    "raw-info": (lambda d: handmade(d.alice, info=lambda e: etree.tostring(e, with_tail=False).replace(
+        b' xmlns="%s"' % DS.encode(), b"")), ["as the bytes stand in the message"]),
+    "hex-key": (lambda d: handmade(d.alice, key=d.alice.ink.hex().encode()), ["64 hex digits in lower case"]),
+    "hex-key-upper": (lambda d: handmade(d.alice, key=d.alice.ink.hex().upper().encode()),
+                      ["64 hex digits in upper case"]),
+    "base64-key": (lambda d: handmade(d.alice, key=base64.b64encode(d.alice.ink)), ["its base64"]),
+    "trk": (lambda d: handmade(d.alice, key=d.alice.trk), ["under TrK trk.1.alice", "KeyName names another"]),
+    "hex-of-trk": (lambda d: handmade(d.alice, key=d.alice.trk.hex().encode()), ["under TrK trk.1.alice", "hex digits"]),
+    "old-key": (lambda d: handmade(d.alice, key=d.old), ["ink.0.alice, which is expired", "KeyName names another"]),
+    "expired": (lambda d: good(d.alice, signer=("ink.0.alice", d.old), **{"Signature-ID": "ink.0.alice"}),
+                ["which KeyName names, is expired", "would be right under InK ink.0.alice, which is expired"]),
+    "revoked": (lambda d: good(d.alice, signer=("ink.r.alice", d.gone), **{"Signature-ID": "ink.r.alice"}),
+                ["which KeyName names, is revoked"]),
+    "anothers": (lambda d: good(d.alice, signer=(d.bob.ink_id, d.bob.ink)),
+                 ["none of the ID ink.1.bob", "belongs to sip:bob@example.org"]),
+    "nobody": (lambda d: good(kms.User("sip:nobody@example.org")), ["has no keys here at all"]),
+    "other-key": (lambda d: handmade(d.alice, key=os.urandom(32)),
+                  ["wrong under each of the 4 keys", "DigestValue is right"]),
+    "changed": (lambda d: handmade(d.alice).replace(b"client-1", b"client-2"),
+                ["SignatureValue is right under InK ink.1.alice", "DigestValue is wrong", "changed after signing"]),
+    "cut": (lambda d: handmade(d.alice, cut=16), ["cut to 128 bits"]),
+    "cut-and-hex": (lambda d: handmade(d.alice, cut=16, key=d.alice.ink.hex().encode()), ["cut to 128 bits", "hex digits"]),
+    "declared-cut": (lambda d: good(d.alice, sig={"hmac_bits": 128}), ["cut to 128 bits"]),
+    "crlf-and-hex": (lambda d: handmade(d.alice, f=fields(d.alice, ClientId="a\nb"), key=d.alice.ink.hex().encode(),
+                                        request=lambda e: c14n(e).replace(b"\n", b"\r\n")), ["CR LF", "hex digits"]),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_signature(desk, name):
+    make, words = WRONG[name]
+    r = desk.json(make(desk), code=1)
+    assert r["verdict"] == "reject" and r["reason"] in ("signature.invalid", "signature.profile", "key.unknown",
+                                                        "key.revoked")
+    assert all(w in cause(r) for w in words), cause(r)
+    assert r["to_mend"][0]["place"] == "the client"
+
+
+def test_lost_ancestors_by_name(desk):
+    """Signed alone, then put into an envelope that declares more: shown apart from exclusive canonicalization by a
+    namespace that the request itself declares and does not use."""
+    root = etree.Element(q("SignedKmsRequest"), nsmap={None: NS, "xsi": kms.XSI})
+    request = kms.kms_request(fields(desk.alice), nsmap={None: NS, "v": "urn:vendor"})
+    text = c14n(request)
+    root.append(request)
+    sig = kms.template(key_name=desk.alice.ink_id)
+    root.append(sig)
+    sig.find(".//" + q("DigestValue", DS)).text = base64.b64encode(hashlib.sha256(text).digest()).decode()
+    mac = hmac.new(desk.alice.ink, c14n(sig[0]), hashlib.sha256).digest()
+    sig.find(q("SignatureValue", DS)).text = base64.b64encode(mac).decode()
+    r = desk.json(etree.tostring(root), code=1)
+    assert "without the namespaces that its envelope declares" in cause(r)
+
+
+def test_first_difference(desk):
+    r = desk.json(WRONG["crlf"][0](desk))
+    lines = [x for x in r["cause"] if ", at octet " in x]
+    ours, theirs = lines
+    assert "the gateway hashes" in ours and "the client hashed" in theirs
+    assert "a\\nb" in ours and "a\\r\\nb" in theirs
+    at_octet = int(re.search(r"at octet (\d+)", ours).group(1))
+    text = c14n(etree.fromstring((desk.folder / "request.xml").read_bytes())[0])
+    assert text[at_octet:at_octet + 1] == b"\n"
+
+
+def test_profile_that_a_rule_can_allow(desk):
+    r = desk.json(good(desk.alice, sig={"hmac_bits": 128}), code=1)
+    line = RULES.split("\n").index("  - id: everyone") + 1
+    mend = [m for m in r["to_mend"] if "min_hmac_bits: 128" in m["change"]]
+    assert mend and mend[0]["place"] == "%s:%d" % (desk.folder / "rules.yaml", line) and "strength" in mend[0]["costs"]
+    # where the rule does, it passes; and where the rule has a line of its own, that line is named
+    assert desk.json(good(desk.alice, sig={"hmac_bits": 128}, DeviceId="short-1"), code=0)["verdict"] == "accept"
+    r = desk.json(good(desk.alice, sig={"c14n": "http://www.w3.org/2006/12/xml-c14n11"}, DeviceId="short-1"), code=1)
+    line = [i for i, x in enumerate(RULES.split("\n"), 1) if "min_hmac_bits" in x][0]
+    assert any(m["place"].endswith("rules.yaml:%d" % line) and "c14n11" in m["change"] for m in r["to_mend"])
+
+
+@pytest.mark.parametrize("text,words,mend", [
+    (at(-1), None, None),
+    (at(7200).replace("Z", ""), "+2 h 00 min from now, no zone: the client sends its local time (UTC+02:00)", '"+02:00"'),
+    (at(-5 * 3600 + 2).replace("Z", ""), "no zone: the client sends its local time (UTC-05:00)", '"-05:00"'),
+    (at(20700).replace("Z", ""), "(UTC+05:45)", '"+05:45"'),
+    (at(7200), "looks like the local time of UTC+02:00 with another zone", None),
+    (at(-20), "Time is 20.000 s ago: the clocks", "past: 20s"),
+    (at(12.5), "Time is 12.500 s ahead", "future: 13s"),
+    (at(-400 * 86400), "Time is 400 d 00 h ago", None),
+    ("1970-01-01T00:00:07Z", "was never set", None),
+], ids=lambda x: None)
+def test_time(desk, text, words, mend):
+    r = desk.json(good(desk.alice, Time=text), code=0 if words is None else 1)
+    if words is None:
+        assert not r["cause"]
+        return
+    assert r["reason"] in ("time.stale", "time.future") and words in cause(r), cause(r)
+    changes = [m["change"] for m in r["to_mend"]]
+    assert any(mend in c for c in changes) if mend else len(changes) == 1, changes
+
+
+def test_advice_holds(desk, tmp_path):
+    """What explain says would mend it does, put into the rules at the place that it names."""
+    body = good(desk.alice, Time=at(7200).replace("Z", ""), KmsUri="kms9.example.org")
+    mend = desk.json(body, code=1)["to_mend"]
+    changes = [m["change"] for m in mend if m["place"] != "the client"]
+    for name in ("master.key", "k.db", "gateway.yaml"):
+        shutil.copy(desk.folder / name, tmp_path / name)
+        (tmp_path / name).chmod(0o600)
+    checks = [re.search(r"checks: (\{.*\})$", c).group(1) for c in changes if "checks:" in c]
+    uri = [re.search(r"add (\S+)$", c).group(1) for c in changes if c.startswith("kms.uris")]
+    (tmp_path / "rules.yaml").write_text(RULES.replace("  - id: everyone", "  - id: everyone\n    checks: " + checks[0])
+                                         .replace("kms2.example.org", uri[0]))
+    r = desk.run("explain", "--config", tmp_path / "gateway.yaml", "--at", at(), desk.folder / "request.xml")
+    assert r.returncode == 0, r.stdout + r.stderr
+
+
+def test_a_capture_without_at(desk):
+    path = desk.folder / "old.xml"
+    path.write_bytes(good(desk.alice, Time="2026-01-23T18:00:00Z"))
+    r = desk.run("explain", "--config", desk.config, path)
+    assert r.returncode == 1 and "say when it arrived: `--at TIME`" in r.stdout
+
+
+@pytest.mark.parametrize("over,path,compare", [
+    ({"ClientReqUrl": "HTTPS://KMS.example.org:8443" + BASE + "/init"}, BASE + "/init", "normalized"),
+    ({"ClientReqUrl": PUBLIC + "/keymanagement"}, BASE + "/init", "prefix"),
+    ({"ClientReqUrl": "https://old.example.org" + BASE + "/init"}, BASE + "/init", "public_url"),
+    ({"ClientReqUrl": PUBLIC + BASE + "/init?a=1"}, BASE + "/init?a=2", None),
+])
+def test_client_req_url(desk, over, path, compare):
+    r = desk.json(good(desk.alice, **over), "--path", path, code=1)
+    assert r["reason"] == "client_req_url.mismatch"
+    check = [c for c in r["checks"] if c["name"] == "client_req_url"][0]
+    assert check["found"] == over["ClientReqUrl"] and PUBLIC + path in check["expected"]
+    others = [m for m in r["to_mend"] if m["place"] != "the client"]
+    assert (compare in others[0]["change"]) if compare else not others
+
+
+def test_path_is_that_of_client_req_url(desk):
+    url = PUBLIC + BASE + "/keyprov/sip%3Aalice%40example.org?x=1"
+    r = desk.json(good(desk.alice, ClientReqUrl=url), code=0)
+    assert r["target"] == BASE + "/keyprov/sip%3Aalice%40example.org?x=1"
+    assert r["target_from"] == "as its ClientReqUrl says"
+    r = desk.json(good(desk.alice, ClientReqUrl="https://elsewhere.example" + BASE + "/init"), code=1)
+    assert r["target"] == BASE + "/init" and "begins with no public_url" in r["target_from"]
+    r = desk.explain(good(desk.alice, ClientReqUrl="nowhere"), code=1)
+    assert "give --path" in r.stderr
+
+
+def test_path_user_and_policy_and_uri(desk):
+    path = BASE + "/keyprov/sip%3Agroup%40example.org"
+    r = desk.json(good(desk.alice, ClientReqUrl=PUBLIC + path), code=1)
+    assert r["reason"] == "path_user.mismatch"
+    assert any('also: ["sip:group@example.org"]' in m["change"] and "every proven user" in m["costs"] for m in r["to_mend"])
+    r = desk.json(good(desk.alice, signer=(desk.alice.trk_id, desk.alice.trk), **{"Signature-ID": desk.alice.trk_id}), code=1)
+    assert r["reason"] == "key.policy" and any("stolen TrK" in m["costs"] for m in r["to_mend"])
+    assert desk.json(good(desk.carol), code=0)["verdict"] == "accept"
+    r = desk.json(good(desk.alice, KmsUri="http://kms.example.org:8080"), code=1)
+    assert r["reason"] == "kms_uri.mismatch" and any("compare: host" in m["change"] for m in r["to_mend"])
+    r = desk.json(good(desk.alice, KmsUri="http://kms.example.org:8080", DeviceId="watch-1"), code=0)
+    assert r["rule"] == "watches"
+
+
+def test_shadow_is_told(desk):
+    r = desk.json(good(desk.alice, Time=at(-3), DeviceId="watch-1", ClientReqUrl="https://no.example" + BASE + "/init"), code=0)
+    assert r["shadow"] == ["time.stale"]
+    modes = {c["name"]: (c["mode"], c["result"]) for c in r["checks"]}
+    assert modes["time"] == ("shadow", "shadow_fail") and modes["client_req_url"] == ("off", "off")
+
+
+@pytest.mark.parametrize("body,argv,reason,words", [
+    (b"", ["--path", BASE + "/init"], "signature.missing", None),
+    (b"", ["--path", BASE + "/init", "--source", "10.20.1.1"], "ok", None),
+    (b"<a", ["--path", BASE + "/init"], "xml.malformed", "expected"),
+    (b"<!DOCTYPE a><a/>", ["--path", BASE + "/init"], "xml.forbidden", "document type"),
+    (b"<a/>", ["--path", BASE + "/init"], "xml.invalid", "neither KmsRequest nor SignedKmsRequest"),
+    (b"", ["--path", "/nowhere"], "http.resource", None),
+    (b"", ["--path", BASE + "/init/../x"], "http.path", "dot"),
+])
+def test_before_the_checks(desk, body, argv, reason, words):
+    r = desk.json(body, *argv, code=0 if reason == "ok" else 1)
+    assert r["reason"] == reason
+    assert words is None or words in cause(r), r["cause"]
+
+
+def test_unsigned(desk):
+    body = etree.tostring(kms.kms_request(fields(desk.alice, **{"Signature-ID": "x"})))
+    r = desk.json(body, code=1)
+    assert r["form"] == "unsigned" and r["reason"] == "signature.missing"
+    assert any("accept: [unsigned]" in m["change"] and m["costs"].startswith("much") for m in r["to_mend"])
+    assert desk.json(body, "--source", "10.20.3.4", code=0)["proven"] is False
+    r = desk.json(good(desk.alice), "--source", "10.20.3.4", code=1)
+    assert r["reason"] == "rule.form" and any("accept: [signed" in m["change"] for m in r["to_mend"])
+
+
+@pytest.mark.parametrize("body,words", [
+    (b"POST /keymanagement/identity/v1/init HTTP/1.1\r\nHost: k\r\n\r\n<x/>", "found HTTP's own lines (`POST /keymanagement"),
+    (b"HTTP/1.1 200 OK\r\n\r\n", "found HTTP's own lines"),
+    (b"\x1f\x8b\x08\x00", "gzip"),
+    (b"x" * 70000, "larger than 65536 octets"),
+])
+def test_no_body(desk, body, words):
+    r = desk.explain(body, code=1)
+    assert words in r.stderr and not r.stdout
+
+
+@pytest.mark.parametrize("argv", [
+    [], ["--config"], ["x.xml"], ["--config", "g.yaml"], ["--config", "g.yaml", "a", "b"],
+    ["--config", "g.yaml", "--format", "xml", "a"], ["--config", "g.yaml", "--source", "here", "a"],
+    ["--config", "g.yaml", "--at", "noon", "a"], ["--config", "g.yaml", "--at", "2026-11-23T18:00:00", "a"],
+    ["--config", "g.yaml", "--path", "x", "a"], ["--foo", "--config", "g.yaml", "a"]])
+def test_wrong_usage(desk, argv):
+    r = desk.run("explain", *argv)
+    assert r.returncode == 2 and r.stderr.startswith("kmsgate: explain: ")
+
+
+def test_help(desk):
+    r = desk.run("explain", "--help")
+    assert r.returncode == 0 and "--source" in r.stdout and not r.stderr
+
+
+def test_what_cannot_be_read_is_told(desk, tmp_path):
+    r = desk.run("explain", "--config", desk.config, tmp_path / "none.xml")
+    assert r.returncode == 1 and "none.xml: cannot be read" in r.stderr
+    broken = tmp_path / "gateway.yaml"
+    broken.write_text(desk.config.read_text().replace("rules.yaml", str(tmp_path / "r.yaml"))
+                      .replace("k.db", str(desk.folder / "k.db")).replace("master.key", str(desk.folder / "master.key")))
+    (tmp_path / "r.yaml").write_text("version: 2\n")
+    r = desk.run("explain", "--config", broken, desk.config)
+    assert r.returncode == 1 and "r.yaml:1:10: " in r.stderr
+
+
+def test_only_reads(desk, tmp_path):
+    """Read-only files in a read-only folder are enough, and nothing of them changes."""
+    for name in ("master.key", "k.db", "gateway.yaml", "rules.yaml"):
+        shutil.copy(desk.folder / name, tmp_path / name)
+        (tmp_path / name).chmod(0o400)
+    body = tmp_path / "request.xml"
+    body.write_bytes(good(desk.alice))
+    before = {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in tmp_path.iterdir()}
+    tmp_path.chmod(0o500)
+    trace = shutil.which("strace")
+    argv = [conftest.BUILD / "kmsgate", "explain", "--config", tmp_path / "gateway.yaml", "--at", at(), body]
+    r = subprocess.run(list(map(str, argv)), capture_output=True, text=True, timeout=60)
+    tmp_path.chmod(0o700)
+    assert r.returncode == 0, r.stderr
+    assert {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in tmp_path.iterdir()} == before
+    if trace and "asan" not in subprocess.run(["ldd", argv[0]], capture_output=True, text=True).stdout:
+        t = subprocess.run([trace, "-f", "-e", "trace=network", *map(str, argv)], capture_output=True, text=True, timeout=60)
+        assert "socket(" not in t.stderr.replace("AF_UNIX", "")
+
+
+def test_beside_a_writer(desk):
+    """A writer's transaction that is open does not stop it: what was committed is read."""
+    db = sqlite3.connect(desk.folder / "k.db", timeout=1, isolation_level=None)
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        desk.json(good(desk.alice), code=0)
+    finally:
+        db.execute("ROLLBACK")
+        db.close()
+
+
+def test_hostile_texts_stay_on_their_line(desk):
+    """No control character of a request reaches the terminal."""
+    body = good(desk.alice, DeviceId="watch-\u0085\u009b31m-1", KmsUri="kms\u202e.example.org", ClientId="x" * 3000)
+    r = desk.explain(body, code=1)
+    assert "\x1b" not in r.stdout and all(len(line) < 2200 for line in r.stdout.split("\n"))
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f]", r.stdout)
