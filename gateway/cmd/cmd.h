@@ -15,6 +15,7 @@ int cmd_keys(int argc, char **argv);
 int cmd_request(int argc, char **argv);
 int cmd_open(int argc, char **argv);
 int cmd_explain(int argc, char **argv);
+int cmd_test(int argc, char **argv);
 int cmd_demo(int argc, char **argv);
 
 #endif

@@ -26,7 +26,7 @@ static const struct command {
     {"open", cmd_open, "verify and decrypt a stored response"},
     {"demo", cmd_demo, "the whole story on loopback"},
     {"explain", cmd_explain, "judge one captured request offline, and tell why"},
-    {"test", not_built, "run rule cases (not built yet)"},
+    {"test", cmd_test, "run your own cases against a rules file"},
     {"replay", not_built, "recorded decisions under other rules (not built yet)"},
 };
 

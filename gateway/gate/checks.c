@@ -26,6 +26,16 @@ static const struct {
     [CHECK_REPLAY] = {check_replay, FORM_SIGNED, false, false},
 };
 
+bool checks_for(enum check c, enum form f)
+{
+    return CHECKS[c].forms & (unsigned)f;
+}
+
+bool checks_stop(enum check c)
+{
+    return CHECKS[c].stops;
+}
+
 /* Notes what became of check c; true when it refuses the request. */
 static bool note(struct judgement *j, enum check c, enum reason r)
 {
@@ -49,7 +59,7 @@ static bool note(struct judgement *j, enum check c, enum reason r)
 /* Replay is spent last, and only for what is otherwise accepted and proven. */
 static bool due(const struct judgement *j, enum check c, enum reason first)
 {
-    if (!(CHECKS[c].forms & j->form))
+    if (!checks_for(c, j->form))
         return false;
     return c != CHECK_REPLAY || (first == REASON_OK && j->proven && j->gate->replay);
 }

@@ -14,6 +14,10 @@
 /* REASON_OK: nothing enforced failed, and the replay memory has taken note. */
 enum reason checks_run(struct judgement *j, int64_t now_us) MUST_CHECK;
 
+/* Whether a check is for requests of this form, and whether its failure ends the judging. */
+bool checks_for(enum check c, enum form f);
+bool checks_stop(enum check c);
+
 /* One check: REASON_OK or why it fails, with what was found. INTERNAL is no check's failure: it refuses in any mode. */
 typedef enum reason check_fn(struct judgement *j, int64_t now_us, struct detail *found);
 check_fn check_signature, check_key_policy, check_replay; /* checks_key.c */

@@ -363,7 +363,7 @@ bool keystore_refresh(struct keystore *ks, bool *changed, char *why, size_t why_
     return false;
 }
 
-static struct keystore_locks *locks_new(void)
+struct keystore_locks *keystore_locks_new(void)
 {
     struct keystore_locks *l = calloc(1, sizeof *l);
     pthread_rwlockattr_t attr;
@@ -416,7 +416,7 @@ struct keystore *keystore_open(const char *path, const struct secret_key *master
 {
     struct detail why = {"out of memory"};
     struct keystore *ks = calloc(1, sizeof *ks);
-    bool ok = ks && (ks->path = str_dup(str_z(path))) && (ks->locks = locks_new());
+    bool ok = ks && (ks->path = str_dup(str_z(path))) && (ks->locks = keystore_locks_new());
     if (ok) {
         ks->refused = -1;
         if (create && access(path, F_OK) != 0 && errno == ENOENT)

@@ -30,6 +30,8 @@ struct keystore {
     unsigned busy;         /* refreshes in a row that found the database locked */
 };
 
+/* NULL without memory; keystore_close() frees it. */
+struct keystore_locks *keystore_locks_new(void);
 /* Inside a transaction: the authenticated meta row. */
 enum keydb_result keystore_meta(struct keydb *db, const struct seal *seal, struct keydb_meta *out,
                                 struct detail *why) MUST_CHECK;

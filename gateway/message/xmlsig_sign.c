@@ -1,20 +1,35 @@
 #include "base/limits.h"
 #include "message/xmlsig_internal.h"
 
-/* What the signed reference is made of, as canonical text. In the message SignedInfo stands below Signature, which
- * declares the namespace; what is signed is SignedInfo as an apex, with that declaration on itself. */
-#define SIGNED_INFO_REST                                                                                       \
-    "><CanonicalizationMethod Algorithm=\"" ALG_C14N "\"></CanonicalizationMethod>"                            \
-    "<SignatureMethod Algorithm=\"" ALG_HMAC_SHA256 "\"></SignatureMethod><Reference URI=\"#xmldoc\">"         \
-    "<DigestMethod Algorithm=\"" ALG_SHA256 "\"></DigestMethod><DigestValue>"
-#define SIGNED_INFO_END "</DigestValue></Reference></SignedInfo>"
+/*
+ * SignedInfo as canonical text, and as it stands in the message: there it is below Signature, which declares the
+ * namespace; what is signed is SignedInfo as an apex, with that declaration on itself. It has no other, so that all
+ * three canonicalizations write it alike.
+ */
+static void put_signed_info(const struct xmlsig_policy *profile, const uint8_t digest[HASH_BYTES],
+                            const char *declaration, struct buf *out)
+{
+    const char *c14n = profile->canonicalization == XMLSIG_EXC_C14N ? ALG_EXC_C14N
+                       : profile->canonicalization == XMLSIG_C14N11 ? ALG_C14N11
+                                                                    : ALG_C14N;
+    buf_z(out, "<SignedInfo");
+    buf_z(out, declaration);
+    buf_z(out, "><CanonicalizationMethod Algorithm=\"");
+    buf_z(out, c14n);
+    buf_z(out, "\"></CanonicalizationMethod><SignatureMethod Algorithm=\"" ALG_HMAC_SHA256 "\">");
+    if (profile->min_hmac_bits < 8 * HASH_BYTES)
+        buf_printf(out, "<HMACOutputLength>%u</HMACOutputLength>", profile->min_hmac_bits);
+    buf_z(out, "</SignatureMethod><Reference URI=\"#xmldoc\"><DigestMethod Algorithm=\"" ALG_SHA256
+               "\"></DigestMethod><DigestValue>");
+    buf_base64(out, digest, HASH_BYTES);
+    buf_z(out, "</DigestValue></Reference></SignedInfo>");
+}
 
-static bool hmac_of_reference(const uint8_t digest[HASH_BYTES], const struct secret_key *key, uint8_t mac[HASH_BYTES])
+static bool hmac_of_reference(const struct xmlsig_policy *profile, const uint8_t digest[HASH_BYTES],
+                              const struct secret_key *key, uint8_t mac[HASH_BYTES])
 {
     struct buf info BUF_CLEANUP = BUF_INIT(2048);
-    buf_z(&info, "<SignedInfo xmlns=\"" NS_DS "\"" SIGNED_INFO_REST);
-    buf_base64(&info, digest, HASH_BYTES);
-    buf_z(&info, SIGNED_INFO_END);
+    put_signed_info(profile, digest, " xmlns=\"" NS_DS "\"", &info);
     return !info.failed && signature_hmac(key, buf_view(&info), mac);
 }
 
@@ -35,22 +50,24 @@ static bool canonical_payload(struct str payload, struct buf *out, const char **
 }
 
 enum { SIGNATURE_BYTES = 1100 }; /* at least what comes around the text, without the name of the key */
+static const struct xmlsig_policy STANDARD = {8 * HASH_BYTES, XMLSIG_C14N};
 
 /* `text` is canonical and in no buffer that `out` shares. */
-static bool sign(struct str text, const char *envelope, struct str key_id, const struct secret_key *key, struct buf *out)
+static bool sign(struct str text, const char *envelope, struct str key_id, const struct secret_key *key,
+                 const struct xmlsig_policy *profile, struct buf *out)
 {
     uint8_t digest[HASH_BYTES], mac[HASH_BYTES];
-    if (!signature_hash(text, digest) || !hmac_of_reference(digest, key, mac))
+    if (!signature_hash(text, digest) || !hmac_of_reference(profile, digest, key, mac))
         return false;
     (void)buf_reserve(out, text.n + key_id.n + SIGNATURE_BYTES); /* growing would wipe one block after the other */
     buf_char(out, '<');
     buf_z(out, envelope);
     buf_z(out, " xmlns=\"" NS_KMS "\">");
     buf_str(out, text);
-    buf_z(out, "<Signature xmlns=\"" NS_DS "\"><SignedInfo" SIGNED_INFO_REST);
-    buf_base64(out, digest, HASH_BYTES);
-    buf_z(out, SIGNED_INFO_END "<SignatureValue>");
-    buf_base64(out, mac, HASH_BYTES);
+    buf_z(out, "<Signature xmlns=\"" NS_DS "\">");
+    put_signed_info(profile, digest, "", out);
+    buf_z(out, "<SignatureValue>");
+    buf_base64(out, mac, profile->min_hmac_bits / 8);
     buf_z(out, "</SignatureValue><KeyInfo><KeyName>");
     buf_xml_text(out, key_id);
     buf_z(out, "</KeyName></KeyInfo></Signature></");
@@ -59,15 +76,21 @@ static bool sign(struct str text, const char *envelope, struct str key_id, const
     return !out->failed;
 }
 
-bool xmlsig_sign(struct str payload, struct str key_id, const struct secret_key *key, struct buf *out)
+bool xmlsig_sign_as(struct str payload, struct str key_id, const struct secret_key *key,
+                    const struct xmlsig_policy *profile, struct buf *out)
 {
     const char *envelope;
     struct buf text BUF_CLEANUP = BUF_INIT_SECRET(LIMIT_REPLY_OUT); /* a rule may leave keys in clear */
-    return key_id.n > 0 && canonical_payload(payload, &text, &envelope) &&
-           sign(buf_view(&text), envelope, key_id, key, out);
+    return key_id.n > 0 && profile->min_hmac_bits <= 8 * HASH_BYTES && canonical_payload(payload, &text, &envelope) &&
+           sign(buf_view(&text), envelope, key_id, key, profile, out);
+}
+
+bool xmlsig_sign(struct str payload, struct str key_id, const struct secret_key *key, struct buf *out)
+{
+    return xmlsig_sign_as(payload, key_id, key, &STANDARD, out);
 }
 
 bool xmlsig_sign_as_is(struct str response, struct str key_id, const struct secret_key *key, struct buf *out)
 {
-    return response.n > 0 && key_id.n > 0 && sign(response, "SignedKmsResponse", key_id, key, out);
+    return response.n > 0 && key_id.n > 0 && sign(response, "SignedKmsResponse", key_id, key, &STANDARD, out);
 }

@@ -1,0 +1,119 @@
+#include <stdlib.h>
+#include <string.h>
+
+#include "gate/cases.h"
+
+/* One case on its way through the gate. */
+struct running {
+    const struct cases *c;
+    const struct rule_case *rc;
+    struct rules *rules;
+    struct yaml_in in;
+    struct case_run *run;
+    int64_t now_us;
+};
+
+/* A case knows its rules by their ids: what decided is what it covers. */
+static void cover(struct running *r, const struct judgement *j)
+{
+    const struct rules *rules = r->rules;
+    if (j->rule)
+        r->run->requests[j->rule - rules->requests] = true;
+    for (size_t i = 0; i < rules->response_count && j->decision.response.rule; i++)
+        if (case_expects_response(r->rc) && rules->responses[i].id == j->decision.response.rule)
+            r->run->responses[i] = true;
+}
+
+static struct judgement *judge(const struct running *r, const struct gate *gate, struct str body)
+{
+    const struct case_facts *f = &r->rc->facts;
+    struct judgement *j = judgement_new(gate, "case");
+    const struct gate_head head = {.method = str_z(f->method), .target = str_z(f->path), .source = f->source};
+    if (j && gate_head(j, &head) == REASON_OK)
+        (void)!gate_request(j, body, r->now_us);
+    return j;
+}
+
+/* What goes to the upstream, and what its answer becomes. */
+static bool answer(const struct running *r, struct judgement *j, const struct case_made *made, struct case_outcome *o)
+{
+    struct gate_outgoing out = {0};
+    struct gate_response reply = {0};
+    const struct gate_upstream up = {(int)r->rc->facts.status, made->reply.p ? buf_view(&made->reply) : STR("")};
+    enum reason why = gate_forward(j, o->body, &out);
+    o->outgoing = &out;
+    if (why == REASON_OK)
+        why = gate_reply(j, &up, r->now_us, &reply);
+    else
+        j->decision.reason = why;
+    o->status = reply.status ? reply.status : reason_status(why);
+    struct yaml_in in = r->in;
+    const bool same = case_compare(&in, r->rc, o);
+    buf_free(&reply.body);
+    gate_outgoing_free(&out);
+    return same;
+}
+
+static bool hold(struct running *r, const struct gate *gate, const struct case_made *made)
+{
+    const struct str body = made->body.p ? buf_view(&made->body) : STR("");
+    if (r->rc->facts.fails == CHECK_REPLAY) /* the first of two */
+        judgement_free(judge(r, gate, body));
+    struct judgement *j = judge(r, gate, body);
+    if (!j)
+        return false;
+    struct case_outcome o = {.j = j, .body = body, .request_reason = j->decision.reason};
+    memcpy(o.shadow, j->decision.shadow, sizeof o.shadow);
+    const bool same = j->decision.accepted ? answer(r, j, made, &o) : case_compare(&r->in, r->rc, &o);
+    r->run->failed += !same;
+    cover(r, j);
+    judgement_free(j);
+    return true;
+}
+
+static bool run_case(struct running *r)
+{
+    enum { REPLAY_ENTRIES = 64 };
+    struct detail why = {""};
+    struct case_made made;
+    /* to the millisecond, as Time is written: the edges of a window are then where a case puts them */
+    r->now_us = r->rc->facts.at_us == TIME_NONE ? time_now_us() / 1000 * 1000 : r->rc->facts.at_us;
+    if (!case_make(r->c, &r->rc->facts, r->rules, r->now_us, &made, &why)) {
+        yaml_fault(&r->in, r->rc->node, "case %s: %s", show(str_z(r->rc->name)).z, why.text);
+        r->run->failed++;
+        return true;
+    }
+    /* a gateway that has run for longer than any window is wide */
+    const int64_t retain = r->rules->max_past_us;
+    const struct gate gate = {.public_url = &r->c->public_url,
+                              .rules = r->rules,
+                              .keys = made.keys,
+                              .replay = replay_new(REPLAY_ENTRIES, r->now_us - retain - US_PER_S, retain),
+                              .replay_is_memory = true};
+    const bool ok = gate.replay && hold(r, &gate, &made);
+    replay_free(gate.replay);
+    case_made_free(&made);
+    return ok;
+}
+
+bool cases_run(const struct cases *c, struct rules *rules, struct faults *faults, struct case_run *out)
+{
+    *out = (struct case_run){.n = c->n,
+                             .requests = calloc(rules->request_count + 1, sizeof *out->requests),
+                             .responses = calloc(rules->response_count + 1, sizeof *out->responses)};
+    bool ok = out->requests && out->responses;
+    for (size_t i = 0; ok && i < c->n; i++) {
+        struct running r = {c, c->v + i, rules, {c->file, faults}, out, 0};
+        ok = run_case(&r);
+    }
+    if (!ok)
+        faults_add(faults, c->file, 0, 0, "out of memory");
+    return ok;
+}
+
+void case_run_free(struct case_run *r)
+{
+    free(r->requests);
+    free(r->responses);
+    *r = (struct case_run){0};
+}
