@@ -16,6 +16,7 @@ int cmd_request(int argc, char **argv);
 int cmd_open(int argc, char **argv);
 int cmd_explain(int argc, char **argv);
 int cmd_test(int argc, char **argv);
+int cmd_replay(int argc, char **argv);
 int cmd_demo(int argc, char **argv);
 
 #endif

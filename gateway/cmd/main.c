@@ -6,13 +6,6 @@
 #include "cmd/cmd.h"
 #include "message/xml.h"
 
-static int not_built(int argc, char **argv)
-{
-    (void)argc;
-    complain("%s: not built yet", argv[0]);
-    return EXIT_NEGATIVE;
-}
-
 static const struct command {
     const char *name;
     int (*run)(int argc, char **argv);
@@ -27,7 +20,7 @@ static const struct command {
     {"demo", cmd_demo, "the whole story on loopback"},
     {"explain", cmd_explain, "judge one captured request offline, and tell why"},
     {"test", cmd_test, "run your own cases against a rules file"},
-    {"replay", not_built, "recorded decisions under other rules (not built yet)"},
+    {"replay", cmd_replay, "what recorded decisions would have been under other rules"},
 };
 
 static void usage(FILE *to)
