@@ -50,12 +50,11 @@ static void print_checks(const struct explained *x, struct buf *out)
     buf_z(out, "checks\n");
     for (size_t c = 0; c < CHECK_COUNT; c++) {
         const struct explained_check *k = x->why->checks + c;
-        buf_printf(out, "  %-16s %-8s %-11s", check_name((enum check)c), mode_name(k->mode),
-                   check_result_name(k->result));
+        buf_printf(out, "  %-16s %-8s ", check_name((enum check)c), mode_name(k->mode));
         if (k->found)
-            buf_printf(out, " found     %s\n", k->found);
+            buf_printf(out, "%-11s found     %s\n", check_result_name(k->result), k->found);
         else
-            buf_z(out, k->expected ? " found     nothing to judge\n" : "\n");
+            buf_printf(out, "%s\n", check_result_name(k->result));
         if (k->expected)
             buf_printf(out, "%40sexpected  %s\n", "", k->expected);
     }

@@ -9,7 +9,9 @@
 struct shown explain_length(int64_t us)
 {
     struct shown out;
-    const int64_t a = us < 0 ? -us : us, s = a / US_PER_S;
+    const int64_t a = us < 0 ? -us : us, exact = a / US_PER_S;
+    const int64_t unit = exact < 60 ? 1 : exact < 3600 ? US_PER_S : exact < 2 * 86400 ? MINUTE_US : 3600 * US_PER_S;
+    const int64_t s = (a + unit / 2) / unit * unit / US_PER_S; /* to what is shown */
     if (a < MINUTE_US)
         snprintf(out.z, sizeof out.z, "%lld.%03lld s", (long long)s, (long long)(a / 1000 % 1000));
     else if (s < 3600)
@@ -55,7 +57,8 @@ void explain_time(const struct explain_in *in, struct explanation *e)
     const char *sign = off < 0 ? "-" : "+";
     if (minutes && !has_zone)
         explain_sentence(e, "Time is %s%s from now, no zone: the client sends its local time (%s). Without a zone a Time "
-                         "counts as UTC here", sign, explain_length(off).z, zone(minutes).z);
+                         "counts as %s here", sign, explain_length(off).z, zone(minutes).z,
+                         j->rule->checks.zone_minutes ? zone(j->rule->checks.zone_minutes).z : "UTC");
     else if (minutes)
         explain_sentence(e, "Time is %s%s from now: it looks like the local time of %s with another zone written behind "
                          "it", sign, explain_length(off).z, zone(minutes).z);
