@@ -11,12 +11,12 @@
 static const char USAGE[] =
     "usage: kmsgate explain --config gateway.yaml [--path P] [--source IP] [--at TIME] [--format json] REQUEST.xml\n"
     "\n"
-    "Judges one captured request offline, by the rules and keys of a gateway: which rule matches and why those above it do\n"
-    "not, a line a check, the verdict; and of a refusal the cause, and what would mend it at what cost. It changes nothing\n"
-    "and asks nobody; a running gateway does not notice. It never shows a key.\n"
+    "Judges one captured request offline, by the rules and keys of a gateway: which rule matches and why those\n"
+    "above it do not, a line a check, the verdict; and of a refusal the cause, and what would mend it at what\n"
+    "cost. It changes nothing and asks nobody; a running gateway does not notice. It never shows a key.\n"
     "\n"
     "  --config FILE  the gateway's configuration: it names the rules, the keys and the public URLs\n"
-    "  --path P       the path that it was posted to, with its query; without it that of the request's own ClientReqUrl\n"
+    "  --path P       the path that it was posted to, with its query; without it that of its own ClientReqUrl\n"
     "  --source IP    where it came from (default 127.0.0.1)\n"
     "  --at TIME      when it arrived, with a zone, such as 2026-11-23T18:00:00Z (default: now)\n"
     "  --format json  one JSON object instead of text\n"
@@ -45,8 +45,8 @@ static bool is_body(const char *file, struct str body)
             size_t line = 0;
             while (line < body.n && line < 200 && (unsigned char)body.p[line] >= 0x20)
                 line++;
-            complain("%s: found HTTP's own lines (`%.*s`), expected the body alone: cut all up to and with the first empty "
-                     "line%s", file, (int)line, body.p,
+            complain("%s: found HTTP's own lines (`%.*s`), expected the body alone: cut all up to and with the first "
+                     "empty line%s", file, (int)line, body.p,
                      i == 0 ? ", and give the path of the first line as --path" : "");
             return false;
         }
@@ -176,10 +176,6 @@ static int explain_file(const struct request *q, const struct config *c, struct 
 static int run(const struct request *q)
 {
     struct faults faults = {0};
-    if (!xml_startup()) {
-        complain("explain: a library does not start");
-        return EXIT_NEGATIVE;
-    }
     struct config *c = config_load(q->config, &faults);
     const int code = c ? explain_file(q, c, &faults) : EXIT_NEGATIVE;
     for (size_t i = 0; i < faults.n; i++) /* lints are `check`'s matter */
@@ -187,7 +183,6 @@ static int run(const struct request *q)
             fprintf(stderr, "%s\n", faults.v[i].text);
     faults_free(&faults);
     config_free(c);
-    xml_shutdown();
     return code;
 }
 

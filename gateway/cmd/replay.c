@@ -12,9 +12,9 @@
 static const char USAGE[] =
     "usage: kmsgate replay --rules NEW.yaml [--format json] DECISIONS.jsonl\n"
     "\n"
-    "What the recorded decisions would have been under other rules: each decision that changes, then counts, by rule and by\n"
-    "user. The log holds no messages: of a signature only the recorded result is known; KmsUri, Time, ClientReqUrl and the\n"
-    "path's user are judged again. What the log cannot tell is said to be unknown.\n"
+    "What the recorded decisions would have been under other rules: each decision that changes, then counts, by\n"
+    "rule and by user. The log holds no messages: of a signature only the recorded result is known; KmsUri, Time,\n"
+    "ClientReqUrl and the path's user are judged again. What the log cannot tell is said to be unknown.\n"
     "\n"
     "  --rules FILE      the rules to judge by\n"
     "  --format json     one JSON object: `changes`, `summary`\n"

@@ -149,8 +149,8 @@ void replay_print_summary(const struct replayed *sum, struct buf *out)
     put_rows(out, "by rule", &sum->rules);
     put_rows(out, "by user", &sum->users);
     if (sum->counts[CHANGE_OPEN] || sum->counts[CHANGE_REPLAYS_APART])
-        buf_z(out, "What the log does not hold is not guessed: a check that was off or skipped when it was written is unknown "
-                   "where the new rules enforce it.\n");
+        buf_z(out, "What the log does not hold is not guessed: a check that was off or skipped when it was written is "
+                   "unknown where the new rules enforce it.\n");
 }
 
 static void text(struct json *j, const char *key, const char *z)

@@ -8,9 +8,10 @@
 static const char USAGE[] =
     "usage: kmsgate test [--strict] RULES.yaml CASES.yaml\n"
     "\n"
-    "Runs users' own cases against a rules file. A case states the facts of a request and what is to become of it; the gate\n"
-    "itself judges a message that is made of them, so that nothing but the rules can make it differ. What differs is told\n"
-    "as FILE:LINE:COLUMN; rules that no case touches are named. rules/README.md, `Testing rules`, tells how to write cases.\n"
+    "Runs users' own cases against a rules file. A case states the facts of a request and what is to become of\n"
+    "it; the gate itself judges a message that is made of them, so that nothing but the rules can make it differ.\n"
+    "What differs is told as FILE:LINE:COLUMN; rules that no case touches are named. rules/README.md, `Testing\n"
+    "rules`, tells how to write cases.\n"
     "\n"
     "  --strict  a rule that no case touches counts as a failure\n"
     "\n"
@@ -26,7 +27,8 @@ static size_t tell_untouched(const struct rules *r, const struct case_run *run)
     size_t n = 0;
     for (size_t i = 0; i < r->request_count; i++)
         if (!run->requests[i]) {
-            printf("%s:%d: no case is decided by the request rule `%s`\n", r->file, r->requests[i].line, r->requests[i].id);
+            printf("%s:%d: no case is decided by the request rule `%s`\n", r->file, r->requests[i].line,
+                   r->requests[i].id);
             n++;
         }
     for (size_t i = 0; i < r->response_count; i++)
@@ -55,10 +57,6 @@ static bool run(const struct request *q, struct rules *rules, const struct cases
 static int test(const struct request *q)
 {
     struct faults faults = {0};
-    if (!xml_startup()) {
-        complain("test: a library does not start");
-        return EXIT_NEGATIVE;
-    }
     struct rules *rules = rules_load(q->files[0], &faults);
     struct cases *cases = cases_load(q->files[1], &faults);
     bool ok = rules && cases && run(q, rules, cases, &faults);
@@ -72,7 +70,6 @@ static int test(const struct request *q)
     faults_free(&faults);
     cases_free(cases);
     rules_unref(rules);
-    xml_shutdown();
     return ok ? EXIT_DONE : EXIT_NEGATIVE;
 }
 

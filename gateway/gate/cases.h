@@ -1,7 +1,7 @@
 /*
- * Users' own cases for a rules file: the facts of a request, and what the rules are to make of it. Each case is judged by
- * the gate itself: a message with these facts is written, signed with keys made for it, judged, forwarded and answered
- * for; no verdict is made up. rules/README.md, "Testing rules", is the language's reference.
+ * Users' own cases for a rules file: the facts of a request, and what the rules are to make of it. Each case is judged
+ * by the gate itself: a message with these facts is written, signed with keys made for it, judged, forwarded and
+ * answered for; no verdict is made up. rules/README.md, "Testing rules", is the language's reference.
  *
  *     struct cases *c = cases_load("rules.cases.yaml", &faults);        NULL: told in faults
  *     struct case_run run;

@@ -8,8 +8,12 @@
  * it is stated: a check that begins to fail quietly is to be noticed.
  */
 static const struct yaml_choice VERDICTS[] = {{"accept", true}, {"reject", false}, {NULL, 0}};
-static const struct yaml_choice RESULTS[] = {{"pass", CHECK_PASS},   {"fail", CHECK_FAIL}, {"shadow_fail", CHECK_SHADOW_FAIL},
-                                             {"off", CHECK_OFF},     {"skip", CHECK_SKIP}, {NULL, 0}};
+static const struct yaml_choice RESULTS[] = {{"pass", CHECK_PASS},
+                                             {"fail", CHECK_FAIL},
+                                             {"shadow_fail", CHECK_SHADOW_FAIL},
+                                             {"off", CHECK_OFF},
+                                             {"skip", CHECK_SKIP},
+                                             {NULL, 0}};
 static const struct yaml_choice TYPES[] = {{"ink", KEY_INK}, {"trk", KEY_TRK}, {"none", 2}, {NULL, 0}};
 static const struct yaml_choice MESSAGES[] = {
     {"KmsInit", KMS_MESSAGE_INIT},     {"KmsKeyProv", KMS_MESSAGE_KEYPROV}, {"KmsCertCache", KMS_MESSAGE_CERTCACHE},

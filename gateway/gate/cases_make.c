@@ -16,9 +16,12 @@ static const struct case_key {
     enum key_state state;
     bool expired;
 } KEYS[SIGNER_COUNT] = {
-    [SIGNER_INK] = {"ink.1", KEY_INK, KEY_ACTIVE, false},      [SIGNER_TRK] = {"trk.1", KEY_TRK, KEY_ACTIVE, false},
-    [SIGNER_RETIRING] = {"ink.0", KEY_INK, KEY_RETIRING, false}, [SIGNER_REVOKED] = {"ink.r", KEY_INK, KEY_REVOKED, false},
-    [SIGNER_EXPIRED] = {"ink.e", KEY_INK, KEY_ACTIVE, true},   [SIGNER_UNKNOWN] = {"ink.x", KEY_INK, KEY_ACTIVE, false},
+    [SIGNER_INK] = {"ink.1", KEY_INK, KEY_ACTIVE, false},
+    [SIGNER_TRK] = {"trk.1", KEY_TRK, KEY_ACTIVE, false},
+    [SIGNER_RETIRING] = {"ink.0", KEY_INK, KEY_RETIRING, false},
+    [SIGNER_REVOKED] = {"ink.r", KEY_INK, KEY_REVOKED, false},
+    [SIGNER_EXPIRED] = {"ink.e", KEY_INK, KEY_ACTIVE, true},
+    [SIGNER_UNKNOWN] = {"ink.x", KEY_INK, KEY_ACTIVE, false},
     [SIGNER_ANOTHER] = {"ink.o", KEY_INK, KEY_ACTIVE, false},
 };
 
@@ -206,9 +209,10 @@ static void put_key_set(struct buf *out, struct str user)
 
 static int owed(const struct case_facts *f)
 {
-    static const int BY_KIND[] = {[RESOURCE_INIT] = KMS_MESSAGE_INIT,           [RESOURCE_KEYPROV] = KMS_MESSAGE_KEYPROV,
-                                  [RESOURCE_CERTCACHE] = KMS_MESSAGE_CERTCACHE, [RESOURCE_CERT] = KMS_MESSAGE_CERTCACHE,
-                                  [RESOURCE_LOOKUP] = KMS_MESSAGE_LOOKUP,       [RESOURCE_REDIRECT] = KMS_MESSAGE_NONE};
+    static const int BY_KIND[] = {
+        [RESOURCE_INIT] = KMS_MESSAGE_INIT,           [RESOURCE_KEYPROV] = KMS_MESSAGE_KEYPROV,
+        [RESOURCE_CERTCACHE] = KMS_MESSAGE_CERTCACHE, [RESOURCE_CERT] = KMS_MESSAGE_CERTCACHE,
+        [RESOURCE_LOOKUP] = KMS_MESSAGE_LOOKUP,       [RESOURCE_REDIRECT] = KMS_MESSAGE_NONE};
     struct resource r;
     if (f->message >= 0)
         return f->message;

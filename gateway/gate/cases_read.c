@@ -58,8 +58,8 @@ static void read_offset(struct yaml_in *in, const struct yaml_node *node, void *
     const bool sign = t.n > 0 && (t.p[0] == '-' || t.p[0] == '+');
     if (!duration_parse(sign ? (struct str){t.p + 1, t.n - 1} : t, &us) || us > INT64_C(36600) * 86400 * US_PER_S ||
         (!sign && us))
-        yaml_fault(in, node, "found %s, expected a duration with its sign: -3s is a Time of three seconds ago, +2h one two "
-                   "hours ahead", yaml_found(node).z);
+        yaml_fault(in, node, "found %s, expected a duration with its sign: -3s is a Time of three seconds ago, +2h one "
+                             "two hours ahead", yaml_found(node).z);
     else
         *(int64_t *)to = sign && t.p[0] == '-' ? -us : us;
 }
@@ -78,7 +78,8 @@ static void read_zone(struct yaml_in *in, const struct yaml_node *node, void *to
              h * 60 + m <= 14 * 60)
         *(int *)to = (z.p[0] == '-' ? -1 : 1) * (int)(h * 60 + m);
     else
-        yaml_fault(in, node, "found %s, expected Z, none or an offset from \"-14:00\" to \"+14:00\"", yaml_found(node).z);
+        yaml_fault(in, node, "found %s, expected Z, none or an offset from \"-14:00\" to \"+14:00\"",
+                   yaml_found(node).z);
 }
 
 static void read_bits(struct yaml_in *in, const struct yaml_node *node, void *to, const void *arg)
@@ -162,11 +163,12 @@ static void skip(struct yaml_in *in, const struct yaml_node *node, void *to, con
 struct case_names {
     char *name;
 };
-static const struct yaml_field CASE[] = {{"name", yaml_text, .offset = offsetof(struct case_names, name), .required = true},
-                                         {"request", skip, .offset = 0},
-                                         {"upstream", skip, .offset = 0},
-                                         {"expect", skip, .offset = 0, .required = true},
-                                         {0}};
+static const struct yaml_field CASE[] = {
+    {"name", yaml_text, .offset = offsetof(struct case_names, name), .required = true},
+    {"request", skip, .offset = 0},
+    {"upstream", skip, .offset = 0},
+    {"expect", skip, .offset = 0, .required = true},
+    {0}};
 
 /* What excludes each other, and what cannot be made so. */
 static void check_facts(struct yaml_in *in, const struct yaml_node *node, const struct case_facts *f)
@@ -181,7 +183,8 @@ static void check_facts(struct yaml_in *in, const struct yaml_node *node, const 
         yaml_fault(in, yaml_get(request, "body") ? yaml_get(request, "body") : node, "an empty request has no body");
     const struct yaml_node *fails = yaml_get(request, "fails") ? yaml_get(request, "fails") : node;
     if (f->fails == CHECK_PATH_USER)
-        yaml_fault(in, fails, "path_user fails where the path names another user than `user`: write such a path instead");
+        yaml_fault(in, fails, "path_user fails where the path names another user than `user`: write such a path "
+                              "instead");
     const bool keyless = f->fails == CHECK_SIGNATURE || f->fails == CHECK_KEY_POLICY || f->fails == CHECK_REPLAY;
     if (f->fails >= 0 && (f->form == FORM_EMPTY || (f->form == FORM_UNSIGNED && keyless)))
         yaml_fault(in, fails, "found %s, expected a check that is for %s requests", check_name((enum check)f->fails),

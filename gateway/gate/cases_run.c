@@ -35,20 +35,20 @@ static struct judgement *judge(const struct running *r, const struct gate *gate,
 }
 
 /* What goes to the upstream, and what its answer becomes. */
-static bool answer(const struct running *r, struct judgement *j, const struct case_made *made, struct case_outcome *o)
+static bool answer(const struct running *r, struct judgement *j, const struct case_made *made, struct case_outcome o)
 {
     struct gate_outgoing out = {0};
     struct gate_response reply = {0};
     const struct gate_upstream up = {(int)r->rc->facts.status, made->reply.p ? buf_view(&made->reply) : STR("")};
-    enum reason why = gate_forward(j, o->body, &out);
-    o->outgoing = &out;
+    enum reason why = gate_forward(j, o.body, &out);
+    o.outgoing = &out;
     if (why == REASON_OK)
         why = gate_reply(j, &up, r->now_us, &reply);
     else
         j->decision.reason = why;
-    o->status = reply.status ? reply.status : reason_status(why);
+    o.status = reply.status ? reply.status : reason_status(why);
     struct yaml_in in = r->in;
-    const bool same = case_compare(&in, r->rc, o);
+    const bool same = case_compare(&in, r->rc, &o);
     buf_free(&reply.body);
     gate_outgoing_free(&out);
     return same;
@@ -64,7 +64,7 @@ static bool hold(struct running *r, const struct gate *gate, const struct case_m
         return false;
     struct case_outcome o = {.j = j, .body = body, .request_reason = j->decision.reason};
     memcpy(o.shadow, j->decision.shadow, sizeof o.shadow);
-    const bool same = j->decision.accepted ? answer(r, j, made, &o) : case_compare(&r->in, r->rc, &o);
+    const bool same = j->decision.accepted ? answer(r, j, made, o) : case_compare(&r->in, r->rc, &o);
     r->run->failed += !same;
     cover(r, j);
     judgement_free(j);

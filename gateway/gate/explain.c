@@ -261,10 +261,12 @@ static void show_replay(const struct explain_in *in, struct explanation *e, stru
 
 static void explain_checks(const struct explain_in *in, struct explanation *e)
 {
-    static void (*const SHOW[CHECK_COUNT])(const struct explain_in *, struct explanation *, struct explained_check *) = {
-        [CHECK_SCHEMA] = show_schema,       [CHECK_SIGNATURE] = show_signature, [CHECK_KEY_POLICY] = show_key_policy,
-        [CHECK_KMS_URI] = show_kms_uri,     [CHECK_TIME] = show_time,           [CHECK_CLIENT_REQ_URL] = show_client_req_url,
-        [CHECK_PATH_USER] = show_path_user, [CHECK_REPLAY] = show_replay};
+    static void (*const SHOW[CHECK_COUNT])(const struct explain_in *, struct explanation *,
+                                           struct explained_check *) = {
+        [CHECK_SCHEMA] = show_schema,         [CHECK_SIGNATURE] = show_signature,
+        [CHECK_KEY_POLICY] = show_key_policy, [CHECK_KMS_URI] = show_kms_uri,
+        [CHECK_TIME] = show_time,             [CHECK_CLIENT_REQ_URL] = show_client_req_url,
+        [CHECK_PATH_USER] = show_path_user,   [CHECK_REPLAY] = show_replay};
     const struct decision *d = &in->j->decision;
     for (size_t c = 0; c < CHECK_COUNT; c++) {
         struct explained_check *x = e->checks + c;

@@ -93,8 +93,8 @@ static void advise_kms_uri(struct advising *a)
     else
         advise(a->e, place_of_top(a, "kms", "uris"),
                explain_text(a->e, "kms.uris: add %s", explain_shown(j->request.kms_uri).z),
-               explain_text(a->e, "little if that name is this KMS's own; else requests meant for another KMS are taken here, "
-                            "and keys of the wrong domain may be asked for"));
+               explain_text(a->e, "little if that name is this KMS's own; else requests meant for another KMS are "
+                                  "taken here, and keys of the wrong domain may be asked for"));
 }
 
 static void advise_time(struct advising *a)
@@ -113,8 +113,8 @@ static void advise_time(struct advising *a)
         const int m = minutes < 0 ? -minutes : minutes;
         snprintf(parameter, sizeof parameter, "assume_zone: \"%c%02d:%02d\"", minutes < 0 ? '-' : '+', m / 60, m % 60);
         advise(a->e, place_of_check(a, CHECK_TIME), change_check(a, CHECK_TIME, parameter),
-               explain_text(a->e, "a client elsewhere that leaves its zone out is judged wrong, and daylight saving moves all "
-                            "of them by an hour twice a year"));
+               explain_text(a->e, "a client elsewhere that leaves its zone out is judged wrong, and daylight saving "
+                                  "moves all of them by an hour twice a year"));
         return;
     }
     const int64_t lag = a->in->now_us - t + (has_zone ? 0 : (int64_t)c->zone_minutes * 60 * US_PER_S);
@@ -124,8 +124,8 @@ static void advise_time(struct advising *a)
     char parameter[160];
     snprintf(parameter, sizeof parameter, "%s: %s", lag < 0 ? "future" : "past", duration_show(need).z);
     advise(a->e, place_of_check(a, CHECK_TIME), change_check(a, CHECK_TIME, parameter),
-           explain_text(a->e, "a captured request can be sent again for %s where replay is not enforced, and the replay memory "
-                        "must hold as long", duration_show(need).z));
+           explain_text(a->e, "a captured request can be sent again for %s where replay is not enforced, and the "
+                              "replay memory must hold as long", duration_show(need).z));
 }
 
 static bool same_origin(struct str a, const struct strings *bases)
@@ -149,8 +149,8 @@ static void advise_client_req_url(struct advising *a)
                explain_text(a->e, "little: URLs that RFC 3986 calls equal are taken for equal"));
     else if (explain_as_if(a->in, check_client_req_url, &prefix) == REASON_OK)
         advise(a->e, place_of_check(a, CHECK_CLIENT_REQ_URL), change_check(a, CHECK_CLIENT_REQ_URL, "compare: prefix"),
-               explain_text(a->e, "a request captured on one resource can be sent to another one below the same URL, until "
-                            "replay or time refuse it"));
+               explain_text(a->e, "a request captured on one resource can be sent to another one below the same URL, "
+                                  "until replay or time refuse it"));
     else if (!same_origin(j->request.client_req_url, j->gate->public_url))
         advise(a->e, explain_text(a->e, "%s", a->in->config_file),
                explain_text(a->e, "public_url: add the base of %s, if clients use it",
@@ -165,8 +165,8 @@ static void advise_path_user(struct advising *a)
     advise_client(a->e, "ask for its own user's keys");
     snprintf(parameter, sizeof parameter, "also: [\"%s\"]", explain_shown(buf_view(&j->path_user)).z);
     advise(a->e, place_of_check(a, CHECK_PATH_USER), change_check(a, CHECK_PATH_USER, parameter),
-           explain_text(a->e, "every proven user may ask for the keys of that user: for groups and services, never for a "
-                        "person"));
+           explain_text(a->e, "every proven user may ask for the keys of that user: for groups and services, never for "
+                              "a person"));
 }
 
 static void advise_form(struct advising *a)
@@ -180,8 +180,8 @@ static void advise_form(struct advising *a)
     }
     advise_client(a->e, "sign its requests");
     advise(a->e, place_of_rule(a, "accept"),
-           explain_text(a->e, "above rule `%s`, a rule of its own for these clients alone: match (user, source), accept: [%s], "
-                        "why, until", j->rule->id, form_name(j->form)),
+           explain_text(a->e, "above rule `%s`, a rule of its own for these clients alone: match (user, source), "
+                              "accept: [%s], why, until", j->rule->id, form_name(j->form)),
            explain_text(a->e, "much: whoever comes from there can claim to be any user that the rule matches"));
 }
 
@@ -225,8 +225,8 @@ static void advise_missing(struct advising *a)
 
 static void advise_key_policy(struct advising *a)
 {
-    advise_client(a->e, "sign with the InK, write its ID into Signature-ID and KeyName, and into TrK-ID that of a TrK in "
-                        "use");
+    advise_client(a->e, "sign with the InK, write its ID into Signature-ID and KeyName, and into TrK-ID that of a TrK "
+                        "in use");
     advise(a->e, place_of_check(a, CHECK_KEY_POLICY),
            explain_text(a->e, "in rule `%s`: checks: { key_policy: shadow }, with why", a->in->j->rule->id),
            explain_text(a->e, "a stolen TrK signs, too; shadow keeps telling who does it"));

@@ -56,19 +56,19 @@ void explain_time(const struct explain_in *in, struct explanation *e)
     const int minutes = explain_zone(off);
     const char *sign = off < 0 ? "-" : "+";
     if (minutes && !has_zone)
-        explain_sentence(e, "Time is %s%s from now, no zone: the client sends its local time (%s). Without a zone a Time "
-                         "counts as %s here", sign, explain_length(off).z, zone(minutes).z,
+        explain_sentence(e, "Time is %s%s from now, no zone: the client sends its local time (%s). Without a zone a "
+                            "Time counts as %s here", sign, explain_length(off).z, zone(minutes).z,
                          j->rule->checks.zone_minutes ? zone(j->rule->checks.zone_minutes).z : "UTC");
     else if (minutes)
-        explain_sentence(e, "Time is %s%s from now: it looks like the local time of %s with another zone written behind "
-                         "it", sign, explain_length(off).z, zone(minutes).z);
+        explain_sentence(e, "Time is %s%s from now: it looks like the local time of %s with another zone written "
+                            "behind it", sign, explain_length(off).z, zone(minutes).z);
     else if (!has_zone && j->rule->checks.zone_refuse)
         explain_sentence(e, "Time has no zone, and the rule refuses such a Time (assume_zone: refuse)");
     else if (t < first_day)
         explain_sentence(e, "Time is of the year %.4s: the client's clock was never set", j->request.time.p);
     else if (off < 0 && !in->at_given)
-        explain_sentence(e, "Time is %s ago. If this request was captured, say when it arrived: `--at TIME`; it was judged "
-                         "as of now", explain_length(off).z);
+        explain_sentence(e, "Time is %s ago. If this request was captured, say when it arrived: `--at TIME`; it was "
+                            "judged as of now", explain_length(off).z);
     else
         explain_sentence(e, "Time is %s %s: the clocks of client and gateway differ%s", explain_length(off).z,
                          off < 0 ? "ago" : "ahead", off < 0 ? ", or the request was long under way" : "");
@@ -134,8 +134,8 @@ static bool tell_hmac(const struct explain_in *in, struct explanation *e, const 
     if (*text)
         explain_sentence(e, "the client computed the HMAC %s", text);
     if (a.bits != 256)
-        explain_sentence(e, "the HMAC is cut to %u bits: a rule takes that only where it says min_hmac_bits: %u, and the "
-                         "message only with HMACOutputLength", a.bits, a.bits < 128 ? 128 : a.bits);
+        explain_sentence(e, "the HMAC is cut to %u bits: a rule takes that only where it says min_hmac_bits: %u, and "
+                            "the message only with HMACOutputLength", a.bits, a.bits < 128 ? 128 : a.bits);
     tell_difference(e, "SignedInfo", &a);
     return true;
 }
@@ -160,8 +160,8 @@ static void tell_stranger(const struct explain_in *in, struct explanation *e)
     const struct judgement *j = in->j;
     struct seek s = {.id = j->sig.key_name, .except = j->request.user_uri};
     if (j->ring.n == 0)
-        explain_sentence(e, "%s has no keys here at all: `kmsgate keys import`, or the client writes another UserUri than "
-                         "the one its keys were made for", explain_shown(j->request.user_uri).z);
+        explain_sentence(e, "%s has no keys here at all: `kmsgate keys import`, or the client writes another UserUri "
+                            "than the one its keys were made for", explain_shown(j->request.user_uri).z);
     else
         explain_sentence(e, "%s has keys, but none of the ID %s: `kmsgate keys show --user ...` lists them",
                          explain_shown(j->request.user_uri).z, explain_shown(j->sig.key_name).z);

@@ -120,8 +120,9 @@ static struct told tell_kms_uri(struct again *a)
 }
 
 /*
- * The log's times have milliseconds: what the next one would decide otherwise is open. So is a Time within the standard's
- * window that was refused: the gateway may just have started, and remembered nothing yet (or its window was narrower).
+ * The log's times have milliseconds: what the next one would decide otherwise is open. So is a Time within the
+ * standard's window that was refused: the gateway may just have started, and remembered nothing yet (or its window was
+ * narrower).
  */
 static struct told tell_time(struct again *a)
 {
@@ -181,23 +182,24 @@ static struct told tell_replay(struct again *a)
 }
 
 static struct told (*const TELL[CHECK_COUNT])(struct again *a) = {
-    [CHECK_SCHEMA] = tell_schema,       [CHECK_SIGNATURE] = tell_signature, [CHECK_KEY_POLICY] = tell_key_policy,
-    [CHECK_KMS_URI] = tell_kms_uri,     [CHECK_TIME] = tell_time,           [CHECK_CLIENT_REQ_URL] = tell_client_req_url,
-    [CHECK_PATH_USER] = tell_path_user, [CHECK_REPLAY] = tell_replay};
+    [CHECK_SCHEMA] = tell_schema,         [CHECK_SIGNATURE] = tell_signature,
+    [CHECK_KEY_POLICY] = tell_key_policy, [CHECK_KMS_URI] = tell_kms_uri,
+    [CHECK_TIME] = tell_time,             [CHECK_CLIENT_REQ_URL] = tell_client_req_url,
+    [CHECK_PATH_USER] = tell_path_user,   [CHECK_REPLAY] = tell_replay};
 
 static bool names(const struct rules *rules, size_t upto, size_t offset)
 {
     for (size_t i = 0; i < upto; i++) {
-        const struct strings *globs = (const struct strings *)(const void *)((const char *)(rules->requests + i) + offset);
-        if (globs->n)
+        const char *rule = (const char *)(rules->requests + i);
+        if (((const struct strings *)(const void *)(rule + offset))->n)
             return true;
     }
     return false;
 }
 
 /*
- * The rule, if the log can tell. A text that may be cut counts where a rule up to the chosen one looks at it. Whether a text
- * that is not in the log was missing or empty nobody knows: both must choose the same.
+ * The rule, if the log can tell. A text that may be cut counts where a rule up to the chosen one looks at it. Whether a
+ * text that is not in the log was missing or empty nobody knows: both must choose the same.
  */
 static bool choose(struct again *a, const struct request_rule **out, const char **why)
 {

@@ -1,7 +1,7 @@
 /*
- * A recorded decision under other rules: what would have been, as far as the log can tell. What it cannot is open, never
- * guessed. Where a check's facts are in the log (KmsUri, Time, ClientReqUrl, the path's user), the gate's own check judges
- * them again; of the others the recorded result counts.
+ * A recorded decision under other rules: what would have been, as far as the log can tell. What it cannot is open,
+ * never guessed. Where a check's facts are in the log (KmsUri, Time, ClientReqUrl, the path's user), the gate's own
+ * check judges them again; of the others the recorded result counts.
  *
  *     if (!rejudge(rules, &record, &again)) ... out of memory
  */

@@ -47,8 +47,8 @@ struct key_entry;
  * working keys, derived from the master key, stay in locked memory. NULL with the reason in `faults` on a wrong master
  * key, damage, tampering. A file or folder that cannot be written is opened for reading. */
 struct keystore *keystore_open(const char *path, const struct secret_key *master, bool create, struct faults *faults);
-/* A store of these keys in memory alone, sealed under a key that dies with it: nothing can be changed or refreshed. NULL
- * when out of memory, when OpenSSL fails, or when a user has more than LIMIT_USER_KEYS keys. */
+/* A store of these keys in memory alone, sealed under a key that dies with it: nothing can be changed or refreshed.
+ * NULL when out of memory, when OpenSSL fails, or when a user has more than LIMIT_USER_KEYS keys. */
 struct keystore *keystore_scratch(const struct key_entry *v, size_t n);
 void keystore_close(struct keystore *ks);
 /* Takes over what other processes changed since; called by one thread, twice a second. False (table unchanged, reason

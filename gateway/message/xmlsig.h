@@ -51,8 +51,8 @@ bool xmlsig_sign(struct str payload, struct str key_id, const struct secret_key 
  * kms_response_validate_signed() tells. */
 bool xmlsig_sign_as_is(struct str response, struct str key_id, const struct secret_key *key,
                        struct buf *out) MUST_CHECK;
-/* The same in a form that only a rule allows: `min_hmac_bits` are the SignatureValue's length, `canonicalization` is one
- * XMLSIG_…. For the requests of rules' cases; replies are always signed by the standard. */
+/* The same in a form that only a rule allows: `min_hmac_bits` are the SignatureValue's length, `canonicalization` is
+ * one XMLSIG_…. For the requests of rules' cases; replies are always signed by the standard. */
 bool xmlsig_sign_as(struct str payload, struct str key_id, const struct secret_key *key,
                     const struct xmlsig_policy *profile, struct buf *out) MUST_CHECK;
 

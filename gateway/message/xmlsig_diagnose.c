@@ -29,8 +29,8 @@ const char *xmlsig_form_says(enum xmlsig_form form)
                             "renders those of ancestors, too",
         [XMLSIG_AS_WITH_DS] = "in an envelope that declared the prefix ds, too; that declaration got lost on the way",
         [XMLSIG_AS_WITH_XSI] = "in an envelope that declared the prefix xsi, too; that declaration got lost on the way",
-        [XMLSIG_AS_WITH_BOTH] = "in an envelope that declared the prefixes ds and xsi, too; those declarations got lost "
-                                "on the way",
+        [XMLSIG_AS_WITH_BOTH] = "in an envelope that declared the prefixes ds and xsi, too; those declarations got "
+                                "lost on the way",
         [XMLSIG_AS_DENSE] = "without the white space between its elements: the message was indented after signing",
         [XMLSIG_AS_BARE] = "without its namespace declaration, which is part of the canonical form",
         [XMLSIG_AS_WRITTEN] = "as the bytes stand in the message, not canonicalized",
@@ -43,7 +43,8 @@ const char *xmlsig_ends_say(enum xmlsig_ends ends)
     static const char *const SAYS[XMLSIG_ENDS_COUNT] = {
         [XMLSIG_LF] = "",
         [XMLSIG_CRLF] = "with CR LF line ends: an XML parser makes LF of them, so hash what a parser returns",
-        [XMLSIG_CR_REFERENCES] = "with CRs in the tree (&#xD;): an XML parser makes LF of CR LF, so the receiver has none",
+        [XMLSIG_CR_REFERENCES] = "with CRs in the tree (&#xD;): an XML parser makes LF of CR LF, so the receiver has "
+                                 "none",
     };
     return SAYS[ends];
 }
@@ -52,8 +53,8 @@ const char *xmlsig_key_text_says(enum xmlsig_key_text text)
 {
     static const char *const SAYS[XMLSIG_KEY_TEXT_COUNT] = {
         [XMLSIG_KEY_OCTETS] = "",
-        [XMLSIG_KEY_HEX] = "with the key as text: its 64 hex digits in lower case instead of the 32 octets that they stand "
-                           "for",
+        [XMLSIG_KEY_HEX] = "with the key as text: its 64 hex digits in lower case instead of the 32 octets that they "
+                           "stand for",
         [XMLSIG_KEY_HEX_UPPER] = "with the key as text: its 64 hex digits in upper case instead of the 32 octets that "
                                  "they stand for",
         [XMLSIG_KEY_BASE64] = "with the key as text: its base64 instead of the 32 octets that it stands for",
@@ -69,7 +70,8 @@ static const xmlNode *last_child(const xmlNode *parent)
     return last;
 }
 
-/* The strictest reading decides in the gate; here the loosest, so that what is short or only not allowed is looked at. */
+/* The strictest reading decides in the gate; here the loosest, so that what is short or only not allowed is looked
+ * at. */
 static bool look(struct look *l, const struct xml_doc *doc, struct str body)
 {
     const struct xmlsig_policy any = {HASH_BYTES * 4, XMLSIG_C14N | XMLSIG_EXC_C14N | XMLSIG_C14N11};

@@ -5,7 +5,8 @@
  *
  *     struct xmlsig_attempt a;
  *     if (xmlsig_find_digest(doc, body, &a)) ...          a.form, a.ends: the DigestValue is of that text
- *     if (xmlsig_find_hmac(doc, body, &key, &a)) ...      the SignatureValue is of that text, under that form of the key
+ *     if (xmlsig_find_hmac(doc, body, &key, &a)) ...      the SignatureValue is of that text, under that form of the
+ * key
  */
 #ifndef KMSGATE_MESSAGE_XMLSIG_DIAGNOSE_H
 #define KMSGATE_MESSAGE_XMLSIG_DIAGNOSE_H
@@ -28,7 +29,13 @@ enum xmlsig_form {
 };
 /* Line ends of what was hashed: a parser makes LF of CR LF, and a tree with CRs canonicalizes them as references. */
 enum xmlsig_ends { XMLSIG_LF, XMLSIG_CRLF, XMLSIG_CR_REFERENCES, XMLSIG_ENDS_COUNT };
-enum xmlsig_key_text { XMLSIG_KEY_OCTETS, XMLSIG_KEY_HEX, XMLSIG_KEY_HEX_UPPER, XMLSIG_KEY_BASE64, XMLSIG_KEY_TEXT_COUNT };
+enum xmlsig_key_text {
+    XMLSIG_KEY_OCTETS,
+    XMLSIG_KEY_HEX,
+    XMLSIG_KEY_HEX_UPPER,
+    XMLSIG_KEY_BASE64,
+    XMLSIG_KEY_TEXT_COUNT
+};
 
 struct xmlsig_attempt {
     enum xmlsig_form form;
