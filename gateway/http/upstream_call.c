@@ -3,7 +3,8 @@
 
 #include "http/upstream_inside.h"
 
-enum { HEADERS_IN = 64 * 1024 };
+/* An upstream in a container has another address when it comes back: its name is asked for again after NAME_KEPT_S. */
+enum { HEADERS_IN = 64 * 1024, NAME_KEPT_S = 5 };
 
 enum reason upstream_reason(CURLcode code, const struct upstream_call *c)
 {
@@ -143,7 +144,8 @@ static bool set_options(struct upstream_call *c, const char *method, const char 
 #define SET(option, value) (curl_easy_setopt(e, CURLOPT_##option, value) == CURLE_OK)
     return SET(URL, url) && SET(PATH_AS_IS, 1L) && SET(PROTOCOLS_STR, "http,https") && SET(FOLLOWLOCATION, 0L) &&
            SET(PROXY, "") && SET(NOPROXY, "*") && SET(NOSIGNAL, 1L) && SET(TIMEOUT_MS, ms) &&
-           SET(CONNECTTIMEOUT_MS, ms) && SET(HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1) && SET(POST, 1L) &&
+           SET(CONNECTTIMEOUT_MS, ms) && SET(DNS_CACHE_TIMEOUT, (long)NAME_KEPT_S) &&
+           SET(HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1) && SET(POST, 1L) &&
            SET(CUSTOMREQUEST, method) && SET(HTTP09_ALLOWED, 0L) && SET(NETRC, (long)CURL_NETRC_IGNORED) &&
            SET(WRITEFUNCTION, on_write) && SET(WRITEDATA, c) && SET(READFUNCTION, on_read) && SET(READDATA, c) &&
            SET(HEADERFUNCTION, on_header) && SET(HEADERDATA, c) && SET(PREREQFUNCTION, before_request) &&
