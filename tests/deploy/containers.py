@@ -1,8 +1,8 @@
 """Images built by buildah, containers run by podman and runc: no daemon, nothing outside build-tests/deploy."""
+import contextlib
+import fcntl
 import json
 import os
-import subprocess
-from pathlib import Path
 
 import pytest
 
@@ -35,6 +35,17 @@ class Containers:
         self.env = dict(os.environ, CONTAINERS_CONF=str(conf), BUILDAH_ISOLATION="chroot")
         self.store = ["--storage-driver", "overlay", "--root", str(CACHE / "store"), "--runroot", str(CACHE / "run")]
         self.built = {}
+        with self.alone():
+            self.have_base()
+
+    @contextlib.contextmanager
+    def alone(self):
+        """Tests run in several processes; images are built by one at a time, the others find them then."""
+        with open(CACHE / "lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def have_base(self):
         if self.podman("image", "exists", BASE, ok=False).returncode:
             tar = CACHE / "base.tar"
             if not tar.exists():
@@ -47,12 +58,13 @@ class Containers:
     def build(self, target="kmsgate", *argv, ok=True):
         """The name of the image of that stage; layers are kept, so that only the first time is slow."""
         name = "localhost/" + {"legacy_kms": "kmsgate-legacy-kms", "setup": "kmsgate-setup"}.get(target, target)
-        if name not in self.built or argv:
-            r = run("buildah", *self.store, "bud", "--isolation", "chroot", "--pull-never", "--layers", "--format", "docker",
-                    "-f", ROOT / "docker/Dockerfile", "--target", target, "-t", name + ":latest", *argv, ROOT, env=self.env,
-                    ok=ok, timeout=900)
-            if argv:
-                return r
+        bud = ["buildah", *self.store, "bud", "--isolation", "chroot", "--pull-never", "--layers", "--format", "docker", "-f",
+               ROOT / "docker/Dockerfile", "--target", target]
+        if argv:  # a build of its own, without a name
+            return run(*bud, *argv, ROOT, env=self.env, ok=ok, timeout=900)
+        if name not in self.built:
+            with self.alone():
+                run(*bud, "-t", name + ":latest", ROOT, env=self.env, timeout=900)
             self.built[name] = True
         return name
 

@@ -90,11 +90,19 @@ def volume(containers, name):
     return containers.podman("volume", "inspect", "-f", "{{.Mountpoint}}", [v for v in volumes if v.endswith("_" + name)][-1]).stdout.strip()
 
 
-def test_another_handset(up):
-    """`docker compose run`: as often as one likes, with the exit code."""
+def test_as_the_readme_says(up):
+    """The commands of docker/README.md, "On a laptop", word by word but for --build: the images are there."""
     compose, _ = up
-    r = compose("run", "--rm", "handset")
-    assert "proven" in r.stdout
+    text = (ROOT / "docker/README.md").read_text()
+    page = text[text.index("## On a laptop"):text.index("## Beside your KMS")]
+    lines = re.findall(r"^(docker compose .*)$", page, re.M)
+    assert len(lines) == 3 and "down --volumes" in page
+    said = ""
+    for line in lines:
+        head = "docker compose -f docker/compose.yaml "
+        assert line.startswith(head)
+        said += compose(*[w.replace("--build", "--no-build") for w in line[len(head):].split()]).stdout
+    assert "proven" in said and '"verdict":"accept"' in said
 
 
 def test_wrong_keys(up, tmp_path):

@@ -1,0 +1,217 @@
+"""Every command of docker/README.md and certs/README.md, as somebody types them. What is not here has a stand-in of its own:
+`docker` is podman and buildah, `kubectl` asks no cluster, `systemctl` starts what the unit says."""
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import kms
+from conftest import BUILD, CACHE, ROOT, run, tool
+from test_package import deb, exec_of  # noqa: F401  (deb is a fixture)
+
+DOCKER = (ROOT / "docker/README.md").read_text()
+CERTS = (ROOT / "certs/README.md").read_text()
+
+
+def blocks(text, kind=None):
+    """(heading, language and words, code) of each fenced block."""
+    out, heading = [], ""
+    for m in re.finditer(r"^#+ ([^\n]*)$|^```([^\n]*)\n(.*?)^```$", text, re.M | re.S):
+        if m[1]:
+            heading = m[1]
+        elif kind is None or m[2] == kind:
+            out.append((heading, m[2], m[3]))
+    return out
+
+
+def sh(code, cwd, env, ok=True):
+    return run("bash", "-euo", "pipefail", "-c", code, cwd=cwd, env=env, ok=ok, timeout=600)
+
+
+SHIM = {
+    "sudo": '#!/bin/sh\nexec "$@"\n',
+    "docker": """#!/bin/bash
+set -eu
+podman=(podman %(store)s)
+case $1 in
+build)
+    shift
+    cd %(root)s
+    exec buildah %(store)s bud --isolation chroot --pull-never --layers --format docker "${@:1:$#-1}" . ;;
+compose)
+    shift
+    args=()
+    for a in "$@"; do [ "$a" = --build ] || args+=("$a"); done
+    exec docker-compose -f docker/compose.yaml -f %(limits)s "${args[@]:2}" ;;
+*) exec "${podman[@]}" "$@" ;;
+esac
+""",
+    "kubectl": """#!/bin/bash
+set -eu
+namespace=()
+[ "$1" != -n ] || { namespace=(-n "$2"); shift 2; }
+case "$1 $2" in
+"create "*) exec %(kubectl)s "${namespace[@]}" "$@" --dry-run=client -o yaml ;;
+"apply -k") exec %(kubectl)s kustomize "$3" ;;
+"rollout "*) exec %(kubectl)s "$1" "$2" --help ;;
+*) echo "kubectl: no stand-in for $*" >&2; exit 1 ;;
+esac
+""",
+}
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    """What a clone has, where nothing is lost when it is written to."""
+    folder = tmp_path_factory.mktemp("readme")
+    for name in ("docker", "certs", "rules"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("secrets", "*.pem", "*.key"))
+    for parent in folder.parents:
+        if parent.name.startswith("pytest-"):
+            parent.chmod(0o755)
+    folder.chmod(0o755)
+    return folder
+
+
+def shims(tree, **values):
+    folder = tree / "stand-ins"
+    folder.mkdir(exist_ok=True)
+    for name, text in SHIM.items():
+        if all("%%(%s)s" % n in text and n in values or "%%(%s)s" % n not in text for n in ("store", "root", "limits", "kubectl")):
+            (folder / name).write_text(text % values if "%(" in text else text)
+            (folder / name).chmod(0o755)
+    return dict({k: v for k, v in os.environ.items() if not k.startswith("KMSGATE_")}, PATH="%s:%s" % (folder, os.environ["PATH"]))
+
+
+def test_certificates(tmp_path):
+    shutil.copytree(ROOT / "certs", tmp_path / "certs")
+    env = dict(os.environ)
+    said = "".join(sh(code, tmp_path, env).stdout for _, _, code in blocks(CERTS, "sh"))
+    assert said.count(": OK") == 4
+    assert os.readlink(tmp_path / "tls/now") == "2026-12" and not (tmp_path / "tls/next").exists()
+    assert (tmp_path / "tls/2026-11/ca.pem").read_bytes() == (tmp_path / "tls/2026-12/ca.pem").read_bytes()
+    assert (tmp_path / "tls/2026-11/server.pem").read_bytes() != (tmp_path / "tls/2026-12/server.pem").read_bytes()
+
+
+def test_beside_a_kms(containers, tree):
+    """The five minutes, then upgrade, backup and restore, and the bill of materials, in the order of the page."""
+    for target in ("kmsgate", "legacy_kms"):
+        containers.build(target)
+    env = dict(shims(tree, store=" ".join(containers.store), root=ROOT, limits="/nonexistent"))
+    env.update({k: containers.env[k] for k in ("CONTAINERS_CONF", "BUILDAH_ISOLATION")})
+    wanted = ("Beside your KMS, in five minutes", "Ending, upgrading, going back", "Backup and restore of keys", "The image")
+    said = {}
+    port = kms.free_port()
+    for name in ("kmsgate", "kms", "look"):
+        containers.podman("rm", "-f", name, ok=False)
+    containers.podman("volume", "rm", "kmsgate-keys", ok=False)
+    try:
+        for heading, _, code in blocks(DOCKER, "sh"):
+            if heading in wanted:
+                r = sh(code.replace("-p 8443:8443", "-p 127.0.0.1:%d:8443" % port), tree, env)
+                said[heading] = said.get(heading, "") + r.stdout + r.stderr
+        assert set(said) == set(wanted)
+        first = said[wanted[0]]
+        assert "0 faults" in first and "2 added" in first and "proven" in first and '"verdict":"accept"' in first, first
+        assert "0 faults" in said[wanted[1]]
+        assert said[wanted[2]].count("sip:alice@example.org") == 2 and "2 added" in said[wanted[2]]
+        assert (tree / "backup/master.key").read_text() != (tree / "gate/master.key").read_text()
+        assert json.loads((tree / "sbom.json").read_text())["spdxVersion"] == "SPDX-2.3"
+        # the restored one serves the same handset
+        ask = [c for h, _, c in blocks(DOCKER, "sh") if "kmsgate request" in c][0]
+        assert "proven" in sh(re.search(r"^until.*?ca\.pem$", ask, re.M | re.S)[0], tree, env).stdout
+    finally:
+        for name in ("kmsgate", "kms", "look"):
+            containers.podman("rm", "-f", "-t", "3", name, ok=False)
+        containers.podman("volume", "rm", "kmsgate-keys", ok=False)
+
+
+def test_kubernetes(tree, certs):
+    env = shims(tree, kubectl=tool("kubectl"))
+    if not (tree / "alice.jsonl").exists():
+        (tree / "alice.jsonl").write_text("{}\n")
+    shutil.copytree(certs, tree / "try-out", dirs_exist_ok=True)
+    code = "".join(c for h, _, c in blocks(DOCKER, "sh") if h == "Kubernetes")
+    r = sh(code, tree, env)
+    for part in ("kind: Namespace", "type: kubernetes.io/tls", "kind: Deployment", "kind: NetworkPolicy", "rollout status"):
+        assert part in r.stdout, part
+
+
+MACHINE = """
+systemctl() {
+    case "$*" in
+    "enable --now kmsgate")
+        mkdir -m 700 /run/credentials && cp /etc/kmsgate/master.key /run/credentials/master_key
+        chmod 400 /run/credentials/master_key && chown -R kmsgate /run/credentials
+        CREDENTIALS_DIRECTORY=/run/credentials setpriv --reuid kmsgate --regid kmsgate --clear-groups --no-new-privs -- \
+            START >/tmp/out 2>/tmp/err &
+        pid=$! ;;
+    "reload kmsgate") kill -HUP "$pid" ;;
+    *) echo "systemctl $*: no stand-in" >&2; return 1 ;;
+    esac
+}
+cd /work-here
+CODE
+sleep 0.5
+kill "$pid"
+wait "$pid"
+cat /tmp/err
+"""
+
+
+def test_on_a_machine(deb, containers, certs, alice, tmp_path):  # noqa: F811
+    unit = (ROOT / "docker/kmsgate.service").read_text()
+    code = "".join(c for _, _, c in blocks(DOCKER, "sh machine"))
+    for source, name in ((deb, deb.name), (certs / "server.pem", "server.pem"), (certs / "server.key", "server.key")):
+        shutil.copy(source, tmp_path / name)
+    (tmp_path / "keys.jsonl").write_text("\n".join(alice.lines()) + "\n")
+    (tmp_path / "life.sh").write_text("set -eu\n" + MACHINE.replace("START", exec_of(unit, "ExecStart")).replace("CODE\n", code))
+    r = containers.podman("run", "--rm", "--network", "none", "-v", "%s:/work-here" % tmp_path, containers.build("runtime"),
+                          "bash", "-c", "rm /usr/bin/kmsgate; exec bash /work-here/life.sh", ok=False)
+    said = r.stdout + r.stderr
+    assert r.returncode == 0, said
+    assert "0 faults" in said and "2 added" in said and "reads rules and certificates again" in said and "listening" in said, said
+
+
+def test_the_package_is_built_as_told():
+    """In the build that is tested, so that nothing is compiled twice."""
+    tool("dpkg-shlibdeps")
+    code = "".join(c for _, _, c in blocks(DOCKER, "sh build"))
+    for told, here in (("-B build", "-B %s"), ("--build build", "--build %s"), ("(cd build ", "(cd %s ")):
+        assert code.count(told) == 1
+        code = code.replace(told, here % BUILD)
+    r = sh(code, ROOT, dict(os.environ))
+    assert "kmsgate_" in r.stdout and ".deb generated" in r.stdout
+    packages = re.search(r"`gateway/install-deps ([^`]*)`", DOCKER)[1].split()
+    assert packages == ["dpkg-dev", "file"]
+
+
+def test_yaml(tmp_path):
+    rules = [c for _, _, c in blocks(DOCKER, "yaml") if c.startswith("version:")]
+    assert len(rules) == 1
+    (tmp_path / "rules.yaml").write_text(rules[0])
+    r = run(BUILD / "kmsgate", "check", tmp_path / "rules.yaml")
+    assert "0 faults" in r.stdout
+    scrape = [c for _, _, c in blocks(DOCKER, "yaml") if c.startswith("scrape_configs:")]
+    (tmp_path / "token").write_text("t")
+    (tmp_path / "prometheus.yml").write_text(scrape[0].replace("/etc/prometheus/kmsgate.token", str(tmp_path / "token")))
+    run(tool("promtool"), "check", "config", tmp_path / "prometheus.yml")
+
+
+def test_nothing_is_left_out():
+    """Each block is of a kind that some test runs."""
+    kinds = {"sh", "sh build", "sh machine", "yaml", ""}
+    run_somewhere = {"On a laptop", "Beside your KMS, in five minutes", "Ending, upgrading, going back", "Backup and restore of keys",
+                     "The image", "Kubernetes"}
+    for heading, kind, code in blocks(DOCKER):
+        assert kind in kinds, (heading, kind)
+        assert kind != "sh" or heading in run_somewhere, heading
+    for page, text in (("docker", DOCKER), ("certs", CERTS)):
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[\w-]+)?\)", text):
+            assert (ROOT / page / target).exists(), (page, target)
+        for name in set(re.findall(r"kmsgate_\w+(?=[`{])", text)):
+            assert name in (ROOT / "gateway/base/metrics.h").read_text(), name
