@@ -31,6 +31,7 @@ static const char USAGE[] =
     "  --certificate FILE  proves the keys by the KMS certificate in this stored reply to init; without it the\n"
     "                      certificate is asked for by another request, to …/init\n"
     "  --no-proof          takes the keys as they come\n"
+    "  --proof             a reply without keys, or with keys that cannot be proven, ends with 1, too\n"
     "  --out FILE          keeps the raw reply\n"
     "  --print             prints the signed request instead of posting it\n"
     "  --with-secrets      shows the clear keys\n"
@@ -39,7 +40,7 @@ static const char USAGE[] =
 
 struct request {
     const char *url, *user, *keys, *kms_uri, *client_id, *connect, *ca, *cert, *key, *token_file, *certificate, *out;
-    bool no_proof, print, with_secrets;
+    bool no_proof, proof, print, with_secrets;
 };
 
 static bool wrong(const char *what, const char *found, const char *expected)
@@ -65,6 +66,8 @@ static bool values_hold(const struct request *q)
         return wrong("--cert and --key", q->cert ? q->cert : q->key, "both of them");
     if (q->certificate && q->no_proof)
         return wrong("--no-proof", "--certificate beside it", "one of them");
+    if (q->proof && q->no_proof)
+        return wrong("--no-proof", "--proof beside it", "one of them");
     return true;
 }
 
@@ -145,7 +148,11 @@ static int ask(const struct request *q, const struct client *c, const struct pro
                                         .why_not = "--no-proof was given"}, &got);
     if (got.result == CLIENT_BROKEN)
         complain("request: HTTP %ld with %zu octets that are not to be believed", status, reply.n);
-    const int code = client_tell("request", &got);
+    int code = client_tell("request", &got);
+    if (code == EXIT_DONE && q->proof && (got.sets == 0 || got.proven < got.sets)) {
+        complain("request: %u of %u key sets are proven, expected one or more, and all of them", got.proven, got.sets);
+        code = EXIT_NEGATIVE;
+    }
     client_got_free(&got);
     return code;
 }
@@ -202,6 +209,7 @@ int cmd_request(int argc, char **argv)
         {"--certificate", "FILE", &q.certificate, NULL, false},
         {"--out", "FILE", &q.out, NULL, false},
         {"--no-proof", NULL, NULL, &q.no_proof, false},
+        {"--proof", NULL, NULL, &q.proof, false},
         {"--print", NULL, NULL, &q.print, false},
         {"--with-secrets", NULL, NULL, &q.with_secrets, false},
     };

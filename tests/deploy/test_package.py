@@ -6,17 +6,16 @@ import shutil
 import pytest
 
 import kms
-from conftest import BUILD, CACHE, ROOT, run, tool
+from conftest import BUILD, ROOT, run, tool
 
 
 @pytest.fixture(scope="module")
-def deb():
+def deb(tmp_path_factory):
     for name in ("cpack", "dpkg-deb", "dpkg-shlibdeps", "file"):
         tool(name)
     if b"__asan_init" in (BUILD / "kmsgate").read_bytes():
         pytest.skip("a package is made of a release build only")
-    out = CACHE / "deb"
-    shutil.rmtree(out, ignore_errors=True)
+    out = tmp_path_factory.mktemp("deb")
     run("cpack", "-G", "DEB", "-B", out, "--config", BUILD / "CPackConfig.cmake", cwd=BUILD)
     made = list(out.glob("kmsgate_*.deb"))
     assert len(made) == 1

@@ -113,6 +113,19 @@ responses: [{ id: default }]
     assert r.out.count("octets") == 3
 
 
+def test_proof_on_demand(gateway, gate, alice, keys):
+    """--proof: exit 0 says that the keys are right; not told, not there, not provable are no such thing."""
+    k = keys()
+    r = ask(gate.url("/keyprov"), alice, k, "--proof")
+    assert r.code == 0 and "  proven: " in r.out, r
+    r = ask(gate.url("/init"), alice, k, "--proof")
+    assert r.code == 1 and "0 of 0 key sets are proven" in r.err, r
+    r = ask(gateway(legacy=["--fail", "revoked"]).url("/keyprov"), alice, k, "--proof")
+    assert r.code == 1 and "0 of 1 key sets are proven" in r.err, r
+    r = ask(gate.url("/keyprov"), alice, k, "--proof", "--no-proof")
+    assert r.code == 2 and "expected one of them" in r.err, r
+
+
 def test_a_stored_certificate_proves(gate, alice, bob, keys, tmp_path):
     k = keys()
     assert ask(gate.url("/init"), alice, k, "--out", tmp_path / "init.xml").code == 0
