@@ -49,7 +49,7 @@ void replay_becomes(const struct rejudged *a, struct buf *out)
         buf_z(out, "accept");
         break;
     case OUTCOME_REJECT:
-        buf_printf(out, "reject %s", a->reason_open ? "(by which check first, the log does not tell)"
+        buf_printf(out, "reject %s", a->reason_open ? "(why first, the log does not tell)"
                                                     : reason_name(a->reason));
         break;
     default:

@@ -11,6 +11,7 @@ enum tells { HOLDS, FAILS, OPEN };
 struct told {
     enum tells tells;
     enum reason reason; /* FAILS */
+    bool any;           /* … for one of the check's reasons, which one is open */
 };
 
 /* A record as the gate's checks look at it. */
@@ -24,11 +25,11 @@ struct again {
     bool failed;
 };
 
-static const struct told IT_HOLDS = {HOLDS, REASON_OK}, IT_IS_OPEN = {OPEN, REASON_OK};
+static const struct told IT_HOLDS = {.tells = HOLDS}, IT_IS_OPEN = {.tells = OPEN};
 
 static struct told it_fails(enum reason r)
 {
-    return (struct told){FAILS, r};
+    return (struct told){.tells = FAILS, .reason = r};
 }
 
 static struct told run(struct again *a, check_fn *check)
@@ -97,7 +98,8 @@ static struct told tell_signature(struct again *a)
         return IT_HOLDS;
     if (!recorded_fail(r, CHECK_SIGNATURE)) /* where it is off it is looked at all the same, for `proven` */
         return r->checks[CHECK_SIGNATURE] == CHECK_OFF && r->has_proven && r->checks[CHECK_SCHEMA] == CHECK_PASS
-                   ? it_fails(REASON_SIGNATURE_INVALID) : IT_IS_OPEN;
+                   ? (struct told){.tells = FAILS, .reason = REASON_SIGNATURE_INVALID, .any = true}
+                   : IT_IS_OPEN;
     const bool looser = c->min_hmac_bits < 256 || c->canonicalization != XMLSIG_C14N;
     return why == REASON_SIGNATURE_PROFILE && looser ? IT_IS_OPEN : it_fails(why);
 }
@@ -283,7 +285,7 @@ static void judge_check(struct again *a, struct verdict *v, struct rejudged *out
     if (c == CHECK_PATH_USER && t.tells == FAILS && v->proven == OPEN && a->j.rule->checks.also.n)
         t = IT_IS_OPEN;
     if (mode == MODE_SHADOW) {
-        if (t.tells == FAILS && !v->maybe_stopped)
+        if (t.tells == FAILS && !t.any && !v->maybe_stopped)
             out->shadow[c] = t.reason;
         else if (t.tells != HOLDS)
             out->shadow_open |= 1u << c;
@@ -298,7 +300,7 @@ static void judge_check(struct again *a, struct verdict *v, struct rejudged *out
     }
     if (out->outcome != OUTCOME_REJECT) {
         out->reason = t.reason;
-        out->reason_open = out->open != 0;
+        out->reason_open = out->open != 0 || t.any;
     }
     out->outcome = OUTCOME_REJECT;
     v->stopped = checks_stop(c);

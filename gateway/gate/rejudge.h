@@ -15,7 +15,7 @@ struct rejudged {
     enum outcome outcome;
     bool untouched;         /* no rule had a say: refused before them, or judged by these very rules */
     const struct request_rule *rule; /* NULL: none, or not known */
-    bool reason_open;       /* refused, but by which check first is open */
+    bool reason_open;       /* refused, but why first is open */
     enum reason reason;
     unsigned open;          /* enforced checks, as bits 1 << enum check, on which the verdict hangs */
     const char *why_open;   /* else: what is not known */

@@ -35,8 +35,8 @@ void rules_not_built(struct yaml_in *in, const struct yaml_node *node, const cha
 
 const struct yaml_node *rules_node(const struct yaml_node *list, size_t n)
 {
-    const struct yaml_node *m = list->first;
-    while (n--)
+    const struct yaml_node *m = list ? list->first : NULL;
+    while (m && n--)
         m = m->next;
     return m;
 }

@@ -32,7 +32,7 @@ static inline int files_setup(void **state)
     assert_non_null(mkdtemp(f.folder));
     snprintf(f.keys, sizeof f.keys, "%s/keys.jsonl", f.folder);
     f.told = -1;
-    assert_true(client_startup());
+    assert_true(xml_startup() && client_startup());
     *state = &f;
     return 0;
 }
@@ -42,6 +42,7 @@ static inline int files_teardown(void **state)
     const struct files *f = *state;
     unlink(f->keys);
     client_shutdown();
+    xml_shutdown();
     return rmdir(f->folder);
 }
 
