@@ -43,8 +43,8 @@ const char *xmlsig_ends_say(enum xmlsig_ends ends)
     static const char *const SAYS[XMLSIG_ENDS_COUNT] = {
         [XMLSIG_LF] = "",
         [XMLSIG_CRLF] = "with CR LF line ends: an XML parser makes LF of them, so hash what a parser returns",
-        [XMLSIG_CR_REFERENCES] = "with CRs in the tree (&#xD;): an XML parser makes LF of CR LF, so the receiver has "
-                                 "none",
+        [XMLSIG_CR_REFERENCES] =
+            "with CRs in the tree (&#xD;): an XML parser makes LF of CR LF, so the receiver has none",
     };
     return SAYS[ends];
 }

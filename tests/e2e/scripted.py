@@ -206,7 +206,7 @@ class Bench:
                     lines = f.read()
                 whole = lines[:lines.rfind("\n") + 1]
                 self.read += len(whole.encode())
-                self.decisions.update((d["id"], d) for d in map(json.loads, whole.splitlines()))
+                self.decisions.update((d["id"], d) for d in map(json.loads, filter(None, whole.split("\n"))))
             return self.decisions.get(reply.headers["X-Request-Id"])
         return kms.wait_for(found)
 

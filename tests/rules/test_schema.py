@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 BUILD = Path(os.environ.get("TESTED_BUILD", ROOT / "build")).resolve()
 SCHEMA = json.loads((ROOT / "rules" / "schema.json").read_text())
 VALIDATOR = jsonschema.Draft7Validator(SCHEMA)
-SHIPPED = sorted((ROOT / "rules").glob("*.yaml"))
+SHIPPED = sorted(p for p in (ROOT / "rules").glob("*.yaml") if not p.name.endswith(".cases.yaml"))
 EXAMPLES = [t for t in re.findall(r"^```yaml\n(.*?)^```", (ROOT / "rules" / "README.md").read_text(), re.M | re.S)
             if t.startswith("version:")]
 
