@@ -59,7 +59,7 @@ static inline void add_key(char *lines, size_t cap, const char *user, const char
     const size_t n = strlen(lines);
     char hex[65];
     for (int i = 0; i < 32; i++)
-        snprintf(hex + 2 * i, 3, "%02x", (unsigned)fill);
+        snprintf(hex + 2 * i, 3, "%02x", (unsigned)fill & 0xff);
     snprintf(lines + n, cap - n, "{\"user\":\"%s\",\"type\":\"%.3s\",\"id\":\"%s\",\"key\":\"%s\"%s}\n", user, id, id,
              hex, more);
 }
