@@ -9,6 +9,7 @@
 
 enum { TEXT_MAX = 2048 };
 
+__attribute__((format(printf, 2, 0)))
 static char *format_text(struct explanation *e, const char *format, va_list arguments)
 {
     char text[TEXT_MAX];
