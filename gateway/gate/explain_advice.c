@@ -285,7 +285,7 @@ void explain_advise(const struct explain_in *in, struct explanation *e)
         advise_schema(&a);
     else if (BY_REASON[d->reason] && (in->j->rule || d->reason == REASON_RULE_NONE))
         BY_REASON[d->reason](&a);
-    for (int c = 0; c < CHECK_COUNT; c++) /* all that fails: what is mended first would else show the next */
+    for (int c = 0; c < CHECK_COUNT && in->j->rule; c++) /* all that fails: mend the first, and the next would show */
         if (d->checks[c] == CHECK_FAIL && BY_CHECK[c])
             BY_CHECK[c](&a);
     yaml_done(a.rules);

@@ -67,8 +67,10 @@ bool rules_response_covers(const struct response_rule *a, const struct response_
 
 #define V1 "/keymanagement/identity/v1"
 /* The paths that exist: any other is refused before there is a rule. */
-static const char *const PATHS[] = {V1 "/init",        V1 "/keyprov", V1 "/keyprov/*", V1 "/keyprov/*/*", V1 "/certcache",
-                                    V1 "/certcache/*", V1 "/cert/*",  V1 "/lookup/*",  V1 "/redirect"};
+static const char *const PATHS[] = {
+    V1 "/init",        V1 "/keyprov", V1 "/keyprov/*", V1 "/keyprov/*/*", V1 "/certcache",
+    V1 "/certcache/*", V1 "/cert/*",  V1 "/lookup/*",  V1 "/redirect",
+};
 
 struct token {
     enum { END, BYTE, STAR, STARS } kind;

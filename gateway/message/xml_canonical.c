@@ -94,6 +94,7 @@ static bool write_namespaces(const xmlNode *n, const xmlNode *apex, struct buf *
     if (!take_namespaces(n, apex, found, &count))
         return false;
     if (count > 1)
+        /* NOLINTNEXTLINE(bugprone-sizeof-expression): pointers are what is sorted */
         qsort(found, count, sizeof found[0], by_prefix);
     for (size_t i = 0; i < count; i++) {
         buf_str(out, STR(" xmlns"));
@@ -135,6 +136,7 @@ static bool write_attributes(const xmlNode *n, struct buf *out)
         found[count++] = a;
     }
     if (count > 1)
+        /* NOLINTNEXTLINE(bugprone-sizeof-expression): pointers are what is sorted */
         qsort(found, count, sizeof found[0], by_uri_and_name);
     for (size_t i = 0; i < count; i++) {
         buf_char(out, ' ');

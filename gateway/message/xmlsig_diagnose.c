@@ -25,12 +25,13 @@ const char *xmlsig_form_says(enum xmlsig_form form)
         [XMLSIG_AS_INCLUSIVE] = "by inclusive canonicalization (C14N 1.0), which the message does not declare",
         [XMLSIG_AS_EXCLUSIVE] = "by exclusive canonicalization, which the message does not declare",
         [XMLSIG_AS_INCLUSIVE_11] = "by C14N 1.1, which the message does not declare",
-        [XMLSIG_AS_ALONE] = "alone, without the namespaces that its envelope declares: inclusive canonicalization "
-                            "renders those of ancestors, too",
+        [XMLSIG_AS_ALONE] =
+            ("alone, without the namespaces that its envelope declares: inclusive canonicalization renders those of "
+             "ancestors, too"),
         [XMLSIG_AS_WITH_DS] = "in an envelope that declared the prefix ds, too; that declaration got lost on the way",
         [XMLSIG_AS_WITH_XSI] = "in an envelope that declared the prefix xsi, too; that declaration got lost on the way",
-        [XMLSIG_AS_WITH_BOTH] = "in an envelope that declared the prefixes ds and xsi, too; those declarations got "
-                                "lost on the way",
+        [XMLSIG_AS_WITH_BOTH] =
+            ("in an envelope that declared the prefixes ds and xsi, too; those declarations got lost on the way"),
         [XMLSIG_AS_DENSE] = "without the white space between its elements: the message was indented after signing",
         [XMLSIG_AS_BARE] = "without its namespace declaration, which is part of the canonical form",
         [XMLSIG_AS_WRITTEN] = "as the bytes stand in the message, not canonicalized",
@@ -53,10 +54,10 @@ const char *xmlsig_key_text_says(enum xmlsig_key_text text)
 {
     static const char *const SAYS[XMLSIG_KEY_TEXT_COUNT] = {
         [XMLSIG_KEY_OCTETS] = "",
-        [XMLSIG_KEY_HEX] = "with the key as text: its 64 hex digits in lower case instead of the 32 octets that they "
-                           "stand for",
-        [XMLSIG_KEY_HEX_UPPER] = "with the key as text: its 64 hex digits in upper case instead of the 32 octets that "
-                                 "they stand for",
+        [XMLSIG_KEY_HEX] =
+            ("with the key as text: its 64 hex digits in lower case instead of the 32 octets that they stand for"),
+        [XMLSIG_KEY_HEX_UPPER] =
+            ("with the key as text: its 64 hex digits in upper case instead of the 32 octets that they stand for"),
         [XMLSIG_KEY_BASE64] = "with the key as text: its base64 instead of the 32 octets that it stands for",
     };
     return SAYS[text];
