@@ -91,7 +91,7 @@ static bool run_takes(struct token s, struct token other, char byte)
     return other.kind == STAR || other.kind == STARS || (other.kind == BYTE && (byte != '/' || s.kind == STARS));
 }
 
-/* Whether some text matches both. `seen` has a place for each pair of what is left of the two: each is looked at once. */
+/* Whether some text matches both. `seen` has a place for each pair of what is left of the two: each looked at once. */
 static bool meet(const char *a, const char *b, bool *seen, size_t width)
 {
     bool *place = seen + strlen(a) * width + strlen(b);

@@ -3,7 +3,7 @@
 
 #include "message/xmlsig_internal.h"
 
-/* Looked up once: by name for each message it would cost more than the hashing. Whoever uses the second makes a copy. */
+/* Looked up once: for each message that would cost more than the hashing. Whoever uses the second makes a copy. */
 static EVP_MD *sha256;
 static EVP_MAC_CTX *hmac_sha256;
 

@@ -138,7 +138,7 @@ def test_each_rule_looks_through_its_own_dialect(bench, alice):
     assert_whole(reply, alice)
     assert decision["response"]["rule"] == "keys"  # the standard's namespace is always read
     reply, decision = bench.ask(alice, "/keyprov", error(""), case="by-message")
-    assert (reply.status, decision["response"]["rule"]) == (200, "error") and b"4711" not in reply.body
+    assert (reply.status, decision["response"]["rule"]) == (200, "error") and b"row 4711" not in reply.body
     for body in (stored("placeholder-namespace"), error("TOBEDEFINED"), b"out of order", b""):
         reply, decision = bench.ask(alice, "/keyprov", body, case="by-message")
         assert (reply.status, decision["reason"], decision["response"]["rule"]) == (502, "upstream.invalid", "rest")
@@ -152,5 +152,5 @@ def test_errors_as_text(bench, alice, status, kind):
                                 headers=headers)
     assert (reply.status, decision["reason"]) == (status, "upstream.error")
     check_xsd(reply)
-    assert reply.verify(alice.ink, alice.ink_id) and b"4711" not in reply.body
+    assert reply.verify(alice.ink, alice.ink_id) and b"row 4711" not in reply.body
     assert reply.response.findtext("%s/%s" % (q("KmsError"), q("ErrorCode"))) == str(status)
