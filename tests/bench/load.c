@@ -188,7 +188,7 @@ static void send_one(struct client *c)
     char device[32], time[TIME_TEXT];
     struct buf text = BUF_INIT(1u << 16), signed_text = BUF_INIT(1u << 16);
     c->pair = &r->pairs[r->next++ % r->pair_count];
-    snprintf(device, sizeof device, "d%llu", (unsigned long long)r->serial++);
+    snprintf(device, sizeof device, "d%llx", (unsigned long long)r->serial++);
     time_format(time_now_us(), false, time);
     const struct kms_request q = {.id = STR("xmldoc"), .version = STR("1.1.0"), .user_uri = str_z(c->pair->user),
                                   .kms_uri = STR("kms.example.org"), .time = str_z(time), .client_id = STR("load"),
@@ -310,6 +310,7 @@ static int run(char **argv)
     struct keyfile file;
     struct faults faults = {0};
     need(connections > 0 && seconds > 0 && xml_startup() && r.base, "starting");
+    r.serial = (uint64_t)time_now_us() << 8; /* the next run in the same second must not repeat a request */
     if (!keyfile_read(argv[2], &file, &faults)) {
         faults_print(&faults, stderr);
         return 1;
