@@ -74,6 +74,6 @@ def test_the_first_rule(tree):
 
 
 def test_links():
-    for page in ("README.md", "gateway/README.md", "rules/README.md"):
+    for page in ["README.md", "tests/bench/README.md"] + ["%s/README.md" % f for f in ("gateway", "rules", "docker", "certs")]:
         for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / page).read_text()):
             assert ((ROOT / page).parent / target).exists(), (page, target)

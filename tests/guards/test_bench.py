@@ -1,6 +1,8 @@
-"""The benchmark runs from end to end and its answers are right; how fast it is, nobody asserts."""
+"""The benchmark runs from end to end and its answers are right. Nobody asserts microseconds; instructions are the same
+on every machine, and what they rise by is to be told: in tests/bench/README.md."""
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -18,7 +20,12 @@ def test_bench_runs():
     rows = [json.loads(line) for line in (BUILD / "results.jsonl").read_text().split("\n") if line]
     assert [(r["bench"], r.get("phase") or r.get("who")) for r in rows] == \
         [("machine", None), ("gate", "judge"), ("gate", "reply"), ("load", "kmsgate")]
-    assert all(r["instructions"] > 10000 for r in rows[1:3])
+    told = dict(re.findall(r"^(judge|reply|both) +([\d,]+) ", (ROOT / "tests/bench/README.md").read_text(), re.M))
+    found = {r["phase"]: r["instructions"] for r in rows[1:3]}
+    found["both"] = sum(found.values())
+    assert found["both"] <= 1200000, found
+    for phase, n in found.items():
+        assert abs(n / int(told[phase].replace(",", "")) - 1) < 0.03, (phase, n, told[phase])
     load = rows[3]
     assert load["errors"] == 0 and load["open_failed"] == 0 and load["requests"] > 4
     assert "req/s" in run.stdout and "both" in run.stdout
