@@ -161,7 +161,7 @@ static void show_schema(const struct explain_in *in, struct explanation *e, stru
     x->expected = explain_text(e, "a valid request, Version one of %s, or none", j->rule->checks.versions);
 }
 
-static struct shown join_canonicalizations(unsigned bits)
+struct shown explain_canonicalizations(unsigned bits)
 {
     struct shown out;
     snprintf(out.z, sizeof out.z, "c14n%s%s", bits & XMLSIG_EXC_C14N ? ", exc-c14n" : "",
@@ -183,7 +183,7 @@ static void show_signature(const struct explain_in *in, struct explanation *e, s
         x->found = explain_text(e, "valid, by %s %s (%s)", k->type == KEY_INK ? "InK" : "TrK",
                                 explain_shown(k->id).z, state(k, in->now_us));
     x->expected = explain_text(e, "HMAC-SHA256, at least %u bits, %s, by a key in use of %s", c->min_hmac_bits,
-                               join_canonicalizations(c->canonicalization).z, explain_shown(j->request.user_uri).z);
+                               explain_canonicalizations(c->canonicalization).z, explain_shown(j->request.user_uri).z);
 }
 
 static void show_key_policy(const struct explain_in *in, struct explanation *e, struct explained_check *x)
@@ -282,6 +282,17 @@ static void explain_checks(const struct explain_in *in, struct explanation *e)
     e->has_checks = true;
 }
 
+/* What fails and is told by no sentence yet: the cause is what was found there. */
+static void explain_rest(struct explanation *e, bool signature_told, bool time_told)
+{
+    for (size_t c = 0; c < CHECK_COUNT; c++) {
+        const struct explained_check *x = e->checks + c;
+        const bool told = (c == CHECK_SIGNATURE && signature_told) || (c == CHECK_TIME && time_told);
+        if (x->result == CHECK_FAIL && !told && x->found)
+            explain_sentence(e, "%s: %s; expected %s", check_name((enum check)c), x->found, x->expected);
+    }
+}
+
 bool explain(const struct explain_in *in, struct explanation *out)
 {
     const struct judgement *j = in->j;
@@ -297,7 +308,10 @@ bool explain(const struct explain_in *in, struct explanation *out)
     if (j->rule && judged) {
         explain_checks(in, out);
         explain_signature(in, out);
+        const size_t of_signature = out->diagnosis.n;
         explain_time(in, out);
+        /* of a profile the values are no cause: they may be right */
+        explain_rest(out, of_signature > 0 && d->reason != REASON_SIGNATURE_PROFILE, out->diagnosis.n > of_signature);
     }
     if (!d->accepted)
         explain_advise(in, out);

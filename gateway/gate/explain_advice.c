@@ -1,5 +1,6 @@
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/uri.h"
 #include "gate/explain_inside.h"
@@ -185,29 +186,27 @@ static void advise_form(struct advising *a)
            explain_text(a->e, "much: whoever comes from there can claim to be any user that the rule matches"));
 }
 
-/* The signature as it is, under the loosest profile that a rule can allow. */
 static void advise_profile(struct advising *a)
 {
-    const struct judgement *j = a->in->j;
-    const struct checks *c = &j->rule->checks;
-    const struct xmlsig_policy short_hmac = {128, c->canonicalization},
-                               forms = {c->min_hmac_bits, XMLSIG_C14N | XMLSIG_EXC_C14N | XMLSIG_C14N11},
-                               both = {128, XMLSIG_C14N | XMLSIG_EXC_C14N | XMLSIG_C14N11};
-    struct xmlsig_info info;
-    advise_client(a->e, "sign as TS 33.180 says: HMAC-SHA256 in full, C14N 1.0, SHA-256, reference #Id, one KeyName");
-    const bool by_bits = xmlsig_read(j->doc, &short_hmac, &info, NULL) == REASON_OK;
-    const bool by_form = xmlsig_read(j->doc, &forms, &info, NULL) == REASON_OK;
-    const bool by_both = xmlsig_read(j->doc, &both, &info, NULL) == REASON_OK;
-    char bits[48] = "";
-    if (by_both)
-        snprintf(bits, sizeof bits, "min_hmac_bits: %zu", info.value_n * 8);
-    if (by_bits || (by_both && !by_form))
-        advise(a->e, place_of_check(a, CHECK_SIGNATURE), change_check(a, CHECK_SIGNATURE, bits),
-               explain_text(a->e, "some strength: fewer bits to guess; 128 are still out of reach"));
-    if (by_form || (by_both && !by_bits))
-        advise(a->e, place_of_check(a, CHECK_SIGNATURE),
-               change_check(a, CHECK_SIGNATURE, "canonicalization: [c14n, exc-c14n, c14n11]"),
-               explain_text(a->e, "little: name only the one that the message declares"));
+    const struct checks *c = &a->in->j->rule->checks;
+    struct xmlsig_policy need;
+    char parameters[sizeof(struct shown) + 64] = "";
+    advise_client(a->e,
+                  "sign as TS 33.180 says: HMAC-SHA256 in full, C14N 1.0, SHA-256, reference #Id, one KeyName");
+    if (!explain_profile(a->in, &need))
+        return;
+    const bool bits = need.min_hmac_bits < c->min_hmac_bits, forms = need.canonicalization != c->canonicalization;
+    if (bits)
+        snprintf(parameters, sizeof parameters, "min_hmac_bits: %u%s", need.min_hmac_bits, forms ? ", " : "");
+    if (forms) {
+        const size_t n = strlen(parameters);
+        snprintf(parameters + n, sizeof parameters - n, "canonicalization: [%s]",
+                 explain_canonicalizations(need.canonicalization).z);
+    }
+    advise(a->e, place_of_check(a, CHECK_SIGNATURE), change_check(a, CHECK_SIGNATURE, parameters),
+           explain_text(a->e, "%s%s%s", bits ? "some strength: fewer bits to guess; 128 are still out of reach" : "",
+                        bits && forms ? "; " : "",
+                        forms ? "little: one more form is taken; namespaces around it may change unseen" : ""));
 }
 
 static void advise_signature(struct advising *a)
@@ -239,10 +238,13 @@ static void advise_schema(struct advising *a)
     advise_client(a->e, "send what the schema of TS 33.180, Annex D.2 says");
     if (!version.p || kms_request_schema(j->doc, version, j->resource.kind == RESOURCE_REDIRECT, NULL) != REASON_OK)
         return;
-    char parameter[160];
-    snprintf(parameter, sizeof parameter, "versions: [%s]", explain_shown(version).z);
-    advise(a->e, place_of_check(a, CHECK_SCHEMA), change_check(a, CHECK_SCHEMA, parameter),
-           explain_text(a->e, "little: all else of the schema still holds; keep the versions that are there"));
+    struct buf parameter BUF_CLEANUP = BUF_INIT(8192);
+    buf_z(&parameter, "versions: [");
+    for (const char *p = j->rule->checks.versions; *p; p++)
+        buf_z(&parameter, *p == ' ' ? ", " : (const char[]){*p, '\0'});
+    buf_printf(&parameter, ", %s]", explain_shown(version).z);
+    advise(a->e, place_of_check(a, CHECK_SCHEMA), change_check(a, CHECK_SCHEMA, parameter.p ? parameter.p : ""),
+           explain_text(a->e, "little: all else of the schema still holds"));
 }
 
 static void advise_rule(struct advising *a)

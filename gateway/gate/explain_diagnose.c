@@ -92,12 +92,19 @@ static void tell_difference(struct explanation *e, const char *what, const struc
     explain_sentence(e, "%s, at octet %zu, the client hashed    %s", what, a->at, a->theirs);
 }
 
+static void tell_lost(struct explanation *e, const struct xmlsig_attempt *a)
+{
+    if (a->lost[0])
+        explain_sentence(e, "lost on the way, from an element above: the declarations of %s", a->lost);
+}
+
 static void tell_digest(const struct explain_in *in, struct explanation *e)
 {
     struct xmlsig_attempt a;
     if (!xmlsig_find_digest(in->j->doc, in->body, &a)) {
         explain_sentence(e, "DigestValue is wrong: what was signed is not the message that stands here. It was changed "
-                         "after signing, or the client hashed something else than its canonical form");
+                         "after signing (a value, white space, a namespace that an element above declared), or the "
+                         "client hashed something else than its canonical form");
         return;
     }
     if (a.form == XMLSIG_AS_DECLARED && a.ends == XMLSIG_LF) {
@@ -107,6 +114,7 @@ static void tell_digest(const struct explain_in *in, struct explanation *e)
     explain_sentence(e, "DigestValue is wrong, and this would make it right: the client hashed the message %s%s%s",
                      xmlsig_form_says(a.form), *xmlsig_form_says(a.form) && *xmlsig_ends_say(a.ends) ? ", and " : "",
                      xmlsig_ends_say(a.ends));
+    tell_lost(e, &a);
     tell_difference(e, "message", &a);
 }
 
@@ -119,6 +127,7 @@ static bool tell_hmac(const struct explain_in *in, struct explanation *e, const 
     if (!keyring_open(&j->ring, k, &clear) || !xmlsig_find_hmac(j->doc, in->body, &clear, &a))
         return false;
     const bool named = str_eq(k->id, j->sig.key_name), usable = key_usable(k, in->now_us);
+    const bool plain = usable && (named || k->state == KEY_ACTIVE);
     const char *form = xmlsig_form_says(a.form), *ends = xmlsig_ends_say(a.ends),
                *text = xmlsig_key_text_says(a.key_text);
     if (named && usable && !*form && !*ends && !*text && a.bits == 256) {
@@ -127,8 +136,8 @@ static bool tell_hmac(const struct explain_in *in, struct explanation *e, const 
     }
     explain_sentence(e, "SignatureValue %s under %s %s%s%s%s%s%s%s%s",
                      named && usable && !*form && !*ends && !*text ? "is right" : "would be right",
-                     type_name(k), explain_shown(k->id).z, usable ? "" : ", which is ",
-                     usable ? "" : condition(k, in->now_us),
+                     type_name(k), explain_shown(k->id).z, plain ? "" : ", which is ",
+                     plain ? "" : condition(k, in->now_us),
                      named ? "" : ", though KeyName names another key", *form ? "; SignedInfo was hashed " : "", form,
                      *ends ? "; SignedInfo was hashed " : "", ends);
     if (*text)
@@ -136,6 +145,7 @@ static bool tell_hmac(const struct explain_in *in, struct explanation *e, const 
     if (a.bits != 256)
         explain_sentence(e, "the HMAC is cut to %u bits: a rule takes that only where it says min_hmac_bits: %u, and "
                             "the message only with HMACOutputLength", a.bits, a.bits < 128 ? 128 : a.bits);
+    tell_lost(e, &a);
     tell_difference(e, "SignedInfo", &a);
     return true;
 }
@@ -191,6 +201,35 @@ static void tell_keys(const struct explain_in *in, struct explanation *e)
                          explain_shown(j->request.user_uri).z);
 }
 
+bool explain_profile(const struct explain_in *in, struct xmlsig_policy *need)
+{
+    static const unsigned MORE[] = {0, XMLSIG_EXC_C14N, XMLSIG_C14N11, XMLSIG_EXC_C14N | XMLSIG_C14N11};
+    const struct judgement *j = in->j;
+    const struct checks *c = &j->rule->checks;
+    struct xmlsig_info info;
+    for (size_t i = 0; i < 2 * sizeof MORE / sizeof *MORE; i++) {
+        const size_t m = i % (sizeof MORE / sizeof *MORE);
+        *need = (struct xmlsig_policy){i == m ? c->min_hmac_bits : 128, c->canonicalization | MORE[m]};
+        if (xmlsig_read(j->doc, need, &info, NULL) != REASON_OK)
+            continue;
+        if (i != m)
+            need->min_hmac_bits = (unsigned)info.value_n * 8;
+        return i > 0;
+    }
+    return false;
+}
+
+static void tell_profile(const struct explain_in *in, struct explanation *e)
+{
+    struct xmlsig_policy need;
+    const struct checks *c = &in->j->rule->checks;
+    if (explain_profile(in, &need) && need.canonicalization != c->canonicalization)
+        explain_sentence(e, "the message declares %scanonicalization (%s), which rule `%s` does not take (%s)",
+                         need.canonicalization & ~c->canonicalization & XMLSIG_EXC_C14N ? "exclusive " : "",
+                         need.canonicalization & ~c->canonicalization & XMLSIG_EXC_C14N ? "exc-c14n" : "c14n11",
+                         in->j->rule->id, explain_canonicalizations(c->canonicalization).z);
+}
+
 void explain_signature(const struct explain_in *in, struct explanation *e)
 {
     struct judgement *j = in->j;
@@ -202,6 +241,7 @@ void explain_signature(const struct explain_in *in, struct explanation *e)
     if (!before.p)
         j->sig.key_name = xmlsig_find_key_name(j->doc);
     if (j->sig.key_name.p && checks_ring(j) == REASON_OK) {
+        tell_profile(in, e);
         tell_keys(in, e);
         tell_digest(in, e);
     }

@@ -23,6 +23,11 @@ struct shown explain_length(int64_t us);
 /* The offset from UTC, a multiple of a quarter of an hour, that `us` looks like; 0: none. */
 int explain_zone(int64_t us);
 
+/* The least that a rule would have to allow beyond what this one does, for the signature's profile to be allowed;
+ * false: no rule can, or the profile is not what is wrong. */
+bool explain_profile(const struct explain_in *in, struct xmlsig_policy *need);
+struct shown explain_canonicalizations(unsigned bits);
+
 void explain_advise(const struct explain_in *in, struct explanation *e);
 /* What check c would say if the rule's checks were `other`. Restores all that it changes. */
 enum reason explain_as_if(const struct explain_in *in, check_fn *check, const struct checks *other);

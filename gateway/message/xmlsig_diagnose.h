@@ -18,13 +18,13 @@ enum xmlsig_form {
     XMLSIG_AS_INCLUSIVE, /* another canonicalization than the message declares */
     XMLSIG_AS_EXCLUSIVE,
     XMLSIG_AS_INCLUSIVE_11,
-    XMLSIG_AS_ALONE,     /* out of its envelope: without the namespaces that ancestors declare */
-    XMLSIG_AS_WITH_DS,   /* in an envelope that declared these, too */
-    XMLSIG_AS_WITH_XSI,
-    XMLSIG_AS_WITH_BOTH,
-    XMLSIG_AS_DENSE,     /* without the white space between its elements */
-    XMLSIG_AS_BARE,      /* canonical but for its namespace declaration */
-    XMLSIG_AS_WRITTEN,   /* the bytes as they stand in the message, not canonicalized */
+    XMLSIG_AS_ALONE,   /* out of its envelope: without the namespaces that ancestors declare */
+    XMLSIG_AS_DENSE,   /* without the white space between its elements */
+    XMLSIG_AS_BARE,    /* canonical but for its default namespace */
+    XMLSIG_AS_NAKED,   /* canonical but for all namespace declarations of its first tag */
+    XMLSIG_AS_WRITTEN, /* the bytes as they stand in the message, not canonicalized */
+    XMLSIG_AS_WITHIN,  /* in an envelope that declared more prefixes; the last one that is tried by itself */
+    XMLSIG_AS_EXCLUSIVE_OR_ALONE, /* both give the same octets */
     XMLSIG_FORM_COUNT
 };
 /* Line ends of what was hashed: a parser makes LF of CR LF, and a tree with CRs canonicalizes them as references. */
@@ -42,6 +42,7 @@ struct xmlsig_attempt {
     enum xmlsig_ends ends;
     enum xmlsig_key_text key_text; /* of an HMAC */
     unsigned bits;                 /* of the SignatureValue */
+    char lost[48];                 /* XMLSIG_AS_WITHIN: the prefixes that the envelope declared */
     /* Where the text that the gateway digests first differs from the one that was hashed; both empty where they are
      * the same, cut out of it and made printable. */
     size_t at;

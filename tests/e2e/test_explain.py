@@ -66,7 +66,7 @@ class Desk:
         self.folder = folder
         self.alice, self.bob = kms.User("sip:alice@example.org"), kms.User("sip:bob@example.org")
         self.carol = kms.User("sip:carol@example.org", ink=False)
-        self.old, self.gone = os.urandom(32), os.urandom(32)
+        self.old, self.gone, self.before = os.urandom(32), os.urandom(32), os.urandom(32)
         (folder / "master.key").write_text(os.urandom(32).hex())
         (folder / "master.key").chmod(0o600)
         (folder / "rules.yaml").write_text(RULES)
@@ -76,7 +76,8 @@ class Desk:
                                "master_key: file:master.key\nreplay: memory\ndecisions: none\n" % PUBLIC)
         lines = [x for u in (self.alice, self.bob, self.carol) for x in u.lines()]
         for kid, key, more in (("ink.0.alice", self.old, {"not_after": "2026-01-01T00:00:00Z"}),
-                               ("ink.r.alice", self.gone, {"state": "revoked"})):
+                               ("ink.r.alice", self.gone, {"state": "revoked"}),
+                               ("ink.b.alice", self.before, {"state": "retiring"})):
             lines.append(json.dumps(dict(user=self.alice.uri, type="ink", id=kid, key=key.hex(), **more)))
         keys = folder / "keys.jsonl"
         keys.write_text("\n".join(lines) + "\n")
@@ -84,7 +85,7 @@ class Desk:
         r = self.run("keys", "import", "--config", self.config, keys)
         assert r.returncode == 0, r.stderr
         self.secrets = [u.ink for u in (self.alice, self.bob)] + [u.trk for u in (self.alice, self.bob, self.carol)]
-        self.secrets += [self.old, self.gone]
+        self.secrets += [self.old, self.gone, self.before]
 
     def run(self, *argv, **kw):
         return subprocess.run([conftest.BUILD / "kmsgate", *map(str, argv)], capture_output=True, text=True, timeout=60,
@@ -147,6 +148,15 @@ def alone(e):
     return c14n(etree.fromstring(etree.tostring(copy.deepcopy(e), method="c14n", exclusive=True)))
 
 
+URIS = {"soap": "http://schemas.xmlsoap.org/soap/envelope/", "xsd": "http://www.w3.org/2001/XMLSchema", "xsi": kms.XSI}
+
+
+def declaring(*prefixes):
+    """The canonical form, had an element above declared these, too."""
+    more = "".join(' xmlns:%s="%s"' % (p, URIS[p]) for p in prefixes).encode()
+    return lambda e: re.sub(rb'( xmlns="[^"]*")', lambda m: m.group(1) + more, c14n(e), count=1)
+
+
 def cause(r):
     return " | ".join(r["cause"])
 
@@ -184,13 +194,19 @@ def test_rules_that_did_not_match(desk):
 # What a sender did, and the words that must be in the cause.
 WRONG = {
     "exclusive": (lambda d: handmade(d.alice, nsmap={None: NS, "x": "urn:x"}, request=lambda e: c14n(e, True)),
-                  ["hashed the message", "exclusive"]),
+                  ["hashed the message", "exclusive", "alone: without the namespaces that its ancestors declare"]),
     "lost-ancestors": (lambda d: handmade(d.alice, nsmap={None: NS, "xsi": kms.XSI},
                                           request=alone),
-                       ["hashed the message"]),
+                       ["hashed the message", "alone: without the namespaces that its ancestors declare"]),
     "lost-on-the-way": (lambda d: handmade(d.alice, request=lambda e: c14n(e).replace(
         b' xmlns="%s"' % NS.encode(), b' xmlns="%s" xmlns:xsi="%s"' % (NS.encode(), kms.XSI.encode()), 1)),
-        ["prefix xsi", "got lost on the way"]),
+        ["got lost on the way", "the declarations of xsi"]),
+    "lost-soap": (lambda d: handmade(d.alice, request=declaring("soap", "xsd", "xsi"), info=declaring("soap", "xsd", "xsi")),
+                  ["SignedInfo was hashed in an envelope that declared more namespaces", "the declarations of soap, xsd, xsi",
+                   "hashed the message in an envelope"]),
+    "naked": (lambda d: handmade(d.alice, nsmap={None: NS, "x": "urn:x"}, request=lambda e: re.sub(
+        rb' xmlns(:x)?="[^"]*"', b"", c14n(e, True))), ["hashed the message without", "namespace"]),
+    "retiring": (lambda d: handmade(d.alice, key=d.before), ["under InK ink.b.alice, which is retiring", "KeyName names another"]),
     "crlf": (lambda d: handmade(d.alice, f=fields(d.alice, ClientId="a\nb"),
                                 request=lambda e: c14n(e).replace(b"\n", b"\r\n")), ["CR LF"]),
     "cr-references": (lambda d: handmade(d.alice, f=fields(d.alice, ClientId="a\nb"),
@@ -216,7 +232,7 @@ WRONG = {
                  ["none of the ID ink.1.bob", "belongs to sip:bob@example.org"]),
     "nobody": (lambda d: good(kms.User("sip:nobody@example.org")), ["has no keys here at all"]),
     "other-key": (lambda d: handmade(d.alice, key=os.urandom(32)),
-                  ["wrong under each of the 4 keys", "DigestValue is right"]),
+                  ["wrong under each of the 5 keys", "DigestValue is right"]),
     "changed": (lambda d: handmade(d.alice).replace(b"client-1", b"client-2"),
                 ["SignatureValue is right under InK ink.1.alice", "DigestValue is wrong", "changed after signing"]),
     "cut": (lambda d: handmade(d.alice, cut=16), ["cut to 128 bits"]),
@@ -274,6 +290,56 @@ def test_profile_that_a_rule_can_allow(desk):
     r = desk.json(good(desk.alice, sig={"c14n": "http://www.w3.org/2006/12/xml-c14n11"}, DeviceId="short-1"), code=1)
     line = [i for i, x in enumerate(RULES.split("\n"), 1) if "min_hmac_bits" in x][0]
     assert any(m["place"].endswith("rules.yaml:%d" % line) and "c14n11" in m["change"] for m in r["to_mend"])
+
+
+EXC = "http://www.w3.org/2001/10/xml-exc-c14n#"
+C14N11 = "http://www.w3.org/2006/12/xml-c14n11"
+
+
+@pytest.mark.parametrize("sig,change,words", [
+    ({"c14n": EXC}, "{ canonicalization: [c14n, exc-c14n] }", "declares exclusive canonicalization (exc-c14n)"),
+    ({"transforms": [EXC]}, "{ canonicalization: [c14n, exc-c14n] }", "declares exclusive canonicalization"),
+    ({"c14n": C14N11}, "{ canonicalization: [c14n, c14n11] }", "(c14n11), which rule `everyone` does not take (c14n)"),
+    ({"c14n": EXC, "transforms": [C14N11]}, "{ canonicalization: [c14n, exc-c14n, c14n11] }", "exclusive"),
+    ({"c14n": EXC, "hmac_bits": 160}, "{ min_hmac_bits: 160, canonicalization: [c14n, exc-c14n] }", "cut to 160 bits"),
+    ({"hmac_bits": 128}, "{ min_hmac_bits: 128 }", "cut to 128 bits"),
+])
+def test_the_line_that_allows_a_profile(desk, tmp_path, sig, change, words):
+    """Neither more nor less than what this message needs; and with that line it passes."""
+    body = good(desk.alice, sig=sig)
+    r = desk.json(body, code=1)
+    changes = [m["change"] for m in r["to_mend"] if m["place"] != "the client"]
+    assert r["reason"] == "signature.profile" and words in cause(r), cause(r)
+    assert changes == ["in rule `everyone`: checks: { signature: %s }" % change]
+    for name in ("master.key", "k.db", "gateway.yaml"):
+        shutil.copy(desk.folder / name, tmp_path / name)
+        (tmp_path / name).chmod(0o600)
+    (tmp_path / "rules.yaml").write_text(RULES.replace("  - id: everyone", "  - id: everyone\n    checks: { signature: %s }" % change))
+    r = desk.run("explain", "--config", tmp_path / "gateway.yaml", "--at", at(), desk.folder / "request.xml")
+    assert r.returncode == 0, r.stdout + r.stderr
+
+
+@pytest.mark.parametrize("make,words", [
+    (lambda d: good(d.alice, signer=(d.alice.trk_id, d.alice.trk), **{"Signature-ID": d.alice.trk_id}),
+     ["key_policy: the TrK signed, though the user has or had an InK"]),
+    (lambda d: good(d.alice, **{"Signature-ID": "ink.7"}), ["key_policy: Signature-ID is ink.7, KeyName ink.1.alice"]),
+    (lambda d: good(d.alice, **{"TrK-ID": "trk.7"}), ["key_policy: TrK-ID is trk.7"]),
+    (lambda d: good(d.alice, KmsUri="kms9.example.org", ClientReqUrl=PUBLIC + BASE + "/keyprov"),
+     ["kms_uri: kms9.example.org; expected kms.example.org, kms2.example.org"]),
+    (lambda d: good(d.alice).replace(b"<UserUri>", b"<Usr/><UserUri>"), ["schema: UserUri: found Usr"]),
+    (lambda d: handmade(d.alice, after=lambda root: root.remove(root[1])), ["signature: found no Signature"]),
+    (lambda d: handmade(d.alice, after=lambda root: etree.SubElement(root[1][0][1], q("HMACOutputLength", DS)).__setattr__(
+        "text", "128")), ["HMACOutputLength: found 128, expected 256"]),
+])
+def test_each_refusal_has_a_cause(desk, make, words):
+    r = desk.json(make(desk), code=1)
+    assert all(w in cause(r) for w in words), cause(r)
+
+
+def test_versions_that_are_there_stay(desk):
+    root = kms.kms_request({k: v for k, v in fields(desk.alice).items()}, version="1.2.0")
+    r = desk.json(kms.sign(kms.envelope(root), desk.alice.ink, desk.alice.ink_id), code=1)
+    assert any("versions: [1.1.0, 1.0.0, 1.2.0]" in m["change"] for m in r["to_mend"]), r["to_mend"]
 
 
 @pytest.mark.parametrize("text,words,mend", [
