@@ -27,7 +27,7 @@ __attribute__((format(printf, 5, 0))) static void add(struct faults *f, bool lin
         return;
     }
     f->v = more;
-    f->v[f->n++] = (struct fault){text.p, lint};
+    f->v[f->n++] = (struct fault){text.p, !file || place[0], lint};
 }
 
 void faults_add(struct faults *f, const char *file, int line, int column, const char *format, ...)
@@ -46,12 +46,23 @@ void faults_lint(struct faults *f, const char *file, int line, int column, const
     va_end(arguments);
 }
 
-void faults_print(const struct faults *f, FILE *to)
+static void print(const struct faults *f, bool lints, FILE *to)
 {
     for (size_t i = 0; i < f->n; i++)
-        fprintf(to, "%s\n", f->v[i].text);
+        if (lints || !f->v[i].lint)
+            fprintf(to, "%s%s\n", f->v[i].placed || f->v[i].lint ? "" : "kmsgate: ", f->v[i].text);
     if (f->errors && !f->n)
         fputs("kmsgate: out of memory\n", to);
+}
+
+void faults_print(const struct faults *f, FILE *to)
+{
+    print(f, true, to);
+}
+
+void faults_print_errors(const struct faults *f, FILE *to)
+{
+    print(f, false, to);
 }
 
 void faults_free(struct faults *f)

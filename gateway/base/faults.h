@@ -10,8 +10,9 @@
 
 struct faults {
     struct fault {
-        char *text; /* "FILE:LINE:COLUMN: message" or "FILE: message" */
-        bool lint;  /* a lint, not an error: `check` exits 0 unless --strict */
+        char *text;  /* "FILE:LINE:COLUMN: message" or "FILE: message" */
+        bool placed; /* it begins with a place in a file, or already with the program's name */
+        bool lint;   /* not an error: `check` exits 0 unless --strict */
     } *v;
     size_t n;
     size_t errors; /* of n, those that are no lints */
@@ -22,7 +23,10 @@ void faults_add(struct faults *f, const char *file, int line, int column, const 
     __attribute__((format(printf, 5, 6)));
 void faults_lint(struct faults *f, const char *file, int line, int column, const char *format, ...)
     __attribute__((format(printf, 5, 6)));
+/* An error that has no place in a file is told as all of the program's errors are: `kmsgate: FILE: message`. */
 void faults_print(const struct faults *f, FILE *to);
+/* The same without the lints, which are `check`'s matter. */
+void faults_print_errors(const struct faults *f, FILE *to);
 void faults_free(struct faults *f);
 
 #endif

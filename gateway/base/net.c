@@ -39,7 +39,7 @@ bool ip_parse(struct str text, struct ip *out)
 void ip_format(const struct ip *ip, char out[IP_TEXT])
 {
     if (!ip->known)
-        snprintf(out, IP_TEXT, "unix");
+        snprintf(out, IP_TEXT, "%s", ip->garbled ? "unknown" : "unix");
     else if (is_v4(ip))
         inet_ntop(AF_INET, ip->b + sizeof V4_PREFIX, out, IP_TEXT);
     else

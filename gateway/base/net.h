@@ -10,7 +10,8 @@
 
 struct ip {
     uint8_t b[16]; /* IPv4 as ::ffff:a.b.c.d */
-    bool known;    /* false: a Unix socket's peer */
+    bool known;    /* false: a Unix socket's peer, or */
+    bool garbled;  /* what a proxy passed on as its peer is no address */
 };
 struct cidr {
     struct ip base;
@@ -19,7 +20,7 @@ struct cidr {
 enum { IP_TEXT = 48 };
 
 bool ip_parse(struct str text, struct ip *out);
-void ip_format(const struct ip *ip, char out[IP_TEXT]); /* "unix" when not known */
+void ip_format(const struct ip *ip, char out[IP_TEXT]); /* "unix" or "unknown" when not known */
 void ip_from_sockaddr(const struct sockaddr *sa, struct ip *out);
 /* "10.0.0.0/8", "::1/128", or a bare address. False when host bits are set or the text is no network. */
 bool cidr_parse(struct str text, struct cidr *out);

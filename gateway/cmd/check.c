@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "cmd/cmd.h"
 #include "gate/rules.h"
+#include "keys/keystore.h"
 
 static const char USAGE[] =
     "usage: kmsgate check [--strict] [--print] --config GATEWAY.yaml\n"
@@ -75,6 +76,20 @@ static void check_pair(const char *certificate_path, const char *key_path, struc
     ERR_clear_error();
 }
 
+/* A database that is not there yet is none that is at fault. What `serve` would refuse is found here: another master
+ * key, damage, a tampered row. */
+static void check_keys(const struct config *c, struct faults *faults)
+{
+    struct secret_key key SECRET_CLEANUP = {{0}};
+    const bool master = config_read_master_key(&c->master_key, &key, faults);
+    if (access(c->keys, F_OK) != 0)
+        return;
+    if (access(c->keys, R_OK | W_OK) != 0)
+        faults_add(faults, c->keys, 0, 0, "the keys' database cannot be read and written: %s", strerror(errno));
+    else if (master)
+        keystore_close(keystore_open(c->keys, &key, false, faults));
+}
+
 /* What the configuration names must be there and readable by the user who checks. */
 static void check_files(const struct config *c, struct faults *faults)
 {
@@ -87,16 +102,13 @@ static void check_files(const struct config *c, struct faults *faults)
     check_pair(c->upstream.certificate, c->upstream.key, faults);
     if (c->upstream.ca)
         check_pair(c->upstream.ca, NULL, faults);
-    struct secret_key key SECRET_CLEANUP = {{0}};
-    config_read_master_key(&c->master_key, &key, faults);
+    check_keys(c, faults);
     if (c->admin_token.kind != SECRET_NONE) {
         char *token = config_read_token(&c->admin_token, faults);
         if (token)
             secret_wipe(token, strlen(token));
         free(token);
     }
-    if (access(c->keys, F_OK) == 0 && access(c->keys, R_OK | W_OK) != 0)
-        faults_add(faults, c->keys, 0, 0, "the keys' database cannot be read and written: %s", strerror(errno));
 }
 
 static bool print_rules(const struct rules *r)

@@ -178,9 +178,7 @@ static int run(const struct request *q)
     struct faults faults = {0};
     struct config *c = config_load(q->config, &faults);
     const int code = c ? explain_file(q, c, &faults) : EXIT_NEGATIVE;
-    for (size_t i = 0; i < faults.n; i++) /* lints are `check`'s matter */
-        if (!faults.v[i].lint)
-            fprintf(stderr, "%s\n", faults.v[i].text);
+    faults_print_errors(&faults, stderr);
     faults_free(&faults);
     config_free(c);
     return code;

@@ -91,8 +91,7 @@ int keys_add(struct keystore *ks, const struct keys_options *o)
         struct telling t = {.faults = &faults};
         size_t counts[3] = {0};
         ok = keystore_import(ks, &e, 1, false, counts, tell, &t);
-        for (size_t i = 0; i < faults.n; i++)
-            complain("keys add: %s", faults.v[i].text);
+        faults_print(&faults, stderr);
         faults_free(&faults);
         if (ok)
             printf("user %.*s, key %.*s: %s\n", STR_FMT(e.user), STR_FMT(e.id),

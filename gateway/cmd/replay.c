@@ -170,9 +170,7 @@ static int run(const struct request *q)
 {
     struct faults faults = {0};
     struct rules *rules = rules_load(q->rules, &faults);
-    for (size_t i = 0; i < faults.n; i++) /* lints are `check`'s matter */
-        if (!faults.v[i].lint)
-            fprintf(stderr, "%s\n", faults.v[i].text);
+    faults_print_errors(&faults, stderr);
     faults_free(&faults);
     const int code = rules ? replay(q, rules) : EXIT_NEGATIVE;
     rules_unref(rules);

@@ -53,6 +53,19 @@ static bool open_sockets(struct server *s)
     return s->admin_socket >= 0;
 }
 
+/* A gateway without keys serves, since they can come while it runs; nobody should have to guess why all are refused. */
+static void tell_keys(const struct server *s)
+{
+    size_t count[2][3], total = 0;
+    keystore_count(s->keys, time_now_us(), count);
+    for (size_t i = 0; i < 6; i++)
+        total += count[i / 3][i % 3];
+    if (total)
+        log_info("keys", s->config->keys, "%zu key%s loaded", total, total == 1 ? "" : "s");
+    else
+        log_warn("keys", s->config->keys, "holds no key: signed requests are refused until `kmsgate keys import`");
+}
+
 static void *follow_keys(void *arg)
 {
     struct server *s = arg;
@@ -111,6 +124,7 @@ static int run(struct server *s, const sigset_t *signals)
     for (size_t i = 0; i < s->config->listen_count; i++)
         log_info("listener", s->config->listen[i].address, "listening");
     log_info("rules", s->config->rules, "in force, hash %s", s->rules->hash);
+    tell_keys(s);
     watch(s, signals);
     drain(s, signals);
     pthread_join(admin, NULL);

@@ -60,9 +60,7 @@ static int test(const struct request *q)
     struct rules *rules = rules_load(q->files[0], &faults);
     struct cases *cases = cases_load(q->files[1], &faults);
     bool ok = rules && cases && run(q, rules, cases, &faults);
-    for (size_t i = 0; i < faults.n; i++) /* lints are `check`'s matter */
-        if (!faults.v[i].lint)
-            fprintf(stderr, "%s\n", faults.v[i].text);
+    faults_print_errors(&faults, stderr);
     if (fflush(stdout) != 0 || ferror(stdout)) {
         complain("test: cannot write to standard output");
         ok = false;

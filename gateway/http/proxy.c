@@ -65,7 +65,7 @@ static struct ip source_of(const struct conn *c)
         const char *comma = list->n ? memrchr(list->p, ',', list->n) : NULL;
         const struct str last = comma ? (struct str){comma + 1, (size_t)(list->p + list->n - comma - 1)} : *list;
         if (!ip_parse(str_trim(last), &ip))
-            return (struct ip){0};
+            return (struct ip){.garbled = true};
         if (comma)
             list->n = (size_t)(comma - list->p);
         else

@@ -13,8 +13,8 @@ enum reason upstream_reason(CURLcode code, const struct upstream_call *c)
     switch (code) {
     case CURLE_OK:
         return REASON_OK;
-    case CURLE_OPERATION_TIMEDOUT:
-        return REASON_UPSTREAM_TIMEOUT;
+    case CURLE_OPERATION_TIMEDOUT: /* nothing but 1xx is no silence, and no reply either */
+        return c->interim ? REASON_UPSTREAM_INVALID : REASON_UPSTREAM_TIMEOUT;
     case CURLE_WEIRD_SERVER_REPLY:
     case CURLE_UNSUPPORTED_PROTOCOL:
     case CURLE_PARTIAL_FILE:
@@ -83,8 +83,13 @@ static size_t on_header(char *p, size_t size, size_t n, void *arg)
         return 0;
     }
     if (str_starts(line, STR("HTTP/"))) {
+        const char *status = memchr(line.p, ' ', line.n);
+        const struct str code = {status ? status + 1 : "", status ? (size_t)(line.p + line.n - status - 1) : 0};
         c->www_authenticate[0] = c->retry_after[0] = '\0';
         c->head_ended = false;
+        c->interim = code.n >= 3 && code.p[0] == '1';
+        if (c->interim && str_starts(code, STR("101"))) /* nobody asked for another protocol: no reply will follow */
+            return 0;
     }
     c->head_ended = c->head_ended || str_trim(line).n == 0;
     if (c->head_ended)

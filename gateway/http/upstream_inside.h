@@ -42,6 +42,7 @@ struct upstream_call {
     bool unclean;    /* the connection that it was to go out on had something to say already */
     bool asked;      /* the request was sent, or begun to be */
     bool head_ended; /* of the reply: what follows are trailers */
+    bool interim;    /* the newest status is 1xx: the reply is still to come */
     char error[CURL_ERROR_SIZE];
 };
 

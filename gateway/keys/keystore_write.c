@@ -132,7 +132,7 @@ static enum outcome check_against_stored(struct change *c, const struct stored *
                                          struct detail *why)
 {
     if (same && !c->replace) {
-        detail_set(why, "is known with other bytes (`--replace` overwrites it)");
+        detail_set(why, "is known with other bytes (`keys import --replace` overwrites it)");
         return FAULT;
     }
     if (!same && c->n == LIMIT_USER_KEYS) {

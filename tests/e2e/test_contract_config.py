@@ -153,7 +153,7 @@ def test_bad_values(folder, values):
     places = re.findall(r"^gateway\.yaml:(\d+):\d+: .*expected ", run.stderr, re.M)
     assert run.returncode == 1 and len(set(places)) == len(run.stderr.splitlines()) == len(values), run.stderr
     run = Folder(folder.path).check(env={environment(n): v for n, v in values.items()})
-    told = re.findall(r"^(KMSGATE_\w+): found .*expected ", run.stderr, re.M)
+    told = re.findall(r"^kmsgate: (KMSGATE_\w+): found .*expected ", run.stderr, re.M)
     assert run.returncode == 1 and sorted(told) == sorted(map(environment, values)), run.stderr
 
 
@@ -161,8 +161,8 @@ def test_the_environment_and_its_files(folder):
     (folder.path / "value").write_text("5s")
     run = folder.check(env={"KMSGATE_DRAIN_DELAY": "5s", "KMSGATE_DRAIN_DELAY_FILE": "value",
                             "KMSGATE_DRAIN_TIMEOUT_FILE": "nothing"})
-    assert run.returncode == 1 and re.search(r"^KMSGATE_DRAIN_DELAY: .*expected one of them", run.stderr, re.M)
-    assert re.search(r"^KMSGATE_DRAIN_TIMEOUT_FILE: .*nothing.*No such file", run.stderr, re.M)
+    assert run.returncode == 1 and re.search(r"^kmsgate: KMSGATE_DRAIN_DELAY: .*expected one of them", run.stderr, re.M)
+    assert re.search(r"^kmsgate: KMSGATE_DRAIN_TIMEOUT_FILE: .*nothing.*No such file", run.stderr, re.M)
 
 
 def test_the_shortest_file_that_serves(folder):

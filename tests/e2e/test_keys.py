@@ -37,7 +37,8 @@ decisions: stdout
         r = subprocess.run([BUILD / "kmsgate", "keys", *map(str, argv), *map(str, config)], input=stdin, text=True,
                            capture_output=True, timeout=120, cwd=self.folder)
         assert r.returncode == code, (argv, r.returncode, r.stdout, r.stderr)
-        assert code == 0 or r.stderr.startswith("kmsgate: ") or re.match(r"\S+:", r.stderr), r.stderr
+        assert code == 0 or all(re.match(r"kmsgate: (?!.*kmsgate: )|\S+:\d+(:\d+)?: |usage: |  |$|`", x)
+                                for x in r.stderr.splitlines()), r.stderr
         return r
 
     def file(self, *lines, name="keys.jsonl", mode=0o600):
@@ -148,6 +149,9 @@ def test_add_rotate_retire_revoke(store):
     assert keys["ink.1"] == "22" * 32 and len(set(keys.values())) == 3
     for given in ("", "22" * 31, "22" * 33, "22" * 32 + "\n\n", "zz" * 32):
         store.keys("add", *who, "--type", "ink", "--id", "ink.3", "--key-stdin", stdin=given, code=1)
+    again = store.keys("add", *who, "--type", "ink", "--id", "ink.2", "--generate", code=1).stderr
+    assert again == ("kmsgate: user %s, key ink.2: is known with other bytes (`keys import --replace` overwrites it)\n"
+                     % ALICE)
     assert "equals" in store.keys("add", *who, "--type", "trk", "--id", "trk.2", "--key-stdin", stdin="22" * 32,
                                   code=1).stderr
 

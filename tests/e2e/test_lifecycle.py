@@ -131,6 +131,18 @@ def test_not_ready_before_the_next_second(gateway):
     raise AssertionError("always ready at once")
 
 
+def test_a_gateway_without_keys_says_so(gateway):
+    g = gateway(start=False)
+    (g.folder / "kmsgate.db").unlink()
+    g.start()
+    kms.wait_for(lambda: "kmsgate.db: holds no key: signed requests are refused" in g.running.err)
+    g.running.stop()
+    g = gateway(start=False)
+    g.start()
+    kms.wait_for(lambda: "kmsgate.db: 4 keys loaded" in g.running.err)
+    assert "holds no key" not in g.running.err
+
+
 # Listeners
 
 
@@ -154,6 +166,10 @@ def test_listeners_of_all_kinds(gateway, alice, tmp_path):
     r = wire.Request(g, alice).add(b"X-Forwarded-For: 6.6.6.6, 192.0.2.7, 10.1.2.3")
     assert wire.Answer(wire.talk(wire.connect(g, port=str(path)), r.bytes())).status == 200
     assert g.last(19)["source"] == "192.0.2.7"
+    for n, garbled in enumerate((b"radio-7", b"192.0.2.7, , 10.1.2.3", b"192.0.2.7:4711")):
+        r = wire.Request(g, alice).add(b"X-Forwarded-For: " + garbled)
+        assert wire.Answer(wire.talk(wire.connect(g, port=str(path)), r.bytes())).status == 200
+        assert g.last(20 + n)["source"] == "unknown", garbled
     second = gateway(start=False, listen="  - address: unix:%s" % path)
     assert "%s: cannot listen: Address already in use" % path in fails_to_start(second)
     assert g.running.stop() == 0 and not path.exists()

@@ -168,6 +168,11 @@ FAULTS = {
     "a header without end": (flood(b"X" * 1000), INVALID),
     # statuses
     "101": (once(b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n" + INIT), INVALID),
+    "101, then silence": (once(b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", end="hold"),
+                          INVALID),
+    "100, then silence": (once(b"HTTP/1.1 100 Continue\r\n\r\n", end="hold"), INVALID),
+    "199 with a length, then silence": (once(b"HTTP/1.1 199 X\r\nContent-Length: 0\r\n\r\n", end="hold"), INVALID),
+    "100, a head, then silence": (once(b"HTTP/1.1 100 Continue\r\n\r\n" + HEAD + b"\r\n", end="hold"), TIMEOUT),
     "100 first": (once(b"HTTP/1.1 100 Continue\r\n\r\n", WHOLE), OK),
     "103 first": (once(b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + WHOLE), OK),
     "204": (once(b"HTTP/1.1 204 No Content\r\n\r\n"), INVALID),

@@ -58,7 +58,7 @@ def test_good(folder):
 def test_missing_files(folder, name, message):
     (folder / name).unlink()
     run = check(folder)
-    assert run.returncode == 1 and message in run.stderr, run.stderr
+    assert run.returncode == 1 and run.stderr.startswith("kmsgate: " + message), run.stderr
     assert len(run.stderr.splitlines()) == 1
 
 
@@ -69,6 +69,24 @@ def test_rubbish(folder, name, message):
     (folder / name).write_text("rubbish\n")
     run = check(folder)
     assert run.returncode == 1 and message in run.stderr and name in run.stderr, run.stderr
+
+
+def test_what_serve_would_say_of_the_keys(folder):
+    """No database is no fault, since `keys import` makes it; one that `serve` would refuse is one."""
+    assert check(folder).returncode == 0 and not (folder / "kmsgate.db").exists()
+    key = '{"user":"sip:a@example.org","type":"ink","id":"ink.1","key":"%s"}\n' % os.urandom(32).hex()
+    subprocess.run([BUILD / "kmsgate", "keys", "import", "--config", "gateway.yaml", "-"], cwd=folder, input=key,
+                   text=True, check=True, capture_output=True, timeout=60)
+    whole = (folder / "kmsgate.db").read_bytes()
+    assert check(folder).returncode == 0 and (folder / "kmsgate.db").read_bytes() == whole
+    master = (folder / "master.key").read_text()
+    (folder / "master.key").write_text(os.urandom(32).hex())
+    run = check(folder)
+    assert run.returncode == 1 and run.stderr.startswith("kmsgate: kmsgate.db: the master key is not the one"), run
+    (folder / "master.key").write_text(master)
+    (folder / "kmsgate.db").write_bytes(whole[:5000])
+    run = check(folder)
+    assert run.returncode == 1 and run.stderr.startswith("kmsgate: kmsgate.db: "), run.stderr
 
 
 def test_a_key_of_another_certificate(folder):

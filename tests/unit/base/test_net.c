@@ -64,6 +64,8 @@ static void addresses(void **state)
     assert_string_equal(text, "1.2.3.4");
     ip_format(&(struct ip){.known = false}, text);
     assert_string_equal(text, "unix");
+    ip_format(&(struct ip){.garbled = true}, text);
+    assert_string_equal(text, "unknown");
 }
 
 static void from_sockets(void **state)

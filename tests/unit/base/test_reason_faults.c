@@ -69,14 +69,21 @@ static void faults_and_lints(void **state)
     faults_lint(&f, "a.yaml", 4, 0, "wide");
     faults_add(&f, "a.yaml", 0, 5, "empty");
     faults_add(&f, NULL, 3, 7, "no memory");
-    assert_int_equal(f.n, 4);
+    faults_lint(&f, "a.pem", 0, 0, "old");
+    assert_int_equal(f.n, 5);
     assert_int_equal(f.errors, 3);
     assert_false(f.v[0].lint);
     assert_true(f.v[1].lint);
     FILE *to = open_memstream(&text, &n);
     faults_print(&f, to);
     fclose(to);
-    assert_string_equal(text, "a.yaml:3:7: found `x`\na.yaml:4: wide\na.yaml: empty\nkmsgate: no memory\n");
+    assert_string_equal(text, "a.yaml:3:7: found `x`\na.yaml:4: wide\nkmsgate: a.yaml: empty\nkmsgate: no memory\n"
+                              "a.pem: old\n");
+    free(text);
+    to = open_memstream(&text, &n);
+    faults_print_errors(&f, to);
+    fclose(to);
+    assert_string_equal(text, "a.yaml:3:7: found `x`\nkmsgate: a.yaml: empty\nkmsgate: no memory\n");
     free(text);
     faults_free(&f);
     assert_int_equal(f.n + f.errors, 0);
