@@ -135,5 +135,6 @@ void config_environment(struct load *l)
         else
             set_from_credentials(l, i);
     }
+    log_setup(l->c->log_level, l->c->log_format); /* what is told here comes as it will be told later */
     tell_unknown(l);
 }

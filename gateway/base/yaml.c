@@ -303,7 +303,9 @@ struct yaml *yaml_parse(const char *file, struct str bytes, struct faults *fault
     w.y->bytes[bytes.n] = '\0';
     w.y->n = bytes.n;
     yaml_parser_set_encoding(&w.parser, YAML_UTF8_ENCODING);
-    yaml_parser_set_input_string(&w.parser, (const unsigned char *)w.y->bytes, bytes.n);
+    /* libyaml takes a BOM for a column of the first line: the lines below would seem to stand further left. */
+    const size_t mark = str_starts(bytes, STR("\xef\xbb\xbf")) ? 3 : 0;
+    yaml_parser_set_input_string(&w.parser, (const unsigned char *)w.y->bytes + mark, bytes.n - mark);
     const size_t before = faults->errors;
     const bool ok = read_document(&w) && faults->errors == before;
     const bool usable = ok || w.y->root;

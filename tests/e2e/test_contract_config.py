@@ -346,6 +346,10 @@ def test_unknown_environment_is_told_and_ignored(gateway, alice):
     g.start(env={"KMSGATE_PORT_8443_TCP": "tcp://10.0.0.1:8443", "KMSGATE_WORKERS": "1"})
     assert g.ask(alice, "/init").status == 200
     assert "`KMSGATE_PORT_8443_TCP` is no setting of kmsgate: ignored" in g.running.err
+    g = gateway([alice], start=False, config="log: { format: json }")  # then every line is JSON, the first ones too
+    g.start(env={"KMSGATE_PORT_8443_TCP": "tcp://10.0.0.1:8443"})
+    assert "`KMSGATE_PORT_8443_TCP` is no setting" in g.running.err
+    assert all(json.loads(x)["level"] for x in g.running.err.splitlines())
 
 
 def test_the_environment_is_what_serves(gateway, alice):

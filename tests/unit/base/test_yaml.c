@@ -97,8 +97,11 @@ static void nul_and_other_encodings(void **state)
     assert_true(has_fault(&f, "f:2:2: a NUL byte"));
     assert_null(yaml_parse("f", (struct str){"\xff\xfe" "a\0", 4}, &f));
     assert_int_equal(f.errors, 2);
-    struct yaml *y = yaml_parse("f", STR("\xef\xbb\xbf" "a: 1"), &f);
+    struct yaml *y = yaml_parse("f", STR("\xef\xbb\xbf" "a: 1\nb: 2\n"), &f);
     assert_non_null(yaml_get(y->root, "a"));
+    assert_non_null(yaml_get(y->root, "b"));
+    assert_int_equal(yaml_get(y->root, "a")->column, 4);
+    assert_int_equal(yaml_get(y->root, "b")->line, 2);
     yaml_done(y);
     faults_free(&f);
 }
