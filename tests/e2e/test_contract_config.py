@@ -1,4 +1,5 @@
 """The contract's sentences on gateway.yaml, its environment and `kmsgate check`, against the program."""
+import json
 import os
 import re
 import subprocess
