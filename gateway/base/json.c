@@ -54,6 +54,19 @@ static const char *short_escape(unsigned char c)
     }
 }
 
+/* The character's number when it may not stand as it is: controls, quote and backslash, and what some readers take for
+ * the end of a line (U+0085, U+2028, U+2029), which would make two lines of one. Else 0. `n`: its bytes. */
+static unsigned to_escape(const char *p, size_t n)
+{
+    const unsigned char c = (unsigned char)p[0];
+    const unsigned char d = n > 1 ? (unsigned char)p[1] : 0, e = n > 2 ? (unsigned char)p[2] : 0;
+    if (n == 1)
+        return c < 0x20 || c == 0x7f || c == '"' || c == '\\' ? c : 0;
+    if (n == 2 && c == 0xc2 && d < 0xa0)
+        return d;
+    return n == 3 && c == 0xe2 && d == 0x80 && (e & 0xfe) == 0xa8 ? 0x2000u + (e & 0x3f) : 0;
+}
+
 void json_string(struct json *j, const char *key, struct str value, size_t max)
 {
     if (!value.p)
@@ -63,7 +76,8 @@ void json_string(struct json *j, const char *key, struct str value, size_t max)
     for (size_t i = 0, plain = 0; i < value.n;) {
         const unsigned char c = (unsigned char)value.p[i];
         const size_t n = str_utf8_length((struct str){value.p + i, value.n - i});
-        const bool as_it_is = n && c >= 0x20 && c != 0x7f && c != '"' && c != '\\';
+        const unsigned number = n ? to_escape(value.p + i, n) : 0;
+        const bool as_it_is = n && !number && c;
         const size_t step = n ? n : 1;
         const bool cut = max && i + step > max;
         if (as_it_is && !cut)
@@ -84,7 +98,7 @@ void json_string(struct json *j, const char *key, struct str value, size_t max)
         else if (short_escape(c))
             buf_z(j->out, short_escape(c));
         else
-            buf_printf(j->out, "\\u%04x", c);
+            buf_printf(j->out, "\\u%04x", number);
     }
     buf_char(j->out, '"');
 }

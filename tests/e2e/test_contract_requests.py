@@ -813,6 +813,9 @@ def test_long_and_strange_values_in_the_log(world):
     assert len(d["device_id"].encode()) <= 256 and set(d["device_id"]) == {"\u00e9"}
     d = judged(world, OK, DeviceId="a\n\"b\\\t\u007f\u2028" + os.urandom(4).hex())
     assert d["device_id"].startswith("a\n\"b\\\t\u007f\u2028")
+    judged(world, OK, DeviceId="one\u2028two\u2029three\u0085four" + os.urandom(4).hex())
+    log = (world.gate.folder / "decisions.jsonl").read_text()
+    assert log.splitlines() == log.split("\n")[:-1]  # a line is one to readers that know more ends of lines, too
 
 
 def test_nothing_refused_reached_the_upstream(world):
