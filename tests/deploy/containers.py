@@ -1,12 +1,15 @@
 """Images built by buildah, containers run by podman and runc: no daemon, nothing outside build-tests/deploy."""
-import contextlib
-import fcntl
 import json
 import os
+import re
+import shutil
+import signal
+import time
+from pathlib import Path
 
 import pytest
 
-from conftest import CACHE, ROOT, run, tool
+from conftest import CACHE, ROOT, alone, run, tool
 
 BASE = "docker.io/library/debian:bookworm-slim"
 # runc rather than crun, and limits that can be granted where the caller's own are low
@@ -20,7 +23,58 @@ cgroup_manager = "cgroupfs"
 events_logger = "file"
 [network]
 network_backend = "netavark"
-"""
+network_config_dir = "%s"
+""" % (CACHE / "networks")
+STORE = ["--storage-driver", "overlay", "--root", str(CACHE / "store"), "--runroot", str(CACHE / "run")]
+# What apt says where a package cannot be fetched: that is this machine's, not the image's
+NO_PACKAGES = re.compile("package lists cannot be fetched|Temporary failure resolving|Unable to fetch some archives|"
+                         "Could not connect to|Failed to fetch http")
+
+
+def environment():
+    CACHE.mkdir(parents=True, exist_ok=True)
+    conf = CACHE / "containers.conf"
+    if not conf.exists() or conf.read_text() != CONF:
+        conf.write_text(CONF)
+    return dict(os.environ, CONTAINERS_CONF=str(conf), BUILDAH_ISOLATION="chroot")
+
+
+def clear_away():
+    """No container, network, volume, process or mount of these tests; images and layers stay, so that the next run is quick."""
+    if os.geteuid() != 0 or not (CACHE / "store").exists() or not shutil.which("podman"):
+        return
+    env = environment()
+    for words in (["podman", *STORE, "rm", "-f", "-a", "-v", "-t", "1"], ["podman", *STORE, "network", "prune", "-f"],
+                  ["podman", *STORE, "volume", "rm", "-f", "-a"], ["buildah", *STORE, "rm", "-a"]):
+        run(*words, env=env, ok=False, timeout=120)
+    for sig in (signal.SIGTERM, signal.SIGKILL):  # by the folder in their arguments; nobody else has it
+        left = leftover_processes()
+        for pid in left:
+            os.kill(pid, sig)
+        time.sleep(1 if left else 0)
+    for mount in leftover_mounts():
+        run("umount", "-l", mount, ok=False)
+    assert not leftover_mounts() and not leftover_processes(), (leftover_mounts(), leftover_processes())
+
+
+def leftover_mounts():
+    """Mount points below the cache, the innermost first."""
+    points = [x.split()[4] for x in Path("/proc/self/mountinfo").read_text().split("\n") if x]
+    return [p for p in reversed(points) if p.startswith(str(CACHE) + "/")]
+
+
+def leftover_processes():
+    """Of podman, conmon and their helpers, with this cache among their arguments."""
+    out = []
+    for entry in Path("/proc").iterdir():
+        try:
+            words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0") if entry.name.isdigit() else []
+        except OSError:
+            continue
+        if Path(words[0]).name in ("podman", "buildah", "conmon", "runc", "aardvark-dns") if words else False:
+            if any(w == str(CACHE) or w.startswith(str(CACHE) + "/") for w in words):
+                out.append(int(entry.name))
+    return out
 
 
 class Containers:
@@ -29,21 +83,25 @@ class Containers:
             pytest.skip("images are built and run as root here")
         for name in ("buildah", "podman", "runc"):
             tool(name)
-        CACHE.mkdir(parents=True, exist_ok=True)
-        conf = CACHE / "containers.conf"
-        conf.write_text(CONF)
-        self.env = dict(os.environ, CONTAINERS_CONF=str(conf), BUILDAH_ISOLATION="chroot")
-        self.store = ["--storage-driver", "overlay", "--root", str(CACHE / "store"), "--runroot", str(CACHE / "run")]
-        self.built = {}
-        with self.alone():
+        self.env = environment()
+        self.store = STORE
+        self.built, self.offline = {}, False
+        with alone("image"):
+            self.can_mount()
             self.have_base()
 
-    @contextlib.contextmanager
-    def alone(self):
-        """Tests run in several processes; images are built by one at a time, the others find them then."""
-        with open(CACHE / "lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+    def can_mount(self):
+        """Layers are overlay mounts; in a container without the right to mount, or above another overlay, there are none."""
+        work = CACHE / "probe"
+        for name in ("lower", "upper", "work", "merged"):
+            (work / name).mkdir(parents=True, exist_ok=True)
+        r = run("mount", "-t", "overlay", "overlay", "-o", "lowerdir=%s,upperdir=%s,workdir=%s" % tuple(
+            work / n for n in ("lower", "upper", "work")), work / "merged", ok=False)
+        if r.returncode == 0:
+            run("umount", work / "merged")
+        shutil.rmtree(work, ignore_errors=True)
+        if r.returncode:
+            pytest.skip("containers cannot be run here: no overlay can be mounted in %s: %s" % (CACHE, r.stderr.strip()))
 
     def have_base(self):
         if self.podman("image", "exists", BASE, ok=False).returncode:
@@ -63,10 +121,17 @@ class Containers:
         if argv:  # a build of its own, without a name
             return run(*bud, *argv, ROOT, env=self.env, ok=ok, timeout=900)
         if name not in self.built:
-            with self.alone():
-                run(*bud, "-t", name + ":latest", ROOT, env=self.env, timeout=900)
+            with alone("image"):
+                self.have(bud, name)
             self.built[name] = True
         return name
+
+    def have(self, bud, name):
+        r = run(*bud, "-t", name + ":latest", ROOT, env=self.env, ok=False, timeout=900) if not self.offline else None
+        self.offline = r is None or r.returncode != 0 and bool(NO_PACKAGES.search(r.stdout + r.stderr))
+        if self.offline:
+            pytest.skip("%s cannot be built: Debian's packages cannot be fetched here" % name)
+        assert r.returncode == 0, "%s\n%s%s" % (" ".join(map(str, bud)), r.stdout[-20000:], r.stderr[-20000:])
 
     def inspect(self, image):
         return json.loads(self.podman("image", "inspect", image).stdout)[0]

@@ -9,10 +9,12 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 import kms
 from conftest import CACHE, ROOT, run, tool
 
+PROJECT = "kmsgatetest%d" % os.getpid()
 FILE = ROOT / "docker/compose.yaml"
 # Limits that can be granted where the caller's own are low; podman's service does not take them from its configuration.
 LIMITS = "services:\n" + "".join(
@@ -40,15 +42,21 @@ def engine(containers, tmp_path_factory):
     sock = tmp_path_factory.mktemp("engine") / "podman.sock"
     service = subprocess.Popen(["podman", *containers.store, "system", "service", "--time=0", "unix://%s" % sock],
                                env=containers.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    kms.wait_for(sock.exists)
-    env = dict(containers.env, DOCKER_HOST="unix://%s" % sock, COMPOSE_PROJECT_NAME="kmsgatetest%d" % os.getpid())
-    limits = sock.parent / "limits.yaml"
-    limits.write_text(LIMITS)
-    call = lambda *a, **kw: run(compose, "-f", FILE, "-f", limits, *a, env=env, **kw)
-    yield call, containers
-    call("down", "--volumes", "--timeout", "20", ok=False)
-    service.terminate()
-    service.wait(20)
+    try:
+        kms.wait_for(sock.exists)
+        env = dict(containers.env, DOCKER_HOST="unix://%s" % sock, COMPOSE_PROJECT_NAME=PROJECT)
+        limits = sock.parent / "limits.yaml"
+        limits.write_text(LIMITS)
+        call = lambda *a, **kw: run(compose, "-f", FILE, "-f", limits, *a, env=env, **kw)
+        yield call, containers
+        call("down", "--volumes", "--timeout", "20", ok=False)
+    finally:
+        service.terminate()
+        try:
+            service.wait(20)
+        except subprocess.TimeoutExpired:
+            service.kill()
+            service.wait()
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +98,15 @@ def volume(containers, name):
     return containers.podman("volume", "inspect", "-f", "{{.Mountpoint}}", [v for v in volumes if v.endswith("_" + name)][-1]).stdout.strip()
 
 
+def handset(containers, *argv, mount=None):
+    """The service `handset`, run once more: with other arguments, with a folder beside its own."""
+    service = yaml.safe_load(FILE.read_text())["services"]["handset"]
+    options = ["--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges",
+               "--network", PROJECT + "_" + service["networks"][0], "-v", "%s:/handset:ro" % volume(containers, "handset")]
+    return containers.podman("run", "--rm", *options, *(["-v", "%s:/mine:ro" % mount] if mount else []), "localhost/kmsgate",
+                             *(argv or service["command"]), ok=False)
+
+
 def test_as_the_readme_says(up):
     """The commands of docker/README.md, "On a laptop", word by word but for --build: the images are there."""
     compose, _ = up
@@ -107,7 +124,7 @@ def test_as_the_readme_says(up):
 
 def test_wrong_keys(up, tmp_path):
     """Twins of the handset: one with another InK, one with another TrK, one whom nobody knows; and the one that is right."""
-    compose, containers = up
+    _, containers = up
     folder = volume(containers, "handset")
     good = Path(folder, "keys.jsonl").read_text()
     lines = good.strip().split("\n")
@@ -125,10 +142,9 @@ def test_wrong_keys(up, tmp_path):
         os.chown(path, 65532, 65532)
 
     def ask(name):
-        return compose("run", "--rm", "--no-deps", "-v", "%s:/mine:ro" % tmp_path, "handset", "request",
-                       "--url=https://kms.example.org:8443/keymanagement/identity/v1/keyprov", "--kms-uri=kms.example.org",
-                       "--user=sip:%s@example.org" % ("mallory" if name == "unknown" else "alice"), "--keys=/mine/" + name,
-                       "--ca=/mine/ca.pem", ok=False)
+        return handset(containers, "request", "--proof", "--url=https://kms.example.org:8443/keymanagement/identity/v1/keyprov",
+                       "--kms-uri=kms.example.org", "--user=sip:%s@example.org" % ("mallory" if name == "unknown" else "alice"),
+                       "--keys=/mine/" + name, "--ca=/mine/ca.pem", mount=tmp_path)
     assert ask("good").returncode == 0
     for name in ("ink", "trk", "unknown"):
         r = ask(name)
@@ -137,13 +153,13 @@ def test_wrong_keys(up, tmp_path):
 
 def test_a_kms_that_hands_out_wrong_keys(up, tmp_path):
     """Signed and encrypted as is right, but an RSK of somebody else: the handset ends with 1."""
-    compose, _ = up
+    compose, containers = up
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text("services: { kms: { command: [--listen, '0.0.0.0:9000', --fail, wrong-rsk] } }\n")
     compose("-f", wrong, "up", "--no-build", "-d", "--no-deps", "kms")
     end = time.monotonic() + 40  # the new container has another address: the gateway asks for it again
     while time.monotonic() < end:
-        r = compose("run", "--rm", "--no-deps", "handset", ok=False)
+        r = handset(containers)
         assert r.returncode == 1, r.stdout + r.stderr
         if "KmsError 50" not in r.stdout + r.stderr:
             break
@@ -152,7 +168,7 @@ def test_a_kms_that_hands_out_wrong_keys(up, tmp_path):
 
 def test_nobody_passes_by_the_gate(up):
     """The handset's network does not know the KMS."""
-    compose, _ = up
-    r = compose("run", "--rm", "--no-deps", "handset", "request", "--url=http://kms:9000/keymanagement/identity/v1/keyprov",
-                "--user=sip:alice@example.org", "--keys=/handset/keys.jsonl", ok=False)
+    _, containers = up
+    r = handset(containers, "request", "--url=http://kms:9000/keymanagement/identity/v1/keyprov", "--user=sip:alice@example.org",
+                "--keys=/handset/keys.jsonl")
     assert r.returncode == 1 and re.search("resolve|reach", r.stdout + r.stderr), r.stdout + r.stderr
