@@ -1,4 +1,4 @@
-"""What rules/README.md shows of `test`, `explain` and `replay` is what the program prints.
+"""What rules/README.md shows of `check`, `test`, `explain` and `replay` is what the program prints.
 
 Each ```console block of the reference is a session: lines that begin with `$ ` are run, what stands below is their output.
 The folder that they are run in is made here: a gateway's configuration, two rules files, captured requests, a log.
@@ -86,15 +86,16 @@ def folder(tmp_path_factory):
     (f / "decisions.jsonl").write_text(log())
     blocks = re.findall(r"^```yaml\n# (\S+)\n(.*?)^```", README, re.M | re.S)
     for name, text in blocks:
-        (f / name).write_text(text)
+        (f / name).write_text("# %s\n%s" % (name, text))  # as a reader copies it
     return f
 
 
 def run(folder, command):
     argv = shlex.split(command)
     assert argv[0] == "kmsgate"
-    r = subprocess.run([BUILD / "kmsgate", *argv[1:]], capture_output=True, text=True, cwd=folder, timeout=60)
-    return r.stdout + r.stderr
+    r = subprocess.run([BUILD / "kmsgate", *argv[1:]], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=folder,
+                       timeout=60)
+    return r.stdout  # both, as a terminal shows them
 
 
 def steps(session):
@@ -108,9 +109,9 @@ def test_session(folder, n):
         assert run(folder, command) == expected, command
 
 
-def test_all_three_are_shown():
+def test_all_four_are_shown():
     shown = {command.split()[1] for s in SESSIONS for command, _ in steps(s)}
-    assert shown >= {"test", "explain", "replay"}
+    assert shown >= {"check", "test", "explain", "replay"}
 
 
 def test_the_language_of_cases_is_complete():

@@ -23,6 +23,7 @@ BUILD = Path(os.environ.get("TESTED_BUILD", ROOT / "build")).resolve()
 SCHEMA = json.loads((ROOT / "rules" / "schema.json").read_text())
 VALIDATOR = jsonschema.Draft7Validator(SCHEMA)
 SHIPPED = sorted(p for p in (ROOT / "rules").glob("*.yaml") if not p.name.endswith(".cases.yaml"))
+SHIPPED_SPEC = (ROOT / "rules" / "spec.yaml").read_text()
 EXAMPLES = [t for t in re.findall(r"^```yaml\n(.*?)^```", (ROOT / "rules" / "README.md").read_text(), re.M | re.S)
             if t.startswith("version:")]
 
@@ -118,6 +119,14 @@ def test_examples_of_the_reference(tmp_path):
     assert EXAMPLES
     for text in EXAMPLES:
         assert by_schema(text) and by_program(text, tmp_path / "rules.yaml")[0], text
+
+
+@pytest.mark.parametrize("text", ["0s", "0ms", "00s", "007s", "7d", "8d", "168h", "169h", "604800s", "604801s", "604800000ms",
+                                  "604800001ms", "10080m", "10081m", "5 s", "5S", "+5s", "-5s", "1h30m", "5", "s", ""])
+def test_durations(text, tmp_path):
+    wrong = disagreement(SHIPPED_SPEC.replace("- id: everyone", "- id: everyone\n    checks: { time: { past: '%s' } }" % text),
+                         tmp_path / "rules.yaml")
+    assert not wrong, wrong
 
 
 def dump(value):
