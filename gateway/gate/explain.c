@@ -288,8 +288,11 @@ static void explain_rest(struct explanation *e, bool signature_told, bool time_t
     for (size_t c = 0; c < CHECK_COUNT; c++) {
         const struct explained_check *x = e->checks + c;
         const bool told = (c == CHECK_SIGNATURE && signature_told) || (c == CHECK_TIME && time_told);
-        if (x->result == CHECK_FAIL && !told && x->found)
-            explain_sentence(e, "%s: %s; expected %s", check_name((enum check)c), x->found, x->expected);
+        if (x->result != CHECK_FAIL || told || !x->found)
+            continue;
+        const bool said = strstr(x->found, "expected ") != NULL; /* what exactly */
+        explain_sentence(e, "%s: %s%s%s", check_name((enum check)c), x->found, said ? "" : "; expected ",
+                         said || !x->expected ? "" : x->expected);
     }
 }
 

@@ -60,6 +60,9 @@ const char *xmlsig_key_text_says(enum xmlsig_key_text text)
         [XMLSIG_KEY_HEX_UPPER] =
             ("with the key as text: its 64 hex digits in upper case instead of the 32 octets that they stand for"),
         [XMLSIG_KEY_BASE64] = "with the key as text: its base64 instead of the 32 octets that it stands for",
+        [XMLSIG_KEY_HEX_LINE] =
+            ("with the key as text: its 64 hex digits and the line end behind them, as they stood in a file, instead "
+             "of the 32 octets"),
     };
     return SAYS[text];
 }
@@ -310,6 +313,8 @@ static bool fits(const struct look *l, const struct secret_key *key, struct str 
             buf_base64(&octets, key->b, KEY_BYTES);
         else
             buf_hex(&octets, key->b, KEY_BYTES, k == XMLSIG_KEY_HEX_UPPER);
+        if (k == XMLSIG_KEY_HEX_LINE)
+            buf_char(&octets, '\n');
         found = !octets.failed &&
                 HMAC(EVP_sha256(), octets.p, (int)octets.n, (const unsigned char *)text.p, text.n, made, &n) &&
                 n == HASH_BYTES && secret_equal(made, l->value, l->value_n);

@@ -34,6 +34,7 @@ enum xmlsig_key_text {
     XMLSIG_KEY_HEX,
     XMLSIG_KEY_HEX_UPPER,
     XMLSIG_KEY_BASE64,
+    XMLSIG_KEY_HEX_LINE, /* with the line end of the file that they stood in */
     XMLSIG_KEY_TEXT_COUNT
 };
 

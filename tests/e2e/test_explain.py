@@ -220,6 +220,7 @@ WRONG = {
     "hex-key": (lambda d: handmade(d.alice, key=d.alice.ink.hex().encode()), ["64 hex digits in lower case"]),
     "hex-key-upper": (lambda d: handmade(d.alice, key=d.alice.ink.hex().upper().encode()),
                       ["64 hex digits in upper case"]),
+    "hex-key-of-a-file": (lambda d: handmade(d.alice, key=d.alice.ink.hex().encode() + b"\n"), ["64 hex digits and the line end"]),
     "base64-key": (lambda d: handmade(d.alice, key=base64.b64encode(d.alice.ink)), ["its base64"]),
     "trk": (lambda d: handmade(d.alice, key=d.alice.trk), ["under TrK trk.1.alice", "KeyName names another"]),
     "hex-of-trk": (lambda d: handmade(d.alice, key=d.alice.trk.hex().encode()), ["under TrK trk.1.alice", "hex digits"]),

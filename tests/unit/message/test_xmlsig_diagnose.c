@@ -107,6 +107,8 @@ static void test_keys_as_text(void **state)
     buf_hex(&forms[XMLSIG_KEY_HEX], key.b, KEY_BYTES, false);
     buf_hex(&forms[XMLSIG_KEY_HEX_UPPER], key.b, KEY_BYTES, true);
     buf_base64(&forms[XMLSIG_KEY_BASE64], key.b, KEY_BYTES);
+    buf_hex(&forms[XMLSIG_KEY_HEX_LINE], key.b, KEY_BYTES, false);
+    buf_char(&forms[XMLSIG_KEY_HEX_LINE], '\n');
     for (int k = 0; k < XMLSIG_KEY_TEXT_COUNT; k++) {
         struct xmlsig_attempt a;
         struct xml_doc *doc;
