@@ -276,7 +276,7 @@ static void end_line(struct guard *g)
         read_head(g);
         return;
     }
-    if (g->line_at > 0 && ++g->lines > g->limits->header_count)
+    if (g->line_at > 0 && (++g->lines > g->limits->header_count || g->header_bytes > g->limits->headers))
         refuse(g, REASON_HTTP_TOO_LARGE, 431);
     g->line_at = g->head.n;
 }
@@ -297,7 +297,7 @@ static void head_byte(struct guard *g, char c)
     if (g->line_at == 0) {
         if (length > g->limits->target + 64)
             refuse(g, REASON_HTTP_TOO_LARGE, 414);
-    } else if (length > g->limits->header + 2 || ++g->header_bytes > g->limits->headers) {
+    } else if (length > g->limits->header + 2 || ++g->header_bytes > g->limits->headers + 2) { /* 2: the empty line */
         refuse(g, REASON_HTTP_TOO_LARGE, 431);
     }
     if (c == '\n' && g->state != GUARD_REFUSED)

@@ -11,6 +11,7 @@ static const struct limits_config LIMITS = {
     .body = 64, .target = 40, .header = 60, .headers = 200, .header_count = 6};
 
 #define HEAD "POST /a HTTP/1.1\r\nHost: h\r\n"
+#define FULL "X: 012345678901234567890123456789012345678901234567890123456\r\n" /* as long as one may be */
 
 static const struct {
     const char *in;
@@ -58,6 +59,9 @@ static const struct {
     {HEAD "X: 0123456789012345678901234567890123456789012345678901234567\r\n\r\n", GUARD_REFUSED, 431, NULL},
     {HEAD "A: 1\r\nB: 1\r\nC: 1\r\nD: 1\r\nE: 1\r\n\r\n", GUARD_DONE, 0, ""},
     {HEAD "A: 1\r\nB: 1\r\nC: 1\r\nD: 1\r\nE: 1\r\nF: 1\r\n\r\n", GUARD_REFUSED, 431, NULL},
+    {HEAD FULL FULL FULL "A: \r\n\r\n", GUARD_DONE, 0, ""}, /* 200 bytes of headers: the empty line is none */
+    {HEAD FULL FULL FULL "A:  \r\n\r\n", GUARD_REFUSED, 431, NULL},
+    {HEAD FULL FULL FULL "A:  \r\n", GUARD_REFUSED, 431, NULL},
     {HEAD "Expect: 100-continue\r\nContent-Length: 1\r\n\r\nx", GUARD_DONE, 0, "x"},
     {HEAD "Expect: tea\r\n\r\n", GUARD_REFUSED, 417, NULL},
 };
