@@ -25,6 +25,11 @@ events_logger = "file"
 network_backend = "netavark"
 network_config_dir = "%s"
 """ % (CACHE / "networks")
+SYSTEMD = """\
+FROM localhost/libraries
+RUN apt-get update && apt-get install -y --no-install-recommends systemd systemd-sysv && rm -rf /var/lib/apt/lists/*
+CMD ["/sbin/init"]
+"""
 STORE = ["--storage-driver", "overlay", "--root", str(CACHE / "store"), "--runroot", str(CACHE / "run")]
 # What apt says where a package cannot be fetched: that is this machine's, not the image's
 NO_PACKAGES = re.compile("package lists cannot be fetched|Temporary failure resolving|Unable to fetch some archives|"
@@ -113,25 +118,34 @@ class Containers:
     def podman(self, *argv, **kw):
         return run("podman", *self.store, *argv, env=self.env, **kw)
 
-    def build(self, target="kmsgate", *argv, ok=True):
+    def build(self, target="kmsgate"):
         """The name of the image of that stage; layers are kept, so that only the first time is slow."""
         name = "localhost/" + {"legacy_kms": "kmsgate-legacy-kms", "setup": "kmsgate-setup"}.get(target, target)
-        bud = ["buildah", *self.store, "bud", "--isolation", "chroot", "--pull-never", "--layers", "--format", "docker", "-f",
-               ROOT / "docker/Dockerfile", "--target", target]
-        if argv:  # a build of its own, without a name
-            return run(*bud, *argv, ROOT, env=self.env, ok=ok, timeout=900)
         if name not in self.built:
             with alone("image"):
-                self.have(bud, name)
+                self.have(name, "-f", ROOT / "docker/Dockerfile", "--target", target, ROOT)
             self.built[name] = True
         return name
 
-    def have(self, bud, name):
-        r = run(*bud, "-t", name + ":latest", ROOT, env=self.env, ok=False, timeout=900) if not self.offline else None
-        self.offline = r is None or r.returncode != 0 and bool(NO_PACKAGES.search(r.stdout + r.stderr))
+    def have(self, name, *argv):
+        r = None
+        if not self.offline:
+            r = run("buildah", *self.store, "bud", "--isolation", "chroot", "--pull-never", "--layers", "--format", "docker",
+                    "-t", name + ":latest", *argv, env=self.env, ok=False, timeout=900)
+            self.offline = r.returncode != 0 and bool(NO_PACKAGES.search(r.stdout + r.stderr))
         if self.offline:
             pytest.skip("%s cannot be built: Debian's packages cannot be fetched here" % name)
-        assert r.returncode == 0, "%s\n%s%s" % (" ".join(map(str, bud)), r.stdout[-20000:], r.stderr[-20000:])
+        assert r.returncode == 0, "%s\n%s%s" % (name, r.stdout[-20000:], r.stderr[-20000:])
+
+    def with_systemd(self):
+        """Debian with the libraries and systemd as process 1."""
+        self.build("libraries")
+        folder = CACHE / "systemd"
+        with alone("image"):
+            folder.mkdir(exist_ok=True)
+            (folder / "Dockerfile").write_text(SYSTEMD)
+            self.have("localhost/kmsgate-systemd", folder)
+        return "localhost/kmsgate-systemd"
 
     def inspect(self, image):
         return json.loads(self.podman("image", "inspect", image).stdout)[0]
