@@ -84,11 +84,6 @@ bool cidr_parse(struct str text, struct cidr *out)
     return true;
 }
 
-bool cidr_is_all(const struct cidr *net)
-{
-    return net->bits == 0 || (net->bits == V4_BITS && is_v4(&net->base));
-}
-
 bool cidr_contains(const struct cidr *net, const struct ip *ip)
 {
     const unsigned whole = net->bits / 8, rest = net->bits % 8;

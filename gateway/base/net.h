@@ -24,8 +24,6 @@ void ip_format(const struct ip *ip, char out[IP_TEXT]); /* "unix" or "unknown" w
 void ip_from_sockaddr(const struct sockaddr *sa, struct ip *out);
 /* "10.0.0.0/8", "::1/128", or a bare address. False when host bits are set or the text is no network. */
 bool cidr_parse(struct str text, struct cidr *out);
-/* True when it holds every address of IPv4, or of IPv6. */
-bool cidr_is_all(const struct cidr *net);
 bool cidr_contains(const struct cidr *net, const struct ip *ip);
 
 #endif

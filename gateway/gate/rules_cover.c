@@ -7,62 +7,56 @@
 
 /* What can be said of rules without a request: which leave nothing to those below, which match nothing at all. */
 
-/* Every text that b takes is taken by a, as far as that can be seen: equal globs, all, or a plain text. */
-static bool globs_cover(const struct strings *a, const struct strings *b, bool path)
+/* Whether every text that b takes is taken by a: in a text with `*` for whatever stands there only a run takes the `*`,
+ * and a run takes what it stands for, too. */
+static bool globs_cover(const struct strings *a, const struct strings *b)
 {
     if (!a->n)
         return true;
     for (size_t i = 0; i < b->n; i++) {
-        const struct str text = str_z(b->v[i]);
         bool covered = false;
         for (size_t k = 0; k < a->n && !covered; k++)
-            covered = str_eq_z(text, a->v[k]) || str_eq_z(str_z(a->v[k]), path ? "**" : "*") ||
-                      (!text.p[0] ? false : !__builtin_strchr(text.p, '*') && str_glob(str_z(a->v[k]), text, path));
+            covered = str_glob(str_z(a->v[k]), str_z(b->v[i]), false);
         if (!covered)
             return false;
     }
     return b->n > 0;
 }
 
+/* Whether each address of the network is in one of these: in one of them whole, or each half in some. */
+static bool networks_cover(const struct cidr *nets, size_t n, const struct cidr *of)
+{
+    bool within = false;
+    for (size_t k = 0; k < n; k++) {
+        if (nets[k].bits <= of->bits && cidr_contains(nets + k, &of->base))
+            return true;
+        within |= nets[k].bits > of->bits && cidr_contains(of, &nets[k].base);
+    }
+    if (!within) /* so there are no more steps than networks have bits */
+        return false;
+    struct cidr low = *of, high = *of;
+    low.bits = ++high.bits;
+    high.base.b[of->bits / 8] |= (uint8_t)(0x80u >> of->bits % 8);
+    return networks_cover(nets, n, &low) && networks_cover(nets, n, &high);
+}
+
+bool rules_request_from_anywhere(const struct request_rule *q)
+{
+    struct cidr v4, v6;
+    if (!q->match.source_count)
+        return true;
+    return (cidr_parse(STR("0.0.0.0/0"), &v4) && networks_cover(q->match.source, q->match.source_count, &v4)) ||
+           (cidr_parse(STR("::/0"), &v6) && networks_cover(q->match.source, q->match.source_count, &v6));
+}
+
 static bool sources_cover(const struct request_rule *a, const struct request_rule *b)
 {
     if (!a->match.source_count)
         return true;
-    for (size_t i = 0; i < b->match.source_count; i++) {
-        const struct cidr *net = b->match.source + i;
-        bool covered = false;
-        for (size_t k = 0; k < a->match.source_count && !covered; k++)
-            covered = a->match.source[k].bits <= net->bits && cidr_contains(a->match.source + k, &net->base);
-        if (!covered)
+    for (size_t i = 0; i < b->match.source_count; i++)
+        if (!networks_cover(a->match.source, a->match.source_count, b->match.source + i))
             return false;
-    }
     return b->match.source_count > 0;
-}
-
-bool rules_request_covers(const struct request_rule *a, const struct request_rule *b)
-{
-    return (a->since_us == TIME_NONE || (b->since_us != TIME_NONE && b->since_us >= a->since_us)) &&
-           (a->until_us == TIME_NONE || (b->until_us != TIME_NONE && b->until_us <= a->until_us)) &&
-           (!a->match.forms || (b->match.forms && !(b->match.forms & ~a->match.forms))) &&
-           globs_cover(&a->match.path, &b->match.path, true) && globs_cover(&a->match.user, &b->match.user, false) &&
-           globs_cover(&a->match.client_id, &b->match.client_id, false) &&
-           globs_cover(&a->match.device_id, &b->match.device_id, false) && sources_cover(a, b);
-}
-
-bool rules_response_covers(const struct response_rule *a, const struct response_rule *b)
-{
-    if ((a->match.forms && (!b->match.forms || (b->match.forms & ~a->match.forms))) ||
-        (a->match.messages && (!b->match.messages || (b->match.messages & ~a->match.messages))) ||
-        !globs_cover(&a->match.rule, &b->match.rule, false) || (a->match.status_count && !b->match.status_count))
-        return false;
-    for (size_t i = 0; i < b->match.status_count && a->match.status_count; i++) {
-        bool covered = false;
-        for (size_t k = 0; k < a->match.status_count && !covered; k++)
-            covered = a->match.status[k] == b->match.status[i];
-        if (!covered)
-            return false;
-    }
-    return true;
 }
 
 #define V1 "/keymanagement/identity/v1"
@@ -108,27 +102,81 @@ static bool meet(const char *a, const char *b, bool *seen, size_t width)
            (run_takes(y, x, *a) && meet(a + x.n, b, seen, width));
 }
 
-static bool path_exists(const char *glob)
+static bool takes_some_of(const char *glob, const char *path)
 {
     enum { GLOB_MAX = 2048 }; /* longer ones are taken for good: paths are not that long in practice */
-    const size_t n = strlen(glob);
-    for (size_t i = 0; n <= GLOB_MAX && i < sizeof PATHS / sizeof *PATHS; i++) {
-        const size_t width = strlen(PATHS[i]) + 1;
-        bool *seen = calloc((n + 1) * width, sizeof *seen);
-        const bool met = !seen || meet(glob, PATHS[i], seen, width);
-        free(seen);
-        if (met)
+    const size_t n = strlen(glob), width = strlen(path) + 1;
+    bool *seen = n > GLOB_MAX ? NULL : calloc((n + 1) * width, sizeof *seen);
+    const bool met = !seen || meet(glob, path, seen, width);
+    free(seen);
+    return met;
+}
+
+unsigned rules_request_paths(const struct request_rule *q)
+{
+    enum { COUNT = sizeof PATHS / sizeof *PATHS };
+    unsigned paths = q->match.path.n ? 0 : (1u << COUNT) - 1;
+    for (size_t i = 0; i < COUNT; i++)
+        for (size_t k = 0; k < q->match.path.n && !(paths & 1u << i); k++)
+            paths |= takes_some_of(q->match.path.v[k], PATHS[i]) ? 1u << i : 0;
+    return paths;
+}
+
+/* As globs_cover(), of those parts of it that are paths of this resource. A `**` of b is more than a `*` of a. */
+static bool path_covers(const struct strings *a, const char *b, const char *resource)
+{
+    for (size_t k = 0; k < a->n; k++)
+        if (str_glob(str_z(a->v[k]), str_z(resource), true) || str_eq_z(str_z(b), a->v[k]) ||
+            (!strstr(b, "**") && str_glob(str_z(a->v[k]), str_z(b), true)))
             return true;
+    return false;
+}
+
+static bool paths_cover(const struct strings *a, const struct strings *b, unsigned paths_of_b)
+{
+    if (!a->n)
+        return true;
+    for (size_t i = 0; i < sizeof PATHS / sizeof *PATHS; i++) {
+        if (!(paths_of_b & 1u << i))
+            continue;
+        if (!b->n && !path_covers(a, "**", PATHS[i]))
+            return false;
+        for (size_t k = 0; k < b->n; k++)
+            if (!path_covers(a, b->v[k], PATHS[i]))
+                return false;
     }
-    return n > GLOB_MAX;
+    return true;
+}
+
+bool rules_request_covers(const struct request_rule *a, const struct request_rule *b, unsigned paths_of_b)
+{
+    return (a->since_us == TIME_NONE || (b->since_us != TIME_NONE && b->since_us >= a->since_us)) &&
+           (a->until_us == TIME_NONE || (b->until_us != TIME_NONE && b->until_us <= a->until_us)) &&
+           (!a->match.forms || (b->match.forms && !(b->match.forms & ~a->match.forms))) &&
+           globs_cover(&a->match.user, &b->match.user) && globs_cover(&a->match.client_id, &b->match.client_id) &&
+           globs_cover(&a->match.device_id, &b->match.device_id) && sources_cover(a, b) &&
+           paths_cover(&a->match.path, &b->match.path, paths_of_b);
+}
+
+bool rules_response_covers(const struct response_rule *a, const struct response_rule *b)
+{
+    if ((a->match.forms && (!b->match.forms || (b->match.forms & ~a->match.forms))) ||
+        (a->match.messages && (!b->match.messages || (b->match.messages & ~a->match.messages))) ||
+        !globs_cover(&a->match.rule, &b->match.rule) || (a->match.status_count && !b->match.status_count))
+        return false;
+    for (size_t i = 0; i < b->match.status_count && a->match.status_count; i++) {
+        bool covered = false;
+        for (size_t k = 0; k < a->match.status_count && !covered; k++)
+            covered = a->match.status[k] == b->match.status[i];
+        if (!covered)
+            return false;
+    }
+    return true;
 }
 
 const char *rules_request_never(const struct request_rule *q)
 {
-    bool exists = q->match.path.n == 0;
-    for (size_t i = 0; i < q->match.path.n; i++)
-        exists |= path_exists(q->match.path.v[i]);
-    if (!exists)
+    if (!rules_request_paths(q))
         return "its `path` is that of no resource";
     if (q->match.forms == FORM_EMPTY && (q->match.client_id.n || q->match.device_id.n))
         return "an empty request names no client and no device";

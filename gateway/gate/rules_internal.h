@@ -51,8 +51,12 @@ void rules_check_requests(struct reading *g);
 void rules_check_responses(struct reading *g);
 void rules_check_accepted(struct reading *g);
 void rules_lint(struct reading *g, int64_t now_us);
-/* True when all that b matches is matched by a, as far as that can be seen without requests. */
-bool rules_request_covers(const struct request_rule *a, const struct request_rule *b);
+/* Which of the resources its `path` can be of, a bit each. */
+unsigned rules_request_paths(const struct request_rule *q);
+/* True when all that b matches is matched by a, as far as that can be seen without requests; rules_request_paths(b). */
+bool rules_request_covers(const struct request_rule *a, const struct request_rule *b, unsigned paths_of_b);
+/* No address of IPv4, or none of IPv6, is left out by its `source`. */
+bool rules_request_from_anywhere(const struct request_rule *q);
 bool rules_response_covers(const struct response_rule *a, const struct response_rule *b);
 /* Why the rule can never match; NULL: it may. */
 const char *rules_request_never(const struct request_rule *q);

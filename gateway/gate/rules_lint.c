@@ -155,10 +155,7 @@ static void lint_checks(struct reading *g, const struct request_rule *q, const s
 static void lint_unproven(struct reading *g, const struct request_rule *q, const struct yaml_node *node)
 {
     const bool unsigned_too = takes_unsigned(q);
-    bool anywhere = q->match.source_count == 0;
-    for (size_t i = 0; i < q->match.source_count; i++)
-        anywhere |= cidr_is_all(q->match.source + i);
-    if (unsigned_too && anywhere)
+    if (unsigned_too && rules_request_from_anywhere(q))
         lint(at(g, q->id, node, "accept", NULL), LINT_UNSIGNED_ANYWHERE,
              "accepts unsigned requests from any address: it matches on the client's own words only; add `source`");
     if ((unsigned_too || q->checks.mode[CHECK_SIGNATURE] != MODE_ENFORCE) && forward_unproven_holder(&q->forward))
@@ -177,8 +174,9 @@ static void lint_request(struct reading *g, size_t i, int64_t now)
     lint_checks(g, q, node);
     if (rules_request_never(q))
         lint(at(g, q->id, node, "match", NULL), LINT_NEVER_MATCHES, "can never match: %s", rules_request_never(q));
-    for (size_t k = 0; k < i; k++)
-        if (rules_request_covers(g->r->requests + k, q)) {
+    const unsigned paths = rules_request_paths(q);
+    for (size_t k = 0; k < i && paths; k++)
+        if (rules_request_covers(g->r->requests + k, q, paths)) {
             lint(at(g, q->id, node, "id", NULL), LINT_UNREACHABLE,
                  "is never reached: `%s` above it takes all that it matches", g->r->requests[k].id);
             break;
