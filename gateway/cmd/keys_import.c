@@ -17,13 +17,14 @@ struct telling {
     const struct keyfile *file; /* NULL: the keys come from no file */
     size_t n;
     struct faults *faults;
+    const char *database; /* what is at fault where no entry is */
 };
 
 static void tell(void *arg, size_t at, const char *text)
 {
     struct telling *t = arg;
     int line = t->file && at < t->n ? (int)t->file->line[at] : 0;
-    faults_add(t->faults, t->name, line, 0, "%s", text);
+    faults_add(t->faults, at < t->n ? t->name : t->database, line, 0, "%s", text);
 }
 
 /* What can be read by others is known to others: the keys are taken, since nothing is made better by refusing them. */
@@ -44,7 +45,7 @@ int keys_import(struct keystore *ks, const struct keys_options *o)
     if (!standard)
         keys_warn_if_open(o->file);
     bool ok = keyfile_read(o->file, &file, &faults);
-    struct telling t = {standard ? "standard input" : o->file, &file, file.n, &faults};
+    struct telling t = {standard ? "standard input" : o->file, &file, file.n, &faults, keystore_path(ks)};
     ok = ok && keystore_import(ks, file.v, file.n, o->replace, counts, tell, &t);
     keyfile_free(&file);
     faults_print(&faults, stderr);
@@ -88,7 +89,7 @@ int keys_add(struct keystore *ks, const struct keys_options *o)
     bool ok = o->generate ? RAND_bytes(e.key.b, sizeof e.key.b) == 1 : read_key(&e.key);
     if (ok) {
         struct faults faults = {0};
-        struct telling t = {.faults = &faults};
+        struct telling t = {.n = 1, .faults = &faults, .database = keystore_path(ks)};
         size_t counts[3] = {0};
         ok = keystore_import(ks, &e, 1, false, counts, tell, &t);
         faults_print(&faults, stderr);

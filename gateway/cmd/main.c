@@ -1,3 +1,4 @@
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -34,6 +35,7 @@ static void usage(FILE *to)
 int main(int argc, char **argv)
 {
     secret_harden_process();
+    signal(SIGXFSZ, SIG_IGN); /* a file that may not grow any more is a failed write, not the end */
     if (argc < 2) {
         usage(stderr);
         return EXIT_USAGE;

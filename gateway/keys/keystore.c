@@ -430,6 +430,11 @@ struct keystore *keystore_open(const char *path, const struct secret_key *master
     return NULL;
 }
 
+const char *keystore_path(const struct keystore *ks)
+{
+    return ks->path;
+}
+
 void keystore_close(struct keystore *ks)
 {
     if (!ks)

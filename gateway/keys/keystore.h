@@ -51,6 +51,7 @@ struct keystore *keystore_open(const char *path, const struct secret_key *master
  * NULL when out of memory, when OpenSSL fails, or when a user has more than LIMIT_USER_KEYS keys. */
 struct keystore *keystore_scratch(const struct key_entry *v, size_t n);
 void keystore_close(struct keystore *ks);
+const char *keystore_path(const struct keystore *ks);
 /* Takes over what other processes changed since; called by one thread, twice a second. False (table unchanged, reason
  * in why) when the changes cannot be read or do not verify: again at each call, until they can. *changed tells whether
  * anything did. Never waits for a writer: what he does is seen at the call after his commit. A file that replaced the

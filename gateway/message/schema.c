@@ -195,14 +195,27 @@ static bool check_attributes(const struct schema_check *c, const xmlNode *n, con
     return true;
 }
 
-/* What the gateway does not understand may hold anything but what it would understand, and no key by its name. */
+/* An xsi:type that says, under whatever prefix, that a key in clear is what stands there. */
+static bool says_clear_key(const xmlAttr *a)
+{
+    const struct str value = str_trim(xml_attr_value(a));
+    const bool is_xsi = a->ns && str_eq_z(str_z((const char *)a->ns->href), NS_XSI);
+    if (!is_xsi || !str_eq_z(str_z((const char *)a->name), "type"))
+        return false;
+    for (size_t i = 0; i < value.n; i++)
+        if (value.p[i] == ':')
+            return str_ieq_z((struct str){value.p + i + 1, value.n - i - 1}, TYPE_CLEAR);
+    return str_ieq_z(value, TYPE_CLEAR);
+}
+
+/* What the gateway does not understand may hold anything but what it would understand; no key by its name or type. */
 static bool check_foreign(const struct schema_check *c, const xmlNode *top)
 {
     for (const xmlNode *n = top; n; n = xml_following(n, top)) {
         if (xml_in(n, NS_KMS) || schema_names_key(xml_name(n)))
             return invalid(c, top, xml_name(n), "nothing of the interface in an element of another namespace");
         for (const xmlAttr *a = n->properties; a; a = a->next) {
-            if (schema_names_key(str_z((const char *)a->name)))
+            if (schema_names_key(str_z((const char *)a->name)) || says_clear_key(a))
                 return invalid(c, top, str_z((const char *)a->name), "no such attribute");
         }
     }

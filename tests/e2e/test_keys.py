@@ -2,6 +2,7 @@
 import json
 import os
 import re
+import resource
 import stat
 import subprocess
 
@@ -187,6 +188,18 @@ def test_no_database_and_no_keys(store):
     assert store.listed() == [] and store.keys("export").stdout == ""
     assert ALICE in store.keys("show", "--user", ALICE, code=1).stderr
     assert "cannot open" in store.keys("import", "nothing.jsonl", code=1).stderr
+
+
+def test_a_file_that_may_not_grow(store):
+    """As on a full disk: an error that says so, and the database is what it was."""
+    store.keys("import", store.file(line()))
+    before = store.keys("export", "--with-secrets").stdout
+    many = store.file(*(line(kid="ink.%d" % i, user="sip:u%d@example.org" % i) for i in range(2000)))
+    r = subprocess.run([BUILD / "kmsgate", "keys", "import", "--config", store.config, many], cwd=store.folder,
+                       text=True, capture_output=True, timeout=60,
+                       preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536)))
+    assert r.returncode == 1 and r.stderr.startswith("kmsgate: ") and "kmsgate.db: cannot write" in r.stderr, r
+    assert store.keys("export", "--with-secrets").stdout == before
 
 
 def test_what_is_wrong_with_the_files(store):
