@@ -288,7 +288,7 @@ static void explain_rest(struct explanation *e, bool signature_told, bool time_t
     for (size_t c = 0; c < CHECK_COUNT; c++) {
         const struct explained_check *x = e->checks + c;
         const bool told = (c == CHECK_SIGNATURE && signature_told) || (c == CHECK_TIME && time_told);
-        if (x->result != CHECK_FAIL || told || !x->found)
+        if ((x->result != CHECK_FAIL && x->result != CHECK_SHADOW_FAIL) || told || !x->found)
             continue;
         const bool said = strstr(x->found, "expected ") != NULL; /* what exactly */
         explain_sentence(e, "%s: %s%s%s", check_name((enum check)c), x->found, said ? "" : "; expected ",
@@ -313,11 +313,11 @@ bool explain(const struct explain_in *in, struct explanation *out)
         explain_signature(in, out);
         const size_t of_signature = out->diagnosis.n;
         explain_time(in, out);
-        /* of a profile the values are no cause: they may be right */
-        explain_rest(out, of_signature > 0 && d->reason != REASON_SIGNATURE_PROFILE, out->diagnosis.n > of_signature);
+        const bool profile = d->reason == REASON_SIGNATURE_PROFILE || /* whose values are no cause: they may be right */
+                             d->shadow[CHECK_SIGNATURE] == REASON_SIGNATURE_PROFILE;
+        explain_rest(out, of_signature > 0 && !profile, out->diagnosis.n > of_signature);
     }
-    if (!d->accepted)
-        explain_advise(in, out);
+    explain_advise(in, out);
     if (!out->failed)
         return true;
     explanation_free(out);

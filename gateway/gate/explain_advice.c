@@ -226,6 +226,8 @@ static void advise_key_policy(struct advising *a)
 {
     advise_client(a->e, "sign with the InK, write its ID into Signature-ID and KeyName, and into TrK-ID that of a TrK "
                         "in use");
+    if (a->in->j->rule->checks.mode[CHECK_KEY_POLICY] == MODE_SHADOW)
+        return;
     advise(a->e, place_of_check(a, CHECK_KEY_POLICY),
            explain_text(a->e, "in rule `%s`: checks: { key_policy: shadow }, with why", a->in->j->rule->id),
            explain_text(a->e, "a stolen TrK signs, too; shadow keeps telling who does it"));
@@ -263,11 +265,12 @@ static void advise_key(struct advising *a)
            explain_text(a->e, "nothing, if the key is this user's; the rules have no say in it"));
 }
 
-void explain_advise(const struct explain_in *in, struct explanation *e)
+static void advise_by_reason(struct advising *a, enum reason reason)
 {
     static void (*const BY_REASON[REASON_COUNT])(struct advising *a) = {
         [REASON_RULE_NONE] = advise_rule,
         [REASON_RULE_FORM] = advise_form,
+        [REASON_XML_INVALID] = advise_schema,
         [REASON_SIGNATURE_MISSING] = advise_missing,
         [REASON_SIGNATURE_INVALID] = advise_signature,
         [REASON_SIGNATURE_PROFILE] = advise_profile,
@@ -275,6 +278,12 @@ void explain_advise(const struct explain_in *in, struct explanation *e)
         [REASON_KEY_UNKNOWN] = advise_key,
         [REASON_KEY_REVOKED] = advise_key,
     };
+    if (BY_REASON[reason] && (a->in->j->rule || reason == REASON_RULE_NONE))
+        BY_REASON[reason](a);
+}
+
+void explain_advise(const struct explain_in *in, struct explanation *e)
+{
     static void (*const BY_CHECK[CHECK_COUNT])(struct advising *a) = {
         [CHECK_KEY_POLICY] = advise_key_policy, [CHECK_KMS_URI] = advise_kms_uri,
         [CHECK_TIME] = advise_time,             [CHECK_CLIENT_REQ_URL] = advise_client_req_url,
@@ -283,13 +292,15 @@ void explain_advise(const struct explain_in *in, struct explanation *e)
     struct faults none = {0};
     struct advising a = {.in = in, .e = e};
     a.rules = yaml_parse(in->j->rules->file, str_z(in->j->rules->text), &none);
-    if (d->reason == REASON_XML_INVALID && in->j->rule)
-        advise_schema(&a);
-    else if (BY_REASON[d->reason] && (in->j->rule || d->reason == REASON_RULE_NONE))
-        BY_REASON[d->reason](&a);
-    for (int c = 0; c < CHECK_COUNT && in->j->rule; c++) /* all that fails: mend the first, and the next would show */
-        if (d->checks[c] == CHECK_FAIL && BY_CHECK[c])
+    if (!d->accepted)
+        advise_by_reason(&a, d->reason);
+    for (int c = 0; c < CHECK_COUNT && in->j->rule; c++) { /* all that fails: mend the first, and the next would show */
+        const bool fails = d->checks[c] == CHECK_FAIL || d->checks[c] == CHECK_SHADOW_FAIL;
+        if (fails && BY_CHECK[c])
             BY_CHECK[c](&a);
+        else if (d->checks[c] == CHECK_SHADOW_FAIL) /* what shadow lets through is mended before it is enforced */
+            advise_by_reason(&a, d->shadow[c]);
+    }
     yaml_done(a.rules);
     faults_free(&none);
 }

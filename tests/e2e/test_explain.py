@@ -44,6 +44,17 @@ requests:
       time: { mode: shadow, past: 1s }
       kms_uri: { compare: host }
       client_req_url: off
+  - id: looking
+    why: the first day
+    match: { device_id: "look-*" }
+    checks:
+      schema: shadow
+      signature: shadow
+      key_policy: shadow
+      kms_uri: shadow
+      time: shadow
+      client_req_url: shadow
+      path_user: shadow
   - id: shorts
     match: { device_id: "short-*" }
     checks:
@@ -182,7 +193,7 @@ def test_handmade_is_right(desk):
 def test_rules_that_did_not_match(desk):
     r = desk.json(good(desk.alice))
     got = {x["id"]: x for x in r["rules"]}
-    assert [x["matches"] for x in r["rules"]] == [False] * 7 + [True]
+    assert [x["matches"] for x in r["rules"]] == [False] * 8 + [True]
     assert got["field"]["why"] == "source is 127.0.0.1, expected 10.20.0.0/16"
     assert got["dispatch"]["why"].startswith("path is ") or got["dispatch"]["why"].startswith("user is ")
     assert got["next-year"]["why"] == "begins on 2199-01-01 (since)"
@@ -432,6 +443,32 @@ def test_shadow_is_told(desk):
     assert r["shadow"] == ["time.stale"]
     modes = {c["name"]: (c["mode"], c["result"]) for c in r["checks"]}
     assert modes["time"] == ("shadow", "shadow_fail") and modes["client_req_url"] == ("off", "off")
+
+
+@pytest.mark.parametrize("make,words,mend", [
+    (lambda d, **o: good(d.alice, Time=at(7200).replace("Z", ""), **o), "the client sends its local time",
+     ("time", 'assume_zone: "+02:00"')),
+    (lambda d, **o: good(d.alice, KmsUri="http://kms.example.org:80", **o), "kms_uri: http://kms.example.org:80",
+     ("kms_uri", "compare: host")),
+    (lambda d, **o: good(d.alice, sig={"hmac_bits": 128}, **o), "cut to 128 bits", ("signature", "min_hmac_bits: 128")),
+    (lambda d, **o: handmade(d.alice, key=d.alice.trk, f=fields(d.alice, **o)), "under TrK trk.1.alice", None),
+    (lambda d, **o: good(d.alice, signer=(d.alice.trk_id, d.alice.trk), **dict(o, **{"Signature-ID": d.alice.trk_id})),
+     "key_policy: the TrK signed", None),
+])
+def test_what_shadow_lets_through_is_explained_too(desk, make, words, mend):
+    """Before a check is enforced somebody has to know what to mend: the same is said as of a refusal."""
+    r = desk.json(make(desk, DeviceId="look-1"), code=0)
+    assert r["verdict"] == "accept" and r["rule"] == "looking" and r["shadow"]
+    assert words in cause(r) and r["to_mend"][0]["place"] == "the client"
+    rest = [m for m in r["to_mend"] if m["place"] != "the client"]
+    if mend:
+        line = RULES.split("\n").index("      %s: shadow" % mend[0]) + 1
+        assert [m["place"].endswith("rules.yaml:%d" % line) and mend[1] in m["change"] for m in rest] == [True], rest
+    else:
+        assert not rest
+    refused = desk.json(make(desk, DeviceId="strict-1"), code=1)
+    assert words in cause(refused)
+    assert not desk.json(good(desk.alice, DeviceId="look-1"), code=0)["to_mend"]
 
 
 @pytest.mark.parametrize("body,argv,reason,words", [

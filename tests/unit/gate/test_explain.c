@@ -39,7 +39,11 @@ static void hold(struct world *w, const struct kind *k, const struct explain_in 
     }
     if (!d->accepted && d->reason != REASON_REPLAY_SEEN && !e.advice_count)
         fail_msg("%s: %s: nothing would mend it", k->name, reason_name(d->reason));
-    assert_true(!d->accepted || !e.advice_count);
+    bool looked_on = false; /* at what would be refused: it is to be mended, too */
+    for (size_t c = 0; c < CHECK_COUNT; c++)
+        looked_on |= c != CHECK_REPLAY && d->shadow[c] != REASON_OK;
+    if (d->accepted && looked_on != (e.advice_count > 0))
+        fail_msg("%s: accepted, %zu pieces of advice", k->name, e.advice_count);
     explanation_free(&e);
 }
 
