@@ -55,13 +55,14 @@ void explain_time(const struct explain_in *in, struct explanation *e)
     const int64_t off = t - in->now_us; /* of the text read as UTC where it has no zone */
     const int minutes = explain_zone(off);
     const char *sign = off < 0 ? "-" : "+";
+    const struct shown nominal = explain_length(minutes * MINUTE_US); /* the check's line tells it to the millisecond */
     if (minutes && !has_zone)
-        explain_sentence(e, "Time is %s%s from now, no zone: the client sends its local time (%s). Without a zone a "
-                            "Time counts as %s here", sign, explain_length(off).z, zone(minutes).z,
+        explain_sentence(e, "Time is off by %s%s, no zone: the client sends local time (%s). Without a zone a "
+                            "Time counts as %s here", sign, nominal.z, zone(minutes).z,
                          j->rule->checks.zone_minutes ? zone(j->rule->checks.zone_minutes).z : "UTC");
     else if (minutes)
         explain_sentence(e, "Time is %s%s from now: it looks like the local time of %s with another zone written "
-                            "behind it", sign, explain_length(off).z, zone(minutes).z);
+                            "behind it", sign, nominal.z, zone(minutes).z);
     else if (!has_zone && j->rule->checks.zone_refuse)
         explain_sentence(e, "Time has no zone, and the rule refuses such a Time (assume_zone: refuse)");
     else if (t < first_day)

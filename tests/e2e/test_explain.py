@@ -356,8 +356,10 @@ def test_versions_that_are_there_stay(desk):
 
 @pytest.mark.parametrize("text,words,mend", [
     (at(-1), None, None),
-    (at(7200).replace("Z", ""), "+2 h 00 min from now, no zone: the client sends its local time (UTC+02:00)", '"+02:00"'),
-    (at(-5 * 3600 + 2).replace("Z", ""), "no zone: the client sends its local time (UTC-05:00)", '"-05:00"'),
+    (at(7200).replace("Z", ""), "off by +2 h 00 min, no zone: the client sends local time (UTC+02:00)", '"+02:00"'),
+    (at(3598).replace("Z", ""), "off by +1 h 00 min, no zone: the client sends local time (UTC+01:00)", '"+01:00"'),
+    (at(3598), "+1 h 00 min from now: it looks like the local time of UTC+01:00", None),
+    (at(-5 * 3600 + 2).replace("Z", ""), "no zone: the client sends local time (UTC-05:00)", '"-05:00"'),
     (at(20700).replace("Z", ""), "(UTC+05:45)", '"+05:45"'),
     (at(7200), "looks like the local time of UTC+02:00 with another zone", None),
     (at(-20), "Time is 20.000 s ago: the clocks", "past: 20s"),
@@ -446,7 +448,7 @@ def test_shadow_is_told(desk):
 
 
 @pytest.mark.parametrize("make,words,mend", [
-    (lambda d, **o: good(d.alice, Time=at(7200).replace("Z", ""), **o), "the client sends its local time",
+    (lambda d, **o: good(d.alice, Time=at(7200).replace("Z", ""), **o), "the client sends local time",
      ("time", 'assume_zone: "+02:00"')),
     (lambda d, **o: good(d.alice, KmsUri="http://kms.example.org:80", **o), "kms_uri: http://kms.example.org:80",
      ("kms_uri", "compare: host")),
