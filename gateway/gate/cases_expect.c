@@ -135,6 +135,24 @@ static void compare(struct comparing *c, const struct yaml_node *at, const char 
         differs(c, at, what, yaml_found(at).z, found ? show(str_z(found)).z : "none");
 }
 
+/* A name that no rule has is no wrong expectation but a slip of the pen. */
+static void compare_rule(struct comparing *c, const struct yaml_node *at, const char *what, const char *found,
+                         const void *ids, size_t stride, size_t n)
+{
+    bool known = !at || str_eq_z(at->text, "none");
+    for (size_t i = 0; i < n && !known; i++)
+        known = str_eq_z(at->text, *(char *const *)(const void *)((const char *)ids + i * stride));
+    if (known) {
+        compare(c, at, what, found);
+        return;
+    }
+    char text[400];
+    const char *near = nearest_name(at->text, ids, stride, n);
+    snprintf(text, sizeof text, "%s; no such rule has that id%s%s%s", found ? show(str_z(found)).z : "none",
+             near ? ": did you mean `" : "", near ? near : "", near ? "`?" : "");
+    differs(c, at, what, yaml_found(at).z, text);
+}
+
 static void compare_flag(struct comparing *c, const struct yaml_node *at, const char *what, bool found)
 {
     bool expected = false;
@@ -163,7 +181,8 @@ static void compare_verdict(struct comparing *c)
         differs(c, at, "verdict", accepted ? "reject" : "accept", found);
         return;
     }
-    compare(c, yaml_get(e, "rule"), "rule", d->rule);
+    const struct rules *r = c->o->j->rules;
+    compare_rule(c, yaml_get(e, "rule"), "rule", d->rule, &r->requests->id, sizeof *r->requests, r->request_count);
     if (!accepted)
         compare(c, yaml_get(e, "reason"), "reason", reason_name(c->o->request_reason));
     compare_flag(c, yaml_get(e, "proven"), "proven", d->proven);
@@ -230,7 +249,8 @@ static void compare_response(struct comparing *c)
     if (!r)
         return;
     snprintf(status, sizeof status, "%d", c->o->status);
-    compare(c, yaml_get(r, "rule"), "response.rule", d->response.rule);
+    compare_rule(c, yaml_get(r, "rule"), "response.rule", d->response.rule, &j->rules->responses->id,
+                 sizeof *j->rules->responses, j->rules->response_count);
     compare(c, yaml_get(r, "reason"), "response.reason", reason_name(d->reason));
     compare(c, yaml_get(r, "status"), "response.status", status);
     compare(c, yaml_get(r, "message"), "response.message", d->response.message);
