@@ -317,6 +317,11 @@ bool explain(const struct explain_in *in, struct explanation *out)
                              d->shadow[CHECK_SIGNATURE] == REASON_SIGNATURE_PROFILE;
         explain_rest(out, of_signature > 0 && !profile, out->diagnosis.n > of_signature);
     }
+    if (!d->accepted && !judged && d->reason == REASON_RULE_NONE)
+        explain_sentence(out, "no rule matches the request");
+    else if (!d->accepted && !judged && j->rule && j->form)
+        explain_sentence(out, "the request is %s; rule `%s` accepts %s", form_name(j->form), j->rule->id,
+                         join_forms(j->rule->accept).z);
     explain_advise(in, out);
     if (!out->failed)
         return true;

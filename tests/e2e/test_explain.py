@@ -492,9 +492,11 @@ def test_unsigned(desk):
     body = etree.tostring(kms.kms_request(fields(desk.alice, **{"Signature-ID": "x"})))
     r = desk.json(body, code=1)
     assert r["form"] == "unsigned" and r["reason"] == "signature.missing"
+    assert r["cause"] == ["the request is unsigned; rule `everyone` accepts signed"]
     assert any("accept: [unsigned]" in m["change"] and m["costs"].startswith("much") for m in r["to_mend"])
     assert desk.json(body, "--source", "10.20.3.4", code=0)["proven"] is False
     r = desk.json(good(desk.alice), "--source", "10.20.3.4", code=1)
+    assert r["cause"] == ["the request is signed; rule `field` accepts unsigned, empty"]
     assert r["reason"] == "rule.form" and any("accept: [signed" in m["change"] for m in r["to_mend"])
 
 
