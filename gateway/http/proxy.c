@@ -88,6 +88,7 @@ static struct exchange *exchange_new(struct conn *c)
     x->worker = c->worker;
     x->conn = c;
     x->began_us = time_mono_us();
+    worker_follow(c->worker);
     x->judgement = judgement_new(&c->worker->gate, x->id);
     x->turn = event_new(c->worker->base, -1, EV_TIMEOUT, on_turn, x);
     if (x->judgement && x->turn)

@@ -90,6 +90,7 @@ static void reload_rules(struct server *s, bool asked)
     pthread_mutex_lock(&s->lock);
     struct rules *old = s->rules;
     s->rules = rules;
+    atomic_fetch_add(&s->edition, 1);
     pthread_mutex_unlock(&s->lock);
     rules_unref(old);
     tell_rules(s);
@@ -110,6 +111,7 @@ static void install(struct server *s, size_t part, SSL_CTX *ctx, struct upstream
         s->tls[part - PART_LISTENERS] = ctx;
     }
     s->parts[part].expiry_us = part == PART_UPSTREAM ? tls->expiry_us : tls_context_expiry(ctx);
+    atomic_fetch_add(&s->edition, 1);
     pthread_mutex_unlock(&s->lock);
     s->parts[part].told_us = 0;
     SSL_CTX_free(old);

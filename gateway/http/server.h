@@ -41,6 +41,7 @@ struct server {
     struct sink *sink;
     char *admin_token; /* NULL: none */
     pthread_mutex_t lock; /* of what a reload replaces: rules, tls, upstream_tls, parts' expiry and trouble */
+    atomic_uint edition;  /* one more with each change of these: whoever has seen the new is judged by the new */
     struct rules *rules;
     SSL_CTX **tls;     /* one a listener; NULL: plain */
     struct upstream_tls *upstream_tls;
@@ -74,6 +75,7 @@ struct worker {
     struct event_base *base;
     struct event *wake;
     int wake_fd;
+    unsigned edition; /* the server's that it has taken over */
     struct gate gate; /* rules: this worker's own reference */
     struct upstream *upstream;
     struct listener *listeners;
@@ -131,6 +133,8 @@ void proxy_vanished(struct conn *c);
 /* worker.c */
 bool worker_start(struct worker *w);
 void worker_wake(struct worker *w);
+/* In its own thread, before a request is judged: by what is in force now, even if the wake is still on its way. */
+void worker_follow(struct worker *w);
 /* Ends what still runs, and waits for the thread. */
 void worker_stop(struct worker *w);
 

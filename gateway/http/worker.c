@@ -24,7 +24,14 @@ static void take_over(struct worker *w)
         l->htp->ssl_ctx = s->tls[i];
     }
     upstream_use_tls(w->upstream, s->upstream_tls);
+    w->edition = atomic_load(&s->edition);
     pthread_mutex_unlock(&s->lock);
+}
+
+void worker_follow(struct worker *w)
+{
+    if (w->edition != atomic_load(&w->server->edition))
+        take_over(w);
 }
 
 enum { TURN_MS = 20, CLOSING_TURNS = 25 };

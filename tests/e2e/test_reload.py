@@ -63,6 +63,23 @@ def test_by_signal(gate, alice):
     assert sha(RULES) not in gate.admin("/metrics")[1]
 
 
+def test_whoever_has_seen_the_new_rules_is_judged_by_them(gateway, alice):
+    """Also while certificates, which come after the rules, are still read: here those of twelve listeners."""
+    tls = "\n".join("  - { address: 127.0.0.1:%d, tls: { certificate: s.pem, key: s.key } }" % kms.free_port()
+                    for _ in range(12))
+    g = gateway(start=False, listen=tls)
+    certs.authority(g.folder, "ca")
+    certs.issue(g.folder, "ca", "s")
+    g.start()
+    for i in range(20):
+        text = RULES.replace("kms-01", "kms-x%d" % i)
+        put(g.folder / "rules.yaml", text)
+        hup(g)
+        while in_force(g) != sha(text):
+            pass
+        assert kms_id(g, alice) == "kms-x%d" % i
+
+
 @pytest.mark.parametrize("how", ["rename", "write", "away for a moment", "link"])
 def test_by_itself(gateway, alice, how):
     g = gateway(start=False)
