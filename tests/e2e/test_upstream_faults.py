@@ -44,7 +44,7 @@ def place(module_place):
 @pytest.fixture(scope="module")
 def module_place(tmp_path_factory, alice):
     now = Scripts()
-    up = Upstream(lambda c: now.script and now.script(c)) # the gateway asks whether it can be reached before there is one
+    up = Upstream(lambda c: now.script and now.script(c)) # none yet: the gateway asks whether it is there
     g = Gateway(tmp_path_factory.mktemp("faults"), [alice], upstream=up.url,
                 config="workers: 1\nlimits: { idle_timeout: 20s }")
     # the shortest timeout that a slow machine under sanitizers still keeps to
