@@ -45,8 +45,11 @@ static bool open_key(struct opening *o, const xmlNode *set, const xmlNode *n, co
     const xmlNode *key = schema_encrypted_key(n);
     if (key && (!encrypted_key_read(key, &found, o->why) || !want_trk(o, found.key_name)))
         return false;
-    if (!response_octets(n, e, o->enc, octets, sizeof octets))
-        return fail(o, REASON_UPSTREAM_INVALID, "a key content does not open under the TrK");
+    if (!response_octets(n, e, o->enc, octets, sizeof octets)) {
+        detail_set(o->why, "%s: does not open under the TrK, expected %zu octets", e->name, e->octets);
+        o->reason = REASON_UPSTREAM_INVALID;
+        return false;
+    }
     struct kms_key_content content = {.element = str_z(e->name), .set = set, .algorithm = found.algorithm,
                                       .key_name = found.key_name, .octets = octets, .n = e->octets};
     content.kms_uri = text_in(set, "KmsUri");

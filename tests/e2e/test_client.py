@@ -147,6 +147,51 @@ def test_a_stored_certificate_proves(gate, alice, bob, keys, tmp_path):
     assert r.code == 1 and "none.xml: cannot be read: No such file" in r.err, r
 
 
+def set_text(path, value):
+    def change(response):
+        e = response.find(path)
+        e.text = value(e.text) if callable(value) else value
+    return change
+
+
+def drop(path):
+    def change(response):
+        e = response.find(path)
+        e.getparent().remove(e)
+    return change
+
+
+KEY = "{*}KmsMessage/{*}KmsKeyProv/{*}KmsKeySet/{*}UserSigningKeySSK/{*}EncryptedKey/"
+CERTIFICATE = "{*}KmsMessage/{*}KmsInit//{*}KmsCertificate/"
+
+
+@pytest.mark.parametrize("path,change,told", [
+    ("/keyprov", set_text("{*}TrK-ID", "trk.9.alice"), "TrK-ID: expected the KeyName of what is encrypted"),
+    ("/keyprov", drop("{*}TrK-ID"), "TrK-ID"),
+    ("/keyprov", set_text(KEY + "{*}KeyInfo/{*}KeyName", "trk.9.alice"), "UserSigningKeySSK: found another KeyName"),
+    ("/keyprov", set_text(KEY + "{*}CipherData/{*}CipherValue", lambda v: v[:-4] + ("AAAA" if v[-4:] != "AAAA" else "BBBB")),
+     "UserSigningKeySSK: does not open under the TrK, expected 32 octets"),
+    ("/keyprov", lambda r: r.find(KEY + "{*}EncryptionMethod").set("Algorithm", "urn:rot13"), "EncryptionMethod"),
+    ("/keyprov", lambda r: r.find(KEY + "{*}EncryptionMethod").attrib.pop("Algorithm"), "EncryptionMethod"),
+    ("/init", set_text(CERTIFICATE + "{*}PubEncKey", "0400"), "PubEncKey: found other text"),
+    ("/keyprov", lambda r: None, None),
+    ("/init", lambda r: None, None),
+])
+def test_signed_and_yet_not_in_order(gate, alice, keys, tmp_path, path, change, told):
+    """By whoever has the key, too: the signature says who it is from, not that it can be read. The twins are unchanged."""
+    k = keys()
+    assert ask(gate.url(path), alice, k, "--out", tmp_path / "good.xml").code == 0
+    response = etree.fromstring((tmp_path / "good.xml").read_bytes())[0]
+    change(response)
+    (tmp_path / "bad.xml").write_bytes(kms.sign(kms.envelope(response, "SignedKmsResponse"), alice.ink, alice.ink_id))
+    r = Told(kmsgate("open", "--user", alice.uri, "--keys", k, "--with-secrets", tmp_path / "bad.xml"))
+    if told is None:
+        assert r.code == 0 and r.err == "", r
+        return
+    assert r.code == 1 and told in r.err, r
+    assert r.err.startswith("kmsgate: ") and "UserDecryptKey" not in r.out, r
+
+
 def test_keys_of_a_group(gateway, alice, keys):
     """{UserUri} of the path is another's whose keys she may ask for."""
     g = gateway(rules="""\

@@ -447,6 +447,41 @@ def test_shadow_is_told(desk):
     assert modes["time"] == ("shadow", "shadow_fail") and modes["client_req_url"] == ("off", "off")
 
 
+def test_shadow_is_told_in_words(desk):
+    r = desk.explain(good(desk.alice, Time=at(-3), DeviceId="watch-1"), code=0)
+    assert "verdict  accepted by rule `watches`, if it is no replay\n" in r.stdout
+    assert "         time in shadow: would be refused with time.stale\n" in r.stdout
+
+
+def elsewhere(desk, folder, rules):
+    """The same keys under other rules."""
+    for name in ("master.key", "k.db", "gateway.yaml"):
+        shutil.copy(desk.folder / name, folder / name)
+        (folder / name).chmod(0o600)
+    (folder / "rules.yaml").write_text(rules)
+    return folder / "gateway.yaml"
+
+
+HEAD = "version: 1\nkms: { uris: [kms.example.org] }\nresponses: [{ id: default }]\nrequests:\n"
+
+
+@pytest.mark.parametrize("rules,over,told", [
+    ("  - { id: empty, match: { form: empty } }\n", {},
+     ["form is signed, expected empty", "verdict  refused: rule.none (HTTP 403)", "no rule matches the request",
+      "requests: a rule that matches this request (path /keymanagement/identity/v1/init, user sip:alice@example.org)"]),
+    ("  - { id: open, why: x, match: { form: [unsigned, empty] }, accept: [unsigned, empty] }\n  - { id: everyone }\n", {},
+     ["form is signed, expected unsigned, empty", "accepted by rule `everyone`"]),
+    ("  - { id: everyone, checks: { time: { assume_zone: refuse } } }\n", {"Time": at(-1).replace("Z", "")},
+     ["refused: time.zone", "Time has no zone, and the rule refuses such a Time (assume_zone: refuse)"]),
+    ("  - { id: everyone }\n", {"Time": at(-95)}, ["refused: time.stale", "1 min 35 s"]),
+])
+def test_under_other_rules(desk, tmp_path, rules, over, told):
+    (tmp_path / "request.xml").write_bytes(good(desk.alice, **over))
+    r = desk.run("explain", "--config", elsewhere(desk, tmp_path, HEAD + rules), "--at", at(), tmp_path / "request.xml")
+    for words in told:
+        assert words in r.stdout, (words, r.stdout + r.stderr)
+
+
 @pytest.mark.parametrize("make,words,mend", [
     (lambda d, **o: good(d.alice, Time=at(7200).replace("Z", ""), **o), "the client sends local time",
      ("time", 'assume_zone: "+02:00"')),

@@ -2,6 +2,7 @@
 import copy
 import json
 import os
+import re
 import subprocess
 
 import pytest
@@ -269,6 +270,22 @@ def test_text_and_json_tell_the_same(tmp_path):
         for name in NAMES[:-1]:
             assert sum(row.get(name, 0) for row in j["summary"][key]) == j["summary"][name]
     assert "by rule" in text.stdout and "by user" in text.stdout
+
+
+def test_what_changes_of_the_reply_is_told(tmp_path):
+    new = rules(responses="[{ id: new-one }]")
+    r = run(tmp_path, new, [decision()])
+    assert re.search(r"^2026-11-23T18:00:00\.500\d*Z 0123 .*; reply by default -> new-one$", r.stdout, re.M), r.stdout
+    new = rules(responses="[{ id: lookups, match: { message: KmsLookup } }]")
+    r = run(tmp_path, new, [decision()])
+    assert re.search(r"; reply by default -> no rule: upstream\.invalid$", r.stdout, re.M), r.stdout
+
+
+def test_what_shadow_cannot_know_is_told(tmp_path):
+    """The query is not in the log: whether ClientReqUrl would hold in shadow stays open."""
+    d = decision(claims={"client_req_url": URL + "?" + "q" * 300}, expected_url=URL)
+    r = run(tmp_path, rules("{ client_req_url: shadow }"), [refused("kms_uri.mismatch", "kms_uri"), d])
+    assert "unknown" in r.stdout, r.stdout
 
 
 def test_many_users(tmp_path):
