@@ -103,6 +103,13 @@ def other(request, tmp_path):
     return Xmlsec1(tmp_path) if request.param == "xmlsec1" else XmlCrypto().install()
 
 
+@pytest.fixture
+def gate(gateway, alice, bob):
+    """With time for a slow machine to start the other program, which signs a Time that was read before."""
+    return gateway([alice, bob], rules=RULES.replace("{ id: everyone }",
+                                                     "{ id: everyone, checks: { time: { past: 60s } } }"))
+
+
 def changed(octets, old, new):
     assert octets.count(old) == 1, octets
     return octets.replace(old, new)
