@@ -1,9 +1,12 @@
 """What a person at a terminal sees: every command's help, wrong usage, and an output that cannot be written."""
+import os
 import re
 import subprocess
 
 import pytest
+import yaml
 
+import certs
 import kms
 from conftest import BUILD
 
@@ -92,3 +95,45 @@ def test_an_output_that_is_full(gateway, alice):
              "explain: cannot write to standard output")]:
         run = kmsgate(*argv, stdout=open("/dev/full", "w"))
         assert (run.returncode, run.stderr) == (1, "kmsgate: " + says + "\n"), argv
+
+
+def test_print_is_yaml(tmp_path):
+    why = 'a\n\t"q" \\ b'
+    (tmp_path / "r.yaml").write_text("version: 1\nkms: { uris: [k] }\nresponses: [{ id: default }]\nrequests:\n"
+                                     '  - { id: everyone, why: "a\\n\\t\\"q\\" \\\\ b" }\n')
+    run = kmsgate("check", "--print", tmp_path / "r.yaml")
+    shown = re.search(r"^requests\[everyone\]\.why: (.*?) +# ", run.stdout, re.M).group(1)
+    assert run.returncode == 0 and yaml.safe_load(shown) == why
+
+
+def test_faults_of_what_the_configuration_names(gateway, alice):
+    """A key under a passphrase that nobody is there to type, an empty CA, a secret that is none, an URL said twice."""
+    g = gateway([alice], start=False)
+    certs.authority(g.folder, "ca")
+    certs.issue(g.folder, "ca", "server")
+    subprocess.run(["openssl", "pkey", "-in", "server.key", "-aes256", "-passout", "pass:x", "-out", "locked.key"],
+                   cwd=g.folder, check=True, capture_output=True)
+    (g.folder / "empty.pem").write_text("")
+    good = g.config.read_text()
+    plain = "upstream: { url: \"%s\", timeout: 5s }" % g.upstream
+    assert plain in good
+    for old, new, says in [
+            ("admin:", "    tls: { certificate: server.pem, key: locked.key }\nadmin:",
+             "locked.key: holds no private key in PEM form without a passphrase"),
+            (plain, "upstream: { url: \"https://127.0.0.1:1\", tls: { ca: empty.pem } }",
+             "empty.pem: holds no certificate in PEM form"),
+            ("file:master.key", "env:FAR_TOO_LONG", "FAR_TOO_LONG: holds more than 4096 bytes: no secret"),
+            ("public_url: ", "public_url: [http://a.example, http://a.example] # ",
+             "found `http://a.example`, expected each URL once")]:
+        g.config.write_text(good.replace(old, new))
+        run = kmsgate("check", "--config", g.config, env=dict(os.environ, FAR_TOO_LONG="a" * 5000))
+        assert run.returncode == 1 and says in run.stderr, (says, run.stderr)
+    g.config.write_text(good)
+    assert kmsgate("check", "--config", g.config).returncode == 0
+
+
+def test_a_client_id_that_is_no_text(tmp_path):
+    run = kmsgate("request", "--url", "http://127.0.0.1:1/keymanagement/identity/v1/init", "--user", "sip:a@b",
+                  "--keys", tmp_path / "k", "--client-id", os.fsdecode(b"\xff"))
+    assert run.returncode == 2
+    assert run.stderr == "kmsgate: request: --client-id: found `\\xff`, expected UTF-8\n"
