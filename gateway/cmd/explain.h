@@ -4,7 +4,7 @@
 #ifndef KMSGATE_CMD_EXPLAIN_H
 #define KMSGATE_CMD_EXPLAIN_H
 
-#include "gate/explain.h"
+#include "study/explain.h"
 
 /* One request as it was judged, and why. */
 struct explained {

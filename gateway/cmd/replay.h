@@ -4,7 +4,7 @@
 #ifndef KMSGATE_CMD_REPLAY_H
 #define KMSGATE_CMD_REPLAY_H
 
-#include "gate/rejudge.h"
+#include "study/rejudge.h"
 
 /* What becomes of a decision, the gravest first: each falls into one of them. */
 #define CHANGE_LIST(X)                                                                                 \

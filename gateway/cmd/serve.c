@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "base/metrics.h"
+#include "base/sink.h"
 #include "cmd/cmd.h"
 #include "http/server.h"
 

@@ -3,7 +3,7 @@
 
 #include "base/log.h"
 #include "cmd/cmd.h"
-#include "gate/cases.h"
+#include "study/cases.h"
 
 static const char USAGE[] =
     "usage: kmsgate test [--strict] RULES.yaml CASES.yaml\n"

@@ -14,7 +14,7 @@
 #define KMSGATE_GATE_GATE_H
 
 #include "gate/decision.h"
-#include "gate/replay.h"
+#include "replay/replay.h"
 #include "gate/resource.h"
 #include "gate/rules.h"
 #include "keys/keystore.h"

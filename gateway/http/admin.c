@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "base/metrics.h"
+#include "base/sink.h"
 #include "http/server.h"
 
 static bool ready(const struct server *s)

@@ -5,6 +5,7 @@
 
 #include "base/log.h"
 #include "base/metrics.h"
+#include "base/sink.h"
 #include "http/server.h"
 
 /* BODY: the head holds. JUDGE: complete, judged in the next loop turn. UPSTREAM: the call runs. DONE: answered, freed

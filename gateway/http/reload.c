@@ -3,6 +3,7 @@
 
 #include "base/log.h"
 #include "base/metrics.h"
+#include "base/sink.h"
 #include "http/server.h"
 
 #define DAY_US (INT64_C(86400) * US_PER_S)

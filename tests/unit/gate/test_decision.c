@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/metrics.h"
+#include "base/sink.h"
 #include "gate/decision.h"
 
 static struct decision full(void)

@@ -7,8 +7,8 @@
  *     if (explain(&(struct explain_in){.j = j, .body = body, .now_us = now, …}, &e)) ... print ...
  *     explanation_free(&e);
  */
-#ifndef KMSGATE_GATE_EXPLAIN_H
-#define KMSGATE_GATE_EXPLAIN_H
+#ifndef KMSGATE_STUDY_EXPLAIN_H
+#define KMSGATE_STUDY_EXPLAIN_H
 
 #include "gate/gate.h"
 

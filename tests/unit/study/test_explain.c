@@ -2,9 +2,9 @@
  * Explaining changes nothing of what was judged, whatever the request and the rule; it tells each rule and check, and
  * of each refusal a cause or something that would mend it.
  */
-#include "kinds.h"
+#include "../gate/kinds.h"
 
-#include "gate/explain.h"
+#include "study/explain.h"
 
 static void printable(const char *text)
 {

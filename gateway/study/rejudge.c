@@ -1,4 +1,4 @@
-#include "gate/rejudge.h"
+#include "study/rejudge.h"
 
 #include <stdlib.h>
 #include <string.h>

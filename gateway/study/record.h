@@ -2,8 +2,8 @@
  * A line of the decision log, read again: what decision.h writes. Strict in what it knows; members that it does not
  * know are a later version's and left alone. Texts are views into the record.
  */
-#ifndef KMSGATE_GATE_RECORD_H
-#define KMSGATE_GATE_RECORD_H
+#ifndef KMSGATE_STUDY_RECORD_H
+#define KMSGATE_STUDY_RECORD_H
 
 #include "base/json.h"
 #include "gate/decision.h"

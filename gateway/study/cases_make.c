@@ -5,7 +5,7 @@
 #include <openssl/rand.h>
 
 #include "base/uri.h"
-#include "gate/cases.h"
+#include "study/cases.h"
 
 /* Whose InK signs for SIGNER_ANOTHER. */
 #define ANOTHER "sip:somebody-else@example.invalid"

@@ -7,8 +7,8 @@
  *     struct case_run run;
  *     if (cases_run(c, rules, &faults, &run)) ... run.failed of run.n; what differs is in faults, with its place
  */
-#ifndef KMSGATE_GATE_CASES_H
-#define KMSGATE_GATE_CASES_H
+#ifndef KMSGATE_STUDY_CASES_H
+#define KMSGATE_STUDY_CASES_H
 
 #include "base/yaml.h"
 #include "gate/gate.h"

@@ -5,10 +5,10 @@
  *
  *     if (!rejudge(rules, &record, &again)) ... out of memory
  */
-#ifndef KMSGATE_GATE_REJUDGE_H
-#define KMSGATE_GATE_REJUDGE_H
+#ifndef KMSGATE_STUDY_REJUDGE_H
+#define KMSGATE_STUDY_REJUDGE_H
 
-#include "gate/record.h"
+#include "study/record.h"
 
 enum outcome { OUTCOME_ACCEPT, OUTCOME_REJECT, OUTCOME_OPEN };
 struct rejudged {

@@ -1,4 +1,4 @@
-#include "gate/replay.h"
+#include "replay/replay.h"
 
 #include <pthread.h>
 #include <stdatomic.h>

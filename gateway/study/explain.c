@@ -1,11 +1,11 @@
-#include "gate/explain.h"
+#include "study/explain.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "gate/explain_inside.h"
+#include "study/explain_inside.h"
 
 enum { TEXT_MAX = 2048 };
 

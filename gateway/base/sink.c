@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -12,7 +13,8 @@
 
 #include "base/log.h"
 #include "base/metrics.h"
-#include "gate/decision.h"
+#include "base/sink.h"
+#include "base/timestamp.h"
 
 enum {
     QUEUE_BYTES = 8 << 20, /* lines that a stalled sink may owe */

@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "gate/replay.h"
+#include "replay/replay.h"
 
 enum { THREADS = 8, REQUESTS = 500 };
 #define START (1000 * US_PER_S)

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "gate/replay.h"
+#include "replay/replay.h"
 
 #define S(n) ((n) * US_PER_S)
 #define START S(1000)

@@ -3,9 +3,9 @@
  * every kind of request, every kind of rule that was and every kind that would be. What is certain must be true, and
  * what the log holds must be certain.
  */
-#include "kinds.h"
+#include "../gate/kinds.h"
 
-#include "gate/rejudge.h"
+#include "study/rejudge.h"
 
 struct truth {
     bool accepted;

@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "base/uri.h"
-#include "gate/explain_inside.h"
+#include "study/explain_inside.h"
 
 /*
  * What would let the request through, and what that would cost. The client is named first wherever the client is wrong:

@@ -6,8 +6,8 @@
  * when entries leave the window. A request before the floor cannot be told from a replay and is time.stale. So a
  * restart, a wider window after a reload and a clock that steps back all fail closed.
  */
-#ifndef KMSGATE_GATE_REPLAY_H
-#define KMSGATE_GATE_REPLAY_H
+#ifndef KMSGATE_REPLAY_REPLAY_H
+#define KMSGATE_REPLAY_REPLAY_H
 
 #include "base/reason.h"
 #include "base/timestamp.h"

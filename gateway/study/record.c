@@ -1,4 +1,4 @@
-#include "gate/record.h"
+#include "study/record.h"
 
 #include <stdlib.h>
 

@@ -1,7 +1,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "gate/cases.h"
+#include "study/cases.h"
 
 /*
  * What a case expects: held against what came out. Only what is stated is compared, but `shadow`, which is empty unless

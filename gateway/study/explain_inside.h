@@ -1,12 +1,12 @@
 /*
  * What the files of explain share.
  */
-#ifndef KMSGATE_GATE_EXPLAIN_INSIDE_H
-#define KMSGATE_GATE_EXPLAIN_INSIDE_H
+#ifndef KMSGATE_STUDY_EXPLAIN_INSIDE_H
+#define KMSGATE_STUDY_EXPLAIN_INSIDE_H
 
 #include "base/yaml.h"
 #include "gate/checks.h"
-#include "gate/explain.h"
+#include "study/explain.h"
 #include "gate/rules_internal.h"
 
 /* A text that the explanation owns; NULL and failed without memory. */

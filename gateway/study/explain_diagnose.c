@@ -1,7 +1,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "gate/explain_inside.h"
+#include "study/explain_inside.h"
 #include "message/xmlsig_diagnose.h"
 
 #define MINUTE_US (60 * US_PER_S)

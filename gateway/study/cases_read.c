@@ -1,7 +1,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "gate/cases.h"
+#include "study/cases.h"
 
 enum { CASES_MAX = 10000 };
 #define IN_FACTS(member) .offset = offsetof(struct case_facts, member)

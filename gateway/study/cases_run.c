@@ -1,7 +1,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "gate/cases.h"
+#include "study/cases.h"
 
 /* One case on its way through the gate. */
 struct running {

@@ -1,0 +1,25 @@
+/*
+ * Where decision lines go: a thread writes them; whoever serves never waits for it.
+ *
+ *     struct sink *s = sink_open("stdout", why, sizeof why);
+ *     sink_write(s, line);
+ *     sink_close(s);
+ */
+#ifndef KMSGATE_BASE_SINK_H
+#define KMSGATE_BASE_SINK_H
+
+#include "base/buf.h"
+
+/* Where lines go ("stdout", "none", a path): a thread writes them, at most 100 ms later; a stalled sink drops and
+ * counts. */
+struct sink;
+struct sink *sink_open(const char *where, char *why, size_t why_size);
+/* Any thread; never blocks. Also keeps the newest 1000 for /decisions. */
+void sink_write(struct sink *s, struct str line);
+void sink_reopen(struct sink *s); /* after log rotation */
+/* The newest n lines, newest first, as a JSON array. */
+void sink_recent(struct sink *s, size_t n, struct buf *out);
+/* Writes what is queued (for at most a second) and ends the thread. */
+void sink_close(struct sink *s);
+
+#endif
