@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/heap.h"
 #include "base/metrics.h"
 #include "base/sink.h"
 #include "cmd/cmd.h"
@@ -175,6 +176,7 @@ static int serve(const char *file)
     sigaddset(&signals, SIGHUP);
     pthread_sigmask(SIG_BLOCK, &signals, NULL);
     signal(SIGPIPE, SIG_IGN);
+    heap_setup();
     pthread_mutex_init(&s->lock, NULL);
     pthread_mutex_init(&s->upstream_health.lock, NULL);
     s->config = config_load(file, &faults);

@@ -43,26 +43,6 @@ bool guard_begun(const struct guard *g)
     return g->head.n > 0 || g->skipped_line || g->state != GUARD_HEAD;
 }
 
-static bool is_token(struct str s)
-{
-    for (size_t i = 0; i < s.n; i++) {
-        const char c = s.p[i];
-        const bool alnum = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
-        if (!alnum && (c == '\0' || !strchr("!#$%&'*+-.^_`|~", c)))
-            return false;
-    }
-    return s.n > 0;
-}
-
-static struct str trim_blanks(struct str s)
-{
-    while (s.n && (*s.p == ' ' || *s.p == '\t'))
-        s.p++, s.n--;
-    while (s.n && (s.p[s.n - 1] == ' ' || s.p[s.n - 1] == '\t'))
-        s.n--;
-    return s;
-}
-
 static const struct guard_header *find(const struct guard *g, const char *name, size_t *count)
 {
     const struct guard_header *found = NULL;
@@ -83,25 +63,10 @@ struct str guard_header(const struct guard *g, const char *name)
     return h ? h->value : STR_MISSING;
 }
 
-/* True when the comma-separated list holds the token. */
-static bool list_has(struct str list, struct str token)
-{
-    while (list.n) {
-        const char *comma = memchr(list.p, ',', list.n);
-        const size_t n = comma ? (size_t)(comma - list.p) : list.n;
-        if (str_ieq(trim_blanks((struct str){list.p, n}), token))
-            return true;
-        const size_t step = comma ? n + 1 : n;
-        list.p += step;
-        list.n -= step;
-    }
-    return false;
-}
-
 static bool connection_has(const struct guard *g, struct str token)
 {
     for (size_t i = 0; i < g->header_count; i++)
-        if (str_ieq_z(g->headers[i].name, "connection") && list_has(g->headers[i].value, token))
+        if (str_ieq_z(g->headers[i].name, "connection") && framing_list_has(g->headers[i].value, token))
             return true;
     return false;
 }
@@ -136,7 +101,7 @@ static void read_request_line(struct guard *g, struct str line)
     const struct str method = {line.p, (size_t)(one - line.p)};
     const struct str target = {one + 1, (size_t)(two - one - 1)};
     const struct str version = {two + 1, (size_t)(line.p + line.n - two - 1)};
-    if (!is_token(method) || method.n > 32 || target.n == 0 || !is_version(version)) {
+    if (!framing_is_token(method) || method.n > 32 || target.n == 0 || !is_version(version)) {
         refuse_framing(g);
         return;
     }
@@ -151,20 +116,11 @@ static void read_request_line(struct guard *g, struct str line)
 
 static void read_header_line(struct guard *g, struct str line)
 {
-    const char *colon = memchr(line.p, ':', line.n);
-    const struct str name = {line.p, colon ? (size_t)(colon - line.p) : 0};
-    if (!is_token(name)) { /* no colon, obs-fold, a blank before the colon */
+    struct str name, value;
+    if (framing_field(line, &name, &value))
+        g->headers[g->header_count++] = (struct guard_header){name, value};
+    else
         refuse_framing(g);
-        return;
-    }
-    struct str value = {colon + 1, line.n - name.n - 1};
-    value = trim_blanks(value);
-    for (size_t i = 0; i < value.n; i++)
-        if (((unsigned char)value.p[i] < 0x20 && value.p[i] != '\t') || value.p[i] == 0x7f) {
-            refuse_framing(g);
-            return;
-        }
-    g->headers[g->header_count++] = (struct guard_header){name, value};
 }
 
 static bool host_is_plain(struct str host)
@@ -174,14 +130,6 @@ static bool host_is_plain(struct str host)
             strchr("/?#@\\,\"<>{}|^`", host.p[i]))
             return false;
     return host.n > 0;
-}
-
-static bool only_digits(struct str s)
-{
-    for (size_t i = 0; i < s.n; i++)
-        if (s.p[i] < '0' || s.p[i] > '9')
-            return false;
-    return s.n > 0;
 }
 
 /* How long the body is: Content-Length or `chunked`, never both, never twice. */
@@ -201,12 +149,16 @@ static void read_framing(struct guard *g)
     }
     if (!length)
         return;
-    uint64_t n = 0;
-    if (!only_digits(length->value))
-        refuse_framing(g);
-    else if (!str_to_u64(length->value, g->limits->body, &n))
+    switch (framing_length(length->value, g->limits->body, &g->length)) {
+    case FRAMING_LENGTH:
+        break;
+    case FRAMING_LARGE:
         refuse(g, REASON_HTTP_TOO_LARGE, 413);
-    g->length = (size_t)n;
+        break;
+    case FRAMING_NONE:
+        refuse_framing(g);
+        break;
+    }
 }
 
 static void read_meaning(struct guard *g)
@@ -304,73 +256,33 @@ static void head_byte(struct guard *g, char c)
         end_line(g);
 }
 
-static int hex_value(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    if (c >= 'a' && c <= 'f')
-        return c - 'a' + 10;
-    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
-}
-
-static void chunk_size_byte(struct guard *g, char c)
-{
-    if (c == '\r' && g->digits) {
-        g->chunk = CHUNK_SIZE_LF;
-        return;
-    }
-    const int v = hex_value(c);
-    if (v < 0 || ++g->digits > 8) { /* extensions and white space too */
-        refuse_framing(g);
-        return;
-    }
-    g->length = g->length * 16 + (size_t)v;
-    if (g->length > g->limits->body - g->body.n)
-        refuse(g, REASON_HTTP_TOO_LARGE, 413);
-}
-
 /* One byte of chunked framing; trailers are refused, since nothing may be said after the body. */
 static void chunk_byte(struct guard *g, char c)
 {
-    static const struct {
-        char due;
-        enum guard_chunk next;
-    } FIXED[] = {
-        [CHUNK_DATA_CR] = {'\r', CHUNK_DATA_LF},
-        [CHUNK_DATA_LF] = {'\n', CHUNK_SIZE},
-        [CHUNK_END_CR] = {'\r', CHUNK_END_LF},
-        [CHUNK_END_LF] = {'\n', CHUNK_END_LF},
-    };
-    if (g->chunk == CHUNK_SIZE) {
-        chunk_size_byte(g, c);
-    } else if (g->chunk == CHUNK_SIZE_LF) {
-        if (c != '\n')
-            refuse_framing(g);
-        g->chunk = g->length ? CHUNK_DATA : CHUNK_END_CR;
-        g->digits = 0;
-    } else if (c != FIXED[g->chunk].due) {
-        refuse_framing(g);
-    } else if (g->chunk == CHUNK_END_LF) {
+    framing_chunk(&g->chunks, c, g->limits->body - g->body.n);
+    if (g->chunks.state == CHUNK_DONE)
         g->state = GUARD_DONE;
-    } else {
-        g->chunk = FIXED[g->chunk].next;
-    }
+    else if (g->chunks.state == CHUNK_BAD)
+        refuse_framing(g);
+    else if (g->chunks.state == CHUNK_LARGE)
+        refuse(g, REASON_HTTP_TOO_LARGE, 413);
+    g->length = g->chunks.left;
 }
 
 static size_t body_bytes(struct guard *g, const char *p, size_t n)
 {
-    if (g->chunked && g->chunk != CHUNK_DATA) {
+    if (g->chunked && g->chunks.state != CHUNK_DATA) {
         chunk_byte(g, *p);
         return 1;
     }
     const size_t take = n < g->length ? n : g->length;
     buf_bytes(&g->body, p, take);
     g->length -= take;
+    if (g->chunked)
+        framing_chunk_data(&g->chunks, take);
     if (g->body.failed)
         refuse(g, REASON_INTERNAL, 500);
-    else if (g->length == 0 && g->chunked)
-        g->chunk = CHUNK_DATA_CR;
-    else if (g->length == 0)
+    else if (g->length == 0 && !g->chunked)
         g->state = GUARD_DONE;
     return take;
 }

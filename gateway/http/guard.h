@@ -13,9 +13,9 @@
 #include "base/buf.h"
 #include "base/config.h"
 #include "base/reason.h"
+#include "http/framing.h"
 
 enum guard_state { GUARD_HEAD, GUARD_BODY, GUARD_DONE, GUARD_REFUSED };
-enum guard_chunk { CHUNK_SIZE, CHUNK_SIZE_LF, CHUNK_DATA, CHUNK_DATA_CR, CHUNK_DATA_LF, CHUNK_END_CR, CHUNK_END_LF };
 
 struct guard_header {
     struct str name, value; /* value without surrounding blanks */
@@ -35,8 +35,7 @@ struct guard {
     size_t header_count;
     bool http11, keep_alive, expect_continue, chunked;
     size_t length;           /* of the body, or of the rest of the chunk */
-    enum guard_chunk chunk;
-    unsigned digits;
+    struct chunks chunks;
 };
 
 void guard_init(struct guard *g, const struct limits_config *limits);

@@ -1,10 +1,10 @@
 #include <evhtp/evhtp.h>
-#include <openssl/rand.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/log.h"
 #include "base/metrics.h"
+#include "base/random.h"
 #include "base/sink.h"
 #include "http/server.h"
 
@@ -78,7 +78,7 @@ static struct exchange *exchange_new(struct conn *c)
 {
     struct exchange *x = calloc(1, sizeof *x);
     uint8_t random[16];
-    if (!x || RAND_bytes(random, sizeof random) != 1) {
+    if (!x || !random_bytes(random, sizeof random)) {
         free(x);
         return NULL;
     }

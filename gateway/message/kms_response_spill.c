@@ -3,9 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <openssl/rand.h>
-
 #include "base/limits.h"
+#include "base/random.h"
 #include "base/secret.h"
 
 /*
@@ -71,7 +70,7 @@ static bool pieces_make(struct pieces *t, const struct buf *from)
         t->shift--;
     t->places = (size_t)1 << (64 - t->shift);
     t->v = calloc(t->places, sizeof *t->v);
-    if (!t->v || RAND_bytes((unsigned char *)&t->factor, sizeof t->factor) != 1)
+    if (!t->v || !random_bytes(&t->factor, sizeof t->factor))
         return false;
     t->factor |= 1;
     for (size_t i = 0; i < n; i++) {
