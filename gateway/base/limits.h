@@ -10,7 +10,9 @@
 #define LIMIT_XML_ELEMENTS_REQUEST 256
 #define LIMIT_XML_ELEMENTS_REPLY 20000
 #define LIMIT_XML_ATTRIBUTES 16 /* an element */
-#define LIMIT_XML_NAMESPACES 16 /* declarations in a whole message */
+#define LIMIT_XML_NAMESPACES 16 /* declarations in scope of an element */
+#define LIMIT_XML_DECLARATIONS_REQUEST 16    /* in a whole message */
+#define LIMIT_XML_DECLARATIONS_REPLY 20000
 
 #define LIMIT_DECISION_TEXT 256       /* bytes of a client's string in a decision line */
 #define LIMIT_USER_KEYS 64            /* keys of one user: bounds the work that one request can cause */

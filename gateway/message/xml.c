@@ -12,12 +12,15 @@
 #include "message/xml_internal.h"
 
 const struct xml_limits XML_LIMITS_REQUEST = {LIMIT_XML_DEPTH_REQUEST, LIMIT_XML_ELEMENTS_REQUEST, LIMIT_XML_ATTRIBUTES,
-                                              LIMIT_XML_NAMESPACES, false, false, NULL};
+                                              LIMIT_XML_NAMESPACES, LIMIT_XML_DECLARATIONS_REQUEST, false, false,
+                                              NULL};
 const struct xml_limits XML_LIMITS_REPLY = {LIMIT_XML_DEPTH_REPLY, LIMIT_XML_ELEMENTS_REPLY, LIMIT_XML_ATTRIBUTES,
-                                            LIMIT_XML_NAMESPACES, true, true, NULL};
-/* Around a reply comes SignedKmsResponse; each key content becomes an EncryptedKey, which declares two namespaces. */
+                                            LIMIT_XML_NAMESPACES, LIMIT_XML_DECLARATIONS_REPLY, true, true, NULL};
+/* Around a reply comes SignedKmsResponse; each key content becomes an EncryptedKey, which declares two namespaces; what
+ * is kept as it came declares all that was around it, beside what the gateway's own elements declare. */
 const struct xml_limits XML_LIMITS_PROTECTED = {LIMIT_XML_DEPTH_REPLY + 4, 5 * LIMIT_XML_ELEMENTS_REPLY,
-                                                LIMIT_XML_ATTRIBUTES, LIMIT_XML_ELEMENTS_REPLY, true, true, NULL};
+                                                LIMIT_XML_ATTRIBUTES, LIMIT_XML_NAMESPACES + 8,
+                                                20 * LIMIT_XML_DECLARATIONS_REPLY, true, true, NULL};
 
 /* libxml2's own reports go nowhere: they hold bytes from strangers. What matters comes back by parse_error(). */
 static void quiet(void *arg, xmlErrorPtr error)
@@ -57,7 +60,7 @@ struct parse {
     struct detail *why;
     startElementNsSAX2Func build;
     enum reason reason; /* REASON_OK until a handler refuses */
-    unsigned elements, namespaces;
+    unsigned elements, declarations;
 };
 
 static void refuse(xmlParserCtxtPtr ctxt, const char *what)
@@ -120,9 +123,9 @@ static void on_element(START_ELEMENT)
     struct parse *parse = ctxt->_private;
     const struct xml_limits *limits = parse->limits;
     parse->elements++;
-    parse->namespaces += (unsigned)n_ns;
+    parse->declarations += (unsigned)n_ns; /* those in scope were counted by the scan */
     if (parse->elements > limits->elements || (unsigned)ctxt->nameNr >= limits->depth ||
-        (unsigned)n_attrs > limits->attributes || parse->namespaces > limits->namespaces) {
+        (unsigned)n_attrs > limits->attributes || parse->declarations > limits->declarations) {
         refuse(ctxt, "more elements, levels, attributes or namespaces than allowed");
         return;
     }
@@ -164,7 +167,9 @@ static enum reason parse_tree(struct str body, struct parse *parse, xmlDocPtr *t
     ctxt->sax->comment = on_comment;
     ctxt->sax->processingInstruction = on_instruction;
     ctxt->sax->serror = on_error;
-    xmlDocPtr doc = xmlCtxtReadMemory(ctxt, body.p, (int)body.n, NULL, "UTF-8", XML_PARSE_NONET | XML_PARSE_NOCDATA);
+    /* NOENT: or libxml2 leaves &amp; in a namespace URI as &#38;. What else it would put in, only a DTD can name. */
+    xmlDocPtr doc = xmlCtxtReadMemory(ctxt, body.p, (int)body.n, NULL, "UTF-8",
+                                      XML_PARSE_NONET | XML_PARSE_NOCDATA | XML_PARSE_NOENT);
     enum reason r = parse->reason;
     /* every fault in the text was reported: what is left is want of memory */
     if (r == REASON_OK && (!doc || !ctxt->wellFormed || !ctxt->nsWellFormed || !xmlDocGetRootElement(doc) ||

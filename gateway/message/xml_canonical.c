@@ -42,6 +42,12 @@ static int by_bytes(const xmlChar *a, const xmlChar *b)
     return strcmp(a ? (const char *)a : "", b ? (const char *)b : "");
 }
 
+/* What is the same by its place needs no look at its text: a URI may be long, and stand on each of many attributes. */
+static int by_uri(const xmlChar *a, const xmlChar *b)
+{
+    return a == b ? 0 : by_bytes(a, b);
+}
+
 /* The URI that a prefix (NULL: the default) stands for at an element, "" for none. */
 static const xmlChar *in_scope(const xmlNode *n, const xmlChar *prefix)
 {
@@ -122,7 +128,7 @@ static void write_name(const xmlNs *ns, const xmlChar *name, struct buf *out)
 static int by_uri_and_name(const void *a, const void *b)
 {
     const xmlAttr *x = *(const xmlAttr *const *)a, *y = *(const xmlAttr *const *)b;
-    const int uris = by_bytes(x->ns ? x->ns->href : NULL, y->ns ? y->ns->href : NULL);
+    const int uris = by_uri(x->ns ? x->ns->href : NULL, y->ns ? y->ns->href : NULL);
     return uris ? uris : by_bytes(x->name, y->name);
 }
 
@@ -228,6 +234,70 @@ static int into_buf(void *arg, const char *p, int n)
     return out->failed ? -1 : n;
 }
 
+/*
+ * libxml2 writes a namespace's URI as it is, though an ampersand is to be escaped there as in any attribute (C14N 1.0,
+ * 2.3). So it gets URIs that are escaped already, and the tree its own back. That changes no order: what differs first
+ * differs before and after.
+ */
+struct swapped {
+    xmlNs *ns;
+    const xmlChar *own;
+};
+
+static bool swap_uris(const xmlNode *n, struct buf *swapped)
+{
+    for (xmlNs *ns = n->nsDef; ns; ns = ns->next) {
+        struct buf escaped BUF_CLEANUP = BUF_INIT(SIZE_MAX / 4);
+        if (!ns->href || !xmlStrchr(ns->href, '&'))
+            continue;
+        buf_xml_attr(&escaped, view(ns->href));
+        const struct swapped s = {ns, ns->href};
+        buf_bytes(swapped, &s, sizeof s);
+        if (escaped.failed || swapped->failed)
+            return false;
+        ns->href = (const xmlChar *)escaped.p;
+        escaped.p = NULL;
+    }
+    return true;
+}
+
+static bool swap_all_uris(const xmlNode *apex, struct buf *swapped)
+{
+    for (const xmlNode *n = apex->parent; n && n->type == XML_ELEMENT_NODE; n = n->parent)
+        if (!swap_uris(n, swapped))
+            return false;
+    for (const xmlNode *n = apex; n; n = xml_following(n, apex))
+        if (!swap_uris(n, swapped))
+            return false;
+    return true;
+}
+
+static void put_uris_back(const struct buf *swapped)
+{
+    for (size_t at = 0; at < swapped->n; at += sizeof(struct swapped)) {
+        struct swapped s;
+        memcpy(&s, swapped->p + at, sizeof s);
+        free((void *)s.ns->href);
+        s.ns->href = s.own;
+    }
+}
+
+/* libxml2 walks from the document's first child: here that is apex, alone. A walk over the whole document for each
+ * element that is written as it came would be quadratic. */
+static bool execute_from(const struct xml_subtree *part, int mode, xmlOutputBufferPtr sink)
+{
+    struct buf swapped BUF_CLEANUP = BUF_INIT(SIZE_MAX / 4);
+    xmlDoc from_apex = *part->doc->tree;
+    xmlNode *apex = (xmlNode *)part->apex, *next = apex->next;
+    from_apex.children = apex;
+    apex->next = NULL;
+    const bool ok = swap_all_uris(apex, &swapped) &&
+                    xmlC14NExecute(&from_apex, in_subtree, (void *)part, mode, NULL, 0, sink) >= 0;
+    put_uris_back(&swapped);
+    apex->next = next;
+    return ok;
+}
+
 bool xml_canonical_by_library(const struct xml_subtree *part, enum xml_c14n form, struct buf *out)
 {
     static const int modes[] = {[XML_C14N_INCLUSIVE] = XML_C14N_1_0,
@@ -240,17 +310,10 @@ bool xml_canonical_by_library(const struct xml_subtree *part, enum xml_c14n form
         xml_secret_end(part->doc->secret);
         return false;
     }
-    /* libxml2 walks from the document's first child: here that is apex, alone. A walk over the whole document for each
-     * element that is written as it came would be quadratic. */
-    xmlDoc from_apex = *part->doc->tree;
-    xmlNode *apex = (xmlNode *)part->apex, *next = apex->next;
-    from_apex.children = apex;
-    apex->next = NULL;
-    const int r = xmlC14NExecute(&from_apex, in_subtree, (void *)part, modes[form], NULL, 0, sink);
-    apex->next = next;
+    const bool executed = execute_from(part, modes[form], sink);
     const int flushed = xmlOutputBufferClose(sink);
     xml_secret_end(part->doc->secret);
-    return r >= 0 && flushed >= 0 && !out->failed && out->n > before;
+    return executed && flushed >= 0 && !out->failed && out->n > before;
 }
 
 bool xml_canonical(const struct xml_subtree *part, enum xml_c14n form, struct buf *out)

@@ -10,7 +10,8 @@ struct scan {
     const struct xml_limits *limits;
     struct detail *why;
     struct str open[OPEN_MAX];
-    unsigned depth, elements, namespaces;
+    unsigned declared[OPEN_MAX]; /* by each open element */
+    unsigned depth, elements, declarations, in_scope;
     const char *next[3]; /* see nearest() */
 };
 
@@ -154,14 +155,24 @@ static enum reason attribute_value(struct scan *s)
     return REASON_OK;
 }
 
-static enum reason attribute(struct scan *s, unsigned *attributes)
+static enum reason count_declaration(struct scan *s, unsigned *declared)
+{
+    if (++s->declarations > s->limits->declarations)
+        return over(s, "namespace declarations", s->limits->declarations);
+    if (s->in_scope + ++*declared > s->limits->in_scope)
+        return over(s, "namespace declarations in scope", s->limits->in_scope);
+    return REASON_OK;
+}
+
+static enum reason attribute(struct scan *s, unsigned *attributes, unsigned *declared)
 {
     const struct str n = name(s);
     if (n.n == 0)
         return malformed(s, "expected an attribute's name, > or />");
     if (n.p[0] == 'x' && (str_eq(n, STR("xmlns")) || str_starts(n, STR("xmlns:")))) {
-        if (++s->namespaces > s->limits->namespaces)
-            return over(s, "namespace declarations", s->limits->namespaces);
+        const enum reason r = count_declaration(s, declared);
+        if (r != REASON_OK)
+            return r;
     } else if (++*attributes > s->limits->attributes) {
         return over(s, "attributes in an element", s->limits->attributes);
     }
@@ -176,7 +187,7 @@ static enum reason attribute(struct scan *s, unsigned *attributes)
 /* At "<" and a name: libxml2 looks for doubles and binds prefixes, this counts. */
 static enum reason start_tag(struct scan *s)
 {
-    unsigned attributes = 0;
+    unsigned attributes = 0, declared = 0;
     s->p++;
     const struct str n = name(s);
     if (n.n == 0)
@@ -196,12 +207,14 @@ static enum reason start_tag(struct scan *s)
         }
         if (at(s, STR(">"))) {
             s->p++;
+            s->in_scope += declared;
+            s->declared[s->depth] = declared;
             s->open[s->depth++] = n;
             return REASON_OK;
         }
         if (before == s->p)
             return malformed(s, "expected white space, > or /> in a start tag");
-        const enum reason r = attribute(s, &attributes);
+        const enum reason r = attribute(s, &attributes, &declared);
         if (r != REASON_OK)
             return r;
     }
@@ -217,7 +230,7 @@ static enum reason end_tag(struct scan *s)
     if (!at(s, STR(">")))
         return malformed(s, "expected > in an end tag");
     s->p++;
-    s->depth--;
+    s->in_scope -= s->declared[--s->depth];
     return REASON_OK;
 }
 

@@ -58,8 +58,9 @@ def deep(n):
 
 
 def spread(n):
-    """n namespace declarations in all."""
-    return response(key_prov(*["<p:e xmlns:p='urn:p%d'/>" % i for i in range(n - 1)]))
+    """n namespace declarations in scope of an element, and many more beside it."""
+    around = " ".join("xmlns:p%d='urn:p%d'" % (i, i) for i in range(n - 2))
+    return response(key_prov("<p:e xmlns:p='urn:p' %s/>" % around, *["<p:e xmlns:p='urn:p%d'/>" % i for i in range(40)]))
 
 
 def attributes(n):

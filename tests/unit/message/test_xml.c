@@ -74,6 +74,24 @@ static enum reason with_namespaces(unsigned n, const struct xml_limits *limits)
     return parse_buf(&b, limits);
 }
 
+/* n siblings of as many declarations each, below an element that has some, too. */
+static enum reason with_scopes(unsigned n, unsigned outer, unsigned inner, const struct xml_limits *limits)
+{
+    struct buf b = BUF_INIT(ROOM);
+    buf_z(&b, "<a");
+    for (unsigned i = 0; i < outer; i++)
+        buf_printf(&b, " xmlns:o%u='urn:%u'", i, i);
+    buf_z(&b, ">");
+    for (unsigned k = 0; k < n; k++) {
+        buf_z(&b, "<b");
+        for (unsigned i = 0; i < inner; i++)
+            buf_printf(&b, " xmlns:i%u='urn:%u'", i, i);
+        buf_z(&b, k % 2 ? "/>" : "></b>");
+    }
+    buf_z(&b, "</a>");
+    return parse_buf(&b, limits);
+}
+
 static void test_caps(void **state)
 {
     const struct xml_limits *const both[] = {&XML_LIMITS_REQUEST, &XML_LIMITS_REPLY};
@@ -85,18 +103,27 @@ static void test_caps(void **state)
     for (size_t i = 0; i < 2; i++) {
         const struct xml_limits *l = both[i];
         assert_int_equal(l->attributes, 16);
-        assert_int_equal(l->namespaces, 16);
+        assert_int_equal(l->in_scope, 16);
         assert_int_equal(with_depth(l->depth, l), REASON_OK);
         assert_int_equal(with_depth(l->depth + 1, l), REASON_XML_FORBIDDEN);
         assert_int_equal(with_elements(l->elements, l), REASON_OK);
         assert_int_equal(with_elements(l->elements + 1, l), REASON_XML_FORBIDDEN);
         assert_int_equal(with_attributes(l->attributes, 0, l), REASON_OK);
         assert_int_equal(with_attributes(l->attributes + 1, 0, l), REASON_XML_FORBIDDEN);
-        assert_int_equal(with_attributes(l->attributes, l->namespaces, l), REASON_OK);
-        assert_int_equal(with_attributes(l->attributes, l->namespaces + 1, l), REASON_XML_FORBIDDEN);
-        assert_int_equal(with_namespaces(l->namespaces, l), REASON_OK);
-        assert_int_equal(with_namespaces(l->namespaces + 1, l), REASON_XML_FORBIDDEN);
+        assert_int_equal(with_attributes(l->attributes, l->in_scope, l), REASON_OK);
+        assert_int_equal(with_attributes(l->attributes, l->in_scope + 1, l), REASON_XML_FORBIDDEN);
     }
+    assert_int_equal(XML_LIMITS_REPLY.declarations, 20000);
+    for (unsigned of = 1; of <= 19; of += 9) { /* as many in all as a reply may have, few in scope */
+        assert_int_equal(with_scopes(19000 / of, 10 / of, of < 10 ? of : 1, &XML_LIMITS_REPLY), REASON_OK);
+    }
+    assert_int_equal(with_scopes(5, 8, 8, &XML_LIMITS_REPLY), REASON_OK);
+    assert_int_equal(with_scopes(1, 8, 9, &XML_LIMITS_REPLY), REASON_XML_FORBIDDEN);
+    assert_int_equal(with_scopes(1999, 10, 10, &XML_LIMITS_PROTECTED), REASON_OK);
+    assert_int_equal(with_scopes(1334, 1, 15, &XML_LIMITS_REPLY), REASON_XML_FORBIDDEN); /* 20,011 in all */
+    assert_int_equal(with_scopes(1333, 1, 15, &XML_LIMITS_REPLY), REASON_OK);
+    assert_int_equal(with_namespaces(XML_LIMITS_REQUEST.declarations, &XML_LIMITS_REQUEST), REASON_OK);
+    assert_int_equal(with_namespaces(XML_LIMITS_REQUEST.declarations + 1, &XML_LIMITS_REQUEST), REASON_XML_FORBIDDEN);
     assert_int_equal(with_namespaces(1000, &XML_LIMITS_PROTECTED), REASON_OK);
 }
 
