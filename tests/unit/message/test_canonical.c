@@ -97,7 +97,8 @@ static void test_by_example(void **state)
         {"<a xmlns='urn:a?b&#38;amp;c'><b><c xmlns='urn:a?b&#x26;amp;c'/></b></a>",
          "<b xmlns=\"urn:a?b&amp;amp;c\"><c></c></b>"},
         {"<a xmlns:p='urn:a&amp;' xmlns:q='urn:a'><b p:z='1' q:z='2' xmlns:r='urn:a&amp;b' r:a='3' a='&amp;'/></a>",
-         "<b xmlns:p=\"urn:a&amp;\" xmlns:q=\"urn:a\" xmlns:r=\"urn:a&amp;b\" a=\"&amp;\" q:z=\"2\" p:z=\"1\" r:a=\"3\"></b>"},
+         "<b xmlns:p=\"urn:a&amp;\" xmlns:q=\"urn:a\" xmlns:r=\"urn:a&amp;b\""
+         " a=\"&amp;\" q:z=\"2\" p:z=\"1\" r:a=\"3\"></b>"},
         {"<a><b xmlns:xml='http://www.w3.org/XML/1998/namespace' xml:id='x'/></a>", "<b xml:id=\"x\"></b>"},
     };
     (void)state;
@@ -131,7 +132,8 @@ static void random_element(uint32_t *seed, unsigned depth, struct buf *b)
 {
     static const char *const NAMES[] = {"a", "b", "p:a", "q:b", "p:TrK-ID", "Signature-ID", "c"};
     static const char *const DECLARED[] = {" xmlns='urn:1'", " xmlns='urn:2'", " xmlns=''", " xmlns:p='urn:1'",
-        " xmlns:p='urn:2'", " xmlns:q='urn:3'", " xmlns:q='urn:1'", " xmlns:p='urn:3:mcsecKMSInterface'", " xmlns='urn:1?a&amp;b'",
+        " xmlns:p='urn:2'", " xmlns:q='urn:3'", " xmlns:q='urn:1'", " xmlns:p='urn:3:mcsecKMSInterface'",
+        " xmlns='urn:1?a&amp;b'",
         " xmlns:p='urn:1?a&#38;b&amp;amp;'", " xmlns:q='urn:1?a'", " xmlns:q='urn:1?a&amp;amp;b'", "", ""};
     static const char *const ATTRIBUTES[] = {" z='1'", " a='&#10;&amp;\"'", " p:a='2'", " q:a='3'", "",
         " xml:lang='de'", " Id='x'", " p:z='&#xE4;'", " q:Id='&lt;'", "", "", ""};
