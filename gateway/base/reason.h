@@ -24,6 +24,7 @@
     X(HTTP_EXPECT, "http.expect", 417)                   \
     X(HTTP_BUSY, "http.busy", 503)                       \
     X(REPLAY_FULL, "replay.full", 503)                   \
+    X(REPLAY_UNAVAILABLE, "replay.unavailable", 503)     \
     X(RULE_NONE, "rule.none", 403)                       \
     X(RULE_FORM, "rule.form", 403)                       \
     X(XML_MALFORMED, "xml.malformed", 400)               \

@@ -31,7 +31,8 @@ static bool open_parts(struct server *s, struct faults *faults)
     if (!loaded || !s->keys)
         return false;
     s->floor_us = (time_now_us() / US_PER_S + 1) * US_PER_S;
-    s->replay = replay_new(c->limits.replay_entries, s->floor_us, s->rules->max_past_us);
+    const struct replay_settings settings = {s->rules->max_past_us, s->rules->max_future_us};
+    s->replay = replay_memory_new(c->limits.replay_entries, s->floor_us, &settings);
     s->sink = sink_open(c->decisions, why, sizeof why);
     if (!s->sink)
         log_error("decisions", c->decisions, "%s", why);
@@ -152,8 +153,7 @@ static void close_parts(struct server *s)
     free(s->workers);
     if (s->sink)
         sink_close(s->sink);
-    if (s->replay)
-        replay_free(s->replay);
+    replay_free(s->replay);
     if (s->keys)
         keystore_close(s->keys);
     reload_end(s);

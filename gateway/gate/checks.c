@@ -75,6 +75,10 @@ enum reason checks_run(struct judgement *j, int64_t now_us)
             continue;
         }
         const enum reason r = CHECKS[c].run(j, now_us, &j->decision.found[c]);
+        if (j->spending.waits) {
+            j->decision.checks[c] = CHECK_SKIP; /* until checks_spent() */
+            continue;
+        }
         if (!note(j, c, r))
             continue;
         if (first == REASON_OK)
@@ -82,4 +86,11 @@ enum reason checks_run(struct judgement *j, int64_t now_us)
         stopped = CHECKS[c].stops || r == REASON_INTERNAL;
     }
     return first;
+}
+
+enum reason checks_spent(struct judgement *j, enum reason reason)
+{
+    j->spent = reason == REASON_OK;
+    checks_replay_found(j, reason, &j->decision.found[CHECK_REPLAY]);
+    return note(j, CHECK_REPLAY, reason) ? reason : REASON_OK;
 }

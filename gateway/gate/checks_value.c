@@ -38,7 +38,6 @@ enum reason check_kms_uri(struct judgement *j, int64_t now_us, struct detail *fo
 enum reason check_time(struct judgement *j, int64_t now_us, struct detail *found)
 {
     const struct checks *c = &j->rule->checks;
-    const struct gate *g = j->gate;
     const struct str text = checks_shown(j->request.time);
     int64_t t;
     bool has_zone;
@@ -59,11 +58,6 @@ enum reason check_time(struct judgement *j, int64_t now_us, struct detail *found
     }
     if (t < now_us - c->past_us) {
         detail_set(found, "Time is %.*s, %lld ms ago", STR_FMT(text), (long long)((now_us - t) / 1000));
-        return REASON_TIME_STALE;
-    }
-    const bool enforced = c->mode[CHECK_TIME] == MODE_ENFORCE && c->mode[CHECK_REPLAY] == MODE_ENFORCE;
-    if (enforced && j->form == FORM_SIGNED && g->replay && g->replay_is_memory && t < replay_floor(g->replay)) {
-        detail_set(found, "Time is %.*s, before what the replay memory remembers", STR_FMT(text));
         return REASON_TIME_STALE;
     }
     return REASON_OK;

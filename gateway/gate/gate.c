@@ -83,10 +83,18 @@ static enum reason judge(struct judgement *j, struct str body, int64_t now_us)
         note_claims(j);
     if (r == REASON_OK)
         r = choose_rule(j, now_us);
-    if (r == REASON_OK)
-        r = checks_run(j, now_us);
-    /* A reply to what is not proven may need the user's keys as well. */
-    return r == REASON_OK ? checks_ring(j) : r;
+    return r == REASON_OK ? checks_run(j, now_us) : r;
+}
+
+/* A reply to what is not proven may need the user's keys as well. */
+static enum gate_action conclude(struct judgement *j, enum reason r)
+{
+    struct decision *d = &j->decision;
+    d->reason = r == REASON_OK ? checks_ring(j) : r;
+    d->accepted = d->reason == REASON_OK;
+    if (!d->accepted)
+        gate_unsent(j);
+    return d->accepted ? GATE_FORWARD : GATE_REFUSE;
 }
 
 enum gate_action gate_request(struct judgement *j, struct str body, int64_t now_us)
@@ -98,7 +106,18 @@ enum gate_action gate_request(struct judgement *j, struct str body, int64_t now_
         d->reason = REASON_INTERNAL;
         return GATE_REFUSE;
     }
-    d->reason = judge(j, body, now_us);
-    d->accepted = d->reason == REASON_OK;
-    return d->accepted ? GATE_FORWARD : GATE_REFUSE;
+    const enum reason r = judge(j, body, now_us);
+    return j->spending.waits ? GATE_WAIT : conclude(j, r);
+}
+
+enum gate_action gate_spent(struct judgement *j, enum reason reason)
+{
+    return conclude(j, checks_spent(j, reason));
+}
+
+void gate_unsent(struct judgement *j)
+{
+    if (j->spent)
+        replay_give_back(j->gate->replay, j->gate->replay_line, &j->claim);
+    j->spent = false;
 }

@@ -4,7 +4,8 @@
  *
  *     struct judgement *j = judgement_new(&gate, id);
  *     reason = gate_head(j, &head);                 after the head: method, path, media type
- *     action = gate_request(j, body, now_us);       after the body: everything else; GATE_FORWARD only from here
+ *     action = gate_request(j, body, now_us);       after the body: everything else; GATE_FORWARD only from here,
+ *     action = gate_spent(j, reason);               or, after GATE_WAIT, from here, when the replay memory has answered
  *     gate_forward(j, &out);                        what goes to the upstream
  *     gate_reply(j, &upstream, now_us, &reply);     what its answer becomes
  *     gate_refuse(j, reason, now_us, &reply);       or: a refusal, at any point
@@ -28,7 +29,7 @@ struct gate {
     struct rules *rules;
     const struct keystore *keys;
     struct replay *replay; /* NULL: replay is not judged (explain) */
-    bool replay_is_memory; /* a Time before the replay memory's floor is stale */
+    struct replay_line *replay_line; /* of the thread that judges; NULL: what would have to wait is refused */
 };
 
 struct gate_head {
@@ -38,7 +39,7 @@ struct gate_head {
     struct ip source;
 };
 
-enum gate_action { GATE_REFUSE, GATE_FORWARD };
+enum gate_action { GATE_REFUSE, GATE_FORWARD, GATE_WAIT };
 
 struct judgement {
     const struct gate *gate;
@@ -57,6 +58,9 @@ struct judgement {
     struct keyring ring;
     bool ring_loaded;
     const struct key *signer;    /* in ring; the key whose signature held */
+    struct replay_claim claim;   /* what is spent; its texts are the document's */
+    struct replay_call spending; /* `done` and `arg`: whom to tell after GATE_WAIT; none: nothing waits */
+    bool spent;                  /* the replay memory has taken note */
     struct decision decision;
 };
 
@@ -68,6 +72,11 @@ void judgement_free(struct judgement *j);
 enum reason gate_head(struct judgement *j, const struct gate_head *head) MUST_CHECK;
 /* j->decision.reason tells why it refuses. Judges in the contract's order; see checks.c. */
 enum gate_action gate_request(struct judgement *j, struct str body, int64_t now_us) MUST_CHECK;
+/* After GATE_WAIT, once: what the replay memory answered, or REASON_REPLAY_UNAVAILABLE when it was waited for too long
+ * (whoever waits no longer calls replay_cancel(&j->spending) first). GATE_FORWARD or GATE_REFUSE. */
+enum gate_action gate_spent(struct judgement *j, enum reason reason) MUST_CHECK;
+/* Certainly no byte of it was sent: the same bytes may be accepted again. */
+void gate_unsent(struct judgement *j);
 /* What its rule was chosen by. */
 struct request_facts gate_facts(const struct judgement *j, int64_t now_us);
 

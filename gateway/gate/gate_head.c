@@ -22,6 +22,7 @@ void judgement_free(struct judgement *j)
 {
     if (!j)
         return;
+    replay_cancel(&j->spending);
     decision_clear(&j->decision);
     secret_wipe(j->ring.keys, j->ring.n * sizeof *j->ring.keys);
     keyring_clear(&j->ring);

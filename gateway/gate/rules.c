@@ -124,8 +124,11 @@ static void read_all(struct reading *g)
     rules_check_accepted(g);
     for (size_t i = 0; i < r->request_count; i++) {
         const struct checks *c = &r->requests[i].checks;
-        if (c->mode[CHECK_REPLAY] != MODE_OFF && c->past_us > r->max_past_us)
+        const bool on = c->mode[CHECK_REPLAY] != MODE_OFF;
+        if (on && c->past_us > r->max_past_us)
             r->max_past_us = c->past_us;
+        if (on && c->mode[CHECK_TIME] == MODE_ENFORCE && c->future_us > r->max_future_us)
+            r->max_future_us = c->future_us;
     }
     if (g->in.faults->errors == errors)
         rules_lint(g, time_now_us());

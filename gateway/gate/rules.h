@@ -99,7 +99,8 @@ struct rules {
     size_t response_count;
     struct dialect *dialects;
     size_t dialect_count;
-    int64_t max_past_us; /* widest window of all rules where replay is on: how long the replay memory must remember */
+    int64_t max_past_us;   /* widest window of all rules where replay is on: how long the replay memory must remember */
+    int64_t max_future_us; /* the same of those that enforce time, too: how far ahead it may have accepted */
     char hash[65];       /* SHA-256 of the file, hex */
     char *text;          /* the file, for /rules */
     unsigned refs;       /* by rules_ref and rules_unref only (atomic) */

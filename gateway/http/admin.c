@@ -7,7 +7,7 @@
 
 static bool ready(const struct server *s)
 {
-    return atomic_load(&s->serving) && !atomic_load(&s->draining) && time_now_us() >= s->floor_us;
+    return atomic_load(&s->serving) && !atomic_load(&s->draining) && !replay_unready(s->replay, time_now_us());
 }
 
 static void count_keys(struct server *s)

@@ -8,9 +8,10 @@
 #include "base/sink.h"
 #include "http/server.h"
 
-/* BODY: the head holds. JUDGE: complete, judged in the next loop turn. UPSTREAM: the call runs. DONE: answered, freed
- * one loop turn later. */
-enum exchange_state { EXCHANGE_BODY, EXCHANGE_JUDGE, EXCHANGE_UPSTREAM, EXCHANGE_DONE };
+/* BODY: the head holds. JUDGE: complete, judged in the next loop turn. SPEND: judged, and the replay memory is waited
+ * for. UPSTREAM: the call runs. DONE: answered, freed one loop turn later. */
+enum exchange_state { EXCHANGE_BODY, EXCHANGE_JUDGE, EXCHANGE_SPEND, EXCHANGE_UPSTREAM, EXCHANGE_DONE };
+enum { SPEND_WAIT_US = 500000 }; /* at most, for the replay memory */
 
 struct exchange {
     struct worker *worker;
@@ -26,13 +27,19 @@ struct exchange {
 };
 
 static void on_turn(evutil_socket_t fd, short what, void *arg);
+static void on_spent(void *arg, enum reason reason);
 
 /* The only place where an exchange changes its state. */
 static void enter(struct exchange *x, enum exchange_state state)
 {
+    if (x->state == EXCHANGE_SPEND)
+        event_del(x->turn);
     x->state = state;
     if (state == EXCHANGE_JUDGE || state == EXCHANGE_DONE)
         event_active(x->turn, EV_TIMEOUT, 0);
+    static const struct timeval patience = {SPEND_WAIT_US / US_PER_S, SPEND_WAIT_US % US_PER_S};
+    if (state == EXCHANGE_SPEND)
+        event_add(x->turn, &patience);
 }
 
 static void release(struct exchange *x)
@@ -92,8 +99,11 @@ static struct exchange *exchange_new(struct conn *c)
     worker_follow(c->worker);
     x->judgement = judgement_new(&c->worker->gate, x->id);
     x->turn = event_new(c->worker->base, -1, EV_TIMEOUT, on_turn, x);
-    if (x->judgement && x->turn)
+    if (x->judgement && x->turn) {
+        x->judgement->spending.done = on_spent;
+        x->judgement->spending.arg = x;
         return x;
+    }
     release(x);
     return NULL;
 }
@@ -215,6 +225,8 @@ static void on_upstream(void *arg, const struct upstream_result *result)
     d->upstream.us = time_mono_us() - x->asked_us;
     d->us.upstream = d->upstream.us;
     if (result->reason != REASON_OK) {
+        if (result->unsent)
+            gate_unsent(x->judgement);
         refuse(x, result->reason);
         return;
     }
@@ -288,6 +300,26 @@ static enum reason ask(struct exchange *x)
     return r;
 }
 
+/* It is judged, and the replay memory has answered. */
+static void act(struct exchange *x, enum gate_action action)
+{
+    enum reason r = x->judgement->decision.reason;
+    if (action == GATE_FORWARD) {
+        enter(x, EXCHANGE_UPSTREAM);
+        r = ask(x);
+        if (r == REASON_OK)
+            return;
+        gate_unsent(x->judgement);
+    }
+    refuse(x, r);
+}
+
+static void on_spent(void *arg, enum reason reason)
+{
+    struct exchange *x = arg;
+    act(x, gate_spent(x->judgement, reason));
+}
+
 static void judge(struct exchange *x)
 {
     struct decision *d = &x->judgement->decision;
@@ -296,14 +328,10 @@ static void judge(struct exchange *x)
     d->time_us = time_now_us();
     const enum gate_action action = gate_request(x->judgement, body->n ? buf_view(body) : STR(""), d->time_us);
     d->us.judge = time_mono_us() - from;
-    enum reason r = d->reason;
-    if (action == GATE_FORWARD) {
-        enter(x, EXCHANGE_UPSTREAM);
-        r = ask(x);
-        if (r == REASON_OK)
-            return;
-    }
-    refuse(x, r);
+    if (action == GATE_WAIT)
+        enter(x, EXCHANGE_SPEND);
+    else
+        act(x, action);
 }
 
 static void on_turn(evutil_socket_t fd, short what, void *arg)
@@ -311,7 +339,10 @@ static void on_turn(evutil_socket_t fd, short what, void *arg)
     (void)fd;
     (void)what;
     struct exchange *x = arg;
-    if (x->state != EXCHANGE_JUDGE) {
+    if (x->state == EXCHANGE_SPEND) {
+        replay_cancel(&x->judgement->spending);
+        on_spent(x, REASON_REPLAY_UNAVAILABLE);
+    } else if (x->state != EXCHANGE_JUDGE) {
         release(x);
     } else if (!x->conn) { /* the connection was cut meanwhile */
         decide(x, REASON_HTTP_TIMEOUT, 408);
@@ -341,7 +372,9 @@ void proxy_vanished(struct conn *c)
         return;
     x->conn = NULL;
     x->request = NULL;
-    if (x->state != EXCHANGE_BODY)
+    if (x->state == EXCHANGE_SPEND)
+        replay_cancel(&x->judgement->spending);
+    else if (x->state != EXCHANGE_BODY)
         return; /* JUDGE ends at its turn, UPSTREAM when the call ends */
     decide(x, REASON_HTTP_TIMEOUT, 408);
     enter(x, EXCHANGE_DONE);

@@ -87,7 +87,7 @@ static void reload_rules(struct server *s, bool asked)
         return;
     }
     metric_add(METRIC_RULES_RELOADS, "result=\"ok\"", 1);
-    replay_retain(s->replay, rules->max_past_us);
+    replay_settle(s->replay, &(struct replay_settings){rules->max_past_us, rules->max_future_us});
     pthread_mutex_lock(&s->lock);
     struct rules *old = s->rules;
     s->rules = rules;

@@ -45,7 +45,7 @@ static void finish(struct upstream_call *c, CURLcode code)
 {
     long status = 0;
     curl_easy_getinfo(c->easy, CURLINFO_RESPONSE_CODE, &status);
-    struct upstream_result result = {.reason = upstream_reason(code, c)};
+    struct upstream_result result = {.reason = upstream_reason(code, c), .unsent = !c->asked};
     if (code != CURLE_ABORTED_BY_CALLBACK) /* the gateway ends */
         upstream_tell(c, result.reason, code);
     if (c->probe) {

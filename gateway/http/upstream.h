@@ -39,6 +39,7 @@ void upstream_free(struct upstream *u);
 
 struct upstream_result {
     enum reason reason; /* REASON_OK: there is a reply; else UPSTREAM_UNREACHABLE, _TIMEOUT or _INVALID */
+    bool unsent;        /* certainly no byte of the request was sent */
     int status;
     struct str body;
     struct str www_authenticate, retry_after; /* sanitized; missing when there are none */

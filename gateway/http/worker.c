@@ -56,6 +56,7 @@ static void on_wake(evutil_socket_t fd, short what, void *arg)
     uint64_t n;
     if (what & EV_READ)
         (void)!read(fd, &n, sizeof n);
+    replay_line_turn(w->gate.replay_line);
     if (!atomic_load(&w->server->stopping)) {
         take_over(w);
         return;
@@ -75,6 +76,11 @@ void worker_wake(struct worker *w)
     (void)!write(w->wake_fd, &one, sizeof one);
 }
 
+static void wake_for_replay(void *arg)
+{
+    worker_wake(arg);
+}
+
 void worker_stop(struct worker *w)
 {
     atomic_store(&w->server->leaving, true);
@@ -92,6 +98,7 @@ static void *run(void *arg)
     upstream_free(w->upstream);
     for (int i = 0; i < 3; i++) /* what waits for its turn to be freed */
         event_base_loop(w->base, EVLOOP_NONBLOCK);
+    replay_line_close(w->gate.replay_line);
     for (size_t i = 0; i < w->server->config->listen_count; i++) {
         listener_close(&w->listeners[i]);
         evhtp_free(w->listeners[i].htp);
@@ -121,9 +128,9 @@ bool worker_start(struct worker *w)
         .rules = rules_ref(s->rules),
         .keys = s->keys,
         .replay = s->replay,
-        .replay_is_memory = true,
+        .replay_line = replay_line_open(s->replay, &(struct replay_host){w->base, wake_for_replay, w}),
     };
-    if (!w->wake || !w->upstream || event_add(w->wake, NULL) != 0)
+    if (!w->wake || !w->upstream || !w->gate.replay_line || event_add(w->wake, NULL) != 0)
         return false;
     upstream_use_tls(w->upstream, s->upstream_tls);
     if (w == s->workers && !upstream_probe(w->upstream))

@@ -1,4 +1,4 @@
-#include "replay/replay.h"
+#include "replay/replay_engine.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -9,7 +9,7 @@
 
 enum {
     SHARDS = 64,        /* more than any machine has cores: two users seldom meet at a lock */
-    DIGEST = 16,        /* bytes of SHA-256 kept: a collision only refuses a request */
+    DIGEST = REPLAY_DIGEST,
     USER_SHARE = 16,    /* one user gets at most this part of the memory */
     FIRST_BUCKETS = 64, /* of a shard */
 };
@@ -24,6 +24,7 @@ struct entry {
     struct entry *next;
     struct user *user;
     int64_t time_us;
+    uint32_t at; /* in the heap */
     uint8_t digest[DIGEST];
 };
 
@@ -37,9 +38,11 @@ struct shard {
     size_t n, heap_cap;
 };
 
-struct replay {
+struct memory {
+    struct replay replay;
     unsigned max, max_user;
     _Atomic int64_t floor, retain;
+    _Atomic bool passed; /* the clock has reached the floor once: if it stands before it again, it stepped back */
     atomic_size_t count;
     struct shard shard[SHARDS];
 };
@@ -70,12 +73,18 @@ static bool same(const uint8_t a[DIGEST], const uint8_t b[DIGEST])
     return str_eq((struct str){(const char *)a, DIGEST}, (struct str){(const char *)b, DIGEST});
 }
 
+static void heap_put(struct entry **h, size_t i, struct entry *e)
+{
+    h[i] = e;
+    e->at = (uint32_t)i;
+}
+
 static void heap_up(struct entry **h, size_t i)
 {
     struct entry *e = h[i];
     for (; i > 0 && e->time_us < h[(i - 1) / 2]->time_us; i = (i - 1) / 2)
-        h[i] = h[(i - 1) / 2];
-    h[i] = e;
+        heap_put(h, i, h[(i - 1) / 2]);
+    heap_put(h, i, e);
 }
 
 static void heap_down(struct entry **h, size_t n, size_t i)
@@ -89,10 +98,10 @@ static void heap_down(struct entry **h, size_t n, size_t i)
             child++;
         if (e->time_us <= h[child]->time_us)
             break;
-        h[i] = h[child];
+        heap_put(h, i, h[child]);
         i = child;
     }
-    h[i] = e;
+    heap_put(h, i, e);
 }
 
 static void drop_user(struct shard *s, struct user *u)
@@ -104,16 +113,18 @@ static void drop_user(struct shard *s, struct user *u)
     free(u);
 }
 
-static void drop_oldest(struct replay *r, struct shard *s)
+static void drop_entry(struct memory *r, struct shard *s, struct entry *e)
 {
-    struct entry *e = s->heap[0];
     struct entry **at = &s->bucket[slot(s, e->digest)];
     while (*at != e)
         at = &(*at)->next;
     *at = e->next;
-    s->heap[0] = s->heap[--s->n];
-    if (s->n)
-        heap_down(s->heap, s->n, 0);
+    struct entry *last = s->heap[--s->n];
+    if (last != e) {
+        heap_put(s->heap, e->at, last);
+        heap_up(s->heap, last->at);
+        heap_down(s->heap, s->n, last->at);
+    }
     if (--e->user->entries == 0)
         drop_user(s, e->user);
     free(e);
@@ -121,7 +132,7 @@ static void drop_oldest(struct replay *r, struct shard *s)
 }
 
 /* The floor rises before anything is forgotten: whoever holds the shard's lock next sees both or neither. */
-static void purge(struct replay *r, struct shard *s, int64_t now_us)
+static void purge(struct memory *r, struct shard *s, int64_t now_us)
 {
     const int64_t before = now_us - atomic_load(&r->retain);
     if (s->n == 0 || s->heap[0]->time_us >= before)
@@ -130,10 +141,10 @@ static void purge(struct replay *r, struct shard *s, int64_t now_us)
     while (floor < before && !atomic_compare_exchange_weak(&r->floor, &floor, before))
         ;
     while (s->n && s->heap[0]->time_us < before)
-        drop_oldest(r, s);
+        drop_entry(r, s, s->heap[0]);
 }
 
-static void purge_all(struct replay *r, int64_t now_us)
+static void purge_all(struct memory *r, int64_t now_us)
 {
     for (size_t i = 0; i < SHARDS; i++) {
         pthread_mutex_lock(&r->shard[i].lock);
@@ -197,16 +208,16 @@ static struct user *find_user(const struct shard *s, const uint8_t digest[DIGEST
     return u;
 }
 
-static bool seen(const struct shard *s, const uint8_t digest[DIGEST])
+static struct entry *find_entry(const struct shard *s, const uint8_t digest[DIGEST])
 {
-    const struct entry *e = s->bucket[slot(s, digest)];
+    struct entry *e = s->bucket[slot(s, digest)];
     while (e && !same(e->digest, digest))
         e = e->next;
-    return e != NULL;
+    return e;
 }
 
 /* One of the places that all shards share; false when there is none. */
-static bool take_place(struct replay *r)
+static bool take_place(struct memory *r)
 {
     size_t n = atomic_load(&r->count);
     do {
@@ -217,7 +228,7 @@ static bool take_place(struct replay *r)
 }
 
 /* With a place taken, which is given back on failure. */
-static enum reason remember(struct replay *r, struct shard *s, const uint8_t *user, const uint8_t *digest,
+static enum reason remember(struct memory *r, struct shard *s, const uint8_t *user, const uint8_t *digest,
                             int64_t time_us)
 {
     struct user *u = find_user(s, user);
@@ -251,46 +262,132 @@ full:
 }
 
 /* *crowded: the shared bound refused, not the user's share or lack of memory. */
-static enum reason spend(struct replay *r, const uint8_t *user, const uint8_t *digest, const int64_t at[2],
-                         bool *crowded)
+static enum reason try_spend(struct memory *r, uint8_t digest[2][DIGEST], const struct replay_claim *c, bool *crowded)
 {
-    struct shard *s = &r->shard[user[0] % SHARDS];
-    const int64_t now_us = at[1];
+    struct shard *s = &r->shard[digest[0][0] % SHARDS];
     enum reason result;
     *crowded = false;
     pthread_mutex_lock(&s->lock);
-    purge(r, s, now_us);
+    purge(r, s, c->now_us);
     const int64_t floor = atomic_load(&r->floor);
-    int64_t time_us = at[0];
-    if (time_us == TIME_NONE)
-        time_us = now_us > floor ? now_us : floor;
-    if (seen(s, digest))
+    int64_t until_us = c->latest_us;
+    if (until_us == TIME_NONE || until_us < floor)
+        until_us = c->now_us > floor ? c->now_us : floor;
+    if (find_entry(s, digest[1]))
         result = REASON_REPLAY_SEEN;
-    else if (time_us < floor)
-        result = REASON_TIME_STALE;
+    else if (c->earliest_us != TIME_NONE && c->earliest_us < floor)
+        result = REASON_REPLAY_UNAVAILABLE;
     else if (!take_place(r)) {
         *crowded = true;
         result = REASON_REPLAY_FULL;
     } else
-        result = remember(r, s, user, digest, time_us);
+        result = remember(r, s, digest[0], digest[1], until_us);
     pthread_mutex_unlock(&s->lock);
     return result;
 }
 
-enum reason replay_spend(struct replay *r, struct str user, struct str key_id, const uint8_t *value, size_t value_n,
-                         int64_t time_us, int64_t now_us)
+static bool digests_of(const struct replay_claim *c, uint8_t out[2][DIGEST])
 {
-    uint8_t who[DIGEST], what[DIGEST];
-    const int64_t at[2] = {time_us, now_us};
+    return digest_of(c->user, NULL, 0, out[0]) && digest_of(c->key_id, c->value, c->value_n, out[1]);
+}
+
+static enum reason memory_spend(struct replay *replay, struct replay_line *line, const struct replay_claim *c,
+                                struct replay_call *call)
+{
+    struct memory *r = (struct memory *)replay;
+    uint8_t digest[2][DIGEST];
     bool crowded;
-    if (!user.p || !key_id.p || value_n == 0 || !digest_of(user, NULL, 0, who) ||
-        !digest_of(key_id, value, value_n, what))
+    (void)line;
+    (void)call;
+    if (!digests_of(c, digest))
         return REASON_REPLAY_FULL;
-    const enum reason result = spend(r, who, what, at, &crowded);
+    const enum reason result = try_spend(r, digest, c, &crowded);
     if (!crowded)
         return result;
-    purge_all(r, now_us); /* what other shards no longer need still takes places */
-    return spend(r, who, what, at, &crowded);
+    purge_all(r, c->now_us); /* what other shards no longer need still takes places */
+    return try_spend(r, digest, c, &crowded);
+}
+
+static void forget(struct memory *r, uint8_t digest[2][DIGEST])
+{
+    struct shard *s = &r->shard[digest[0][0] % SHARDS];
+    pthread_mutex_lock(&s->lock);
+    struct entry *e = find_entry(s, digest[1]);
+    if (e)
+        drop_entry(r, s, e);
+    pthread_mutex_unlock(&s->lock);
+}
+
+static void memory_give_back(struct replay *r, struct replay_line *line, const struct replay_claim *c)
+{
+    uint8_t digest[2][DIGEST];
+    (void)line;
+    if (digests_of(c, digest)) /* else it stays spent */
+        forget((struct memory *)r, digest);
+}
+
+static void memory_cancel(struct replay_call *call)
+{
+    call->waits = false;
+    forget((struct memory *)call->line->replay, call->digest);
+}
+
+static void memory_settle(struct replay *r, const struct replay_settings *s)
+{
+    atomic_store(&((struct memory *)r)->retain, s->past_us);
+}
+
+static int64_t memory_floor(const struct replay *r)
+{
+    return atomic_load(&((const struct memory *)r)->floor);
+}
+
+static size_t memory_count(const struct replay *r)
+{
+    return atomic_load(&((const struct memory *)r)->count);
+}
+
+static const char *memory_unready(const struct replay *replay, int64_t now_us)
+{
+    struct memory *r = (struct memory *)replay; /* its atomics only */
+    if (now_us < atomic_load(&r->floor))
+        return atomic_load(&r->passed) ? "clock" : "starting";
+    atomic_store(&r->passed, true);
+    return NULL;
+}
+
+static struct replay_line *memory_line_open(struct replay *r, const struct replay_host *host)
+{
+    struct replay_line *l = calloc(1, sizeof *l);
+    (void)host;
+    if (l)
+        l->replay = r;
+    return l;
+}
+
+static void memory_line_turn(struct replay_line *l)
+{
+    (void)l;
+}
+
+static void memory_line_close(struct replay_line *l)
+{
+    free(l);
+}
+
+static void memory_free(struct replay *replay)
+{
+    struct memory *r = (struct memory *)replay;
+    for (size_t i = 0; i < SHARDS; i++) {
+        struct shard *s = &r->shard[i];
+        while (s->n)
+            drop_entry(r, s, s->heap[0]);
+        free(s->bucket);
+        free(s->users);
+        free(s->heap);
+        pthread_mutex_destroy(&s->lock);
+    }
+    free(r);
 }
 
 static bool shard_init(struct shard *s)
@@ -301,52 +398,36 @@ static bool shard_init(struct shard *s)
     return pthread_mutex_init(&s->lock, NULL) == 0 && s->bucket && s->users;
 }
 
-struct replay *replay_new(unsigned max_entries, int64_t start_us, int64_t retain_us)
+struct replay *replay_memory_new(unsigned max_entries, int64_t floor_us, const struct replay_settings *s)
 {
-    struct replay *r = calloc(1, sizeof *r);
+    static const struct replay_engine MEMORY = {
+        .free = memory_free,
+        .settle = memory_settle,
+        .floor = memory_floor,
+        .unready = memory_unready,
+        .count = memory_count,
+        .line_open = memory_line_open,
+        .line_turn = memory_line_turn,
+        .line_close = memory_line_close,
+        .spend = memory_spend,
+        .cancel = memory_cancel,
+        .give_back = memory_give_back,
+    };
+    struct memory *r = calloc(1, sizeof *r);
     if (!r)
         return NULL;
+    r->replay.engine = &MEMORY;
     r->max = max_entries;
     r->max_user = max_entries / USER_SHARE ? max_entries / USER_SHARE : 1;
-    atomic_init(&r->floor, start_us);
-    atomic_init(&r->retain, retain_us);
+    atomic_init(&r->floor, floor_us);
+    atomic_init(&r->retain, s->past_us);
     atomic_init(&r->count, 0);
+    atomic_init(&r->passed, false);
     bool ok = true;
     for (size_t i = 0; i < SHARDS; i++)
         ok &= shard_init(&r->shard[i]);
     if (ok)
-        return r;
-    replay_free(r);
+        return &r->replay;
+    memory_free(&r->replay);
     return NULL;
-}
-
-void replay_free(struct replay *r)
-{
-    if (!r)
-        return;
-    for (size_t i = 0; i < SHARDS; i++) {
-        struct shard *s = &r->shard[i];
-        while (s->n)
-            drop_oldest(r, s);
-        free(s->bucket);
-        free(s->users);
-        free(s->heap);
-        pthread_mutex_destroy(&s->lock);
-    }
-    free(r);
-}
-
-void replay_retain(struct replay *r, int64_t retain_us)
-{
-    atomic_store(&r->retain, retain_us);
-}
-
-int64_t replay_floor(const struct replay *r)
-{
-    return atomic_load(&r->floor);
-}
-
-size_t replay_count(const struct replay *r)
-{
-    return atomic_load(&r->count);
 }

@@ -1,10 +1,18 @@
 /*
- * The replay memory: which signed requests were accepted while their Time was acceptable. Sharded by user, safe from
- * any thread, bounded; it refuses when full and forgets nothing within the window.
+ * The replay memory: which signed requests were accepted while their Time was acceptable. One narrow interface, with
+ * an engine behind it: the process's own memory (memory.c), or a store that many gateways share.
  *
- * It remembers every accepted request whose Time is at or after `floor`: the start of the process, moved forward
- * when entries leave the window. A request before the floor cannot be told from a replay and is time.stale. So a
- * restart, a wider window after a reload and a clock that steps back all fail closed.
+ *     struct replay *r = replay_memory_new(max_entries, floor_us, &settings);           shared by all threads
+ *     struct replay_line *line = replay_line_open(r, &host);                            one a worker
+ *     enum reason reason = replay_spend(r, line, &claim, &call);
+ *     if (call.waits) ...                                     later, in that thread: call.done(call.arg, reason)
+ *     replay_give_back(r, line, &claim);                      it came to nothing: no byte of it was sent
+ *
+ * An engine answers at once, or later: what it answers later comes from replay_line_turn() or from the worker's loop,
+ * never from within replay_spend(). It has no deadline of its own: who waits cancels.
+ *
+ * What was accepted has a Time at or after `floor`: a request before it cannot be told from a replay and is
+ * REPLAY_UNAVAILABLE. So a restart, a wider window after a reload and a clock that steps back all fail closed.
  */
 #ifndef KMSGATE_REPLAY_REPLAY_H
 #define KMSGATE_REPLAY_REPLAY_H
@@ -12,18 +20,82 @@
 #include "base/reason.h"
 #include "base/timestamp.h"
 
+struct event_base;
 struct replay;
-/* start_us: the floor to begin with. retain_us: the widest `past` of the rules. NULL when out of memory. */
-struct replay *replay_new(unsigned max_entries, int64_t start_us, int64_t retain_us);
-void replay_free(struct replay *r);
-/* After a reload. A wider window does not bring back what was forgotten: the floor stays. */
-void replay_retain(struct replay *r, int64_t retain_us);
+struct replay_line;
+
+/* What the rules say, at the start and after each reload. */
+struct replay_settings {
+    int64_t past_us;   /* the widest of all rules that remember */
+    int64_t future_us; /* the same */
+};
+
+/*
+ * A request that is otherwise accepted and proven. Its texts live until the call is over.
+ *
+ * Times: where rules read a Time without a zone differently, it is held against the floor by the earliest reading and
+ * remembered until the latest has left the window. TIME_NONE: its own rule does not enforce Time; `earliest` is then
+ * not held against anything, and for a missing `latest` the arrival stands.
+ */
+struct replay_claim {
+    struct str user, key_id;
+    const uint8_t *value; /* the decoded SignatureValue */
+    size_t value_n;
+    int64_t time_us;      /* as its own rule reads it */
+    int64_t earliest_us, latest_us;
+    int64_t now_us;       /* by the wall clock, when it was judged */
+};
+
+/* The answer; of REPLAY_UNAVAILABLE also why. Called once, in the line's thread; the call is over then. */
+typedef void replay_done(void *arg, enum reason reason);
+
+/* A claim that may have to wait. The caller owns it, sets `done` and `arg`, and leaves it where it is while it waits;
+ * all else is the engine's. */
+struct replay_call {
+    replay_done *done;
+    void *arg;
+    bool waits;
+    struct replay_line *line;
+    struct replay_call *next, **link; /* of the engine's list */
+    int64_t until_us;
+    uint64_t number;
+    uint8_t digest[2][16]; /* of user and request */
+};
+
+/* What a worker lends to its line. */
+struct replay_host {
+    struct event_base *loop; /* for an engine that talks to a network: nobody else in this layer looks at it */
+    void (*wake)(void *arg); /* from any thread: makes the worker call replay_line_turn() soon */
+    void *arg;
+};
+
+/* Any thread. */
+void replay_free(struct replay *r); /* after all its lines */
+/* After a reload. A wider window does not bring back what was forgotten. */
+void replay_settle(struct replay *r, const struct replay_settings *s);
+/* Before it no request can be told from a replay. */
 int64_t replay_floor(const struct replay *r);
+/* Why signed requests are refused just now, as a word for /readyz; NULL: they are not. */
+const char *replay_unready(const struct replay *r, int64_t now_us);
+size_t replay_count(const struct replay *r); /* remembered */
+
+/* A worker's own handle, used in its thread alone; NULL without memory. */
+struct replay_line *replay_line_open(struct replay *r, const struct replay_host *host);
+void replay_line_turn(struct replay_line *l);
+void replay_line_close(struct replay_line *l); /* nothing waits any more */
+
 /* One atomic step: REASON_OK and remembered; REPLAY_SEEN; REPLAY_FULL (also without memory, or when the user has his
- * share); TIME_STALE when time_us is before the floor. value: the decoded SignatureValue. time_us: the request's Time
- * (the latest, where rules read it differently); TIME_NONE where none enforces it: then arrival stands for it. */
-enum reason replay_spend(struct replay *r, struct str user, struct str key_id, const uint8_t *value, size_t value_n,
-                         int64_t time_us, int64_t now_us) MUST_CHECK;
-size_t replay_count(const struct replay *r);
+ * share); REPLAY_UNAVAILABLE. With call->waits set the return value means nothing: the answer comes later. Without a
+ * line and a call nothing waits: what would have to is REPLAY_UNAVAILABLE. */
+enum reason replay_spend(struct replay *r, struct replay_line *line, const struct replay_claim *claim,
+                         struct replay_call *call) MUST_CHECK;
+/* Of a call that waits: `done` will not be called, and what was spent is given back where that can be. */
+void replay_cancel(struct replay_call *call);
+/* After REASON_OK, when certainly nothing was sent: the same bytes may be spent again. */
+void replay_give_back(struct replay *r, struct replay_line *line, const struct replay_claim *claim);
+
+/* The process's own memory. max_entries: in all; a sixteenth of them for one user. floor_us: to begin with. NULL when
+ * out of memory. */
+struct replay *replay_memory_new(unsigned max_entries, int64_t floor_us, const struct replay_settings *s);
 
 #endif

@@ -88,8 +88,8 @@ static bool run_case(struct running *r)
     const struct gate gate = {.public_url = &r->c->public_url,
                               .rules = r->rules,
                               .keys = made.keys,
-                              .replay = replay_new(REPLAY_ENTRIES, r->now_us - retain - US_PER_S, retain),
-                              .replay_is_memory = true};
+                              .replay = replay_memory_new(REPLAY_ENTRIES, r->now_us - retain - US_PER_S,
+                                                          &(struct replay_settings){.past_us = retain})};
     const bool ok = gate.replay && hold(r, &gate, &made);
     replay_free(gate.replay);
     case_made_free(&made);

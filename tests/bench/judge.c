@@ -182,9 +182,9 @@ int main(int argc, char **argv)
     const int64_t now = time_now_us() / US_PER_S * US_PER_S;
     time_format(now, false, text);
     struct gate gate = {.public_url = &public_url, .rules = rules_of_the_bench(argv[1]),
-                        .keys = keys_of_alice(argv[1], &ink),
-                        .replay_is_memory = true};
-    gate.replay = replay_new(1u << 20, now - 2 * US_PER_S, gate.rules->max_past_us);
+                        .keys = keys_of_alice(argv[1], &ink)};
+    gate.replay = replay_memory_new(1u << 20, now - 2 * US_PER_S,
+                                    &(struct replay_settings){.past_us = gate.rules->max_past_us});
     struct buf upstream = BUF_INIT(1u << 20), request = BUF_INIT(1u << 16);
     double *us[2] = {calloc((size_t)count, sizeof(double)), calloc((size_t)count, sizeof(double))};
     need(gate.replay && us[0] && us[1], "memory");

@@ -1,6 +1,8 @@
 """The contract's sentences on the replay memory that need a gateway of their own: bounded, full, restarted, reloaded."""
 import os
 import signal
+import socket
+import threading
 import time
 from datetime import datetime, timedelta, timezone
 
@@ -49,7 +51,7 @@ def test_a_restart_forgets_and_fails_closed(gateway, alice):
     g.start()
     for path, b in (("/init", body), ("/keyprov", early)):  # accepted before, or never seen: cannot be told apart
         r = g.post(path, b)
-        assert (r.status, r.error) == (403, "time.stale")
+        assert (r.status, r.error) == (503, "replay.unavailable") and int(r.headers["Retry-After"]) > 0
     # the start is the next whole second after launch, and /readyz was 503 until then
     assert datetime.now(timezone.utc) >= launched.replace(microsecond=0) + timedelta(seconds=1)
     assert g.ask(alice, "/init").status == 200
@@ -69,6 +71,31 @@ def test_a_reload_forgets_nothing(gateway, alice):
         kms.wait_for(lambda: g.admin("/rules")[1] != before)
         assert g.post("/init", body).error in ("replay.seen", "time.stale")
     assert g.ask(alice, "/init").status == 200
+
+
+def test_what_never_left_is_given_back(gateway, alice):
+    """No connection to the upstream: nothing was sent, and the same bytes may come again. What it may have read may not."""
+    g = gateway([alice], rules=RULES)
+    body = kms.signed_request(alice, g.url("/init"))
+    port = int(g.upstream.rsplit(":", 1)[1])
+    g.legacy.stop()
+    for _ in range(2):
+        r = g.post("/init", body)
+        assert (r.status, r.error) == (502, "upstream.unreachable")
+    assert "kmsgate_replay_entries 0" in g.admin("/metrics")[1]
+    with socket.create_server(("127.0.0.1", port)) as s:
+        def cut():
+            got = b""
+            while not got:  # a probe says nothing
+                c, _ = s.accept()
+                got = c.recv(1)
+                c.close()
+        t = threading.Thread(target=cut)
+        t.start()
+        while (r := g.post("/init", body)).error == "upstream.unreachable" and t.is_alive():
+            pass
+        t.join()
+    assert r.status == 502 and g.post("/init", body).error == "replay.seen"
 
 
 def test_one_rule_does_not_open_what_another_spent(gateway, alice):

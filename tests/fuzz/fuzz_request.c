@@ -89,7 +89,6 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     must(time_parse(STR("2026-11-23T18:00:00Z"), &now_us, &zone), "time");
     open_keys();
     gate.public_url = &public_url;
-    gate.replay_is_memory = true;
     for (int i = 0; i < RULE_SETS; i++) {
         char path[64];
         struct faults faults = {0};
@@ -203,7 +202,7 @@ static enum reason judge(int set, struct str body)
 static void judge_all(struct str body)
 {
     for (int set = 0; set < RULE_SETS; set++) {
-        gate.replay = replay_new(64, now_us - US_PER_S, 60 * US_PER_S);
+        gate.replay = replay_memory_new(64, now_us - US_PER_S, &(struct replay_settings){.past_us = 60 * US_PER_S});
         must(gate.replay, "no memory");
         const enum reason r = judge(set, body);
         if (set == STRICT && r == REASON_OK)

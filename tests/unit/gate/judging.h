@@ -124,7 +124,6 @@ static int world_begin(void **state)
     snprintf(w->rules.hash, sizeof w->rules.hash, "%064d", 7);
     enforce_all(w);
     w->gate = (struct gate){.public_url = &w->public_url, .rules = &w->rules, .keys = w->keys};
-    w->gate.replay_is_memory = true;
     return 0;
 }
 
@@ -151,7 +150,7 @@ static int fresh(void **state)
     judgement_free(w->j);
     w->j = NULL;
     replay_free(w->gate.replay);
-    w->gate.replay = replay_new(1000, NOW - 3 * US_PER_S, 60 * US_PER_S);
+    w->gate.replay = replay_memory_new(1000, NOW - 3 * US_PER_S, &(struct replay_settings){.past_us = 60 * US_PER_S});
     return w->gate.replay ? 0 : -1;
 }
 

@@ -193,7 +193,8 @@ static void judge_kind(struct world *w, const struct kind *k, int rule, const st
     void *state = w;
     assert_int_equal(fresh(&state), 0);
     replay_free(w->gate.replay); /* as of a gateway that has run for long */
-    w->gate.replay = replay_new(1000, NOW - 3600 * US_PER_S, 60 * US_PER_S);
+    const struct replay_settings minute = {.past_us = 60 * US_PER_S};
+    w->gate.replay = replay_memory_new(1000, NOW - 3600 * US_PER_S, &minute);
     set_rule(&w->rule[0], rule);
     for (int i = 0; i <= k->twice; i++)
         (void)judge_text(w, a, body);

@@ -256,14 +256,14 @@ static void test_time_before_the_start(void **state)
 {
     struct world *w = *state;
     judged_at(w, NOW - 3 * US_PER_S, REASON_OK);
-    judged_at(w, NOW - 3 * US_PER_S - 1, REASON_TIME_STALE);
+    judged_at(w, NOW - 3 * US_PER_S - 1, REASON_REPLAY_UNAVAILABLE);
     w->rule[0].checks.mode[CHECK_REPLAY] = MODE_OFF;
     judged_at(w, NOW - 3 * US_PER_S - 1, REASON_OK);
     w->rule[0].checks.mode[CHECK_REPLAY] = MODE_ENFORCE;
     w->rule[0].checks.mode[CHECK_TIME] = MODE_SHADOW;
     judged_at(w, NOW - 3 * US_PER_S - 1, REASON_OK);
     w->rule[0].checks.mode[CHECK_TIME] = MODE_ENFORCE;
-    judged_at(w, NOW - 3 * US_PER_S - 1, REASON_TIME_STALE);
+    judged_at(w, NOW - 3 * US_PER_S - 1, REASON_REPLAY_UNAVAILABLE);
     struct ask a = ask_of(w); /* what cannot be a replay */
     a.now_us = NOW - 3 * US_PER_S - 1;
     a.key = NULL;
@@ -510,7 +510,7 @@ static void test_replay_full(void **state)
 {
     struct world *w = *state;
     replay_free(w->gate.replay);
-    w->gate.replay = replay_new(16, NOW - US_PER_S, 5 * US_PER_S);
+    w->gate.replay = replay_memory_new(16, NOW - US_PER_S, &(struct replay_settings){.past_us = 5 * US_PER_S});
     struct ask a = ask_of(w), b = ask_of(w);
     assert_judged(w, &a, REASON_OK);
     assert_judged(w, &b, REASON_REPLAY_FULL);

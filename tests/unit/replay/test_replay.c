@@ -13,13 +13,33 @@
 #define S(n) ((n) * US_PER_S)
 #define START S(1000)
 
+static struct replay *memory_of(unsigned max, int64_t floor_us, int64_t past_us)
+{
+    struct replay *r = replay_memory_new(max, floor_us, &(struct replay_settings){.past_us = past_us});
+    assert_non_null(r);
+    return r;
+}
+
+static struct replay_claim claim_of(struct str user, struct str key, const uint8_t *value, size_t n,
+                                    const int64_t at[2])
+{
+    return (struct replay_claim){user, key, value, n, at[0], at[0], at[0], at[1]};
+}
+
+static enum reason spend_value(struct replay *r, struct str user, struct str key, const uint8_t *value, size_t n,
+                               int64_t time_us, int64_t now_us)
+{
+    const struct replay_claim c = claim_of(user, key, value, n, (int64_t[]){time_us, now_us});
+    return replay_spend(r, NULL, &c, NULL);
+}
+
 /* A request by its number: its SignatureValue. */
 static enum reason spend_as(struct replay *r, const char *user, const char *key, unsigned number, int64_t time_us,
                             int64_t now_us)
 {
     uint8_t value[32] = {0};
     memcpy(value, &number, sizeof number);
-    return replay_spend(r, str_z(user), str_z(key), value, sizeof value, time_us, now_us);
+    return spend_value(r, str_z(user), str_z(key), value, sizeof value, time_us, now_us);
 }
 
 static enum reason spend(struct replay *r, unsigned number, int64_t time_us, int64_t now_us)
@@ -30,7 +50,7 @@ static enum reason spend(struct replay *r, unsigned number, int64_t time_us, int
 static void test_once(void **state)
 {
     (void)state;
-    struct replay *r = replay_new(1000, START, S(5));
+    struct replay *r = memory_of(1000, START, S(5));
     assert_int_equal(spend(r, 1, START, START), REASON_OK);
     assert_int_equal(spend(r, 1, START, START), REASON_REPLAY_SEEN);
     assert_int_equal(spend(r, 1, START, START + S(5)), REASON_REPLAY_SEEN);
@@ -43,22 +63,22 @@ static void test_once(void **state)
 static void test_what_makes_it_the_same(void **state)
 {
     (void)state;
-    struct replay *r = replay_new(1000, START, S(5));
+    struct replay *r = memory_of(1000, START, S(5));
     const uint8_t value[] = "1abc";
-    assert_int_equal(replay_spend(r, STR("u"), STR("ink."), value, 4, START, START), REASON_OK);
-    assert_int_equal(replay_spend(r, STR("u"), STR("ink.1"), value + 1, 3, START, START), REASON_OK);
-    assert_int_equal(replay_spend(r, STR("u"), STR("ink."), value, 3, START, START), REASON_OK);
-    assert_int_equal(replay_spend(r, STR("u"), STR("ink."), value, 4, START, START), REASON_REPLAY_SEEN);
-    assert_int_equal(replay_spend(r, STR("u"), STR("ink."), value, 4, START + S(1), START), REASON_REPLAY_SEEN);
+    assert_int_equal(spend_value(r, STR("u"), STR("ink."), value, 4, START, START), REASON_OK);
+    assert_int_equal(spend_value(r, STR("u"), STR("ink.1"), value + 1, 3, START, START), REASON_OK);
+    assert_int_equal(spend_value(r, STR("u"), STR("ink."), value, 3, START, START), REASON_OK);
+    assert_int_equal(spend_value(r, STR("u"), STR("ink."), value, 4, START, START), REASON_REPLAY_SEEN);
+    assert_int_equal(spend_value(r, STR("u"), STR("ink."), value, 4, START + S(1), START), REASON_REPLAY_SEEN);
     replay_free(r);
 }
 
 static void test_floor(void **state)
 {
     (void)state;
-    struct replay *r = replay_new(1000, START, S(5));
+    struct replay *r = memory_of(1000, START, S(5));
     assert_int_equal(replay_floor(r), START);
-    assert_int_equal(spend(r, 1, START - 1, START), REASON_TIME_STALE);
+    assert_int_equal(spend(r, 1, START - 1, START), REASON_REPLAY_UNAVAILABLE);
     assert_int_equal(replay_count(r), 0);
     assert_int_equal(spend(r, 1, START, START), REASON_OK);
     /* a Time that the rule does not enforce cannot be stale, not even when the clock stepped back */
@@ -71,7 +91,7 @@ static void test_floor(void **state)
 static void test_forgetting(void **state)
 {
     (void)state;
-    struct replay *r = replay_new(1000, START, S(5));
+    struct replay *r = memory_of(1000, START, S(5));
     assert_int_equal(spend(r, 1, START, START), REASON_OK);
     assert_int_equal(spend(r, 2, START + S(5), START + S(5)), REASON_OK);
     assert_int_equal(replay_floor(r), START);
@@ -79,7 +99,7 @@ static void test_forgetting(void **state)
     assert_int_equal(spend(r, 3, START + S(5), START + S(5) + 1), REASON_OK);
     assert_int_equal(replay_count(r), 2);
     assert_int_equal(replay_floor(r), START + 1);
-    assert_int_equal(spend(r, 1, START, START + S(5) + 1), REASON_TIME_STALE);
+    assert_int_equal(spend(r, 1, START, START + S(5) + 1), REASON_REPLAY_UNAVAILABLE);
     assert_int_equal(spend(r, 2, START + S(5), START + S(5) + 1), REASON_REPLAY_SEEN);
     replay_free(r);
 }
@@ -87,12 +107,12 @@ static void test_forgetting(void **state)
 static void test_a_wider_window_brings_nothing_back(void **state)
 {
     (void)state;
-    struct replay *r = replay_new(1000, START, S(5));
+    struct replay *r = memory_of(1000, START, S(5));
     assert_int_equal(spend(r, 1, START, START), REASON_OK);
     assert_int_equal(spend(r, 2, START + S(10), START + S(10)), REASON_OK);
     assert_int_equal(replay_count(r), 1);
-    replay_retain(r, S(60));
-    assert_int_equal(spend(r, 1, START, START + S(10)), REASON_TIME_STALE);
+    replay_settle(r, &(struct replay_settings){.past_us = S(60)});
+    assert_int_equal(spend(r, 1, START, START + S(10)), REASON_REPLAY_UNAVAILABLE);
     /* and from here on nothing is forgotten for a minute */
     assert_int_equal(spend(r, 3, START + S(70), START + S(70)), REASON_OK);
     assert_int_equal(replay_count(r), 2);
@@ -103,23 +123,23 @@ static void test_a_wider_window_brings_nothing_back(void **state)
 static void test_a_narrower_window_forgets_openly(void **state)
 {
     (void)state;
-    struct replay *r = replay_new(1000, START, S(60));
+    struct replay *r = memory_of(1000, START, S(60));
     assert_int_equal(spend(r, 1, START, START), REASON_OK);
-    replay_retain(r, S(5));
+    replay_settle(r, &(struct replay_settings){.past_us = S(5)});
     assert_int_equal(spend(r, 2, START + S(10), START + S(10)), REASON_OK);
-    assert_int_equal(spend(r, 1, START, START + S(10)), REASON_TIME_STALE);
+    assert_int_equal(spend(r, 1, START, START + S(10)), REASON_REPLAY_UNAVAILABLE);
     replay_free(r);
 }
 
 static void test_clock_steps(void **state)
 {
     (void)state;
-    struct replay *r = replay_new(1000, START, S(5));
+    struct replay *r = memory_of(1000, START, S(5));
     assert_int_equal(spend(r, 1, START, START), REASON_OK);
     assert_int_equal(spend(r, 2, START + S(3600), START + S(3600)), REASON_OK);
     /* an hour back: what was forgotten meanwhile is stale, what was not is seen */
-    assert_int_equal(spend(r, 1, START, START), REASON_TIME_STALE);
-    assert_int_equal(spend(r, 3, START + S(1), START + S(1)), REASON_TIME_STALE);
+    assert_int_equal(spend(r, 1, START, START), REASON_REPLAY_UNAVAILABLE);
+    assert_int_equal(spend(r, 3, START + S(1), START + S(1)), REASON_REPLAY_UNAVAILABLE);
     assert_int_equal(spend(r, 2, START + S(3600), START), REASON_REPLAY_SEEN);
     replay_free(r);
 }
@@ -127,7 +147,7 @@ static void test_clock_steps(void **state)
 static void test_share_of_one_user(void **state)
 {
     (void)state;
-    struct replay *r = replay_new(64, START, S(5));
+    struct replay *r = memory_of(64, START, S(5));
     for (unsigned i = 0; i < 4; i++)
         assert_int_equal(spend(r, i, START, START), REASON_OK);
     assert_int_equal(spend(r, 4, START, START), REASON_REPLAY_FULL);
@@ -142,7 +162,7 @@ static void test_share_of_one_user(void **state)
 static void test_the_smallest_share_is_one(void **state)
 {
     (void)state;
-    struct replay *r = replay_new(3, START, S(5));
+    struct replay *r = memory_of(3, START, S(5));
     assert_int_equal(spend(r, 1, START, START), REASON_OK);
     assert_int_equal(spend(r, 2, START, START), REASON_REPLAY_FULL);
     assert_int_equal(replay_count(r), 1);
@@ -153,7 +173,7 @@ static void test_the_smallest_share_is_one(void **state)
 static void test_full(void **state)
 {
     (void)state;
-    struct replay *r = replay_new(32, START, S(5));
+    struct replay *r = memory_of(32, START, S(5));
     char user[32];
     for (unsigned i = 0; i < 32; i++) {
         snprintf(user, sizeof user, "sip:%u@example.org", i);
@@ -174,12 +194,86 @@ static void test_full(void **state)
 static void test_nothing_is_not_remembered(void **state)
 {
     (void)state;
-    struct replay *r = replay_new(100, START, S(5));
+    struct replay *r = memory_of(100, START, S(5));
     const uint8_t value[4] = {0};
-    assert_int_equal(replay_spend(r, STR_MISSING, STR("k"), value, 4, START, START), REASON_REPLAY_FULL);
-    assert_int_equal(replay_spend(r, STR("u"), STR_MISSING, value, 4, START, START), REASON_REPLAY_FULL);
-    assert_int_equal(replay_spend(r, STR("u"), STR("k"), value, 0, START, START), REASON_REPLAY_FULL);
+    assert_int_equal(spend_value(r, STR_MISSING, STR("k"), value, 4, START, START), REASON_REPLAY_FULL);
+    assert_int_equal(spend_value(r, STR("u"), STR_MISSING, value, 4, START, START), REASON_REPLAY_FULL);
+    assert_int_equal(spend_value(r, STR("u"), STR("k"), value, 0, START, START), REASON_REPLAY_FULL);
     assert_int_equal(replay_count(r), 0);
+    replay_free(r);
+}
+
+/* What came to nothing may come again; all else is as before. */
+static void test_given_back(void **state)
+{
+    (void)state;
+    enum { N = 2000 };
+    struct replay *r = memory_of(N * 16, START, S(5));
+    uint8_t value[32] = {0};
+    const struct str user = STR("sip:alice@example.org"), key = STR("ink.1");
+    for (unsigned i = 0; i < N; i++)
+        assert_int_equal(spend(r, i, START + (i * 7919) % N, START), REASON_OK);
+    for (unsigned i = 0; i < N; i += 3) {
+        memcpy(value, &i, sizeof i);
+        const struct replay_claim c = claim_of(user, key, value, sizeof value, (int64_t[]){START, START});
+        replay_give_back(r, NULL, &c);
+        replay_give_back(r, NULL, &c); /* there is nothing left of it */
+    }
+    assert_int_equal(replay_count(r), N - (N + 2) / 3);
+    for (unsigned i = 0; i < N; i++)
+        assert_int_equal(spend(r, i, START + (i * 7919) % N, START), i % 3 ? REASON_REPLAY_SEEN : REASON_OK);
+    assert_int_equal(replay_floor(r), START);
+    /* the order in which they are forgotten is still that of their Times */
+    assert_int_equal(spend(r, N, START + S(5) + N / 2, START + S(5) + N / 2), REASON_OK);
+    assert_int_equal(replay_count(r), N - N / 2 + 1);
+    replay_free(r);
+}
+
+/* A user's share is his again; and who gives back all that he has is not remembered himself. */
+static void test_a_share_given_back(void **state)
+{
+    (void)state;
+    struct replay *r = memory_of(16, START, S(5));
+    uint8_t value[32] = {0};
+    const struct replay_claim c = claim_of(STR("sip:alice@example.org"), STR("ink.1"), value, sizeof value,
+                                           (int64_t[]){START, START});
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(spend(r, 0, START, START), REASON_OK);
+        assert_int_equal(spend(r, 1, START, START), REASON_REPLAY_FULL);
+        replay_give_back(r, NULL, &c);
+        assert_int_equal(replay_count(r), 0);
+    }
+    replay_free(r);
+}
+
+/* Where rules read a Time differently: the floor looks at the earliest, forgetting at the latest. */
+static void test_two_readings(void **state)
+{
+    (void)state;
+    struct replay *r = memory_of(1000, START, S(5));
+    const uint8_t value[4] = {1};
+    struct replay_claim c = claim_of(STR("u"), STR("k"), value, 4, (int64_t[]){START + S(10), START + S(10)});
+    c.earliest_us = START - 1;
+    assert_int_equal(replay_spend(r, NULL, &c, NULL), REASON_REPLAY_UNAVAILABLE);
+    c.earliest_us = START;
+    c.latest_us = START + S(3600);
+    assert_int_equal(replay_spend(r, NULL, &c, NULL), REASON_OK);
+    assert_int_equal(spend(r, 2, START + S(3605), START + S(3605)), REASON_OK);
+    assert_int_equal(replay_count(r), 2);
+    assert_int_equal(replay_floor(r), START);
+    c.now_us = START + S(3605);
+    assert_int_equal(replay_spend(r, NULL, &c, NULL), REASON_REPLAY_SEEN);
+    replay_free(r);
+}
+
+static void test_unready(void **state)
+{
+    (void)state;
+    struct replay *r = memory_of(1000, START, S(5));
+    assert_string_equal(replay_unready(r, START - 1), "starting");
+    assert_null(replay_unready(r, START));
+    assert_string_equal(replay_unready(r, START - 1), "clock");
+    assert_null(replay_unready(r, START));
     replay_free(r);
 }
 
@@ -191,7 +285,7 @@ static void test_against_a_perfect_memory(void **state)
 {
     (void)state;
     enum { REQUESTS = 400, ROUNDS = 20000, WINDOW = 5 };
-    struct replay *r = replay_new(100000, START, S(WINDOW));
+    struct replay *r = memory_of(100000, START, S(WINDOW));
     static int64_t time_of[REQUESTS];
     static bool accepted[REQUESTS];
     int64_t now = START;
@@ -214,9 +308,9 @@ static void test_against_a_perfect_memory(void **state)
         uint8_t value[16] = {0};
         memcpy(value, &n, sizeof n);
         memcpy(value + 8, &time_of[n], 8);
-        const enum reason got = replay_spend(r, str_z(user), STR("ink"), value, sizeof value, time_of[n], now);
+        const enum reason got = spend_value(r, str_z(user), STR("ink"), value, sizeof value, time_of[n], now);
         if (time_of[n] < START)
-            assert_int_equal(got, REASON_TIME_STALE);
+            assert_int_equal(got, REASON_REPLAY_UNAVAILABLE);
         else
             assert_int_equal(got, accepted[n] ? REASON_REPLAY_SEEN : REASON_OK);
         times[got == REASON_OK ? 0 : got == REASON_REPLAY_SEEN ? 1 : 2]++;
@@ -232,7 +326,7 @@ static void test_growing(void **state)
 {
     (void)state;
     enum { N = 5000 };
-    struct replay *r = replay_new(N * 16, START, S(5));
+    struct replay *r = memory_of(N * 16, START, S(5));
     for (unsigned i = 0; i < N; i++)
         assert_int_equal(spend(r, i, START + (i * 7919) % N, START), REASON_OK);
     for (unsigned i = 0; i < N; i++)
@@ -256,6 +350,10 @@ int main(void)
         cmocka_unit_test(test_the_smallest_share_is_one),
         cmocka_unit_test(test_full),
         cmocka_unit_test(test_nothing_is_not_remembered),
+        cmocka_unit_test(test_given_back),
+        cmocka_unit_test(test_a_share_given_back),
+        cmocka_unit_test(test_two_readings),
+        cmocka_unit_test(test_unready),
         cmocka_unit_test(test_against_a_perfect_memory),
         cmocka_unit_test(test_growing),
     };

@@ -32,7 +32,8 @@ static void *run(void *arg)
         const int64_t now = START + (int64_t)i * race->step;
         memcpy(value, &i, sizeof i);
         snprintf(user, sizeof user, "sip:%u@example.org", i % 40);
-        switch (replay_spend(race->replay, str_z(user), STR("ink"), value, sizeof value, now, now)) {
+        const struct replay_claim c = {str_z(user), STR("ink"), value, sizeof value, now, now, now, now};
+        switch (replay_spend(race->replay, NULL, &c, NULL)) {
         case REASON_OK:
             atomic_fetch_add(&race->accepted[i], 1);
             break;
@@ -53,7 +54,7 @@ static void race(struct race *r, unsigned max, int64_t step)
     pthread_t threads[THREADS];
     memset(r, 0, sizeof *r);
     r->step = step;
-    r->replay = replay_new(max, START, 5 * US_PER_S);
+    r->replay = replay_memory_new(max, START, &(struct replay_settings){.past_us = 5 * US_PER_S});
     assert_non_null(r->replay);
     pthread_barrier_init(&r->start, NULL, THREADS);
     for (int i = 0; i < THREADS; i++)

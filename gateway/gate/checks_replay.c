@@ -1,0 +1,68 @@
+#include "gate/checks.h"
+
+/* The request's Time as a rule reads it; TIME_NONE where the rule takes no Time like it, or does not look. */
+static int64_t time_under(const struct checks *c, int64_t time_us, bool has_zone)
+{
+    if (c->mode[CHECK_TIME] != MODE_ENFORCE || c->mode[CHECK_REPLAY] == MODE_OFF || (!has_zone && c->zone_refuse))
+        return TIME_NONE;
+    return has_zone ? time_us : time_us - (int64_t)c->zone_minutes * 60 * US_PER_S;
+}
+
+/*
+ * The Times to remember a request by: all that any rule takes it for. Else what one rule let through early, because it
+ * does not enforce Time or assumes a zone further east, could come again under another when it is forgotten. A Time far
+ * ahead is not remembered that long: it would keep places for years.
+ */
+static void claim_times(const struct judgement *j, int64_t now_us, struct replay_claim *claim)
+{
+    enum { AHEAD_MAX_HOURS = 24 };
+    const int64_t furthest = now_us + (int64_t)AHEAD_MAX_HOURS * 3600 * US_PER_S;
+    int64_t time_us;
+    bool has_zone;
+    claim->time_us = claim->earliest_us = claim->latest_us = TIME_NONE;
+    if (!time_parse(j->request.time, &time_us, &has_zone))
+        return;
+    const int64_t own = time_under(&j->rule->checks, time_us, has_zone);
+    claim->time_us = claim->earliest_us = claim->latest_us = own;
+    for (size_t i = 0; i < j->rules->request_count && !(own != TIME_NONE && has_zone); i++) {
+        const int64_t t = time_under(&j->rules->requests[i].checks, time_us, has_zone);
+        if (t != TIME_NONE && own != TIME_NONE && t < claim->earliest_us)
+            claim->earliest_us = t;
+        if (t != TIME_NONE && t > claim->latest_us)
+            claim->latest_us = t < furthest ? t : furthest;
+    }
+    if (own == TIME_NONE && claim->latest_us <= now_us)
+        claim->latest_us = TIME_NONE;
+}
+
+void checks_replay_found(struct judgement *j, enum reason reason, struct detail *found)
+{
+    const struct str time = checks_shown(j->request.time);
+    const bool early = j->claim.earliest_us != TIME_NONE && j->claim.earliest_us < replay_floor(j->gate->replay);
+    if (reason == REASON_REPLAY_SEEN)
+        detail_set(found, "this signed request was accepted before");
+    else if (reason == REASON_REPLAY_FULL)
+        detail_set(found, "the replay memory has no room for it");
+    else if (reason == REASON_REPLAY_UNAVAILABLE && early)
+        detail_set(found, "Time is %.*s, before what the replay memory remembers", STR_FMT(time));
+    else if (reason == REASON_REPLAY_UNAVAILABLE)
+        detail_set(found, "the replay memory could not take note of it in time");
+}
+
+enum reason check_replay(struct judgement *j, int64_t now_us, struct detail *found)
+{
+    j->claim = (struct replay_claim){.user = j->request.user_uri,
+                                     .key_id = j->signer->id,
+                                     .value = j->sig.value,
+                                     .value_n = j->sig.value_n,
+                                     .now_us = now_us};
+    claim_times(j, now_us, &j->claim);
+    const struct gate *g = j->gate;
+    const enum reason r =
+        replay_spend(g->replay, g->replay_line, &j->claim, j->spending.done ? &j->spending : NULL);
+    if (j->spending.waits)
+        return REASON_OK;
+    j->spent = r == REASON_OK;
+    checks_replay_found(j, r, found);
+    return r;
+}
