@@ -98,7 +98,8 @@ static void tell_unknown(const struct load *l)
     for (char **e = environ; e && *e; e++) {
         const char *equals = strchr(*e, '=');
         const struct str name = {*e, equals ? (size_t)(equals - *e) : strlen(*e)};
-        if (!str_starts(name, STR(PREFIX)) || is_ours(name.p, name.n) || is_secret_of(&l->c->master_key, name) ||
+        if (!str_starts(name, STR(PREFIX)) || str_eq_z(name, PREFIX "CONFIG") || is_ours(name.p, name.n) ||
+            is_secret_of(&l->c->master_key, name) ||
             is_secret_of(&l->c->admin_token, name))
             continue;
         log_info("environment", NULL, "%s is no setting of kmsgate: ignored", show(name).z);

@@ -114,6 +114,8 @@ struct shown duration_show(int64_t us);
 struct shown size_show(int64_t bytes);
 /* The name among n (a stride apart) that is nearest to `text` by edits; NULL when there are none. */
 const char *nearest_name(struct str text, const void *names, size_t stride, size_t n);
+/* The same, but NULL too when none is near enough to be what was meant: for what is not said beside a list of all. */
+const char *similar_name(struct str text, const void *names, size_t stride, size_t n);
 bool strings_add(struct strings *s, struct str text); /* a copy; false without memory */
 void strings_free(struct strings *s);
 

@@ -115,6 +115,14 @@ const char *nearest_name(struct str text, const void *names, size_t stride, size
     return best;
 }
 
+const char *similar_name(struct str text, const void *names, size_t stride, size_t n)
+{
+    const char *near = nearest_name(text, names, stride, n);
+    if (!near || (text.n >= 3 && memmem(near, strlen(near), text.p, text.n)))
+        return near;
+    return distance(text, str_z(near)) * 5 <= text.n * 2 ? near : NULL;
+}
+
 static void print_value(struct buf *out, const struct yaml_node *node)
 {
     if (node->kind == YAML_SCALAR) {

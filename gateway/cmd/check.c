@@ -1,5 +1,4 @@
 #include <errno.h>
-#include <getopt.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/x509.h>
@@ -10,21 +9,9 @@
 #include "base/config.h"
 #include "base/log.h"
 #include "cmd/cmd.h"
+#include "cmd/options.h"
 #include "gate/rules.h"
 #include "keys/keystore.h"
-
-static const char USAGE[] =
-    "usage: kmsgate check [--strict] [--print] --config GATEWAY.yaml\n"
-    "       kmsgate check [--strict] [--print] RULES.yaml\n"
-    "\n"
-    "Validates the configuration, the files that it names and its rules, or a rules file alone. Prints every fault as\n"
-    "FILE:LINE:COLUMN: message, then the lints: what is right but deserves a look.\n"
-    "\n"
-    "  --config FILE  the gateway's configuration\n"
-    "  --strict       lints count as faults\n"
-    "  --print        print what is in effect and where from; secrets are not shown\n"
-    "\n"
-    "Exit: 0 no fault, 1 faults (or lints with --strict), 2 wrong usage.\n";
 
 static X509 *certificate(const char *path, struct faults *faults)
 {
@@ -149,41 +136,34 @@ static int check(const char *config_path, const char *rules_path, bool strict, b
     return ok && fflush(stdout) == 0 ? EXIT_DONE : EXIT_NEGATIVE;
 }
 
-int cmd_check(int argc, char **argv)
+struct check_options {
+    const char *config, *rules;
+    bool strict, print;
+};
+
+static int check_run(const void *given)
 {
-    enum { CONFIG = 1, STRICT, PRINT, HELP };
-    static const struct option OPTIONS[] = {{"config", required_argument, NULL, CONFIG},
-                                            {"strict", no_argument, NULL, STRICT},
-                                            {"print", no_argument, NULL, PRINT},
-                                            {"help", no_argument, NULL, HELP},
-                                            {NULL, 0, NULL, 0}};
-    const char *config = NULL;
-    bool strict = false, print = false;
-    int o;
-    opterr = 0;
-    optind = 1;
-    while ((o = getopt_long(argc, argv, "", OPTIONS, NULL)) != -1) {
-        switch (o) {
-        case CONFIG:
-            config = optarg;
-            break;
-        case STRICT:
-            strict = true;
-            break;
-        case PRINT:
-            print = true;
-            break;
-        case HELP:
-            fputs(USAGE, stdout);
-            return EXIT_DONE;
-        default:
-            complain("check: wrong option `%s`; `kmsgate check --help` explains", argv[optind - 1]);
-            return EXIT_USAGE;
-        }
-    }
-    if (argc - optind != (config ? 0 : 1)) {
-        complain("check: expected --config GATEWAY.yaml or one RULES.yaml; `kmsgate check --help` explains");
-        return EXIT_USAGE;
-    }
-    return check(config, config ? NULL : argv[optind], strict, print);
+    const struct check_options *q = given;
+    if (q->config && q->rules)
+        return usage_error(&COMMAND_CHECK, "found both --config and `%s`, expected one of them", q->rules);
+    return check(q->rules ? NULL : q->config ? q->config : config_default(), q->rules, q->strict, q->print);
 }
+
+static const struct command_option CHECK_OPTIONS[] = {
+    {.name = "config", .letter = 'c', .argument = "FILE", .type = VALUE_FILE,
+     .at = offsetof(struct check_options, config),
+     .help = "The configuration of the gateway. Without it and without a RULES.yaml: `$KMSGATE_CONFIG`, else "
+             "`" CONFIG_DEFAULT "`."},
+    {.name = "strict", .at = offsetof(struct check_options, strict), .help = "Count lints as faults."},
+    {.name = "print", .at = offsetof(struct check_options, print),
+     .help = "Print every setting in effect and where it comes from. Secrets are masked."}};
+static const struct command_operand CHECK_OPERANDS[] = {
+    {.name = "RULES.yaml", .type = VALUE_FILE, .optional = true, .at = offsetof(struct check_options, rules),
+     .help = "Check this rules file alone."}};
+const struct command COMMAND_CHECK = {
+    .name = "check", .does = "validate configuration and rules",
+    .about = "Validates a configuration, the files that it names and its rules, or a rules file alone. All faults are "
+             "printed as FILE:LINE:COLUMN: message, followed by the lints: settings that are valid but deserve a look.",
+    .exits = "0 no faults; 1 faults, or lints with `--strict`",
+    .examples = "kmsgate check --config gateway.yaml\nkmsgate check --strict rules.yaml\n",
+    COMMAND_TAKES(CHECK_OPTIONS, CHECK_OPERANDS, struct check_options), .run = check_run};

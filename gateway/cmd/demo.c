@@ -13,17 +13,6 @@
 #include "cmd/cmd.h"
 #include "cmd/options.h"
 
-static const char USAGE[] =
-    "usage: kmsgate demo [--keep]\n"
-    "\n"
-    "The whole story on loopback: a KMS of the older kind, the gateway in front of it, a client that gets its KMS\n"
-    "certificate and its keys and proves them; then requests that are not in order, and why each is refused. Needs no\n"
-    "rights, leaves nothing behind.\n"
-    "\n"
-    "  --keep  leaves it running until Ctrl-C, and tells the addresses, the files and a command to try\n"
-    "\n"
-    "Exit: 0 everything went as told, 1 something did not.\n";
-
 struct demo {
     struct stage stage;
     struct client client;
@@ -236,15 +225,20 @@ static bool play(struct demo *d, bool keep)
     return ok;
 }
 
-static int run(bool keep)
+struct demo_options {
+    bool keep;
+};
+
+static int demo_run(const void *given)
 {
+    const struct demo_options *q = given;
     struct demo d = {.keyprov = BUF_INIT(1 << 16)};
     choose_style(&d);
     if (!client_startup()) {
         complain("demo: a library does not start");
         return EXIT_NEGATIVE;
     }
-    const bool ok = play(&d, keep), stopped = !ok && stage_stop();
+    const bool ok = play(&d, q->keep), stopped = !ok && stage_stop();
     stage_end(&d.stage);
     client_free(&d.client);
     buf_free(&d.keyprov);
@@ -254,17 +248,14 @@ static int run(bool keep)
     return ok ? EXIT_DONE : EXIT_NEGATIVE;
 }
 
-int cmd_demo(int argc, char **argv)
-{
-    bool keep = false;
-    const struct option_entry entries[] = {{"--keep", NULL, NULL, &keep, false}};
-    switch (options_read(&(struct option_table){.command = "demo", .entries = entries, .n = 1}, argc, argv)) {
-    case OPTIONS_HELP:
-        fputs(USAGE, stdout);
-        return EXIT_DONE;
-    case OPTIONS_WRONG:
-        return EXIT_USAGE;
-    default:
-        return run(keep);
-    }
-}
+static const struct command_option DEMO_OPTIONS[] = {
+    {.name = "keep", .at = offsetof(struct demo_options, keep),
+     .help = "Keep running until interrupted, and print addresses, files and a command to try."}};
+const struct command COMMAND_DEMO = {
+    .name = "demo", .does = "run a self-contained demonstration on loopback",
+    .about = "Starts an older KMS and a gateway in front of it on loopback addresses. A client then requests its KMS "
+             "certificate and its keys and verifies them; after that, invalid requests are sent, and the reason why "
+             "each "
+             "is refused is shown. No privileges are required, and all files are removed at the end.",
+    .exits = "0 all steps succeeded; 1 a step failed",
+    COMMAND_OPTIONS(DEMO_OPTIONS), .size = sizeof(struct demo_options), .run = demo_run};

@@ -8,24 +8,12 @@
 #include "cmd/cmd.h"
 #include "cmd/options.h"
 
-static const char USAGE[] =
-    "usage: kmsgate explain --config gateway.yaml [--path P] [--source IP] [--at TIME] [--format json] REQUEST.xml\n"
-    "\n"
-    "Judges one captured request offline, by the rules and keys of a gateway: which rule matches and why those\n"
-    "above it do not, a line a check, the verdict; and of a refusal the cause, and what would mend it at what\n"
-    "cost. It changes nothing and asks nobody; a running gateway does not notice. It never shows a key.\n"
-    "\n"
-    "  --config FILE  the gateway's configuration: it names the rules, the keys and the public URLs\n"
-    "  --path P       the path that it was posted to, with its query; without it that of its own ClientReqUrl\n"
-    "  --source IP    where it came from (default 127.0.0.1)\n"
-    "  --at TIME      when it arrived, with a zone, such as 2026-11-23T18:00:00Z (default: now)\n"
-    "  --format json  one JSON object instead of text\n"
-    "  REQUEST.xml    the body alone, without HTTP's headers; `-` is standard input, an empty file an empty request\n"
-    "\n"
-    "Exit: 0 it would pass, 1 it would not (or cannot be judged), 2 wrong usage.\n";
-
-struct request {
+struct explain_options {
     const char *config, *path, *source, *at, *format, *file;
+};
+/* The same as values. */
+struct request {
+    const char *config, *path, *at, *file;
     int64_t now_us;
     struct ip ip;
     bool json;
@@ -55,24 +43,6 @@ static bool is_body(const char *file, struct str body)
         return false;
     }
     return true;
-}
-
-static bool read_options(struct request *q)
-{
-    bool has_zone = false;
-    q->json = q->format && strcmp(q->format, "json") == 0;
-    q->now_us = time_now_us();
-    if (q->format && !q->json && strcmp(q->format, "text") != 0)
-        complain("explain: found --format %s, expected text or json", q->format);
-    else if (!ip_parse(str_z(q->source ? q->source : "127.0.0.1"), &q->ip))
-        complain("explain: found --source %s, expected an IP address", q->source);
-    else if (q->at && (!time_parse(str_z(q->at), &q->now_us, &has_zone) || !has_zone))
-        complain("explain: found --at %s, expected a time with a zone, such as 2026-11-23T18:00:00Z", q->at);
-    else if (q->path && q->path[0] != '/')
-        complain("explain: found --path %s, expected a path that begins with /", q->path);
-    else
-        return true;
-    return false;
 }
 
 /* Where a URL's path begins: behind the base that it starts with, else behind its authority. */
@@ -173,33 +143,47 @@ static int explain_file(const struct request *q, const struct config *c, struct 
     return code;
 }
 
-static int run(const struct request *q)
+static int explain_run(const void *given)
 {
+    const struct explain_options *o = given;
+    struct request q = {.config = o->config, .path = o->path, .at = o->at, .file = o->file,
+                        .now_us = time_now_us(), .json = format_is_json(o->format)};
     struct faults faults = {0};
-    struct config *c = config_load(q->config, &faults);
-    const int code = c ? explain_file(q, c, &faults) : EXIT_NEGATIVE;
+    bool zone;
+    if (o->path && o->path[0] != '/')
+        return usage_error(&COMMAND_EXPLAIN, "--path: found `%s`, expected a path that begins with /", o->path);
+    ip_parse(str_z(o->source), &q.ip); /* both hold: the parser of options has seen to it */
+    if (o->at)
+        time_parse(str_z(o->at), &q.now_us, &zone);
+    struct config *c = config_load(q.config, &faults);
+    const int code = c ? explain_file(&q, c, &faults) : EXIT_NEGATIVE;
     faults_print_errors(&faults, stderr);
     faults_free(&faults);
     config_free(c);
     return code;
 }
 
-int cmd_explain(int argc, char **argv)
-{
-    struct request q = {0};
-    const struct option_entry entries[] = {
-        {"--config", "gateway.yaml", &q.config, NULL, true}, {"--path", "a path", &q.path, NULL, false},
-        {"--source", "an IP address", &q.source, NULL, false}, {"--at", "a time", &q.at, NULL, false},
-        {"--format", "text or json", &q.format, NULL, false},
-    };
-    switch (options_read(&(struct option_table){"explain", entries, sizeof entries / sizeof *entries, &q.file,
-                                                "a REQUEST.xml"}, argc, argv)) {
-    case OPTIONS_HELP:
-        fputs(USAGE, stdout);
-        return EXIT_DONE;
-    case OPTIONS_WRONG:
-        return EXIT_USAGE;
-    default:
-        return read_options(&q) ? run(&q) : EXIT_USAGE;
-    }
-}
+static const struct command_option EXPLAIN_OPTIONS[] = {
+    OPTION_CONFIG(struct explain_options, config),
+    {.name = "path", .argument = "PATH", .at = offsetof(struct explain_options, path),
+     .help = "The path that the request was posted to, with its query. Default: the path of its own ClientReqUrl."},
+    {.name = "source", .argument = "IP", .type = VALUE_IP, .preset = "127.0.0.1",
+     .at = offsetof(struct explain_options, source), .help = "The address that the request came from."},
+    {.name = "at", .argument = "TIME", .type = VALUE_TIME, .at = offsetof(struct explain_options, at),
+     .help = "The time at which the request arrived, with a zone, such as 2026-11-23T18:00:00Z. Default: now."},
+    OPTION_FORMAT(struct explain_options, format)};
+static const struct command_operand EXPLAIN_OPERANDS[] = {
+    {.name = "REQUEST.xml", .type = VALUE_FILE, .at = offsetof(struct explain_options, file),
+     .help = "The body of the request, without the HTTP header; `-` is standard input. An empty file is an empty "
+             "request."}};
+const struct command COMMAND_EXPLAIN = {
+    .name = "explain", .does = "judge a captured request offline",
+    .about = "Judges a captured request offline by the rules and keys of a gateway. The output shows which rule "
+             "matches, "
+             "why the rules above it do not match, the result of each check, and the verdict. If the request is "
+             "refused, "
+             "the cause is shown, followed by possible remedies and what each of them costs in security. Nothing is "
+             "changed, a running gateway is not contacted, and keys are never shown.",
+    .exits = "0 the request would be accepted; 1 it would be refused, or cannot be judged",
+    .examples = "kmsgate explain --source 10.20.0.7 --at 2026-11-23T18:00:00Z request.xml\n",
+    COMMAND_TAKES(EXPLAIN_OPTIONS, EXPLAIN_OPERANDS, struct explain_options), .run = explain_run};

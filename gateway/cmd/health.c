@@ -6,7 +6,7 @@
 #include "base/config.h"
 #include "cmd/cmd.h"
 
-static int ask(const struct config *c)
+static int health_ask(const struct config *c)
 {
     static const char REQUEST[] = "GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     char reply[16] = {0};
@@ -27,7 +27,7 @@ static int ask(const struct config *c)
     }
     close(fd);
     if (!sent)
-        complain("health: nobody answers on %s", c->admin.address);
+        complain("health: no response from %s", c->admin.address);
     else if (!str_starts((struct str){reply, n}, STR("HTTP/1.1 200 ")))
         complain("health: not ready");
     else
@@ -35,23 +35,28 @@ static int ask(const struct config *c)
     return EXIT_NEGATIVE;
 }
 
-int cmd_health(int argc, char **argv)
+struct health_options {
+    const char *config;
+};
+
+static int health_run(const void *given)
 {
-    if (argc == 2 && str_eq_z(str_z(argv[1]), "--help")) {
-        puts("usage: kmsgate health --config gateway.yaml\n\nAsks a running gateway's /readyz: exit 0 ready, 1 not.");
-        return EXIT_DONE;
-    }
-    if (argc != 3 || !str_eq_z(str_z(argv[1]), "--config")) {
-        complain("health: usage: kmsgate health --config gateway.yaml");
-        return EXIT_USAGE;
-    }
+    const struct health_options *q = given;
     struct faults faults = {0};
-    struct config *c = config_load(argv[2], &faults);
+    struct config *c = config_load(q->config, &faults);
     faults_print(&faults, stderr);
     faults_free(&faults);
     if (!c)
         return EXIT_NEGATIVE;
-    const int code = ask(c);
+    const int code = health_ask(c);
     config_free(c);
     return code;
 }
+
+static const struct command_option HEALTH_OPTIONS[] = {OPTION_CONFIG(struct health_options, config)};
+const struct command COMMAND_HEALTH = {
+    .name = "health", .does = "test whether a running gateway is ready",
+    .about = "Requests `/readyz` at the admin address of a running gateway. Suitable as the health check of a "
+             "container.",
+    .exits = "0 ready; 1 not ready, or no response",
+    COMMAND_OPTIONS(HEALTH_OPTIONS), .size = sizeof(struct health_options), .run = health_run};

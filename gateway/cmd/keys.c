@@ -1,47 +1,11 @@
 #include "cmd/keys.h"
 
 #include <stdio.h>
-#include <string.h>
 
 #include "base/config.h"
 #include "base/log.h"
 #include "cmd/cmd.h"
-
-static int keys_retire(struct keystore *ks, const struct keys_options *o);
-static int keys_revoke(struct keystore *ks, const struct keys_options *o);
-
-enum needs { USER = 1, ID = 2, TYPE = 4, FILE_NAME = 8, REPLACE = 16, SECRETS = 32, SOURCE = 64, NOT_AFTER = 128 };
-
-/* A subcommand, what it requires and what it may have besides. */
-static const struct subcommand {
-    const char *name;
-    int (*run)(struct keystore *ks, const struct keys_options *o);
-    unsigned required, allowed;
-    bool creates; /* makes the database where there is none */
-    const char *usage, *does;
-} SUBCOMMANDS[] = {
-    {"import", keys_import, FILE_NAME, REPLACE, true, "[--replace] FILE|-",
-     "Takes over a key file (JSON lines), all or nothing; `-` is standard input.\n"
-     "  --replace  overwrites a known ID that has other bytes, and takes over a stricter state or another not_after\n"},
-    {"export", keys_export, 0, USER | SECRETS, false, "[--user U] [--with-secrets]",
-     "Writes the keys as JSON lines to standard output, without the members `key` unless asked.\n"
-     "  --user U        only this user's\n"
-     "  --with-secrets  with the clear keys: what comes out is a key file, to be kept like one\n"},
-    {"list", keys_list, 0, USER, false, "[--user U]",
-     "A line a key: user, type, ID, state, not_after, separated by tabs. Never a key's value.\n"},
-    {"show", keys_show, USER, 0, false, "--user U",
-     "A user's keys, and which of them sign and encrypt now.\n"},
-    {"add", keys_add, USER | TYPE | ID | SOURCE, NOT_AFTER, true,
-     "--user U --type ink|trk --id ID [--not-after TIME] --key-stdin|--generate",
-     "Adds one active key; the active one of that type, if there is one, becomes retiring.\n"
-     "  --key-stdin  reads the key, 64 hex digits, from standard input (never from the command line, which all users\n"
-     "               of the machine can see)\n"
-     "  --generate   makes a random key; `kmsgate keys export --with-secrets --user U` tells it\n"},
-    {"retire", keys_retire, USER | ID, TYPE, false, "--user U --id ID [--type ink|trk]",
-     "The key still verifies, and nothing new is made with it.\n"},
-    {"revoke", keys_revoke, USER | ID, TYPE, false, "--user U --id ID [--type ink|trk]",
-     "The key is worth nothing any more, for good.\n"},
-};
+#include "cmd/options.h"
 
 bool keys_type(struct str text, enum key_type *out)
 {
@@ -104,138 +68,167 @@ static int keys_revoke(struct keystore *ks, const struct keys_options *o)
     return set_state(ks, o, KEY_REVOKED);
 }
 
-static void usage(FILE *to, const struct subcommand *of)
-{
-    if (of) {
-        fprintf(to, "usage: kmsgate keys %s --config gateway.yaml %s\n\n%s", of->name, of->usage, of->does);
-        return;
-    }
-    fputs("usage: kmsgate keys SUBCOMMAND --config gateway.yaml [OPTION]...\n\n", to);
-    for (size_t i = 0; i < sizeof SUBCOMMANDS / sizeof *SUBCOMMANDS; i++)
-        fprintf(to, "  %-7s %s\n", SUBCOMMANDS[i].name, SUBCOMMANDS[i].usage);
-    fputs("\n`kmsgate keys SUBCOMMAND --help` explains one. A running gateway follows changes within a second.\n", to);
-}
+/* --- the commands --- */
 
-static bool wrong(const struct subcommand *of, const char *before, const char *what, const char *after)
-{
-    complain("keys %s: %s%s%s", of->name, before, what, after);
-    return false;
-}
+/* What the parser fills in for any of them. */
+struct keys_given {
+    const char *config, *user, *id, *type, *not_after, *file;
+    bool replace, with_secrets, key_stdin, generate;
+};
+typedef int keys_work(struct keystore *ks, const struct keys_options *o);
 
-/* The value of an option: in the same word after `=`, or the next word. NULL when there is none. */
-static const char *value(int *i, int argc, char **argv)
+/* Opens the store, made where there is none with `create`, and does the work with it. */
+static int keys_run(const void *given, keys_work *work, bool create)
 {
-    const char *equals = strchr(argv[*i], '=');
-    if (equals)
-        return equals + 1;
-    return *i + 1 < argc ? argv[++*i] : NULL;
-}
-
-static bool read_options(const struct subcommand *of, int argc, char **argv, struct keys_options *o)
-{
-    const struct {
-        const char *name;
-        unsigned need;
-        struct str *text;
-        bool *flag;
-    } options[] = {
-        {"--user", USER, &o->user, NULL},         {"--id", ID, &o->id, NULL},
-        {"--type", TYPE, &o->type, NULL},         {"--not-after", NOT_AFTER, &o->not_after, NULL},
-        {"--replace", REPLACE, NULL, &o->replace}, {"--with-secrets", SECRETS, NULL, &o->with_secrets},
-        {"--key-stdin", SOURCE, NULL, &o->key_stdin}, {"--generate", SOURCE, NULL, &o->generate},
-        {"--help", ~0u, NULL, &o->help},
-    };
-    struct str config = STR_MISSING;
-    for (int i = 1; i < argc; i++) {
-        const char *word = argv[i];
-        struct str name = {word, strcspn(word, "=")};
-        struct str *text = str_eq_z(name, "--config") ? &config : NULL;
-        bool *flag = NULL;
-        for (size_t k = 0; k < sizeof options / sizeof *options; k++)
-            if (str_eq_z(name, options[k].name) && ((of->required | of->allowed) & options[k].need)) {
-                text = options[k].text;
-                flag = options[k].flag;
-            }
-        if (text) {
-            const char *v = value(&i, argc, argv);
-            if (!v)
-                return wrong(of, "", word, " needs a value");
-            if (text->p)
-                return wrong(of, "", word, " is given twice");
-            *text = str_z(v);
-        } else if (flag && !word[name.n]) {
-            *flag = true;
-        } else if ((word[0] != '-' || !word[1]) && (of->required & FILE_NAME) && !o->file) {
-            o->file = word;
-        } else {
-            return wrong(of, "cannot take `", word, "`");
-        }
-    }
-    o->config = config.p;
-    return true;
-}
-
-static bool check_options(const struct subcommand *of, const struct keys_options *o)
-{
-    const char *missing = !o->config                             ? "--config gateway.yaml"
-                          : (of->required & USER) && !o->user.n  ? "--user U"
-                          : (of->required & TYPE) && !o->type.n  ? "--type ink|trk"
-                          : (of->required & ID) && !o->id.n      ? "--id ID"
-                          : (of->required & FILE_NAME) && !o->file ? "a FILE, or - for standard input"
-                          : (of->required & SOURCE) && o->key_stdin == o->generate ? "either --key-stdin or --generate"
-                                                                                   : NULL;
-    if (missing)
-        return wrong(of, "wants ", missing, "");
-    enum key_type type;
-    int64_t us;
-    return keys_type(o->type, &type) && keys_end(o->not_after, &us);
-}
-
-static int run(const struct subcommand *of, const struct keys_options *o)
-{
+    const struct keys_given *g = given;
+    const struct keys_options o = {
+        .config = g->config, .user = str_z(g->user), .id = str_z(g->id), .type = str_z(g->type),
+        .not_after = str_z(g->not_after), .file = g->file, .replace = g->replace, .with_secrets = g->with_secrets,
+        .key_stdin = g->key_stdin, .generate = g->generate};
     struct faults faults = {0};
     struct secret_key master SECRET_CLEANUP = {{0}};
     struct keystore *ks = NULL;
-    struct config *c = config_load(o->config, &faults);
+    struct config *c = config_load(o.config, &faults);
     if (c && config_read_master_key(&c->master_key, &master, &faults))
-        ks = keystore_open(c->keys, &master, of->creates, &faults);
+        ks = keystore_open(c->keys, &master, create, &faults);
     secret_key_clear(&master);
     faults_print(&faults, stderr);
     faults_free(&faults);
-    int code = ks ? of->run(ks, o) : EXIT_NEGATIVE;
+    int code = ks ? work(ks, &o) : EXIT_NEGATIVE;
     keystore_close(ks);
     config_free(c);
     if (fflush(stdout) != 0 || ferror(stdout)) {
-        complain("keys %s: cannot write to standard output", of->name);
+        complain("keys: cannot write to standard output");
         return EXIT_NEGATIVE;
     }
     return code;
 }
 
-int cmd_keys(int argc, char **argv)
+#define OPTION_USER(must, says)                                                                                  \
+    {.name = "user", .argument = "URI", .required = (must), .at = offsetof(struct keys_given, user), .help = (says)}
+#define OPTION_ID                                                                                                \
+    {.name = "id", .argument = "ID", .required = true, .at = offsetof(struct keys_given, id),         \
+     .help = "The ID of the key."}
+#define OPTION_TYPE(must)                                                                                        \
+    {.name = "type", .argument = "ink|trk", .type = VALUE_CHOICE, .required = (must),                            \
+     .at = offsetof(struct keys_given, type), .help = "The type of the key."}
+
+static int keys_run_import(const void *given)
 {
-    const struct subcommand *of = NULL;
-    if (argc < 2) {
-        usage(stderr, NULL);
-        return EXIT_USAGE;
-    }
-    if (str_eq_z(str_z(argv[1]), "--help")) {
-        usage(stdout, NULL);
-        return EXIT_DONE;
-    }
-    for (size_t i = 0; i < sizeof SUBCOMMANDS / sizeof *SUBCOMMANDS; i++)
-        if (str_eq_z(str_z(argv[1]), SUBCOMMANDS[i].name))
-            of = &SUBCOMMANDS[i];
-    if (!of) {
-        complain("keys: no subcommand `%s`; `kmsgate keys --help` lists them", argv[1]);
-        return EXIT_USAGE;
-    }
-    struct keys_options o = {0};
-    if (!read_options(of, argc - 1, argv + 1, &o))
-        return EXIT_USAGE;
-    if (o.help) {
-        usage(stdout, of);
-        return EXIT_DONE;
-    }
-    return check_options(of, &o) ? run(of, &o) : EXIT_USAGE;
+    return keys_run(given, keys_import, true);
 }
+
+static const struct command_option IMPORT_OPTIONS[] = {
+    OPTION_CONFIG(struct keys_given, config),
+    {.name = "replace", .at = offsetof(struct keys_given, replace),
+     .help = "Overwrite a key whose ID is known but whose value differs, and apply a stricter state or another "
+             "not_after."}};
+static const struct command_operand IMPORT_OPERANDS[] = {
+    {.name = "FILE", .type = VALUE_FILE, .at = offsetof(struct keys_given, file),
+     .help = "The key file, one JSON object a line; `-` is standard input."}};
+static const struct command KEYS_IMPORT = {
+    .name = "import", .group = "keys", .does = "import keys from a file",
+    .about = "Imports a key file. Either all of its keys are imported, or none.",
+    .exits = "0 done; 1 nothing was imported", .examples = "kmsgate keys import keys.jsonl\n",
+    COMMAND_TAKES(IMPORT_OPTIONS, IMPORT_OPERANDS, struct keys_given), .run = keys_run_import};
+
+static int keys_run_export(const void *given)
+{
+    return keys_run(given, keys_export, false);
+}
+
+static const struct command_option EXPORT_OPTIONS[] = {
+    OPTION_CONFIG(struct keys_given, config),
+    OPTION_USER(false, "Export the keys of this user only."),
+    {.name = "with-secrets", .at = offsetof(struct keys_given, with_secrets),
+     .help = "Include the key values. The output is then a key file, and must be protected like one."}};
+static const struct command KEYS_EXPORT = {
+    .name = "export", .group = "keys", .does = "export keys as a file",
+    .about = "Writes the keys to standard output, one JSON object a line, without their values unless requested.",
+    .exits = "0 done; 1 an error occurred",
+    COMMAND_OPTIONS(EXPORT_OPTIONS), .size = sizeof(struct keys_given), .run = keys_run_export};
+
+static int keys_run_list(const void *given)
+{
+    return keys_run(given, keys_list, false);
+}
+
+static const struct command_option LIST_OPTIONS[] = {
+    OPTION_CONFIG(struct keys_given, config), OPTION_USER(false, "List the keys of this user only.")};
+static const struct command KEYS_LIST = {
+    .name = "list", .group = "keys", .does = "list keys",
+    .about = "Lists the keys, one a line: user, type, ID, state and not_after, separated by tabs. Key values are never "
+             "printed.",
+    .exits = "0 done; 1 the user has no keys, or an error occurred",
+    COMMAND_OPTIONS(LIST_OPTIONS), .size = sizeof(struct keys_given), .run = keys_run_list};
+
+static int keys_run_show(const void *given)
+{
+    return keys_run(given, keys_show, false);
+}
+
+static const struct command_option SHOW_OPTIONS[] = {
+    OPTION_CONFIG(struct keys_given, config), OPTION_USER(true, "The user whose keys are shown.")};
+static const struct command KEYS_SHOW = {
+    .name = "show", .group = "keys", .does = "show the keys of a user and their use",
+    .about = "Shows the keys of a user, and which of them sign and encrypt at present.",
+    .exits = "0 done; 1 the user has no keys, or an error occurred",
+    COMMAND_OPTIONS(SHOW_OPTIONS), .size = sizeof(struct keys_given), .run = keys_run_show};
+
+static const struct command KEYS_ADD;
+
+static int keys_run_add(const void *given)
+{
+    const struct keys_given *g = given;
+    if (g->key_stdin == g->generate)
+        return usage_error(&KEYS_ADD, "expected either --key-stdin or --generate");
+    return keys_run(given, keys_add, true);
+}
+
+static const struct command_option ADD_OPTIONS[] = {
+    OPTION_CONFIG(struct keys_given, config), OPTION_USER(true, "The owner of the key."), OPTION_TYPE(true), OPTION_ID,
+    {.name = "not-after", .argument = "TIME", .type = VALUE_TIME, .at = offsetof(struct keys_given, not_after),
+     .help = "When the key expires, with a zone, such as 2027-01-01T00:00:00Z. Default: never."},
+    {.name = "key-stdin", .at = offsetof(struct keys_given, key_stdin),
+     .help = "Read the key, 64 hex digits, from standard input. A key is never given on the command line, which other "
+             "users of the machine can see."},
+    {.name = "generate", .at = offsetof(struct keys_given, generate),
+     .help = "Generate a random key; `kmsgate keys export --with-secrets --user URI` prints it."}};
+static const struct command KEYS_ADD = {
+    .name = "add", .group = "keys", .does = "add a key",
+    .about = "Adds an active key. If the user has an active key of this type, that key becomes retiring.",
+    .exits = "0 done; 1 the key was not added",
+    .examples = "kmsgate keys add --user sip:alice@example.org --type trk --id trk.2 --generate\n",
+    COMMAND_OPTIONS(ADD_OPTIONS), .size = sizeof(struct keys_given), .run = keys_run_add};
+
+static int keys_run_retire(const void *given)
+{
+    return keys_run(given, keys_retire, false);
+}
+
+static const struct command_option STATE_OPTIONS[] = {
+    OPTION_CONFIG(struct keys_given, config), OPTION_USER(true, "The owner of the key."), OPTION_ID,
+    OPTION_TYPE(false)};
+static const struct command KEYS_RETIRE = {
+    .name = "retire", .group = "keys", .does = "retire a key",
+    .about = "Retires a key: requests that it signed are still verified, but it is no longer used for anything new.",
+    .exits = "0 done; 1 the key was not retired",
+    COMMAND_OPTIONS(STATE_OPTIONS), .size = sizeof(struct keys_given), .run = keys_run_retire};
+
+static int keys_run_revoke(const void *given)
+{
+    return keys_run(given, keys_revoke, false);
+}
+
+static const struct command KEYS_REVOKE = {
+    .name = "revoke", .group = "keys", .does = "revoke a key permanently",
+    .about = "Revokes a key. It is never accepted again; this cannot be undone.",
+    .exits = "0 done; 1 the key was not revoked",
+    COMMAND_OPTIONS(STATE_OPTIONS), .size = sizeof(struct keys_given), .run = keys_run_revoke};
+
+static const struct command *const KEYS_COMMANDS[] = {
+    &KEYS_IMPORT, &KEYS_EXPORT, &KEYS_LIST, &KEYS_SHOW, &KEYS_ADD, &KEYS_RETIRE, &KEYS_REVOKE, NULL};
+const struct command COMMAND_KEYS = {
+    .name = "keys", .does = "manage the keys of the users",
+    .about = "Manages the key database of a gateway. A running gateway follows changes within a second.",
+    .sub = KEYS_COMMANDS};

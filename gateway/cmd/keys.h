@@ -11,7 +11,7 @@ struct keys_options {
     const char *config;
     struct str user, id, type, not_after;
     const char *file;
-    bool replace, with_secrets, key_stdin, generate, help;
+    bool replace, with_secrets, key_stdin, generate;
 };
 
 /* Each gets the open store and returns an exit code. */

@@ -6,24 +6,12 @@
 #include "cmd/cmd.h"
 #include "cmd/options.h"
 
-static const char USAGE[] =
-    "usage: kmsgate open --user URI --keys FILE.jsonl [OPTION]... RESPONSE.xml\n"
-    "\n"
-    "Verifies a stored response, such as `kmsgate request --out` keeps, and decrypts its keys. `-` is standard input.\n"
-    "\n"
-    "  --user URI          whose response it is\n"
-    "  --keys FILE         the user's InK and TrK, a JSON object a line, as `kmsgate keys import` reads it\n"
-    "  --certificate FILE  proves the keys by the KMS certificate in this stored reply to init\n"
-    "  --with-secrets      shows the clear keys\n"
-    "\n"
-    "Exit: 0 done, 1 a KmsError, not to be believed, or a wrong key; 2 wrong usage.\n";
-
-struct request {
+struct open_options {
     const char *user, *keys, *certificate, *response;
     bool with_secrets;
 };
 
-static int tell(const struct request *q, const struct client *c)
+static int open_tell(const struct open_options *q, const struct client *c)
 {
     struct buf text BUF_CLEANUP = BUF_INIT_SECRET(LIMIT_REPLY_OUT);
     struct proof_kms kms = {.known = false};
@@ -40,14 +28,15 @@ static int tell(const struct request *q, const struct client *c)
     return code;
 }
 
-static int run(const struct request *q)
+static int open_run(const void *given)
 {
+    const struct open_options *q = given;
     struct client c;
     if (!client_startup()) {
         complain("open: a library does not start");
         return EXIT_NEGATIVE;
     }
-    int code = client_load(&c, q->user, q->keys) ? tell(q, &c) : EXIT_NEGATIVE;
+    int code = client_load(&c, q->user, q->keys) ? open_tell(q, &c) : EXIT_NEGATIVE;
     client_free(&c);
     client_shutdown();
     if (fflush(stdout) != 0 || ferror(stdout)) {
@@ -57,23 +46,21 @@ static int run(const struct request *q)
     return code;
 }
 
-int cmd_open(int argc, char **argv)
-{
-    struct request q = {0};
-    const struct option_entry entries[] = {
-        {"--user", "URI", &q.user, NULL, true},
-        {"--keys", "FILE.jsonl", &q.keys, NULL, true},
-        {"--certificate", "FILE", &q.certificate, NULL, false},
-        {"--with-secrets", NULL, NULL, &q.with_secrets, false},
-    };
-    switch (options_read(&(struct option_table){"open", entries, sizeof entries / sizeof *entries, &q.response,
-                                                "a RESPONSE.xml"}, argc, argv)) {
-    case OPTIONS_HELP:
-        fputs(USAGE, stdout);
-        return EXIT_DONE;
-    case OPTIONS_WRONG:
-        return EXIT_USAGE;
-    default:
-        return run(&q);
-    }
-}
+static const struct command_option OPEN_OPTIONS[] = {
+    {.name = "user", .argument = "URI", .type = VALUE_URI, .required = true, .at = offsetof(struct open_options, user),
+     .help = "The user that the response was sent to."},
+    {.name = "keys", .argument = "FILE.jsonl", .type = VALUE_FILE, .required = true,
+     .at = offsetof(struct open_options, keys),
+     .help = "The InK and TrK of the user, in the format that `kmsgate keys import` reads."},
+    {.name = "certificate", .argument = "FILE", .type = VALUE_FILE, .at = offsetof(struct open_options, certificate),
+     .help = "Verify the keys against the KMS certificate in this stored reply to an init request."},
+    {.name = "with-secrets", .at = offsetof(struct open_options, with_secrets), .help = "Print the decrypted keys."}};
+static const struct command_operand OPEN_OPERANDS[] = {
+    {.name = "RESPONSE.xml", .type = VALUE_FILE, .at = offsetof(struct open_options, response),
+     .help = "The stored response; `-` is standard input."}};
+const struct command COMMAND_OPEN = {
+    .name = "open", .does = "verify and decrypt a stored response",
+    .about = "Verifies a response that was stored, as by `kmsgate request --out`, and decrypts its keys.",
+    .exits = "0 the response is valid; 1 it is a KmsError, it failed verification, or a key is wrong",
+    .examples = "kmsgate open --user sip:alice@example.org --keys alice.jsonl reply.xml\n",
+    COMMAND_TAKES(OPEN_OPTIONS, OPEN_OPERANDS, struct open_options), .run = open_run};

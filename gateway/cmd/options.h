@@ -1,34 +1,25 @@
 /*
- * The words behind a subcommand: options in any order, `--name VALUE` or `--name=VALUE`, and at most one operand; `--`
- * ends the options. What is wrong is told on stderr: what was found, what was expected.
- *
- *     const char *url = NULL; bool print = false;
- *     const struct option_entry entries[] = {
- *         {"--url", "RESOURCE-URL", &url, NULL, true}, {"--print", NULL, NULL, &print, false}};
- *     switch (options_read(&(struct option_table){.command = "request", .entries = entries, .n = 2}, argc, argv)) ...
+ * The words behind a command: options and operands in any order, `--name VALUE` or `--name=VALUE`, no abbreviations;
+ * `--` ends the options, `-` alone is an operand.
  */
 #ifndef KMSGATE_CMD_OPTIONS_H
 #define KMSGATE_CMD_OPTIONS_H
 
-#include <stdbool.h>
-#include <stddef.h>
+#include "cmd/command.h"
 
-struct option_entry {
-    const char *name;
-    const char *expects; /* what its value is; NULL: it takes none */
-    const char **value;
-    bool *flag;
-    bool required;
-};
-struct option_table {
-    const char *command;
-    const struct option_entry *entries;
-    size_t n;
-    const char **operand; /* NULL: none is taken; else it is required */
-    const char *operand_is;
-};
-/* OPTIONS_HELP: `--help` stands there. OPTIONS_WRONG: told; the exit code is EXIT_USAGE. */
+/* OPTIONS_HELP: `--help` or `-h` was found. OPTIONS_WRONG: what is wrong was written to stderr; the exit code is
+ * EXIT_USAGE. */
 enum options_result { OPTIONS_OK, OPTIONS_HELP, OPTIONS_WRONG };
-enum options_result options_read(const struct option_table *t, int argc, char **argv);
+/* Reads argv[1] to argv[argc - 1] into `given`, c->size zeroed bytes. The strings stay those of argv, whose order may
+ * change. */
+enum options_result options_read(const struct command *c, int argc, char **argv, void *given);
+
+/* "kmsgate: COMMAND: message; see `kmsgate COMMAND --help`" on stderr, for usage that only the command itself can find
+ * wrong; returns EXIT_USAGE. */
+int usage_error(const struct command *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* The file that --config means where it is not given. */
+const char *config_default(void);
+/* True when `format` (never NULL) is "json". */
+bool format_is_json(const char *format);
 
 #endif

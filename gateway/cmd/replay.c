@@ -9,27 +9,14 @@
 #include "cmd/cmd.h"
 #include "cmd/options.h"
 
-static const char USAGE[] =
-    "usage: kmsgate replay --rules NEW.yaml [--format json] DECISIONS.jsonl\n"
-    "\n"
-    "What the recorded decisions would have been under other rules: each decision that changes, then counts, by\n"
-    "rule and by user. The log holds no messages: of a signature only the recorded result is known; KmsUri, Time,\n"
-    "ClientReqUrl and the path's user are judged again. What the log cannot tell is said to be unknown.\n"
-    "\n"
-    "  --rules FILE      the rules to judge by\n"
-    "  --format json     one JSON object: `changes`, `summary`\n"
-    "  DECISIONS.jsonl   the decision log; `-` is standard input\n"
-    "\n"
-    "Exit: 0 done (whatever changes), 1 a file is at fault or holds no decision, 2 wrong usage.\n";
-
 enum { LINE_MAX_BYTES = 1 << 20 }; /* a decision has a few kilobytes */
 
-struct request {
+struct replay_options {
     const char *rules, *format, *file;
-    bool json;
 };
 struct replaying {
-    const struct request *q;
+    const struct replay_options *q;
+    bool json;
     const struct rules *rules;
     struct replayed sum;
     size_t line, told;
@@ -55,7 +42,7 @@ static void write_out(struct replaying *p, const struct buf *out)
 static void tell(struct replaying *p, const struct record *r, const struct rejudged *again, enum change c)
 {
     struct buf out BUF_CLEANUP = BUF_INIT(64 * 1024);
-    if (p->q->json) {
+    if (p->json) {
         buf_z(&out, p->told++ ? ",\n" : "\n");
         replay_json_change(r, again, c, &out);
     } else {
@@ -130,7 +117,7 @@ static bool take_all(struct replaying *p, FILE *from)
 static int summary(struct replaying *p)
 {
     struct buf out BUF_CLEANUP = BUF_INIT(SIZE_MAX / 2);
-    if (!p->q->json) {
+    if (!p->json) {
         replay_print_summary(&p->sum, &out);
     } else {
         buf_z(&out, "\n],\n\"summary\":");
@@ -148,15 +135,15 @@ static int summary(struct replaying *p)
     return EXIT_NEGATIVE;
 }
 
-static int replay(const struct request *q, const struct rules *rules)
+static int replay(const struct replay_options *q, const struct rules *rules)
 {
-    struct replaying p = {.q = q, .rules = rules};
+    struct replaying p = {.q = q, .json = format_is_json(q->format), .rules = rules};
     FILE *from = strcmp(q->file, "-") == 0 ? stdin : fopen(q->file, "re");
     if (!from) {
         complain("%s: cannot be read: %s", q->file, strerror(errno));
         return EXIT_NEGATIVE;
     }
-    if (q->json)
+    if (p.json)
         fputs("{\"changes\":[", stdout);
     int code = take_all(&p, from) || p.failed ? summary(&p) : EXIT_NEGATIVE;
     if (from != stdin)
@@ -166,8 +153,9 @@ static int replay(const struct request *q, const struct rules *rules)
     return code;
 }
 
-static int run(const struct request *q)
+static int replay_run(const void *given)
 {
+    const struct replay_options *q = given;
     struct faults faults = {0};
     struct rules *rules = rules_load(q->rules, &faults);
     faults_print_errors(&faults, stderr);
@@ -177,24 +165,20 @@ static int run(const struct request *q)
     return code;
 }
 
-int cmd_replay(int argc, char **argv)
-{
-    struct request q = {0};
-    const struct option_entry entries[] = {
-        {"--rules", "NEW.yaml", &q.rules, NULL, true}, {"--format", "text or json", &q.format, NULL, false}};
-    switch (options_read(&(struct option_table){"replay", entries, sizeof entries / sizeof *entries, &q.file,
-                                                "a DECISIONS.jsonl"}, argc, argv)) {
-    case OPTIONS_HELP:
-        fputs(USAGE, stdout);
-        return EXIT_DONE;
-    case OPTIONS_WRONG:
-        return EXIT_USAGE;
-    default:
-        break;
-    }
-    q.json = q.format && strcmp(q.format, "json") == 0;
-    if (!q.format || q.json || strcmp(q.format, "text") == 0)
-        return run(&q);
-    complain("replay: found --format %s, expected text or json", q.format);
-    return EXIT_USAGE;
-}
+static const struct command_option REPLAY_OPTIONS[] = {
+    {.name = "rules", .argument = "NEW.yaml", .type = VALUE_FILE, .required = true,
+     .at = offsetof(struct replay_options, rules), .help = "The rules to judge by."},
+    OPTION_FORMAT(struct replay_options, format)};
+static const struct command_operand REPLAY_OPERANDS[] = {
+    {.name = "DECISIONS.jsonl", .type = VALUE_FILE, .at = offsetof(struct replay_options, file),
+     .help = "A decision log; `-` is standard input."}};
+const struct command COMMAND_REPLAY = {
+    .name = "replay", .does = "judge recorded decisions by other rules",
+    .about = "Prints what recorded decisions would have been under other rules: each decision that changes, followed "
+             "by "
+             "counts by rule and by user. The decision log does not contain messages: of a signature only the recorded "
+             "result is known; KmsUri, Time, ClientReqUrl and the user in the path are judged again. Whatever the log "
+             "cannot answer is reported as unknown.",
+    .exits = "0 done, whatever changes; 1 a file is at fault or contains no decisions",
+    .examples = "kmsgate replay --rules new.yaml decisions.jsonl\n",
+    COMMAND_TAKES(REPLAY_OPTIONS, REPLAY_OPERANDS, struct replay_options), .run = replay_run};

@@ -12,66 +12,36 @@
 #include "cmd/cmd.h"
 #include "cmd/options.h"
 
-static const char USAGE[] =
-    "usage: kmsgate request --url RESOURCE-URL --user URI --keys FILE.jsonl [OPTION]...\n"
-    "\n"
-    "A key management client: signs a request, posts it, verifies the reply, decrypts its keys and proves that they\n"
-    "are the right ones for this user, this KMS and this key period.\n"
-    "\n"
-    "  --url URL           the resource, such as https://kms.example.org/keymanagement/identity/v1/keyprov; it is the\n"
-    "                      ClientReqUrl too, which a gateway holds against its public_url byte for byte\n"
-    "  --user URI          who asks\n"
-    "  --keys FILE         the user's InK and TrK, a JSON object a line, as `kmsgate keys import` reads it\n"
-    "  --kms-uri URI       KmsUri (the URL's host)\n"
-    "  --client-id TEXT    ClientId (none)\n"
-    "  --connect ADDRESS   posts to HOST:PORT, http://HOST:PORT or unix:PATH, the URL stays what it is\n"
-    "  --ca FILE           the CA certificates that the server's certificate must lead to (the system's)\n"
-    "  --cert FILE, --key FILE   the client's own certificate and private key, for mutual TLS\n"
-    "  --token-file FILE   a bearer token that goes along\n"
-    "  --certificate FILE  proves the keys by the KMS certificate in this stored reply to init; without it the\n"
-    "                      certificate is asked for by another request, to …/init\n"
-    "  --no-proof          takes the keys as they come\n"
-    "  --proof             a reply without keys, or with keys that cannot be proven, ends with 1, too\n"
-    "  --out FILE          keeps the raw reply\n"
-    "  --print             prints the signed request instead of posting it\n"
-    "  --with-secrets      shows the clear keys\n"
-    "\n"
-    "Exit: 0 done, 1 refused, not to be believed, or a wrong key; 2 wrong usage.\n";
-
-struct request {
+struct request_options {
     const char *url, *user, *keys, *kms_uri, *client_id, *connect, *ca, *cert, *key, *token_file, *certificate, *out;
     bool no_proof, proof, print, with_secrets;
 };
 
-static bool wrong(const char *what, const char *found, const char *expected)
+static bool request_wrong(const char *what, const char *found, const char *expected)
 {
-    complain("request: %s: found `%s`, expected %s", what, found, expected);
+    usage_error(&COMMAND_REQUEST, "%s: found `%s`, expected %s", what, found, expected);
     return false;
 }
 
-static bool values_hold(const struct request *q)
+static bool values_hold(const struct request_options *q)
 {
     struct buf scratch BUF_CLEANUP = BUF_INIT(1 << 20);
     if (!uri_normalize(str_z(q->url), &scratch))
-        return wrong("--url", q->url, "an http:// or https:// URL without user and fragment");
-    if (!uri_is_any_uri(str_z(q->user)))
-        return wrong("--user", q->user, "a URI, such as sip:alice@example.org");
-    if (q->kms_uri && !uri_is_any_uri(str_z(q->kms_uri)))
-        return wrong("--kms-uri", q->kms_uri, "a URI, such as kms.example.org");
+        return request_wrong("--url", q->url, "an http:// or https:// URL without user and fragment");
     if (q->client_id && !str_is_utf8(str_z(q->client_id)))
-        return wrong("--client-id", q->client_id, "UTF-8");
+        return request_wrong("--client-id", q->client_id, "UTF-8");
     if (q->connect && !client_connect_holds(q->connect))
-        return wrong("--connect", q->connect, "HOST:PORT, http://HOST:PORT, https://HOST:PORT or unix:/PATH");
+        return request_wrong("--connect", q->connect, "HOST:PORT, http://HOST:PORT, https://HOST:PORT or unix:/PATH");
     if (!q->cert != !q->key)
-        return wrong("--cert and --key", q->cert ? q->cert : q->key, "both of them");
+        return request_wrong("--cert and --key", q->cert ? q->cert : q->key, "both of them");
     if (q->certificate && q->no_proof)
-        return wrong("--no-proof", "--certificate beside it", "one of them");
+        return request_wrong("--no-proof", "--certificate beside it", "one of them");
     if (q->proof && q->no_proof)
-        return wrong("--no-proof", "--proof beside it", "one of them");
+        return request_wrong("--no-proof", "--proof beside it", "one of them");
     return true;
 }
 
-static bool compose(const struct request *q, const struct client *c, struct str url, struct buf *out)
+static bool compose(const struct request_options *q, const struct client *c, struct str url, struct buf *out)
 {
     const struct client_ask ask = {.url = url, .kms_uri = str_z(q->kms_uri), .client_id = str_z(q->client_id)};
     if (client_compose(c, &ask, out))
@@ -80,7 +50,7 @@ static bool compose(const struct request *q, const struct client *c, struct str 
     return false;
 }
 
-static bool exchange(const struct request *q, const struct client *c, const char *url, bool quiet, long *status,
+static bool exchange(const struct request_options *q, const struct client *c, const char *url, bool quiet, long *status,
                      struct buf *reply)
 {
     struct buf body BUF_CLEANUP = BUF_INIT(1 << 20);
@@ -92,7 +62,7 @@ static bool exchange(const struct request *q, const struct client *c, const char
 }
 
 /* The KMS certificate, by a request of its own. What goes wrong leaves the keys unproven, and is told there. */
-static void fetch_kms(const struct request *q, const struct client *c, size_t base, struct proof_kms *out)
+static void fetch_kms(const struct request_options *q, const struct client *c, size_t base, struct proof_kms *out)
 {
     struct buf url BUF_CLEANUP = BUF_INIT(1 << 20), reply BUF_CLEANUP = BUF_INIT(LIMIT_REPLY_OUT);
     long status = 0;
@@ -110,7 +80,7 @@ static void fetch_kms(const struct request *q, const struct client *c, size_t ba
 }
 
 /* False: a file was named that holds none. */
-static bool find_kms(const struct request *q, const struct client *c, struct proof_kms *out)
+static bool find_kms(const struct request_options *q, const struct client *c, struct proof_kms *out)
 {
     struct resource r;
     size_t base;
@@ -135,7 +105,7 @@ static bool keep(const char *path, const struct buf *reply)
     return (fd < 0 || close(fd) == 0) && ok;
 }
 
-static int ask(const struct request *q, const struct client *c, const struct proof_kms *kms)
+static int ask(const struct request_options *q, const struct client *c, const struct proof_kms *kms)
 {
     struct buf reply BUF_CLEANUP = BUF_INIT_SECRET(LIMIT_REPLY_OUT);
     long status = 0;
@@ -157,7 +127,7 @@ static int ask(const struct request *q, const struct client *c, const struct pro
     return code;
 }
 
-static int print(const struct request *q, const struct client *c)
+static int print(const struct request_options *q, const struct client *c)
 {
     struct buf body BUF_CLEANUP = BUF_INIT(1 << 20);
     if (!compose(q, c, str_z(q->url), &body))
@@ -167,7 +137,7 @@ static int print(const struct request *q, const struct client *c)
     return EXIT_DONE;
 }
 
-static int run(const struct request *q)
+static int request_exchange(const struct request_options *q)
 {
     struct client c;
     struct proof_kms kms = {.known = false};
@@ -192,35 +162,56 @@ static int run(const struct request *q)
     return code;
 }
 
-int cmd_request(int argc, char **argv)
+static int request_run(const void *given)
 {
-    struct request q = {0};
-    const struct option_entry entries[] = {
-        {"--url", "RESOURCE-URL", &q.url, NULL, true},
-        {"--user", "URI", &q.user, NULL, true},
-        {"--keys", "FILE.jsonl", &q.keys, NULL, true},
-        {"--kms-uri", "URI", &q.kms_uri, NULL, false},
-        {"--client-id", "TEXT", &q.client_id, NULL, false},
-        {"--connect", "ADDRESS", &q.connect, NULL, false},
-        {"--ca", "FILE", &q.ca, NULL, false},
-        {"--cert", "FILE", &q.cert, NULL, false},
-        {"--key", "FILE", &q.key, NULL, false},
-        {"--token-file", "FILE", &q.token_file, NULL, false},
-        {"--certificate", "FILE", &q.certificate, NULL, false},
-        {"--out", "FILE", &q.out, NULL, false},
-        {"--no-proof", NULL, NULL, &q.no_proof, false},
-        {"--proof", NULL, NULL, &q.proof, false},
-        {"--print", NULL, NULL, &q.print, false},
-        {"--with-secrets", NULL, NULL, &q.with_secrets, false},
-    };
-    switch (options_read(&(struct option_table){.command = "request", .entries = entries,
-                                                .n = sizeof entries / sizeof *entries}, argc, argv)) {
-    case OPTIONS_HELP:
-        fputs(USAGE, stdout);
-        return EXIT_DONE;
-    case OPTIONS_WRONG:
-        return EXIT_USAGE;
-    default:
-        return values_hold(&q) ? run(&q) : EXIT_USAGE;
-    }
+    const struct request_options *q = given;
+    return values_hold(q) ? request_exchange(q) : EXIT_USAGE;
 }
+
+static const struct command_option REQUEST_OPTIONS[] = {
+    {.name = "url", .argument = "RESOURCE-URL", .required = true, .at = offsetof(struct request_options, url),
+     .help = "The resource, such as https://kms.example.org/keymanagement/identity/v1/keyprov. It is also the "
+             "ClientReqUrl, which a gateway compares with its public_url byte for byte."},
+    {.name = "user", .argument = "URI", .type = VALUE_URI, .required = true,
+     .at = offsetof(struct request_options, user),
+     .help = "The user who makes the request."},
+    {.name = "keys", .argument = "FILE.jsonl", .type = VALUE_FILE, .required = true,
+     .at = offsetof(struct request_options, keys),
+     .help = "The InK and TrK of the user, in the format that `kmsgate keys import` reads."},
+    {.name = "kms-uri", .argument = "URI", .type = VALUE_URI, .at = offsetof(struct request_options, kms_uri),
+     .help = "The KmsUri. Default: the host of the URL."},
+    {.name = "client-id", .argument = "TEXT", .at = offsetof(struct request_options, client_id),
+     .help = "The ClientId. Default: none."},
+    {.name = "connect", .argument = "ADDRESS", .at = offsetof(struct request_options, connect),
+     .help = "Post to HOST:PORT, http://HOST:PORT, https://HOST:PORT or unix:/PATH instead of the host of the URL."},
+    {.name = "ca", .argument = "FILE", .type = VALUE_FILE, .at = offsetof(struct request_options, ca),
+     .help = "The CA certificates that the certificate of the server is verified against. Default: those of the "
+             "system."},
+    {.name = "cert", .argument = "FILE", .type = VALUE_FILE, .at = offsetof(struct request_options, cert),
+     .help = "The certificate of the client, for mutual TLS."},
+    {.name = "key", .argument = "FILE", .type = VALUE_FILE, .at = offsetof(struct request_options, key),
+     .help = "The private key of the client, for mutual TLS."},
+    {.name = "token-file", .argument = "FILE", .type = VALUE_FILE, .at = offsetof(struct request_options, token_file),
+     .help = "Send the bearer token in this file."},
+    {.name = "certificate", .argument = "FILE", .type = VALUE_FILE,
+     .at = offsetof(struct request_options, certificate),
+     .help = "Verify the keys against the KMS certificate in this stored reply to an init request. Without it, the "
+             "certificate is requested first."},
+    {.name = "no-proof", .at = offsetof(struct request_options, no_proof),
+     .help = "Do not verify the keys against a KMS certificate."},
+    {.name = "proof", .at = offsetof(struct request_options, proof),
+     .help = "Fail if the reply contains no keys, or keys that cannot be verified."},
+    {.name = "out", .argument = "FILE", .type = VALUE_FILE, .at = offsetof(struct request_options, out),
+     .help = "Store the reply as received."},
+    {.name = "print", .at = offsetof(struct request_options, print),
+     .help = "Print the signed request instead of posting it."},
+    {.name = "with-secrets", .at = offsetof(struct request_options, with_secrets),
+     .help = "Print the decrypted keys."}};
+const struct command COMMAND_REQUEST = {
+    .name = "request", .does = "send a signed request, as a client",
+    .about = "Acts as a key management client: signs a request, posts it, verifies the reply, decrypts its keys, and "
+             "verifies that they belong to this user, this KMS and this key period.",
+    .exits = "0 done; 1 the request was refused, the reply failed verification, or a key is wrong",
+    .examples = "kmsgate request --user sip:alice@example.org --keys alice.jsonl \\\n"
+                "    --url https://kms.example.org/keymanagement/identity/v1/keyprov\n",
+    COMMAND_OPTIONS(REQUEST_OPTIONS), .size = sizeof(struct request_options), .run = request_run};

@@ -200,17 +200,24 @@ static int serve(const char *file)
     return code;
 }
 
-int cmd_serve(int argc, char **argv)
+struct serve_options {
+    const char *config;
+};
+
+static int serve_run(const void *given)
 {
-    if (argc == 2 && str_eq_z(str_z(argv[1]), "--help")) {
-        puts("usage: kmsgate serve --config gateway.yaml\n\n"
-             "Runs the gateway. SIGTERM drains and ends it, a second one ends it at once. SIGHUP reloads rules,\n"
-             "certificates, keys and logs; rules and certificates are read again, too, when their files change.");
-        return EXIT_DONE;
-    }
-    if (argc != 3 || !str_eq_z(str_z(argv[1]), "--config")) {
-        complain("serve: usage: kmsgate serve --config gateway.yaml");
-        return EXIT_USAGE;
-    }
-    return serve(argv[2]);
+    const struct serve_options *q = given;
+    return serve(q->config);
 }
+
+static const struct command_option SERVE_OPTIONS[] = {OPTION_CONFIG(struct serve_options, config)};
+const struct command COMMAND_SERVE = {
+    .name = "serve", .does = "run the gateway",
+    .about = "Runs the gateway in the foreground.\n"
+             "`SIGTERM` stops accepting connections, finishes open requests and exits; a second one exits at once. "
+             "`SIGHUP` reloads rules, certificates and keys, and reopens logs. Rules and certificates are also "
+             "reloaded "
+             "when their files change. A reload that fails is logged, and the previous files stay in effect.",
+    .exits = "0 stopped by a signal; 1 the gateway could not start",
+    .also = ".BR systemd.exec (5)",
+    COMMAND_OPTIONS(SERVE_OPTIONS), .size = sizeof(struct serve_options), .run = serve_run};

@@ -5,24 +5,12 @@
 #include "cmd/cmd.h"
 #include "study/cases.h"
 
-static const char USAGE[] =
-    "usage: kmsgate test [--strict] RULES.yaml CASES.yaml\n"
-    "\n"
-    "Runs users' own cases against a rules file. A case states the facts of a request and what is to become of\n"
-    "it; the gate itself judges a message that is made of them, so that nothing but the rules can make it differ.\n"
-    "What differs is told as FILE:LINE:COLUMN; rules that no case touches are named. rules/README.md, `Testing\n"
-    "rules`, tells how to write cases.\n"
-    "\n"
-    "  --strict  a rule that no case touches counts as a failure\n"
-    "\n"
-    "Exit: 0 all cases hold, 1 one does not (or a file is at fault), 2 wrong usage.\n";
-
-struct request {
-    const char *files[2]; /* rules, cases */
+struct test_options {
+    const char *rules, *cases;
     bool strict;
 };
 
-static size_t tell_untouched(const struct rules *r, const struct case_run *run)
+static size_t test_untouched(const struct rules *r, const struct case_run *run)
 {
     size_t n = 0;
     for (size_t i = 0; i < r->request_count; i++)
@@ -40,13 +28,14 @@ static size_t tell_untouched(const struct rules *r, const struct case_run *run)
     return n;
 }
 
-static bool run(const struct request *q, struct rules *rules, const struct cases *cases, struct faults *faults)
+static bool test_cases(const struct test_options *q, struct rules *rules, const struct cases *cases,
+                       struct faults *faults)
 {
     struct case_run run;
     bool ok = cases_run(cases, rules, faults, &run);
     if (ok) {
-        const size_t untouched = tell_untouched(rules, &run), rule_count = rules->request_count + rules->response_count;
-        printf("%s: %zu case%s, %zu failed; %zu of %zu rules touched\n", q->files[1], run.n, run.n == 1 ? "" : "s",
+        const size_t untouched = test_untouched(rules, &run), rule_count = rules->request_count + rules->response_count;
+        printf("%s: %zu case%s, %zu failed; %zu of %zu rules touched\n", q->cases, run.n, run.n == 1 ? "" : "s",
                run.failed, rule_count - untouched, rule_count);
         ok = !run.failed && !(q->strict && untouched);
     }
@@ -54,12 +43,13 @@ static bool run(const struct request *q, struct rules *rules, const struct cases
     return ok;
 }
 
-static int test(const struct request *q)
+static int test_run(const void *given)
 {
+    const struct test_options *q = given;
     struct faults faults = {0};
-    struct rules *rules = rules_load(q->files[0], &faults);
-    struct cases *cases = cases_load(q->files[1], &faults);
-    bool ok = rules && cases && run(q, rules, cases, &faults);
+    struct rules *rules = rules_load(q->rules, &faults);
+    struct cases *cases = cases_load(q->cases, &faults);
+    bool ok = rules && cases && test_cases(q, rules, cases, &faults);
     faults_print_errors(&faults, stderr);
     if (fflush(stdout) != 0 || ferror(stdout)) {
         complain("test: cannot write to standard output");
@@ -71,32 +61,19 @@ static int test(const struct request *q)
     return ok ? EXIT_DONE : EXIT_NEGATIVE;
 }
 
-int cmd_test(int argc, char **argv)
-{
-    struct request q = {{NULL, NULL}, false};
-    int n = 0;
-    bool options = true;
-    for (int i = 1; i < argc; i++) {
-        if (options && strcmp(argv[i], "--help") == 0) {
-            fputs(USAGE, stdout);
-            return EXIT_DONE;
-        }
-        if (options && strcmp(argv[i], "--strict") == 0) {
-            q.strict = true;
-        } else if (options && strcmp(argv[i], "--") == 0) {
-            options = false;
-        } else if (options && argv[i][0] == '-' && argv[i][1]) {
-            complain("test: no option `%s`; `kmsgate test --help` explains", argv[i]);
-            return EXIT_USAGE;
-        } else if (n == 2) {
-            complain("test: found `%s` behind the two files that it takes; `kmsgate test --help` explains", argv[i]);
-            return EXIT_USAGE;
-        } else {
-            q.files[n++] = argv[i];
-        }
-    }
-    if (n == 2)
-        return test(&q);
-    complain("test: expected RULES.yaml and CASES.yaml; `kmsgate test --help` explains");
-    return EXIT_USAGE;
-}
+static const struct command_option TEST_OPTIONS[] = {
+    {.name = "strict", .at = offsetof(struct test_options, strict), .help = "Fail if a rule is not covered by any "
+                                                                            "case."}};
+static const struct command_operand TEST_OPERANDS[] = {
+    {.name = "RULES.yaml", .type = VALUE_FILE, .at = offsetof(struct test_options, rules),
+     .help = "The rules file to test."},
+    {.name = "CASES.yaml", .type = VALUE_FILE, .at = offsetof(struct test_options, cases),
+     .help = "The cases; the section `Testing rules` of rules/README.md describes the format."}};
+const struct command COMMAND_TEST = {
+    .name = "test", .does = "run test cases against a rules file",
+    .about = "Runs test cases against a rules file. A case states the facts of a request and the expected verdict; the "
+             "gateway's own code judges a message that is made from these facts. A case that fails is reported as "
+             "FILE:LINE:COLUMN: message. Rules that no case covers are listed.",
+    .exits = "0 all cases passed; 1 a case failed, or a file is at fault",
+    .examples = "kmsgate test rules.yaml cases.yaml\n",
+    COMMAND_TAKES(TEST_OPTIONS, TEST_OPERANDS, struct test_options), .run = test_run};

@@ -507,15 +507,15 @@ def test_without_an_ink_the_trk_signs(server, keys):
 
 NEED = ("--url", "http://127.0.0.1:1" + BASE + "/init", "--user", "sip:alice@example.org", "--keys", "k.jsonl")
 USAGE = [
-    ((), "wants --url RESOURCE-URL"),
-    (NEED[:2], "wants --user URI"),
-    (NEED[:4], "wants --keys FILE.jsonl"),
-    (NEED + ("more",), "found `more`, expected options alone"),
-    (NEED + ("--nosuch",), "no option `--nosuch`"),
-    (NEED + ("--url", "x"), "`--url` is given twice"),
-    (NEED + ("--print=yes",), "`--print` takes no value"),
-    (NEED + ("--ca",), "--ca wants a value: FILE"),
-    (NEED + ("--ca=",), "--ca wants a value: FILE"),
+    ((), "missing option `--url RESOURCE-URL`"),
+    (NEED[:2], "missing option `--user URI`"),
+    (NEED[:4], "missing option `--keys FILE.jsonl`"),
+    (NEED + ("more",), "unexpected argument `more`"),
+    (NEED + ("--nosuch",), "unknown option `--nosuch`"),
+    (NEED + ("--url", "x"), "option `--url` given twice"),
+    (NEED + ("--print=yes",), "option `--print` takes no argument"),
+    (NEED + ("--ca",), "option `--ca` requires an argument: FILE"),
+    (NEED + ("--ca=",), "option `--ca` requires an argument: FILE"),
     (("--url", "ftp://a/b") + NEED[2:], "--url: found `ftp://a/b`, expected an http:// or https:// URL"),
     (("--url", "http://u@a/b") + NEED[2:], "--url: found"),
     (("--url", "http://a/b#c") + NEED[2:], "--url: found"),
@@ -539,9 +539,9 @@ def test_wrong_usage_of_request(argv, told):
 
 
 def test_wrong_usage_of_open(alice, keys, tmp_path):
-    for argv, told in (((), "wants --user URI"), (("--user", "u", "--keys", "k"), "wants a RESPONSE.xml"),
-                       (("--user", "u", "--keys", "k", "a", "b"), "found `b` behind the one argument"),
-                       (("--user", "u", "--keys", "k", "--url", "x", "a"), "no option `--url`")):
+    for argv, told in (((), "missing option `--user URI`"), (("--user", "u:u", "--keys", "k"), "missing argument: RESPONSE.xml"),
+                       (("--user", "u:u", "--keys", "k", "a", "b"), "unexpected argument `b`"),
+                       (("--user", "u:u", "--keys", "k", "--url", "x", "a"), "unknown option `--url`")):
         r = Told(kmsgate("open", *argv))
         assert r.code == 2 and told in r.err and r.out == "", r
     r = Told(kmsgate("open", tmp_path / "none.xml", "--keys=%s" % keys(), "--user=" + alice.uri))

@@ -10,7 +10,9 @@ import certs
 import kms
 from conftest import BUILD
 
-COMMANDS = ["serve", "check", "health", "keys", "request", "open", "demo", "explain", "test", "replay"]
+COMMANDS = ["serve", "check", "health", "keys", "request", "open", "demo", "explain", "test", "replay",
+            "help", "completion", "version"]
+KEYS = ["import", "export", "list", "show", "add", "retire", "revoke"]
 
 
 def kmsgate(*argv, **kw):
@@ -24,6 +26,7 @@ def test_help_names_all_commands():
     assert run.returncode == 0 and run.stderr == ""
     assert re.findall(r"^  (\w+)", run.stdout, re.M) == COMMANDS
     assert run.stdout.startswith("usage: kmsgate COMMAND [OPTION]...\n")
+    assert kmsgate("-h").stdout == kmsgate("help").stdout == run.stdout
     nothing = kmsgate()
     assert (nothing.returncode, nothing.stdout, nothing.stderr) == (2, "", run.stdout)
 
@@ -31,49 +34,83 @@ def test_help_names_all_commands():
 def test_version():
     run = kmsgate("--version")
     assert run.returncode == 0 and re.fullmatch(r"kmsgate \d+\.\d+\.\d+\n", run.stdout)
+    assert kmsgate("version").stdout == run.stdout
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", COMMANDS + ["keys " + x for x in KEYS])
 def test_each_has_its_help(command):
-    run = kmsgate(command, "--help")
+    run = kmsgate(*command.split(), "--help")
     assert run.returncode == 0 and run.stderr == ""
     assert run.stdout.startswith("usage: kmsgate " + command)
+    assert kmsgate(*command.split(), "-h").stdout == kmsgate("help", *command.split()).stdout == run.stdout
+    assert "  --" not in run.stdout or "-h, --help " in run.stdout
+    long = [x for x in run.stdout.splitlines() if len(x) > 80 and not x.startswith("  kmsgate ")]
+    assert not long, "on a terminal of 80 columns"
 
 
 @pytest.mark.parametrize("argv,says", [
-    (["frobnicate"], "no command `frobnicate`; `kmsgate --help` lists them"),
-    (["serve"], "serve: usage: kmsgate serve --config gateway.yaml"),
-    (["serve", "gateway.yaml"], "serve: usage: kmsgate serve --config gateway.yaml"),
-    (["check"], "check: expected --config GATEWAY.yaml or one RULES.yaml; `kmsgate check --help` explains"),
-    (["check", "--all"], "check: wrong option `--all`; `kmsgate check --help` explains"),
-    (["health"], "health: usage: kmsgate health --config gateway.yaml"),
-    (["health", "gateway.yaml"], "health: usage: kmsgate health --config gateway.yaml"),
-    (["keys", "burn"], "keys: no subcommand `burn`; `kmsgate keys --help` lists them"),
-    (["keys", "list"], "keys list: wants --config gateway.yaml"),
-    (["keys", "list", "--config"], "keys list: --config needs a value"),
-    (["request"], "request: wants --url RESOURCE-URL; `kmsgate request --help` explains"),
-    (["open"], "open: wants --user URI; `kmsgate open --help` explains"),
-    (["open", "--user"], "open: --user wants a value: URI; `kmsgate open --help` explains"),
-    (["demo", "--forever"], "demo: no option `--forever`; `kmsgate demo --help` explains"),
-    (["explain"], "explain: wants --config gateway.yaml; `kmsgate explain --help` explains"),
-    (["test", "rules.yaml"], "test: expected RULES.yaml and CASES.yaml; `kmsgate test --help` explains"),
-    (["replay"], "replay: wants --rules NEW.yaml; `kmsgate replay --help` explains"),
+    (["frobnicate"], "unknown command `frobnicate`; see `kmsgate help`"),
+    (["exlain"], "unknown command `exlain`; did you mean `explain`? See `kmsgate help`"),
+    (["expl"], "unknown command `expl`; did you mean `explain`? See `kmsgate help`"),
+    (["help", "expl"], "unknown command `expl`; did you mean `explain`? See `kmsgate help`"),
+    (["help", "keys", "burn"], "unknown command `keys burn`; see `kmsgate help keys`"),
+    (["help", "serve", "now"], "help: unexpected argument `now`; see `kmsgate help --help`"),
+    (["serve", "gateway.yaml"], "serve: unexpected argument `gateway.yaml`; see `kmsgate serve --help`"),
+    (["serve", "--confg=x"], "serve: unknown option `--confg`; did you mean `--config`? See `kmsgate serve --help`"),
+    (["serve", "--conf", "x"], "serve: unknown option `--conf`; did you mean `--config`? See `kmsgate serve --help`"),
+    (["check", "--all"], "check: unknown option `--all`; see `kmsgate check --help`"),
+    (["check", "-c", "g.yaml", "r.yaml"],
+     "check: found both --config and `r.yaml`, expected one of them; see `kmsgate check --help`"),
+    (["health", "gateway.yaml"], "health: unexpected argument `gateway.yaml`; see `kmsgate health --help`"),
+    (["keys", "burn"], "unknown command `keys burn`; see `kmsgate help keys`"),
+    (["keys", "lst"], "unknown command `keys lst`; did you mean `keys list`? See `kmsgate help keys`"),
+    (["keys", "list", "--config"], "keys list: option `--config` requires an argument: FILE; see `kmsgate keys list --help`"),
+    (["keys", "add", "--user", "u:", "--type", "psk", "--id", "i"],
+     "keys add: --type: found `psk`, expected ink or trk; see `kmsgate keys add --help`"),
+    (["request"], "request: missing option `--url RESOURCE-URL`; see `kmsgate request --help`"),
+    (["open"], "open: missing option `--user URI`; see `kmsgate open --help`"),
+    (["open", "--user"], "open: option `--user` requires an argument: URI; see `kmsgate open --help`"),
+    (["demo", "--forever"], "demo: unknown option `--forever`; see `kmsgate demo --help`"),
+    (["explain"], "explain: missing argument: REQUEST.xml; see `kmsgate explain --help`"),
+    (["explain", "--at", "noon", "r.xml"], "explain: --at: found `noon`, expected a time with a zone, such as "
+     "2026-11-23T18:00:00Z; see `kmsgate explain --help`"),
+    (["test", "rules.yaml"], "test: missing argument: CASES.yaml; see `kmsgate test --help`"),
+    (["replay"], "replay: missing option `--rules NEW.yaml`; see `kmsgate replay --help`"),
+    (["completion"], "completion: missing argument: bash|zsh; see `kmsgate completion --help`"),
+    (["completion", "fish"], "completion: found `fish`, expected bash or zsh; see `kmsgate completion --help`"),
 ])
 def test_wrong_usage(argv, says):
     run = kmsgate(*argv)
     assert (run.returncode, run.stdout, run.stderr) == (2, "", "kmsgate: " + says + "\n")
 
 
+@pytest.mark.parametrize("command", ["serve", "check", "health", "keys list", "explain request.xml"])
+def test_where_the_configuration_is(command, tmp_path):
+    """--config (-c), else $KMSGATE_CONFIG, else the place of a package."""
+    says = "kmsgate: %s: cannot be read: No such file or directory\n"
+    none = {k: v for k, v in os.environ.items() if not k.startswith("KMSGATE_")}
+    named = dict(none, KMSGATE_CONFIG=str(tmp_path / "named.yaml"))
+    asked = tmp_path / "asked.yaml"
+    if not os.path.exists("/etc/kmsgate/gateway.yaml"):
+        assert kmsgate(*command.split(), env=none).stderr == says % "/etc/kmsgate/gateway.yaml"
+        assert kmsgate(*command.split(), env=dict(none, KMSGATE_CONFIG="")).stderr == says % "/etc/kmsgate/gateway.yaml"
+    assert kmsgate(*command.split(), env=named).stderr == says % named["KMSGATE_CONFIG"]
+    for way in (["--config", asked], ["--config=%s" % asked], ["-c", asked]):
+        run = kmsgate(*command.split(), *way, env=named)
+        assert (run.returncode, run.stderr) == (1, says % asked)
+
+
 def test_a_subcommand_is_due():
     run = kmsgate("keys")
     assert run.returncode == 2 and run.stdout == "" and run.stderr == kmsgate("keys", "--help").stdout
+    assert re.findall(r"^  (\w+)", run.stderr, re.M) == KEYS
 
 
 def test_health_of_nobody(gateway, alice):
     g = gateway([alice], start=False)
     run = kmsgate("health", "--config", g.config)
     assert (run.returncode, run.stdout) == (1, "")
-    assert run.stderr == "kmsgate: health: nobody answers on 127.0.0.1:%d\n" % g.admin_port
+    assert run.stderr == "kmsgate: health: no response from 127.0.0.1:%d\n" % g.admin_port
     assert kmsgate("health", "--config", g.folder / "none.yaml").stderr == \
         "kmsgate: %s/none.yaml: cannot be read: No such file or directory\n" % g.folder
     g.start()
@@ -88,8 +125,8 @@ def test_an_output_that_is_full(gateway, alice):
     request.write_bytes(kms.signed_request(alice, g.url("/keyprov")))
     keys = ["--config", g.config]
     for argv, says in [
-            (["keys", "list", *keys], "keys list: cannot write to standard output"),
-            (["keys", "show", *keys, "--user", alice.uri], "keys show: cannot write to standard output"),
+            (["keys", "list", *keys], "keys: cannot write to standard output"),
+            (["keys", "show", *keys, "--user", alice.uri], "keys: cannot write to standard output"),
             (["keys", "export", *keys, "--with-secrets"], "keys export: cannot write: No space left on device"),
             (["explain", *keys, "--path", "/keymanagement/identity/v1/keyprov", request],
              "explain: cannot write to standard output")]:
@@ -136,4 +173,4 @@ def test_a_client_id_that_is_no_text(tmp_path):
     run = kmsgate("request", "--url", "http://127.0.0.1:1/keymanagement/identity/v1/init", "--user", "sip:a@b",
                   "--keys", tmp_path / "k", "--client-id", os.fsdecode(b"\xff"))
     assert run.returncode == 2
-    assert run.stderr == "kmsgate: request: --client-id: found `\\xff`, expected UTF-8\n"
+    assert run.stderr == "kmsgate: request: --client-id: found `\\xff`, expected UTF-8; see `kmsgate request --help`\n"

@@ -226,7 +226,7 @@ def test_no_folder(place):
 
 
 def test_wrong_usage(place):
-    for argv, told in ((["now"], "found `now`, expected options alone"), (["--kep"], "no option `--kep`")):
+    for argv, told in ((["now"], "unexpected argument `now`"), (["--kep"], "unknown option `--kep`; did you mean `--keep`? See")):
         r = demo(place, *argv)
         assert r.returncode == 2 and "kmsgate: demo: " + told in r.stderr, r
 

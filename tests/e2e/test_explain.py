@@ -547,7 +547,7 @@ def test_no_body(desk, body, words):
 
 
 @pytest.mark.parametrize("argv", [
-    [], ["--config"], ["x.xml"], ["--config", "g.yaml"], ["--config", "g.yaml", "a", "b"],
+    [], ["--config"], ["--config", "g.yaml"], ["--config", "g.yaml", "a", "b"],
     ["--config", "g.yaml", "--format", "xml", "a"], ["--config", "g.yaml", "--source", "here", "a"],
     ["--config", "g.yaml", "--at", "noon", "a"], ["--config", "g.yaml", "--at", "2026-11-23T18:00:00", "a"],
     ["--config", "g.yaml", "--path", "x", "a"], ["--foo", "--config", "g.yaml", "a"]])

@@ -108,7 +108,7 @@ def test_print_tells_origin(tmp_path):
 
 def test_wrong_usage():
     kmsgate = str(BUILD / "kmsgate")
-    for argv in ([], ["--foo", "x"], ["a", "b"], ["--config"], ["--config", "a", "b"]):
+    for argv in (["--foo", "x"], ["a", "b"], ["--config"], ["--config", "a", "b"]):
         assert subprocess.run([kmsgate, "check", *argv], capture_output=True).returncode == 2, argv
     run = subprocess.run([kmsgate, "check", "--help"], capture_output=True, text=True)
     assert run.returncode == 0 and "--strict" in run.stdout

@@ -1,7 +1,6 @@
-/* Which key signs, what a request is made of, and the words behind a subcommand. */
+/* Which key signs, and what a request is made of. */
 #include "client_fixture.h"
 
-#include "cmd/options.h"
 #include "message/kms_request.h"
 
 struct signer_case {
@@ -140,47 +139,6 @@ static void resources(void **state)
     assert_false(client_resource(STR_MISSING, &at, &r));
 }
 
-static void words(void **state)
-{
-    static const struct {
-        const char *argv[8];
-        enum options_result want;
-        const char *told;
-    } CASES[] = {
-        {{"x", "--url", "u", "f"}, OPTIONS_OK, ""},
-        {{"x", "f", "--url=u"}, OPTIONS_OK, ""},
-        {{"x", "--url=a=b", "--", "-f"}, OPTIONS_OK, ""},
-        {{"x", "--flag", "--url", "--flag", "-"}, OPTIONS_OK, ""}, /* a value is whatever stands there */
-        {{"x", "--url", "u", "f", "--help"}, OPTIONS_HELP, ""},
-        {{"x", "f"}, OPTIONS_WRONG, "x: wants --url URL; `kmsgate x --help` explains"},
-        {{"x", "--url", "u"}, OPTIONS_WRONG, "x: wants a FILE"},
-        {{"x", "--url", "u", "f", "g"}, OPTIONS_WRONG, "found `g` behind the one argument"},
-        {{"x", "f", "--url"}, OPTIONS_WRONG, "--url wants a value: URL"},
-        {{"x", "f", "--url="}, OPTIONS_WRONG, "--url wants a value: URL"},
-        {{"x", "f", "--url", ""}, OPTIONS_WRONG, "--url wants a value: URL"},
-        {{"x", "f", "--url=u", "--url=u"}, OPTIONS_WRONG, "`--url` is given twice"},
-        {{"x", "f", "--url=u", "--flag=1"}, OPTIONS_WRONG, "`--flag` takes no value"},
-        {{"x", "f", "--url=u", "--ur"}, OPTIONS_WRONG, "no option `--ur`"},
-        {{"x", "f", "--url=u", "-u"}, OPTIONS_WRONG, "no option `-u`"},
-    };
-    struct files *f = *state;
-    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
-        const char *url = NULL, *file = NULL;
-        bool flag = false;
-        const struct option_entry entries[] = {{"--url", "URL", &url, NULL, true},
-                                               {"--flag", NULL, NULL, &flag, false}};
-        const struct option_table t = {"x", entries, 2, &file, "a FILE"};
-        int argc = 0;
-        while (CASES[i].argv[argc])
-            argc++;
-        hush(f);
-        const enum options_result got = options_read(&t, argc, (char **)(uintptr_t)CASES[i].argv);
-        assert_true(told(f, CASES[i].told));
-        assert_int_equal(got, CASES[i].want);
-        assert_true(got != OPTIONS_OK || (url && file));
-    }
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -189,7 +147,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(composed, files_setup, files_teardown),
         cmocka_unit_test(addresses),
         cmocka_unit_test(resources),
-        cmocka_unit_test_setup_teardown(words, files_setup, files_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
