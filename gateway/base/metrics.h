@@ -9,8 +9,8 @@
 #include "base/buf.h"
 
 #define METRIC_LIST(X)                                                                                               \
-    X(REQUESTS, counter, "kmsgate_requests_total", "Requests by rule, verdict and reason.")                          \
-    X(CHECK_FAILURES, counter, "kmsgate_check_failures_total", "Failed checks by check and mode.")                   \
+    X(REQUESTS, counter, "kmsgate_requests_total", "Requests by rule, verdict, reason, form and proof.")             \
+    X(CHECK_FAILURES, counter, "kmsgate_check_failures_total", "Failed checks by check, mode and rule.")             \
     X(PHASE_SECONDS, histogram, "kmsgate_phase_seconds", "Time spent judging, upstream, protecting and in total.")   \
     X(CLOCK_SKEW, histogram, "kmsgate_clock_skew_seconds", "Gateway's clock minus the request's Time.")              \
     X(IN_FLIGHT, gauge, "kmsgate_in_flight", "Requests being served.")                                               \

@@ -27,6 +27,7 @@
     X(REPLAY_UNAVAILABLE, "replay.unavailable", 503)     \
     X(RULE_NONE, "rule.none", 403)                       \
     X(RULE_FORM, "rule.form", 403)                       \
+    X(RULE_DENIED, "rule.denied", 403)                   \
     X(XML_MALFORMED, "xml.malformed", 400)               \
     X(XML_FORBIDDEN, "xml.forbidden", 400)               \
     X(XML_INVALID, "xml.invalid", 400)                   \

@@ -68,9 +68,9 @@ static void print_verdict(const struct explained *x, struct buf *out)
                    d->proven ? ", if it is no replay" : "; who asks is not proven");
     else
         buf_printf(out, "verdict  refused: %s (HTTP %d)\n", reason_name(d->reason), reason_status(d->reason));
-    for (size_t c = 0; c < CHECK_COUNT; c++)
+    for (size_t c = 0; c < SHADOW_COUNT; c++)
         if (d->shadow[c] != REASON_OK)
-            buf_printf(out, "         %s in shadow: would be refused with %s\n", check_name((enum check)c),
+            buf_printf(out, "         %s in shadow: would be refused with %s\n", shadow_name(c),
                        reason_name(d->shadow[c]));
 }
 
@@ -176,7 +176,7 @@ void explain_print_json(const struct explained *x, struct buf *out)
     text(&j, "rule", d->rule);
     json_bool(&j, "proven", d->proven);
     json_array(&j, "shadow");
-    for (size_t c = 0; c < CHECK_COUNT; c++)
+    for (size_t c = 0; c < SHADOW_COUNT; c++)
         if (d->shadow[c] != REASON_OK)
             text(&j, NULL, reason_name(d->shadow[c]));
     json_end(&j);

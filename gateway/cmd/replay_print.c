@@ -24,10 +24,10 @@ static void put_checks(unsigned checks, struct buf *out)
         }
 }
 
-static void put_shadow(const enum reason shadow[CHECK_COUNT], struct buf *out)
+static void put_shadow(const enum reason shadow[SHADOW_COUNT], struct buf *out)
 {
     bool any = false;
-    for (size_t i = 0; i < CHECK_COUNT; i++)
+    for (size_t i = 0; i < SHADOW_COUNT; i++)
         if (shadow[i] != REASON_OK) {
             buf_printf(out, "%s%s", any ? ", " : " (in shadow: ", reason_name(shadow[i]));
             any = true;
@@ -158,10 +158,10 @@ static void text(struct json *j, const char *key, const char *z)
     json_string(j, key, str_z(z), 0);
 }
 
-static void json_shadow(struct json *j, const char *key, const enum reason shadow[CHECK_COUNT])
+static void json_shadow(struct json *j, const char *key, const enum reason shadow[SHADOW_COUNT])
 {
     json_array(j, key);
-    for (size_t i = 0; i < CHECK_COUNT; i++)
+    for (size_t i = 0; i < SHADOW_COUNT; i++)
         if (shadow[i] != REASON_OK)
             text(j, NULL, reason_name(shadow[i]));
     json_end(j);

@@ -26,13 +26,13 @@ const char *change_says(enum change c)
 static bool same_shadow(const struct record *r, const struct rejudged *again)
 {
     size_t were = 0, are = 0;
-    for (size_t i = 0; i < CHECK_COUNT; i++)
+    for (size_t i = 0; i < SHADOW_COUNT; i++)
         were += r->shadow[i] != REASON_OK;
-    for (size_t i = 0; i < CHECK_COUNT; i++) {
+    for (size_t i = 0; i < SHADOW_COUNT; i++) {
         if (again->shadow[i] == REASON_OK)
             continue;
         bool found = false;
-        for (size_t k = 0; k < CHECK_COUNT; k++)
+        for (size_t k = 0; k < SHADOW_COUNT; k++)
             found |= r->shadow[k] == again->shadow[i];
         if (!found)
             return false;

@@ -131,8 +131,12 @@ enum reason check_key_policy(struct judgement *j, int64_t now_us, struct detail 
         detail_set(found, signer ? "the TrK signed, though the user has or had an InK" : "no key of the user signed");
         return REASON_KEY_POLICY;
     }
-    if (!r->trk_id.p)
+    if (!r->trk_id.p && !j->rule->checks.trk_id_required)
         return REASON_OK;
+    if (!r->trk_id.p) {
+        detail_set(found, "there is no TrK-ID; the rule requires one (`trk_id: required`)");
+        return REASON_KEY_POLICY;
+    }
     const struct key *trk = keyring_find(&j->ring, r->trk_id);
     if (!trk || trk->type != KEY_TRK || !key_usable(trk, now_us)) {
         const struct str a = checks_shown(r->trk_id);

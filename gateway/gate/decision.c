@@ -80,13 +80,14 @@ static void write_verdict(const struct decision *d, struct json *j)
     text(j, "verdict", d->accepted ? STR("accept") : STR("reject"));
     text(j, "reason", str_z(reason_name(d->reason)));
     bool any = false;
-    for (size_t c = 0; c < CHECK_COUNT; c++) {
-        if (d->shadow[c] == REASON_OK)
+    for (size_t i = 0; i < SHADOW_COUNT; i++) {
+        const enum reason r = d->shadow[(i + SHADOW_FORM) % SHADOW_COUNT]; /* the form is judged before the checks */
+        if (r == REASON_OK)
             continue;
         if (!any)
             json_array(j, "shadow");
         any = true;
-        text(j, NULL, str_z(reason_name(d->shadow[c])));
+        text(j, NULL, str_z(reason_name(r)));
     }
     if (any)
         json_end(j);
@@ -183,21 +184,34 @@ static void count_request(const struct decision *d)
     metric_label(&labels, "verdict", d->accepted ? STR("accept") : STR("reject"));
     buf_char(&labels, ',');
     metric_label(&labels, "reason", str_z(reason_name(d->reason)));
+    buf_char(&labels, ',');
+    metric_label(&labels, "form", d->judged && d->form ? str_z(form_name(d->form)) : STR(""));
+    buf_char(&labels, ',');
+    metric_label(&labels, "proven", !d->judged ? STR("") : d->proven ? STR("true") : STR("false"));
     if (!labels.failed)
         metric_add(METRIC_REQUESTS, labels.p, 1);
+}
+
+static void count_failure(const struct decision *d, const char *check, enum mode mode)
+{
+    struct buf labels BUF_CLEANUP = BUF_INIT(4096);
+    metric_label(&labels, "check", str_z(check));
+    buf_char(&labels, ',');
+    metric_label(&labels, "mode", str_z(mode_name(mode)));
+    buf_char(&labels, ',');
+    metric_label(&labels, "rule", d->rule ? str_z(d->rule) : STR(""));
+    if (!labels.failed)
+        metric_add(METRIC_CHECK_FAILURES, labels.p, 1);
 }
 
 void decision_count(const struct decision *d)
 {
     count_request(d);
-    for (size_t c = 0; c < CHECK_COUNT; c++) {
-        char labels[64];
-        if (d->checks[c] != CHECK_FAIL && d->checks[c] != CHECK_SHADOW_FAIL)
-            continue;
-        snprintf(labels, sizeof labels, "check=\"%s\",mode=\"%s\"", check_name((enum check)c),
-                 mode_name(d->checks[c] == CHECK_FAIL ? MODE_ENFORCE : MODE_SHADOW));
-        metric_add(METRIC_CHECK_FAILURES, labels, 1);
-    }
+    for (size_t c = 0; c < CHECK_COUNT; c++)
+        if (d->checks[c] == CHECK_FAIL || d->checks[c] == CHECK_SHADOW_FAIL)
+            count_failure(d, check_name((enum check)c), d->checks[c] == CHECK_FAIL ? MODE_ENFORCE : MODE_SHADOW);
+    if (d->shadow[SHADOW_FORM] != REASON_OK)
+        count_failure(d, shadow_name(SHADOW_FORM), MODE_SHADOW);
     observe_phase("judge", d->us.judge);
     observe_phase("upstream", d->us.upstream);
     observe_phase("protect", d->us.protect);

@@ -28,7 +28,7 @@ struct decision {
     struct detail found[CHECK_COUNT]; /* for explain and the debug log */
     bool accepted;
     enum reason reason;
-    enum reason shadow[CHECK_COUNT]; /* REASON_OK: none */
+    enum reason shadow[SHADOW_COUNT]; /* what a refusal would have said; REASON_OK: none */
     struct {
         struct str kms_uri, time, client_req_url, trk_id, signature_id, version;
     } claims;

@@ -1,3 +1,5 @@
+#include <string.h>
+
 #include "base/json.h"
 #include "base/limits.h"
 #include "gate/gate.h"
@@ -46,8 +48,45 @@ static bool fits_header(struct str s)
     return true;
 }
 
+/* The bytes of the white space that s begins (or ends) with, by Unicode's property White_Space and what libraries trim
+ * besides it (zero-width space, byte order mark); 0: none. */
+static size_t white_space(struct str s, bool at_end)
+{
+    static const char *const SPACES[] = {
+        " ",      "\t",           "\n",           "\v",           "\f",           "\r",           "\xc2\x85",
+        "\xc2\xa0", "\xe1\x9a\x80", "\xe1\xa0\x8e", "\xe2\x80\x80", "\xe2\x80\x81", "\xe2\x80\x82", "\xe2\x80\x83",
+        "\xe2\x80\x84", "\xe2\x80\x85", "\xe2\x80\x86", "\xe2\x80\x87", "\xe2\x80\x88", "\xe2\x80\x89",
+        "\xe2\x80\x8a", "\xe2\x80\x8b", "\xe2\x80\xa8", "\xe2\x80\xa9", "\xe2\x80\xaf", "\xe2\x81\x9f",
+        "\xe3\x80\x80", "\xef\xbb\xbf"};
+    for (size_t i = 0; i < sizeof SPACES / sizeof *SPACES; i++) {
+        const struct str space = str_z(SPACES[i]);
+        if (at_end ? str_ends(s, space) : str_starts(s, space))
+            return space.n;
+    }
+    return 0;
+}
+
+/* A server that trims would read another value than the one that rules matched and signatures prove. */
+static bool is_trimmed(struct str s)
+{
+    return white_space(s, false) == 0 && white_space(s, true) == 0;
+}
+
+/* A value within other text: nothing in it can end it there, or look like the text around it. */
+static void put_encoded(struct buf *out, struct str value)
+{
+    static const char PLAIN[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~:@/+";
+    for (size_t i = 0; i < value.n; i++)
+        if (memchr(PLAIN, value.p[i], sizeof PLAIN - 1))
+            buf_char(out, value.p[i]);
+        else
+            buf_printf(out, "%%%02X", (unsigned char)value.p[i]);
+}
+
 static enum reason fill(const struct judgement *j, struct str text, struct buf *out)
 {
+    const int first = holder_at(text);
+    const bool alone = first < HOLDER_COUNT && text.n == str_z(HOLDERS[first]).n;
     while (text.n > 0) {
         const int h = holder_at(text);
         if (h == HOLDER_COUNT) {
@@ -55,16 +94,42 @@ static enum reason fill(const struct judgement *j, struct str text, struct buf *
             text = (struct str){text.p + 1, text.n - 1};
             continue;
         }
-        if (h <= HOLDER_DEVICE && !j->proven && !j->rule->forward.assert_unproven)
-            return REASON_INTERNAL; /* such rules do not load */
         const struct str value = holder_value(j, h), name = str_z(HOLDERS[h]);
-        if (value.p)
+        if (value.p && !(is_trimmed(value) && fits_header(value)))
+            return REASON_XML_INVALID;
+        if (value.p && alone)
             buf_str(out, value);
+        else if (value.p)
+            put_encoded(out, value);
         text = (struct str){text.p + name.n, text.n - name.n};
     }
     if (out->failed)
         return REASON_INTERNAL;
     return fits_header(buf_view(out)) ? REASON_OK : REASON_XML_INVALID;
+}
+
+/* Rules that would tell of nobody in particular do not load. */
+static bool may_tell(const struct judgement *j, const char *text)
+{
+    for (int h = 0; h <= HOLDER_DEVICE; h++)
+        if (strstr(text, HOLDERS[h]) && !j->proven && !j->rule->forward.assert_unproven)
+            return false;
+    return true;
+}
+
+enum reason forward_values(const struct judgement *j, struct detail *why)
+{
+    const struct forward *f = &j->rule->forward;
+    for (size_t i = 0; i < f->header_count; i++) {
+        struct buf value BUF_CLEANUP = BUF_INIT(LIMIT_REPLY_OUT);
+        const enum reason r = fill(j, str_z(f->headers[i].value), &value);
+        if (r == REASON_XML_INVALID)
+            detail_set(why, "what goes into the header %s has a control character in it or white space around it",
+                       f->headers[i].name);
+        if (r != REASON_OK)
+            return r;
+    }
+    return REASON_OK;
 }
 
 /* A header whose value comes out empty is left out: the client's own of that name never passes either. */
@@ -77,6 +142,8 @@ static enum reason fill_headers(const struct judgement *j, struct gate_outgoing 
         struct buf *value = &out->headers[out->header_count].value;
         *value = BUF_INIT(LIMIT_REPLY_OUT);
         out->headers[out->header_count++].name = f->headers[i].name;
+        if (!may_tell(j, f->headers[i].value))
+            return REASON_INTERNAL;
         const enum reason r = fill(j, str_z(f->headers[i].value), value);
         if (r != REASON_OK)
             return r;
@@ -111,7 +178,7 @@ static enum reason fill_body(const struct judgement *j, struct str received, str
         return REASON_OK;
     switch (j->rule->forward.body) {
     case FORWARD_REQUEST:
-        if (!kms_request_forward(j->doc, &out->body))
+        if (!kms_request_forward(j->doc, !j->rule->forward.drop_extensions, &out->body))
             return REASON_INTERNAL;
         break;
     case FORWARD_SIGNED:

@@ -54,7 +54,8 @@ static void note_claims(struct judgement *j)
 struct request_facts gate_facts(const struct judgement *j, int64_t now_us)
 {
     return (struct request_facts){
-        .path = j->resource.path,
+        .path = buf_view(&j->path_clear),
+        .path_user = j->resource.user_raw.p ? buf_view(&j->path_user) : STR_MISSING,
         .user = j->request.user_uri,
         .client_id = j->request.client_id,
         .device_id = j->request.device_id,
@@ -71,9 +72,25 @@ static enum reason choose_rule(struct judgement *j, int64_t now_us)
     if (!j->rule)
         return REASON_RULE_NONE;
     j->decision.rule = j->rule->id;
-    if (j->rule->accept & (unsigned)j->form)
-        return REASON_OK;
-    return j->rule->accept & FORM_SIGNED ? REASON_SIGNATURE_MISSING : REASON_RULE_FORM;
+    const enum reason r = request_rule_form(j->rule, j->form);
+    if (r == REASON_OK && !(j->rule->accept & (unsigned)j->form))
+        j->decision.shadow[SHADOW_FORM] = request_rule_refuses(j->rule);
+    return r;
+}
+
+/*
+ * What the upstream would read in another way than the rule did, or than the checks will: refused whatever the rule says.
+ * (Where it enforces `schema`, that check looks for twins.)
+ */
+static enum reason unambiguous(struct judgement *j)
+{
+    struct detail *why = &j->decision.found[CHECK_SCHEMA];
+    enum reason r = forward_values(j, why);
+    if (r == REASON_OK && j->doc && j->rule->checks.mode[CHECK_SCHEMA] != MODE_ENFORCE)
+        r = kms_request_twins(j->doc, why);
+    if (r == REASON_OK && j->doc && j->rule->forward.body == FORWARD_SIGNED)
+        r = kms_request_foreign_ids(j->doc, why);
+    return r;
 }
 
 static enum reason judge(struct judgement *j, struct str body, int64_t now_us)
@@ -83,6 +100,8 @@ static enum reason judge(struct judgement *j, struct str body, int64_t now_us)
         note_claims(j);
     if (r == REASON_OK)
         r = choose_rule(j, now_us);
+    if (r == REASON_OK)
+        r = unambiguous(j);
     return r == REASON_OK ? checks_run(j, now_us) : r;
 }
 

@@ -48,7 +48,8 @@ struct judgement {
     char *target;        /* owns head's texts */
     bool head_holds;     /* gate_head() let it through */
     struct resource resource;
-    struct buf path_user; /* decoded {UserUri} */
+    struct buf path_clear; /* the path, decoded: no {…} segment can become another path by that */
+    struct buf path_user;  /* decoded {UserUri} */
     struct xml_doc *doc;
     enum form form;
     struct kms_request request;  /* proven: of what was signed; else as claimed */
@@ -93,6 +94,9 @@ struct gate_outgoing {
     size_t header_count;
 };
 enum reason gate_forward(struct judgement *j, struct str received_body, struct gate_outgoing *out) MUST_CHECK;
+/* Before anything is judged: whether what the rule's headers take from the request can stand in one. Names of keys are
+ * not known yet. REASON_OK, XML_INVALID with the why, INTERNAL. For gate/ alone. */
+enum reason forward_values(const struct judgement *j, struct detail *why) MUST_CHECK;
 void gate_outgoing_free(struct gate_outgoing *out);
 
 struct gate_upstream {

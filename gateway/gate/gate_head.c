@@ -28,6 +28,7 @@ void judgement_free(struct judgement *j)
     keyring_clear(&j->ring);
     xml_free(j->doc);
     buf_free(&j->path_user);
+    buf_free(&j->path_clear);
     rules_unref(j->rules);
     free(j->target);
     free(j);
@@ -103,8 +104,13 @@ static enum reason read_target(struct judgement *j)
 {
     const enum reason r = resource_parse(j->head.target, &j->resource, &j->decision.found[CHECK_SCHEMA]);
     j->decision.path = j->resource.path;
-    if (r != REASON_OK || !j->resource.user_raw.p)
+    if (r != REASON_OK)
         return r;
+    j->path_clear = BUF_INIT(j->resource.path.n + 1);
+    if (!uri_percent_decode(j->resource.path, &j->path_clear))
+        return j->path_clear.failed ? REASON_INTERNAL : REASON_HTTP_PATH;
+    if (!j->resource.user_raw.p)
+        return REASON_OK;
     j->path_user = BUF_INIT(j->resource.user_raw.n + 1);
     const bool decoded = uri_percent_decode(j->resource.user_raw, &j->path_user);
     if (j->path_user.failed)

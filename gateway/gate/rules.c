@@ -6,6 +6,7 @@
 
 #include "base/timestamp.h"
 #include "base/uri.h"
+#include "gate/rules_forward.h"
 #include "gate/rules_internal.h"
 
 const char *check_name(enum check c)
@@ -16,6 +17,11 @@ const char *check_name(enum check c)
 #undef CHECK_NAME
     };
     return (unsigned)c < CHECK_COUNT ? NAMES[c] : "?";
+}
+
+const char *shadow_name(size_t i)
+{
+    return i == SHADOW_FORM ? "form" : check_name((enum check)i);
 }
 
 const char *mode_name(enum mode m)
@@ -120,6 +126,7 @@ static void read_all(struct reading *g)
     r->kms_id = g->kms_id;
     r->detail_reason = g->detail_reason;
     rules_check_requests(g);
+    forward_collect_headers(g);
     rules_check_responses(g);
     rules_check_accepted(g);
     for (size_t i = 0; i < r->request_count; i++) {
@@ -218,6 +225,7 @@ void rules_unref(struct rules *r)
     free(r->responses);
     free(r->dialects);
     strings_free(&r->kms_uris);
+    strings_free(&r->headers);
     free(r->kms_id);
     free(r->file);
     free(r->text);

@@ -24,6 +24,9 @@ enum check {
     CHECK_COUNT
 };
 const char *check_name(enum check c);
+/* What shadow lets through: by check, and the form of the request behind them. "form" for SHADOW_FORM. */
+enum { SHADOW_FORM = CHECK_COUNT, SHADOW_COUNT };
+const char *shadow_name(size_t i);
 const char *mode_name(enum mode m);
 const char *form_name(enum form f); /* "signed", … */
 
@@ -32,6 +35,7 @@ struct checks {
     char *versions;            /* schema: separated by spaces */
     unsigned min_hmac_bits;    /* signature */
     unsigned canonicalization; /* signature: XMLSIG_… */
+    bool trk_id_required;      /* key_policy */
     bool kms_uri_host;         /* kms_uri: compare host */
     int64_t past_us, future_us;
     bool zone_refuse;          /* time: assume_zone: refuse */
@@ -49,18 +53,28 @@ struct forward {
     struct header_rule *headers;
     size_t header_count;
     struct strings pass;
+    unsigned withhold;   /* bits 1 << the place in FORWARD_STANDARD */
+    bool drop_extensions;
     bool assert_unproven;
+};
+/* The headers of the client's that go on without a word of the rules. */
+enum { FORWARD_STANDARD_COUNT = 4 };
+extern const char *const FORWARD_STANDARD[FORWARD_STANDARD_COUNT];
+/* What a rule looks at. A list that is empty, and no form, are not looked at. */
+struct request_match {
+    struct strings path, path_user, user, client_id, device_id; /* globs */
+    struct cidr *source;
+    size_t source_count;
+    unsigned forms; /* FORM_… */
 };
 struct request_rule {
     char *id, *why;
     int64_t since_us, until_us; /* TIME_NONE: none; until_us is the first instant after the last day */
-    struct {
-        struct strings path, user, client_id, device_id; /* globs; none: any */
-        struct cidr *source;
-        size_t source_count;
-        unsigned forms; /* FORM_… */
-    } match;
-    unsigned accept; /* FORM_… */
+    struct request_match match; /* all of what it names holds, … */
+    struct request_match except; /* … and nothing of what this names (`not`) */
+    bool deny;
+    unsigned accept;        /* FORM_… */
+    unsigned shadow_accept; /* FORM_…: let through as well, and told */
     struct checks checks;
     struct forward forward;
     int line; /* where it stands */
@@ -99,12 +113,20 @@ struct rules {
     size_t response_count;
     struct dialect *dialects;
     size_t dialect_count;
+    struct strings headers; /* that some request rule sets: none of them ever comes from a client */
     int64_t max_past_us;   /* widest window of all rules where replay is on: how long the replay memory must remember */
     int64_t max_future_us; /* the same of those that enforce time, too: how far ahead it may have accepted */
     char hash[65];       /* SHA-256 of the file, hex */
     char *text;          /* the file, for /rules */
     unsigned refs;       /* by rules_ref and rules_unref only (atomic) */
 };
+
+/* The forms that get through; none of a rule that denies. */
+unsigned request_rule_takes(const struct request_rule *q);
+/* What the rule says of a form before any check: REASON_OK also where only shadow_accept lets it through; then
+ * request_rule_refuses() is what a refusal would have said. */
+enum reason request_rule_form(const struct request_rule *q, enum form form);
+enum reason request_rule_refuses(const struct request_rule *q);
 
 /* NULL with every fault added; lints are added too, but do not fail. What the syntax knows and the program does not
  * build yet is a fault ("not built yet"). */
@@ -114,9 +136,14 @@ void rules_describe(const struct rules *r, struct buf *out);
 struct rules *rules_ref(struct rules *r);
 void rules_unref(struct rules *r);
 
+/* Whether a client's header of that name goes to the upstream under the rule: one of the standard ones that is not
+ * withheld, or one that `pass` names; never one that any request rule sets. */
+bool rules_pass_header(const struct rules *r, const struct request_rule *q, struct str name);
+
 /* What rules select by. source may be unknown (a Unix socket): then no rule with `source` matches. */
 struct request_facts {
-    struct str path; /* raw, without the query */
+    struct str path;      /* without the query, each segment percent-decoded */
+    struct str path_user; /* decoded {UserUri} of /keyprov and /lookup; missing: the path has none */
     struct str user, client_id, device_id; /* as claimed; missing: matches no glob */
     const struct ip *source;
     enum form form;
@@ -130,11 +157,15 @@ enum rule_miss {
     MISS_FORM,
     MISS_SOURCE,
     MISS_PATH,
+    MISS_PATH_USER,
     MISS_USER,
     MISS_CLIENT_ID,
-    MISS_DEVICE_ID
+    MISS_DEVICE_ID,
+    MISS_NOT
 };
 enum rule_miss rules_miss(const struct request_rule *q, const struct request_facts *facts);
+/* MISS_NOT: the key of its `not` that holds, as the miss of that name. */
+enum rule_miss rules_excepted(const struct request_rule *q, const struct request_facts *facts);
 /* The first that matches, or NULL. */
 const struct request_rule *rules_request(const struct rules *r, const struct request_facts *facts);
 /* Whether it matches, its `message` set aside: what a reply is, only the rule's dialect can tell. */

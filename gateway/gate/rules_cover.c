@@ -61,10 +61,21 @@ static bool sources_cover(const struct request_rule *a, const struct request_rul
 
 #define V1 "/keymanagement/identity/v1"
 /* The paths that exist: any other is refused before there is a rule. */
-static const char *const PATHS[] = {
-    V1 "/init",        V1 "/keyprov", V1 "/keyprov/*", V1 "/keyprov/*/*", V1 "/certcache",
-    V1 "/certcache/*", V1 "/cert/*",  V1 "/lookup/*",  V1 "/redirect",
+static const char *const PATHS[PATH_COUNT] = {
+    [PATH_INIT] = V1 "/init",
+    [PATH_KEYPROV] = V1 "/keyprov",
+    [PATH_KEYPROV_USER] = V1 "/keyprov/*",
+    [PATH_KEYPROV_TIME] = V1 "/keyprov/*/*",
+    [PATH_CERTCACHE] = V1 "/certcache",
+    [PATH_CERTCACHE_NUMBER] = V1 "/certcache/*",
+    [PATH_CERT] = V1 "/cert/*",
+    [PATH_LOOKUP] = V1 "/lookup/*",
+    [PATH_REDIRECT] = V1 "/redirect",
 };
+const char *const RULES_PATHS[PATH_COUNT] = {
+    "/init",        "/keyprov", "/keyprov/{UserUri}", "/keyprov/{UserUri}/{time}", "/certcache", "/certcache/{CacheNum}",
+    "/cert/{KmsUri}", "/lookup/{UserUri}", "/redirect"};
+enum { PATHS_OF_USERS = 1u << PATH_KEYPROV_USER | 1u << PATH_KEYPROV_TIME | 1u << PATH_LOOKUP };
 
 struct token {
     enum { END, BYTE, STAR, STARS } kind;
@@ -102,24 +113,57 @@ static bool meet(const char *a, const char *b, bool *seen, size_t width)
            (run_takes(y, x, *a) && meet(a + x.n, b, seen, width));
 }
 
-static bool takes_some_of(const char *glob, const char *path)
+static bool takes_some_of(const char *glob, const char *other)
 {
-    enum { GLOB_MAX = 2048 }; /* longer ones are taken for good: paths are not that long in practice */
-    const size_t n = strlen(glob), width = strlen(path) + 1;
-    bool *seen = n > GLOB_MAX ? NULL : calloc((n + 1) * width, sizeof *seen);
-    const bool met = !seen || meet(glob, path, seen, width);
+    enum { GLOB_MAX = 2048 }; /* longer ones are taken for good: paths and users are not that long in practice */
+    const size_t n = strlen(glob), width = strlen(other) + 1;
+    bool *seen = n > GLOB_MAX || width > GLOB_MAX ? NULL : calloc((n + 1) * width, sizeof *seen);
+    const bool met = !seen || meet(glob, other, seen, width);
     free(seen);
     return met;
 }
 
+/* Whether one of these globs and one of those have a text in common. What is not named is any text. */
+static bool globs_meet(const struct strings *a, const struct strings *b)
+{
+    for (size_t i = 0; i < a->n; i++)
+        for (size_t k = 0; k < b->n; k++)
+            if (takes_some_of(a->v[i], b->v[k]))
+                return true;
+    return !a->n || !b->n;
+}
+
+static bool sources_meet(const struct request_match *a, const struct request_match *b)
+{
+    for (size_t i = 0; i < a->source_count; i++)
+        for (size_t k = 0; k < b->source_count; k++)
+            if (cidr_contains(a->source + i, &b->source[k].base) || cidr_contains(b->source + k, &a->source[i].base))
+                return true;
+    return !a->source_count || !b->source_count;
+}
+
+static bool days_meet(const struct request_rule *a, const struct request_rule *b)
+{
+    return !(a->until_us != TIME_NONE && b->since_us != TIME_NONE && a->until_us <= b->since_us) &&
+           !(b->until_us != TIME_NONE && a->since_us != TIME_NONE && b->until_us <= a->since_us);
+}
+
+bool rules_requests_meet(const struct request_rule *a, const struct request_rule *b)
+{
+    const struct request_match *m = &a->match, *o = &b->match;
+    return (!m->forms || !o->forms || (m->forms & o->forms)) && days_meet(a, b) && sources_meet(m, o) &&
+           globs_meet(&m->user, &o->user) && globs_meet(&m->client_id, &o->client_id) &&
+           globs_meet(&m->device_id, &o->device_id) && globs_meet(&m->path_user, &o->path_user) &&
+           globs_meet(&m->path, &o->path) && (rules_request_paths(a) & rules_request_paths(b));
+}
+
 unsigned rules_request_paths(const struct request_rule *q)
 {
-    enum { COUNT = sizeof PATHS / sizeof *PATHS };
-    unsigned paths = q->match.path.n ? 0 : (1u << COUNT) - 1;
-    for (size_t i = 0; i < COUNT; i++)
+    unsigned paths = q->match.path.n ? 0 : (1u << PATH_COUNT) - 1;
+    for (size_t i = 0; i < PATH_COUNT; i++)
         for (size_t k = 0; k < q->match.path.n && !(paths & 1u << i); k++)
             paths |= takes_some_of(q->match.path.v[k], PATHS[i]) ? 1u << i : 0;
-    return paths;
+    return q->match.path_user.n ? paths & PATHS_OF_USERS : paths;
 }
 
 /* As globs_cover(), of those parts of it that are paths of this resource. A `**` of b is more than a `*` of a. */
@@ -136,7 +180,7 @@ static bool paths_cover(const struct strings *a, const struct strings *b, unsign
 {
     if (!a->n)
         return true;
-    for (size_t i = 0; i < sizeof PATHS / sizeof *PATHS; i++) {
+    for (size_t i = 0; i < PATH_COUNT; i++) {
         if (!(paths_of_b & 1u << i))
             continue;
         if (!b->n && !path_covers(a, "**", PATHS[i]))
@@ -148,6 +192,11 @@ static bool paths_cover(const struct strings *a, const struct strings *b, unsign
     return true;
 }
 
+static bool names_anything(const struct request_match *m)
+{
+    return m->path.n || m->path_user.n || m->user.n || m->client_id.n || m->device_id.n || m->source_count || m->forms;
+}
+
 bool rules_request_covers(const struct request_rule *a, const struct request_rule *b, unsigned paths_of_b)
 {
     return (a->since_us == TIME_NONE || (b->since_us != TIME_NONE && b->since_us >= a->since_us)) &&
@@ -155,6 +204,7 @@ bool rules_request_covers(const struct request_rule *a, const struct request_rul
            (!a->match.forms || (b->match.forms && !(b->match.forms & ~a->match.forms))) &&
            globs_cover(&a->match.user, &b->match.user) && globs_cover(&a->match.client_id, &b->match.client_id) &&
            globs_cover(&a->match.device_id, &b->match.device_id) && sources_cover(a, b) &&
+           globs_cover(&a->match.path_user, &b->match.path_user) && !names_anything(&a->except) &&
            paths_cover(&a->match.path, &b->match.path, paths_of_b);
 }
 
@@ -177,7 +227,8 @@ bool rules_response_covers(const struct response_rule *a, const struct response_
 const char *rules_request_never(const struct request_rule *q)
 {
     if (!rules_request_paths(q))
-        return "its `path` is that of no resource";
+        return q->match.path_user.n ? "its `path` and `path_user` are those of no resource"
+                                    : "its `path` is that of no resource";
     if (q->match.forms == FORM_EMPTY && (q->match.client_id.n || q->match.device_id.n))
         return "an empty request names no client and no device";
     return NULL;
@@ -186,7 +237,7 @@ const char *rules_request_never(const struct request_rule *q)
 /* The forms in which a request that this rule lets through can be. */
 static unsigned forms_of(const struct request_rule *q)
 {
-    return q->match.forms ? q->match.forms & q->accept : q->accept;
+    return request_rule_takes(q) & (q->match.forms ? q->match.forms : request_rule_takes(q));
 }
 
 const char *rules_response_never(const struct rules *r, const struct response_rule *p)

@@ -12,6 +12,7 @@ enum { HEADERS_MAX = 16, VALUE_MAX = 1024, NAME_MAX_BYTES = 64 };
 static const char *const FORBIDDEN[] = {
     "Host", "Connection", "Keep-Alive", "Proxy-", "TE", "Trailer", "Trailers", "Transfer-Encoding", "Upgrade", "Expect",
     "Content-", "X-Request-Id", "HTTP2-Settings", "Max-Forwards", "Via", "Range", "If-", "Date"};
+const char *const FORWARD_STANDARD[FORWARD_STANDARD_COUNT] = {"Authorization", "Accept", "Accept-Language", "User-Agent"};
 static const char *const HOLDERS[] = {"user", "client_id", "device_id", "key_id", "rule"};
 enum { HOLDER_COUNT = sizeof HOLDERS / sizeof *HOLDERS, UNPROVEN_HOLDERS = 3 };
 
@@ -144,4 +145,52 @@ void forward_read_pass(struct yaml_in *in, const struct yaml_node *node, void *t
          m = node->kind == YAML_LIST ? m->next : NULL)
         if (m->kind == YAML_SCALAR && m->text.n)
             name_is_good(in, m->text, m->line, m->column);
+}
+
+void forward_read_withhold(struct yaml_in *in, const struct yaml_node *node, void *to, const void *arg)
+{
+    unsigned *bits = to;
+    (void)arg;
+    if (node->kind == YAML_LIST && !node->n)
+        yaml_fault(in, node, "found an empty list, expected at least one of: Authorization, Accept, Accept-Language, "
+                             "User-Agent");
+    for (const struct yaml_node *m = node->kind == YAML_LIST ? node->first : node; m;
+         m = node->kind == YAML_LIST ? m->next : NULL) {
+        unsigned i = 0;
+        while (i < FORWARD_STANDARD_COUNT && !(m->kind == YAML_SCALAR && str_ieq_z(m->text, FORWARD_STANDARD[i])))
+            i++;
+        if (i == FORWARD_STANDARD_COUNT)
+            yaml_fault(in, m, "found %s, expected one of the headers that are passed on without a word: Authorization, "
+                              "Accept, Accept-Language, User-Agent", yaml_found(m).z);
+        else if (*bits & 1u << i)
+            yaml_fault(in, m, "%s stands here twice", yaml_found(m).z);
+        else
+            *bits |= 1u << i;
+    }
+}
+
+void forward_collect_headers(struct reading *g)
+{
+    struct rules *r = g->r;
+    for (size_t i = 0; i < r->request_count; i++)
+        for (size_t h = 0; h < r->requests[i].forward.header_count; h++) {
+            const struct str name = str_z(r->requests[i].forward.headers[h].name);
+            bool known = false;
+            for (size_t k = 0; k < r->headers.n && !known; k++)
+                known = header_same(name, str_z(r->headers.v[k]));
+            if (!known && !strings_add(&r->headers, name))
+                yaml_fault(&g->in, g->root, "out of memory");
+        }
+}
+
+bool rules_pass_header(const struct rules *r, const struct request_rule *q, struct str name)
+{
+    bool passes = false;
+    for (unsigned i = 0; i < FORWARD_STANDARD_COUNT && !passes; i++)
+        passes = str_ieq_z(name, FORWARD_STANDARD[i]) && !(q->forward.withhold & 1u << i);
+    for (size_t i = 0; i < q->forward.pass.n && !passes; i++)
+        passes = str_ieq_z(name, q->forward.pass.v[i]);
+    for (size_t i = 0; i < r->headers.n && passes; i++)
+        passes = !header_same(name, str_z(r->headers.v[i]));
+    return passes;
 }

@@ -9,6 +9,10 @@
 
 yaml_reader forward_read_headers; /* `to` is a struct forward */
 yaml_reader forward_read_pass;    /* `to` is a struct strings */
+yaml_reader forward_read_withhold; /* `to` is an unsigned */
+struct reading;
+/* Fills rules->headers. */
+void forward_collect_headers(struct reading *g);
 /* The same header to any server: case is nothing, and '_' is '-'. */
 bool header_same(struct str a, struct str b);
 /* A placeholder that says who asks, in a header's value; NULL: none. */

@@ -14,7 +14,10 @@
     X(UNREACHABLE, "unreachable") X(NEVER_MATCHES, "never-matches") X(NO_RESPONSE, "no-response")               \
     X(NO_END, "no-end") X(SHADOW_OLD, "shadow-old") X(CLEAR_KEYS, "clear-keys")                                 \
     X(UNSIGNED_REPLY, "unsigned-reply") X(NARROW_WRAP, "narrow-wrap") X(DIALECT_UNUSED, "dialect-unused")       \
-    X(USER_IGNORED, "user-ignored") X(ACCEPTED_UNUSED, "accepted-unused")
+    X(USER_IGNORED, "user-ignored") X(TIME_FORM, "time-form") X(OVERLAP, "overlap") X(UNTIL_FAR, "until-far")     \
+    X(USER_GLOB, "user-glob") X(ALSO_USERS, "also-users") X(IDENTITY_PASSED, "identity-passed")                 \
+    X(WIDE_SOURCE, "wide-source") X(CLEAR_UNASKED, "clear-unasked") X(WRAPPED_UNASKED, "wrapped-unasked")       \
+    X(ACCEPTED_UNUSED, "accepted-unused")
 enum lint {
 #define LINT_ENUM(e, name) LINT_##e,
     LINT_LIST(LINT_ENUM)
@@ -51,8 +54,29 @@ void rules_check_requests(struct reading *g);
 void rules_check_responses(struct reading *g);
 void rules_check_accepted(struct reading *g);
 void rules_lint(struct reading *g, int64_t now_us);
-/* Which of the resources its `path` can be of, a bit each. */
+/* One remark on one rule, or on a dialect. */
+struct remark {
+    struct reading *g;
+    const char *rule;
+    bool dialect;
+    const struct yaml_node *node; /* where: the member if it is there, else the rule */
+};
+struct remark rules_remark(struct reading *g, const char *rule, const struct yaml_node *node, const char *a,
+                           const char *b);
+/* Adds the lint, unless it is accepted. */
+void rules_lint_add(struct remark to, enum lint name, const char *format, ...) __attribute__((format(printf, 3, 4)));
+/* rules_lint_reach.c: what a rule leaves to those below it, and to the response rules; of request rule i. */
+void rules_lint_reach(struct reading *g, size_t i);
+/* Which of the resources its `path` and `path_user` can be of, a bit each, in the order of RULES_PATHS. */
 unsigned rules_request_paths(const struct request_rule *q);
+enum {
+    PATH_INIT, PATH_KEYPROV, PATH_KEYPROV_USER, PATH_KEYPROV_TIME, PATH_CERTCACHE, PATH_CERTCACHE_NUMBER, PATH_CERT,
+    PATH_LOOKUP, PATH_REDIRECT, PATH_COUNT
+};
+/* Without what stands before them all. */
+extern const char *const RULES_PATHS[PATH_COUNT];
+/* Whether some request may match both, as far as that can be seen without requests. */
+bool rules_requests_meet(const struct request_rule *a, const struct request_rule *b);
 /* True when all that b matches is matched by a, as far as that can be seen without requests; rules_request_paths(b). */
 bool rules_request_covers(const struct request_rule *a, const struct request_rule *b, unsigned paths_of_b);
 /* No address of IPv4, or none of IPv6, is left out by its `source`. */

@@ -1,6 +1,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/timestamp.h"
 #include "gate/rules_forward.h"
@@ -8,6 +9,7 @@
 
 #define LINT_SOON_US (31 * INT64_C(86400) * US_PER_S)
 #define LINT_OLD_US (90 * INT64_C(86400) * US_PER_S)
+#define LINT_FAR_US (731 * INT64_C(86400) * US_PER_S)
 #define LINT_STANDARD_US (5 * US_PER_S) /* what Annex D gives as an example */
 #define LINT_WIDE_US (60 * US_PER_S)
 
@@ -62,14 +64,8 @@ void rules_check_accepted(struct reading *g)
     }
 }
 
-/* One remark on one rule, or on a dialect. */
-struct remark {
-    struct reading *g;
-    const char *rule;
-    bool dialect;
-    const struct yaml_node *node; /* where: the member if it is there, else the rule */
-};
-static struct remark at(struct reading *g, const char *rule, const struct yaml_node *node, const char *a, const char *b)
+struct remark rules_remark(struct reading *g, const char *rule, const struct yaml_node *node, const char *a,
+                           const char *b)
 {
     const struct yaml_node *member = yaml_get(node, a);
     const struct yaml_node *deeper = member && b ? yaml_get(member, b) : NULL;
@@ -87,7 +83,7 @@ static bool is_accepted(const struct remark *to, enum lint name)
     return accepted;
 }
 
-__attribute__((format(printf, 3, 4))) static void lint(struct remark to, enum lint name, const char *format, ...)
+void rules_lint_add(struct remark to, enum lint name, const char *format, ...)
 {
     char text[400];
     va_list args;
@@ -103,18 +99,88 @@ __attribute__((format(printf, 3, 4))) static void lint(struct remark to, enum li
 
 static void lint_dates(struct reading *g, const struct request_rule *q, const struct yaml_node *node, int64_t now)
 {
-    const struct remark until = at(g, q->id, node, "until", NULL);
+    const struct remark until = rules_remark(g, q->id, node, "until", NULL);
     if (q->until_us != TIME_NONE && q->until_us <= now)
-        lint(until, LINT_UNTIL_PAST, "matches no more since its `until` has passed");
+        rules_lint_add(until, LINT_UNTIL_PAST, "matches no more since its `until` has passed");
     else if (q->until_us != TIME_NONE && q->until_us - now <= LINT_SOON_US)
-        lint(until, LINT_UNTIL_SOON, "ends within a month, after %s", yaml_get(node, "until")->text.p);
+        rules_lint_add(until, LINT_UNTIL_SOON, "ends within a month, after %s", yaml_get(node, "until")->text.p);
+    else if (q->until_us != TIME_NONE && q->until_us - now > LINT_FAR_US && !q->deny)
+        rules_lint_add(until, LINT_UNTIL_FAR, "ends more than two years ahead, after %s: nobody will look again before",
+                       yaml_get(node, "until")->text.p);
     if (q->since_us != TIME_NONE && q->since_us > now)
-        lint(at(g, q->id, node, "since", NULL), LINT_SINCE_FUTURE, "does not match yet");
+        rules_lint_add(rules_remark(g, q->id, node, "since", NULL), LINT_SINCE_FUTURE, "does not match yet");
+}
+
+/* A glob that takes more than it seems to: `*@a.example` takes tel:*@a.example, `sip:bob*` takes sip:bob@evil.example. */
+static void lint_match(struct reading *g, const struct request_rule *q, const struct yaml_node *node)
+{
+    const struct strings *const lists[] = {&q->match.user, &q->match.path_user};
+    static const char *const KEYS[] = {"user", "path_user"};
+    for (size_t k = 0; k < 2 && !q->deny; k++)
+        for (size_t i = 0; i < lists[k]->n; i++) {
+            const char *glob = lists[k]->v[i], *colon = strchr(glob, ':');
+            if (!strchr(glob, '*') || strcmp(glob, "*") == 0)
+                continue;
+            const bool no_scheme = !colon || memchr(glob, '*', (size_t)(colon - glob));
+            if (glob[strlen(glob) - 1] == '*')
+                rules_lint_add(rules_remark(g, q->id, node, "match", KEYS[k]), LINT_USER_GLOB,
+                               "has the glob %s, which takes any domain behind it: end it with @ and the domain",
+                               show(str_z(glob)).z);
+            else if (no_scheme)
+                rules_lint_add(rules_remark(g, q->id, node, "match", KEYS[k]), LINT_USER_GLOB,
+                               "has the glob %s without a scheme: begin it with sip: or what your users' URIs begin with",
+                               show(str_z(glob)).z);
+        }
+}
+
+/* What servers take for who asks, by the names of their headers; a name that ends in '-' stands for all that begin so. */
+static bool names_identity(struct str name)
+{
+    static const char *const IDENTITIES[] = {"X-3GPP-Asserted-Identity", "X-3GPP-Intended-Identity", "P-Asserted-Identity",
+                                        "P-Preferred-Identity", "X-Forwarded-", "Forwarded", "X-Real-IP", "True-Client-IP",
+                                        "X-Client-", "X-Remote-", "Remote-", "X-User", "X-User-", "X-Auth-", "X-SSL-",
+                                        "SSL-Client-", "X-Original-", "X-Authenticated-", "X-Identity", "From"};
+    for (size_t i = 0; i < sizeof IDENTITIES / sizeof *IDENTITIES; i++) {
+        const struct str n = str_z(IDENTITIES[i]);
+        const struct str start = {name.p, n.p[n.n - 1] == '-' && name.n > n.n ? n.n : name.n};
+        if (header_same(start, n))
+            return true;
+    }
+    return false;
+}
+
+/* A glob for groups and services that has nothing of their own before the @ takes every user, too. */
+static bool takes_users(const char *glob)
+{
+    const char *end = strchr(glob, '@'), *colon = strchr(glob, ':');
+    const char *from = colon && (!end || colon < end) ? colon + 1 : glob;
+    end = end ? end : glob + strlen(glob);
+    while (from < end && *from == '*')
+        from++;
+    return from == end;
+}
+
+static void lint_also(struct reading *g, const struct request_rule *q, const struct yaml_node *node)
+{
+    for (size_t i = 0; i < q->checks.also.n; i++)
+        if (takes_users(q->checks.also.v[i]))
+            rules_lint_add(rules_remark(g, q->id, node, "checks", "path_user"), LINT_ALSO_USERS,
+                           "lets any proven user ask for the keys of %s, which the users' own URIs match: begin it with what "
+                           "only groups' have", show(str_z(q->checks.also.v[i])).z);
+}
+
+static void lint_passed(struct reading *g, const struct request_rule *q, const struct yaml_node *node)
+{
+    for (size_t i = 0; i < q->forward.pass.n; i++)
+        if (names_identity(str_z(q->forward.pass.v[i])))
+            rules_lint_add(rules_remark(g, q->id, node, "forward", "pass"), LINT_IDENTITY_PASSED,
+                           "passes on %s, by which servers tell who asks: any client can write it",
+                           show(str_z(q->forward.pass.v[i])).z);
 }
 
 static bool takes_unsigned(const struct request_rule *q)
 {
-    return q->accept & (FORM_UNSIGNED | FORM_EMPTY);
+    return request_rule_takes(q) & (FORM_UNSIGNED | FORM_EMPTY);
 }
 
 /* Exceptions are for a time: someone has to look again. */
@@ -126,9 +192,9 @@ static void lint_exception(struct reading *g, const struct request_rule *q, cons
         shadow |= q->checks.mode[i] == MODE_SHADOW;
     }
     if (exception && q->until_us == TIME_NONE)
-        lint(at(g, q->id, node, "id", NULL), LINT_NO_END, "is an exception without an end: give it an `until`");
+        rules_lint_add(rules_remark(g, q->id, node, "id", NULL), LINT_NO_END, "is an exception without an end: give it an `until`");
     if (shadow && q->since_us != TIME_NONE && now - q->since_us > LINT_OLD_US)
-        lint(at(g, q->id, node, "since", NULL), LINT_SHADOW_OLD,
+        rules_lint_add(rules_remark(g, q->id, node, "since", NULL), LINT_SHADOW_OLD,
              "has looked on for more than 90 days: enforce what it found, or say why not");
 }
 
@@ -137,29 +203,55 @@ static void lint_checks(struct reading *g, const struct request_rule *q, const s
     const struct checks *c = &q->checks;
     for (int i = 0; i < CHECK_COUNT; i++)
         if (c->mode[i] != MODE_ENFORCE)
-            lint(at(g, q->id, node, "checks", check_name(i)),
+            rules_lint_add(rules_remark(g, q->id, node, "checks", check_name(i)),
                  c->mode[i] == MODE_OFF ? LINT_CHECK_OFF : LINT_CHECK_SHADOW, "does not enforce the check `%s` (%s)",
                  check_name(i), mode_name(c->mode[i]));
-    const struct remark time = at(g, q->id, node, "checks", "time");
+    const struct remark time = rules_remark(g, q->id, node, "checks", "time");
     if (c->mode[CHECK_TIME] != MODE_OFF && (c->past_us > LINT_WIDE_US || c->future_us > LINT_WIDE_US))
-        lint(time, LINT_WIDE_WINDOW,
+        rules_lint_add(time, LINT_WIDE_WINDOW,
              "takes requests up to %.20s old and %.20s ahead; the standard's example is 5s",
              duration_show(c->past_us).z, duration_show(c->future_us).z);
     else if (c->past_us > LINT_STANDARD_US || c->future_us > LINT_STANDARD_US)
         (void)is_accepted(&time, LINT_WIDE_WINDOW); /* decided about before it is wide enough for a remark */
     if (c->min_hmac_bits < 256)
-        lint(at(g, q->id, node, "checks", "signature"), LINT_SHORT_HMAC, "takes signatures cut to %u of 256 bits",
+        rules_lint_add(rules_remark(g, q->id, node, "checks", "signature"), LINT_SHORT_HMAC, "takes signatures cut to %u of 256 bits",
              c->min_hmac_bits);
+}
+
+/* A network that half the world uses within bounds little: as wide as the whole of a private range, or loopback, where
+ * everything on the host is, a balancer above all. */
+static void lint_source(struct reading *g, const struct request_rule *q, const struct yaml_node *node)
+{
+    static const char *const RANGES[] = {"10.0.0.0/8",  "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10",
+                                         "127.0.0.0/8", "169.254.0.0/16", "fc00::/7",      "fe80::/10",
+                                         "::1/128"};
+    for (size_t i = 0; i < q->match.source_count; i++)
+        for (size_t k = 0; k < sizeof RANGES / sizeof *RANGES; k++) {
+            struct cidr range;
+            const struct cidr *s = q->match.source + i;
+            const bool loopback = k == 4 || k == 8;
+            if (!cidr_parse(str_z(RANGES[k]), &range) || !cidr_contains(loopback ? &range : s, loopback ? &s->base : &range.base) ||
+                (!loopback && s->bits > range.bits))
+                continue;
+            rules_lint_add(rules_remark(g, q->id, node, "match", "source"), LINT_WIDE_SOURCE,
+                           loopback ? "has loopback as a bound of what is unsigned: all that a proxy on this host hands on "
+                                      "comes from there"
+                                    : "has the whole of %s as a bound of what is unsigned: name the clients' networks",
+                           RANGES[k]);
+            return;
+        }
 }
 
 static void lint_unproven(struct reading *g, const struct request_rule *q, const struct yaml_node *node)
 {
     const bool unsigned_too = takes_unsigned(q);
     if (unsigned_too && rules_request_from_anywhere(q))
-        lint(at(g, q->id, node, "accept", NULL), LINT_UNSIGNED_ANYWHERE,
+        rules_lint_add(rules_remark(g, q->id, node, "accept", NULL), LINT_UNSIGNED_ANYWHERE,
              "accepts unsigned requests from any address: it matches on the client's own words only; add `source`");
+    else if (unsigned_too)
+        lint_source(g, q, node);
     if ((unsigned_too || q->checks.mode[CHECK_SIGNATURE] != MODE_ENFORCE) && forward_unproven_holder(&q->forward))
-        lint(at(g, q->id, node, "forward", NULL), LINT_ASSERT_UNPROVEN,
+        rules_lint_add(rules_remark(g, q->id, node, "forward", NULL), LINT_ASSERT_UNPROVEN,
              "tells the upstream %s of requests that prove nothing", forward_unproven_holder(&q->forward));
 }
 
@@ -167,48 +259,63 @@ static void lint_request(struct reading *g, size_t i, int64_t now)
 {
     const struct request_rule *q = g->r->requests + i;
     const struct yaml_node *node = rules_node(g->requests, i);
-    bool answered = false;
     lint_dates(g, q, node, now);
-    lint_exception(g, q, node, now);
-    lint_unproven(g, q, node);
-    lint_checks(g, q, node);
+    lint_match(g, q, node);
+    if (!q->deny) {
+        lint_exception(g, q, node, now);
+        lint_unproven(g, q, node);
+        lint_checks(g, q, node);
+        lint_passed(g, q, node);
+        lint_also(g, q, node);
+    }
     if (rules_request_never(q))
-        lint(at(g, q->id, node, "match", NULL), LINT_NEVER_MATCHES, "can never match: %s", rules_request_never(q));
+        rules_lint_add(rules_remark(g, q->id, node, "match", NULL), LINT_NEVER_MATCHES, "can never match: %s", rules_request_never(q));
     const unsigned paths = rules_request_paths(q);
     for (size_t k = 0; k < i && paths; k++)
         if (rules_request_covers(g->r->requests + k, q, paths)) {
-            lint(at(g, q->id, node, "id", NULL), LINT_UNREACHABLE,
+            rules_lint_add(rules_remark(g, q->id, node, "id", NULL), LINT_UNREACHABLE,
                  "is never reached: `%s` above it takes all that it matches", g->r->requests[k].id);
             break;
         }
-    for (size_t k = 0; k < g->r->response_count && !answered; k++) {
-        const struct strings *of = &g->r->responses[k].match.rule;
-        answered = of->n == 0;
-        for (size_t n = 0; n < of->n && !answered; n++)
-            answered = str_eq_z(str_z(q->id), of->v[n]);
-    }
-    if (!answered)
-        lint(at(g, q->id, node, "id", NULL), LINT_NO_RESPONSE,
-             "has no response rule: its replies are upstream.invalid");
+    rules_lint_reach(g, i);
+}
+
+static bool requires_trk_id(const struct request_rule *q)
+{
+    return request_rule_takes(q) == FORM_SIGNED && q->checks.trk_id_required &&
+           q->checks.mode[CHECK_KEY_POLICY] == MODE_ENFORCE;
+}
+
+/* Whether keys are encrypted is left to the client: for everybody, that is whoever holds a stolen token, too. */
+static void lint_unasked(struct reading *g, const struct response_rule *p, const struct yaml_node *node)
+{
+    bool required = true;
+    for (size_t i = 0; i < g->r->request_count; i++)
+        required &= !request_rule_takes(g->r->requests + i) || requires_trk_id(g->r->requests + i);
+    if (p->encrypt.content != ENCRYPT_NONE && p->encrypt.when == WHEN_REQUESTED && !p->match.rule.n && !required)
+        rules_lint_add(rules_remark(g, p->id, node, "encrypt", "when"), LINT_CLEAR_UNASKED,
+                       "sends keys in clear to everybody who names no TrK-ID: name the rules that it is for, or demand it "
+                       "there (checks: { key_policy: { trk_id: required } })");
 }
 
 static void lint_response(struct reading *g, size_t i)
 {
     const struct response_rule *p = g->r->responses + i;
     const struct yaml_node *node = rules_node(g->responses, i);
+    lint_unasked(g, p, node);
     if (p->encrypt.content == ENCRYPT_NONE || p->encrypt.when == WHEN_NEVER)
-        lint(at(g, p->id, node, "encrypt", NULL), LINT_CLEAR_KEYS, "sends keys in clear");
+        rules_lint_add(rules_remark(g, p->id, node, "encrypt", NULL), LINT_CLEAR_KEYS, "sends keys in clear");
     else if (p->encrypt.content == ENCRYPT_KEYS && p->encrypt.key_wrap == KEY_WRAP_KW)
-        lint(at(g, p->id, node, "encrypt", "key_wrap"), LINT_NARROW_WRAP,
+        rules_lint_add(rules_remark(g, p->id, node, "encrypt", "key_wrap"), LINT_NARROW_WRAP,
              "forces kw-aes256, which takes whole 8-octet blocks only: no RSK (257) and no PVT (65) can be sent");
     if (p->sign == SIGN_NONE)
-        lint(at(g, p->id, node, "sign", NULL), LINT_UNSIGNED_REPLY, "sends replies unsigned");
+        rules_lint_add(rules_remark(g, p->id, node, "sign", NULL), LINT_UNSIGNED_REPLY, "sends replies unsigned");
     if (rules_response_never(g->r, p))
-        lint(at(g, p->id, node, "match", NULL), LINT_NEVER_MATCHES, "can never match: %s",
+        rules_lint_add(rules_remark(g, p->id, node, "match", NULL), LINT_NEVER_MATCHES, "can never match: %s",
              rules_response_never(g->r, p));
     for (size_t k = 0; k < i; k++)
         if (rules_response_covers(g->r->responses + k, p)) {
-            lint(at(g, p->id, node, "id", NULL), LINT_UNREACHABLE,
+            rules_lint_add(rules_remark(g, p->id, node, "id", NULL), LINT_UNREACHABLE,
                  "is never reached: `%s` above it takes all that it matches", g->r->responses[k].id);
             break;
         }
@@ -218,16 +325,16 @@ static void lint_dialect(struct reading *g, size_t i)
 {
     const struct dialect *d = g->r->dialects + i;
     const struct yaml_node *node = rules_node(g->dialects, i);
-    struct remark to = at(g, d->name, node, "user_uri", NULL);
+    struct remark to = rules_remark(g, d->name, node, "user_uri", NULL);
     bool used = false;
     to.dialect = true;
     for (size_t k = 0; k < g->r->response_count; k++)
         used |= g->r->responses[k].dialect == d;
     if (used && d->user_uri == USERS_IGNORE)
-        lint(to, LINT_USER_IGNORED, "takes any user's keys for the requester's: nothing holds its UserUri against his");
+        rules_lint_add(to, LINT_USER_IGNORED, "takes any user's keys for the requester's: nothing holds its UserUri against his");
     to.node = node;
     if (!used)
-        lint(to, LINT_DIALECT_UNUSED, "is used by no response rule");
+        rules_lint_add(to, LINT_DIALECT_UNUSED, "is used by no response rule");
 }
 
 void rules_lint(struct reading *g, int64_t now_us)

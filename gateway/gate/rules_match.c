@@ -1,22 +1,95 @@
 #include "base/timestamp.h"
 #include "gate/rules.h"
 
-static bool any_glob(const struct strings *globs, struct str text, bool path)
+unsigned request_rule_takes(const struct request_rule *q)
+{
+    return q->deny ? 0 : q->accept | q->shadow_accept;
+}
+
+enum reason request_rule_refuses(const struct request_rule *q)
+{
+    if (q->deny)
+        return REASON_RULE_DENIED;
+    return q->accept & FORM_SIGNED ? REASON_SIGNATURE_MISSING : REASON_RULE_FORM;
+}
+
+enum reason request_rule_form(const struct request_rule *q, enum form form)
+{
+    return request_rule_takes(q) & (unsigned)form ? REASON_OK : request_rule_refuses(q);
+}
+
+static bool some_glob(const struct strings *globs, struct str text, bool path)
 {
     for (size_t i = 0; i < globs->n; i++)
         if (str_glob(str_z(globs->v[i]), text, path))
             return true;
-    return globs->n == 0;
+    return false;
 }
 
-static bool source_matches(const struct request_rule *q, const struct ip *ip)
+static bool some_network(const struct request_match *m, const struct ip *ip)
 {
-    if (q->match.source_count == 0)
-        return true;
-    for (size_t i = 0; ip && ip->known && i < q->match.source_count; i++)
-        if (cidr_contains(q->match.source + i, ip))
+    for (size_t i = 0; ip && ip->known && i < m->source_count; i++)
+        if (cidr_contains(m->source + i, ip))
             return true;
     return false;
+}
+
+#define GLOBS(member, path)                                                                                 \
+    static bool names_##member(const struct request_match *m)                                               \
+    {                                                                                                       \
+        return m->member.n > 0;                                                                             \
+    }                                                                                                       \
+    static bool holds_##member(const struct request_match *m, const struct request_facts *f)                \
+    {                                                                                                       \
+        return some_glob(&m->member, f->member, path);                                                      \
+    }
+GLOBS(path, true)
+GLOBS(path_user, false)
+GLOBS(user, false)
+GLOBS(client_id, false)
+GLOBS(device_id, false)
+#undef GLOBS
+
+static bool names_form(const struct request_match *m)
+{
+    return m->forms != 0;
+}
+
+static bool holds_form(const struct request_match *m, const struct request_facts *f)
+{
+    return m->forms & (unsigned)f->form;
+}
+
+static bool names_source(const struct request_match *m)
+{
+    return m->source_count > 0;
+}
+
+static bool holds_source(const struct request_match *m, const struct request_facts *f)
+{
+    return some_network(m, f->source);
+}
+
+/* In the order in which they are looked at: what is named, and whether the facts are among it. */
+static const struct {
+    enum rule_miss miss;
+    bool (*named)(const struct request_match *m);
+    bool (*holds)(const struct request_match *m, const struct request_facts *f);
+} LOOKED_AT[] = {{MISS_FORM, names_form, holds_form},
+                                             {MISS_SOURCE, names_source, holds_source},
+                                             {MISS_PATH, names_path, holds_path},
+                                             {MISS_PATH_USER, names_path_user, holds_path_user},
+                                             {MISS_USER, names_user, holds_user},
+                                             {MISS_CLIENT_ID, names_client_id, holds_client_id},
+                                             {MISS_DEVICE_ID, names_device_id, holds_device_id}};
+enum { LOOKS = sizeof LOOKED_AT / sizeof *LOOKED_AT };
+
+enum rule_miss rules_excepted(const struct request_rule *q, const struct request_facts *f)
+{
+    for (size_t i = 0; i < LOOKS; i++)
+        if (LOOKED_AT[i].named(&q->except) && LOOKED_AT[i].holds(&q->except, f))
+            return LOOKED_AT[i].miss;
+    return MISS_NONE;
 }
 
 enum rule_miss rules_miss(const struct request_rule *q, const struct request_facts *f)
@@ -25,17 +98,10 @@ enum rule_miss rules_miss(const struct request_rule *q, const struct request_fac
         return MISS_SINCE;
     if (q->until_us != TIME_NONE && f->now_us >= q->until_us)
         return MISS_UNTIL;
-    if (q->match.forms && !(q->match.forms & (unsigned)f->form))
-        return MISS_FORM;
-    if (!source_matches(q, f->source))
-        return MISS_SOURCE;
-    if (!any_glob(&q->match.path, f->path, true))
-        return MISS_PATH;
-    if (!any_glob(&q->match.user, f->user, false))
-        return MISS_USER;
-    if (!any_glob(&q->match.client_id, f->client_id, false))
-        return MISS_CLIENT_ID;
-    return any_glob(&q->match.device_id, f->device_id, false) ? MISS_NONE : MISS_DEVICE_ID;
+    for (size_t i = 0; i < LOOKS; i++)
+        if (LOOKED_AT[i].named(&q->match) && !LOOKED_AT[i].holds(&q->match, f))
+            return LOOKED_AT[i].miss;
+    return rules_excepted(q, f) == MISS_NONE ? MISS_NONE : MISS_NOT;
 }
 
 const struct request_rule *rules_request(const struct rules *r, const struct request_facts *f)

@@ -3,13 +3,14 @@
 #include <string.h>
 
 #include "base/timestamp.h"
+#include "base/uri.h"
 #include "gate/rules_forward.h"
 #include "gate/rules_internal.h"
 #include "message/xmlsig.h"
 
 #define DAY_US (86400 * US_PER_S)
 #define IN_CHECKS(member) .offset = offsetof(struct checks, member)
-#define IN_MATCH(member) .offset = offsetof(struct request_rule, match.member) - offsetof(struct request_rule, match)
+#define IN_MATCH(member) .offset = offsetof(struct request_match, member)
 #define IN_FORWARD(member) .offset = offsetof(struct forward, member)
 #define IN_RULE(member) .offset = offsetof(struct request_rule, member)
 
@@ -19,6 +20,7 @@ static const struct yaml_choice MODES[] = {
     {"enforce", MODE_ENFORCE}, {"shadow", MODE_SHADOW}, {"off", MODE_OFF}, {NULL, 0}};
 static const struct yaml_choice C14NS[] = {
     {"c14n", XMLSIG_C14N}, {"exc-c14n", XMLSIG_EXC_C14N}, {"c14n11", XMLSIG_C14N11}, {NULL, 0}};
+static const struct yaml_choice TRK_IDS[] = {{"optional", false}, {"required", true}, {NULL, 0}};
 static const struct yaml_choice URI_COMPARE[] = {{"exact", false}, {"host", true}, {NULL, 0}};
 static const struct yaml_choice URL_COMPARE[] = {
     {"exact", URL_EXACT}, {"normalized", URL_NORMALIZED}, {"prefix", URL_PREFIX}, {NULL, 0}};
@@ -27,6 +29,7 @@ static const struct yaml_choice BODIES[] = {{"request", FORWARD_REQUEST},
                                             {"empty", FORWARD_EMPTY},
                                             {"json", FORWARD_JSON},
                                             {NULL, 0}};
+static const struct yaml_choice EXTENSIONS[] = {{"keep", false}, {"drop", true}, {NULL, 0}};
 static const struct yaml_choice METHODS[] = {{"POST", 0}, {"GET", 1}, {"PUT", 2}, {NULL, 0}};
 static const struct yaml_range WINDOW = {0, 7 * DAY_US};
 
@@ -63,7 +66,8 @@ static void read_bits(struct yaml_in *in, const struct yaml_node *node, void *to
         *(unsigned *)to = bits;
 }
 
-static void read_host(struct yaml_in *in, const struct yaml_node *node, void *to, const void *arg)
+/* A choice of two that is kept as a bool. */
+static void read_bool(struct yaml_in *in, const struct yaml_node *node, void *to, const void *arg)
 {
     int chosen = *(bool *)to;
     yaml_choose(in, node, &chosen, arg);
@@ -99,9 +103,10 @@ static const struct yaml_field SIGNATURE[] = {
     {"min_hmac_bits", read_bits, IN_CHECKS(min_hmac_bits), .preset = "256"},
     {"canonicalization", yaml_flags, IN_CHECKS(canonicalization), C14NS, "[c14n]"},
     {0}};
-static const struct yaml_field KEY_POLICY[] = {MODE_FIELD(CHECK_KEY_POLICY), {0}};
+static const struct yaml_field KEY_POLICY[] = {
+    MODE_FIELD(CHECK_KEY_POLICY), {"trk_id", read_bool, IN_CHECKS(trk_id_required), TRK_IDS, "optional"}, {0}};
 static const struct yaml_field KMS_URI[] = {
-    MODE_FIELD(CHECK_KMS_URI), {"compare", read_host, IN_CHECKS(kms_uri_host), URI_COMPARE, "exact"}, {0}};
+    MODE_FIELD(CHECK_KMS_URI), {"compare", read_bool, IN_CHECKS(kms_uri_host), URI_COMPARE, "exact"}, {0}};
 static const struct yaml_field TIME[] = {
     MODE_FIELD(CHECK_TIME),
     {"past", yaml_duration, IN_CHECKS(past_us), &WINDOW, "5s"},
@@ -143,25 +148,63 @@ static void read_day(struct yaml_in *in, const struct yaml_node *node, void *to,
         *(int64_t *)to = us + (arg ? DAY_US : 0);
 }
 
+/* Paths are matched decoded: an escape in a glob would match no spelling of what it was meant for. */
+static void check_escapes(struct yaml_in *in, const struct yaml_node *node, struct str glob)
+{
+    struct buf clear BUF_CLEANUP = BUF_INIT(glob.n + 1);
+    static const char HEX[] = "0123456789abcdefABCDEF";
+    bool escaped = false;
+    for (size_t i = 0; i + 2 < glob.n && !escaped; i++)
+        escaped = glob.p[i] == '%' && memchr(HEX, glob.p[i + 1], sizeof HEX - 1) &&
+                  memchr(HEX, glob.p[i + 2], sizeof HEX - 1);
+    if (!escaped)
+        return;
+    if (uri_percent_decode(glob, &clear) && !clear.failed)
+        yaml_fault(in, node, "found the escape of a URL in %s; paths are matched decoded: write %s", show(glob).z,
+                   show(buf_view(&clear)).z);
+    else
+        yaml_fault(in, node, "found the escape of a URL in %s; paths are matched decoded: write the characters "
+                             "themselves, such as : for %%3A and @ for %%40", show(glob).z);
+}
+
 static void read_paths(struct yaml_in *in, const struct yaml_node *node, void *to, const void *arg)
 {
     yaml_texts(in, node, to, arg);
     const struct strings *s = to;
-    for (size_t i = 0; i < s->n; i++)
+    for (size_t i = 0; i < s->n; i++) {
         if (s->v[i][0] != '/' && s->v[i][0] != '*')
             yaml_fault(in, node, "found %s, expected a path that begins with / or *: no other ever matches",
                        show(str_z(s->v[i])).z);
+        check_escapes(in, node, str_z(s->v[i]));
+    }
 }
 
-/* `to` is the rule's match. */
+static void read_path_users(struct yaml_in *in, const struct yaml_node *node, void *to, const void *arg)
+{
+    yaml_texts(in, node, to, arg);
+    const struct strings *s = to;
+    for (size_t i = 0; i < s->n; i++)
+        check_escapes(in, node, str_z(s->v[i]));
+}
+
+/* `to` is a struct request_match. */
 static void read_source(struct yaml_in *in, const struct yaml_node *node, void *to, const void *arg)
 {
-    struct request_rule *q = (struct request_rule *)((char *)to - offsetof(struct request_rule, match));
+    struct request_match *m = to;
     struct yaml_cidrs c = {0};
     yaml_networks(in, node, &c, arg);
-    free(q->match.source);
-    q->match.source = c.v;
-    q->match.source_count = c.n;
+    free(m->source);
+    m->source = c.v;
+    m->source_count = c.n;
+}
+
+/* `to` is the rule's match: what it is not stands beside it. */
+static void read_not(struct yaml_in *in, const struct yaml_node *node, void *to, const void *arg)
+{
+    struct request_rule *q = (struct request_rule *)(void *)((char *)to - offsetof(struct request_rule, match));
+    if (yaml_is_mapping(in, node, "a mapping of the keys of `match`") && !node->n)
+        yaml_fault(in, node, "found an empty mapping, expected what the rule is not to match");
+    yaml_fields(in, node, arg, &q->except);
 }
 
 /* `to` is a struct forward. */
@@ -176,19 +219,22 @@ static void read_method(struct yaml_in *in, const struct yaml_node *node, void *
         yaml_fault(in, node, "out of memory");
 }
 
-static const struct yaml_field MATCH[] = {
-    {"path", read_paths, IN_MATCH(path)},
-    {"user", yaml_texts, IN_MATCH(user)},
-    {"client_id", yaml_texts, IN_MATCH(client_id)},
-    {"device_id", yaml_texts, IN_MATCH(device_id)},
-    {"source", read_source, .offset = 0},
-    {"form", yaml_flags, IN_MATCH(forms), FORMS},
-    {0}};
+#define MATCH_FIELDS                                                                                      \
+    {"path", read_paths, IN_MATCH(path)}, {"path_user", read_path_users, IN_MATCH(path_user)},            \
+        {"user", yaml_texts, IN_MATCH(user)}, {"client_id", yaml_texts, IN_MATCH(client_id)},             \
+        {"device_id", yaml_texts, IN_MATCH(device_id)}, {"source", read_source, .offset = 0},             \
+    {                                                                                                     \
+        "form", yaml_flags, IN_MATCH(forms), FORMS                                                        \
+    }
+static const struct yaml_field NOT[] = {MATCH_FIELDS, {0}};
+static const struct yaml_field MATCH[] = {MATCH_FIELDS, {"not", read_not, .offset = 0, .sub = NOT}, {0}};
 static const struct yaml_field FORWARD[] = {
     {"method", read_method, .offset = 0, METHODS, "POST"},
     {"body", yaml_choose, IN_FORWARD(body), BODIES, "request (with GET: empty)"},
     {"headers", forward_read_headers, .offset = 0},
     {"pass", forward_read_pass, IN_FORWARD(pass)},
+    {"withhold", forward_read_withhold, IN_FORWARD(withhold), .preset = "[]"},
+    {"extensions", read_bool, IN_FORWARD(drop_extensions), EXTENSIONS, "keep"},
     {"assert_unproven", yaml_switch, IN_FORWARD(assert_unproven), .preset = "off"},
     {0}};
 const struct yaml_field REQUEST_FIELDS[] = {
@@ -197,7 +243,9 @@ const struct yaml_field REQUEST_FIELDS[] = {
     {"since", read_day, IN_RULE(since_us)},
     {"until", read_day, IN_RULE(until_us), .arg = ""},
     {"match", yaml_sub, IN_RULE(match), .preset = "everything", .sub = MATCH},
+    {"deny", yaml_switch, IN_RULE(deny), .preset = "off"},
     {"accept", yaml_flags, IN_RULE(accept), FORMS, "[signed]"},
+    {"shadow_accept", yaml_flags, IN_RULE(shadow_accept), FORMS, "[]"},
     {"checks", yaml_sub, IN_RULE(checks), .sub = CHECKS},
     {"forward", yaml_sub, IN_RULE(forward), .sub = FORWARD},
     {0}};
@@ -215,15 +263,22 @@ static bool presets(struct request_rule *q, int line)
 
 static bool takes_unproven(const struct request_rule *q)
 {
-    return (q->accept & (FORM_UNSIGNED | FORM_EMPTY)) || q->checks.mode[CHECK_SIGNATURE] != MODE_ENFORCE;
+    const unsigned takes = q->accept | q->shadow_accept;
+    return (takes & (FORM_UNSIGNED | FORM_EMPTY)) || q->checks.mode[CHECK_SIGNATURE] != MODE_ENFORCE;
 }
 
 static void check_why(struct yaml_in *in, const struct yaml_node *node, const struct request_rule *q)
 {
     if (yaml_get(node, "why"))
         return;
-    if (q->accept & (FORM_UNSIGNED | FORM_EMPTY)) {
-        yaml_fault(in, yaml_get(node, "accept"), "a rule that accepts unsigned or empty requests needs `why`");
+    if (q->deny) {
+        yaml_fault(in, yaml_get(node, "deny"), "a rule that denies needs `why`");
+        return;
+    }
+    if ((q->accept | q->shadow_accept) & (FORM_UNSIGNED | FORM_EMPTY)) {
+        const bool shadow = !(q->accept & (FORM_UNSIGNED | FORM_EMPTY));
+        yaml_fault(in, yaml_get(node, shadow ? "shadow_accept" : "accept"),
+                   "a rule that accepts unsigned or empty requests needs `why`");
         return;
     }
     for (int c = 0; c < CHECK_COUNT; c++)
@@ -246,10 +301,24 @@ static void check_body(struct yaml_in *in, const struct yaml_node *node, struct 
     f->body = FORWARD_EMPTY;
 }
 
+/* Of what goes on as it came nothing can be left out. */
+static void check_extensions(struct yaml_in *in, const struct yaml_node *node, const struct forward *f)
+{
+    if (f->drop_extensions && f->body == FORWARD_SIGNED)
+        yaml_fault(in, yaml_get(yaml_get(node, "forward"), "extensions"),
+                   "`body: signed` passes on the bytes as received: nothing can be dropped from them");
+}
+
 static void check_rule(struct yaml_in *in, const struct yaml_node *node, struct request_rule *q)
 {
     check_why(in, node, q);
+    for (unsigned f = FORM_SIGNED; f <= FORM_EMPTY; f *= 2)
+        if (q->accept & q->shadow_accept & f)
+            yaml_fault(in, yaml_get(node, "shadow_accept"), "`%s` stands in `accept` too%s: what is accepted is told of "
+                       "nobody; take it out of one", form_name((enum form)f),
+                       yaml_get(node, "accept") ? "" : ", which is [signed] where it is not stated");
     check_body(in, node, &q->forward);
+    check_extensions(in, node, &q->forward);
     if (q->since_us != TIME_NONE && q->until_us != TIME_NONE && q->since_us >= q->until_us)
         yaml_fault(in, yaml_get(node, "until"), "`until` is before `since`: the rule would never match");
     const char *holder = forward_unproven_holder(&q->forward);
@@ -317,15 +386,22 @@ void rules_check_requests(struct reading *g)
     }
 }
 
+static void request_match_free(struct request_match *m)
+{
+    strings_free(&m->path);
+    strings_free(&m->path_user);
+    strings_free(&m->user);
+    strings_free(&m->client_id);
+    strings_free(&m->device_id);
+    free(m->source);
+}
+
 void request_rule_free(struct request_rule *q)
 {
     free(q->id);
     free(q->why);
-    strings_free(&q->match.path);
-    strings_free(&q->match.user);
-    strings_free(&q->match.client_id);
-    strings_free(&q->match.device_id);
-    free(q->match.source);
+    request_match_free(&q->match);
+    request_match_free(&q->except);
     free(q->checks.versions);
     strings_free(&q->checks.also);
     free(q->forward.method);

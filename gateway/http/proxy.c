@@ -248,19 +248,6 @@ static bool sets(const struct gate_outgoing *out, struct str name)
     return false;
 }
 
-static bool passes(const struct exchange *x, struct str name)
-{
-    static const char *const ALWAYS[] = {"authorization", "accept", "accept-language", "user-agent"};
-    for (size_t i = 0; i < sizeof ALWAYS / sizeof *ALWAYS; i++)
-        if (str_ieq_z(name, ALWAYS[i]))
-            return true;
-    const struct strings *pass = &x->judgement->rule->forward.pass;
-    for (size_t i = 0; i < pass->n; i++)
-        if (str_ieq_z(name, pass->v[i]))
-            return true;
-    return false;
-}
-
 static bool write_headers(struct exchange *x, struct upstream_call *call, const struct gate_outgoing *out)
 {
     const struct guard *g = &x->conn->guard;
@@ -271,7 +258,7 @@ static bool write_headers(struct exchange *x, struct upstream_call *call, const 
     bool accept = false;
     for (size_t i = 0; ok && i < g->header_count; i++) {
         const struct guard_header *h = &g->headers[i];
-        if (!h->value.n || !passes(x, h->name) || guard_is_hop_header(g, h->name) || sets(out, h->name))
+        if (!h->value.n || !rules_pass_header(x->judgement->rules, x->judgement->rule, h->name) || guard_is_hop_header(g, h->name))
             continue;
         accept = accept || str_ieq_z(h->name, "accept");
         ok = upstream_call_header(call, h->name, h->value);

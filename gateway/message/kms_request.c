@@ -75,13 +75,14 @@ void kms_request_parse(const struct xml_signed *proof, struct kms_request *out)
         read_fields(proof->node, out);
 }
 
-bool kms_request_forward(const struct xml_doc *doc, struct buf *out)
+bool kms_request_forward(const struct xml_doc *doc, bool extensions, struct buf *out)
 {
     static const char *const between_client_and_gateway[] = {"TrK-ID", "Signature-ID", NULL};
     const xmlNode *request = request_node(doc);
     if (!request)
         return false;
-    const struct xml_subtree part = {.doc = doc, .apex = request, .omit_named = between_client_and_gateway};
+    const struct xml_subtree part = {.doc = doc, .apex = request, .omit_named = between_client_and_gateway,
+                                     .plain_attributes = true, .own_elements = !extensions};
     return xml_canonical(&part, XML_C14N_INCLUSIVE, out);
 }
 

@@ -19,8 +19,17 @@ struct kms_request {
  * one. Untrusted, lenient (nothing but the text is checked), only good for finding rule and keys. False: root is no
  * request. */
 bool kms_request_claim(const struct xml_doc *doc, struct kms_request *out);
+/*
+ * Whatever the rules say: XML_INVALID, with the why, for what an older KMS that reads by local name could read in
+ * another way. An element of another namespace (within KrrList: than krr and ds) that bears the name of an element of
+ * KmsRequest; a second KmsRequest; a field twice, elsewhere than below the KmsRequest, or with elements in it.
+ */
+enum reason kms_request_twins(const struct xml_doc *doc, struct detail *why) MUST_CHECK;
+/* XML_INVALID for an attribute called Id or Version of any namespace: for what is passed on as it came. */
+enum reason kms_request_foreign_ids(const struct xml_doc *doc, struct detail *why) MUST_CHECK;
 /* The schema check: structure, order (both published ones), types, each element once, `Version` one of `versions`
- * (separated by spaces; the attribute may be missing), KrrList only where `redirect`, nothing of the interface's
+ * (separated by spaces; the attribute may be missing), attributes and elements of other namespaces where the published
+ * schema has them (KmsRequest, ClientError), KrrList only where `redirect`, nothing of the interface's
  * namespace anywhere else. SignedKmsRequest must be KmsRequest then at most one ds:Signature (none is the signature
  * check's matter). REASON_OK or XML_INVALID. */
 enum reason kms_request_schema(const struct xml_doc *doc, struct str versions, bool redirect,
@@ -29,8 +38,9 @@ enum reason kms_request_schema(const struct xml_doc *doc, struct str versions, b
 void kms_request_parse(const struct xml_signed *proof, struct kms_request *out);
 
 /* Writes the verified (or, unproven, the claimed) KmsRequest out again as a document of its own, in canonical form,
- * extensions included; without TrK-ID and Signature-ID. False when out of memory or over the ceiling. */
-bool kms_request_forward(const struct xml_doc *doc, struct buf *out) MUST_CHECK;
+ * without TrK-ID, Signature-ID and all attributes of any namespace; with `extensions`, elements of other namespaces are
+ * kept, else only those within KrrList. False when out of memory or over the ceiling. */
+bool kms_request_forward(const struct xml_doc *doc, bool extensions, struct buf *out) MUST_CHECK;
 
 /* A client's KmsRequest in the schema's order, canonical, Id="xmldoc" Version="1.1.0"; missing fields are left out. */
 void kms_request_write(const struct kms_request *fields, struct buf *out);

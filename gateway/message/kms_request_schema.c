@@ -21,8 +21,9 @@ static struct str name_or_end(const xmlNode *n)
     return n ? xml_name(n) : STR("the end");
 }
 
-/* Only attributes of no namespace that `allowed` names, and XML Schema's hints on where schemas are. */
-static enum reason check_attributes(const xmlNode *n, const char *const allowed[2], struct detail *why)
+/* Only attributes of no namespace that `allowed` names, and XML Schema's hints on where schemas are; with `foreign` all
+ * of other namespaces but XML Schema's own, which mean something. */
+static enum reason check_attributes(const xmlNode *n, const char *const allowed[2], bool foreign, struct detail *why)
 {
     for (const xmlAttr *a = n->properties; a; a = a->next) {
         const struct str name = str_z((const char *)a->name);
@@ -31,6 +32,8 @@ static enum reason check_attributes(const xmlNode *n, const char *const allowed[
             known = (allowed[0] && str_eq_z(name, allowed[0])) || (allowed[1] && str_eq_z(name, allowed[1]));
         else if (str_eq_z(str_z((const char *)a->ns->href), NS_XSI))
             known = str_eq(name, STR("schemaLocation")) || str_eq(name, STR("noNamespaceSchemaLocation"));
+        else
+            known = foreign && !str_eq_z(str_z((const char *)a->ns->href), NS_KMS);
         if (!known)
             return invalid(why, (const char *)n->name, name, "no such attribute");
     }
@@ -89,7 +92,7 @@ static enum reason take(struct walk *w, const struct leaf *leaf)
     if (!xml_is(w->at, NS_KMS, leaf->name))
         return leaf->required ? invalid(w->why, leaf->name, name_or_end(w->at), "it here") : REASON_OK;
     const struct str text = xml_text(w->at);
-    const enum reason r = check_attributes(w->at, (const char *const[2]){NULL, NULL}, w->why);
+    const enum reason r = check_attributes(w->at, (const char *const[2]){NULL, NULL}, false, w->why);
     if (r != REASON_OK)
         return r;
     if (!text.p)
@@ -122,7 +125,7 @@ static enum reason check_krr_list(const xmlNode *n, bool redirect, struct detail
 {
     if (!redirect)
         return invalid(why, "KmsRequest", STR("KrrList"), "it with /redirect only");
-    const enum reason r = check_attributes(n, (const char *const[2]){"Id", NULL}, why);
+    const enum reason r = check_attributes(n, (const char *const[2]){"Id", NULL}, false, why);
     if (r != REASON_OK)
         return r;
     return xml_blank(n) ? check_foreign(n, why) : invalid(why, "KrrList", STR("text"), "elements");
@@ -132,13 +135,15 @@ static enum reason check_client_error(const xmlNode *n, struct detail *why)
 {
     static const struct leaf *const leaves[] = {&ERROR_CODE, &ERROR_MSG};
     struct walk w = {xml_child(n), why};
-    enum reason r = check_attributes(n, (const char *const[2]){NULL, NULL}, why);
+    enum reason r = check_attributes(n, (const char *const[2]){NULL, NULL}, true, why);
     if (r == REASON_OK && !xml_blank(n))
         r = invalid(why, "ClientError", STR("text"), "elements");
     if (r == REASON_OK)
         r = take_all(&w, leaves, 2);
-    if (r == REASON_OK && w.at)
-        r = invalid(why, "ClientError", xml_name(w.at), "the end");
+    for (; r == REASON_OK && w.at; w.at = xml_next(w.at))
+        r = xml_in(w.at, NS_KMS) || xml_in(w.at, "")
+                ? invalid(why, "ClientError", xml_name(w.at), "elements of other namespaces or the end")
+                : check_foreign(w.at, why);
     return r;
 }
 
@@ -206,7 +211,7 @@ static enum reason check_request(const xmlNode *n, struct str versions, bool red
     static const struct leaf *const of_schema[] = {&TIME, &CLIENT_ID, &DEVICE_ID, &CLIENT_REQ_URL};
     static const struct leaf *const of_table[] = {&CLIENT_ID, &DEVICE_ID, &TIME, &CLIENT_REQ_URL};
     struct walk w = {xml_child(n), why};
-    enum reason r = check_attributes(n, (const char *const[2]){"Id", "Version"}, why);
+    enum reason r = check_attributes(n, (const char *const[2]){"Id", "Version"}, true, why);
     if (r != REASON_OK)
         return r;
     if (has_attribute(n, "Version") && !one_of(xml_attr(n, NULL, "Version"), versions))
@@ -228,7 +233,7 @@ enum reason kms_request_schema(const struct xml_doc *doc, struct str versions, b
     if (root != KMS_ROOT_SIGNED_REQUEST)
         return invalid(why, "root", xml_name(top), "KmsRequest or SignedKmsRequest of " NS_KMS);
     const xmlNode *request = xml_child(top), *signature = xml_next(request);
-    const enum reason r = check_attributes(top, (const char *const[2]){"Id", NULL}, why);
+    const enum reason r = check_attributes(top, (const char *const[2]){"Id", NULL}, false, why);
     if (r != REASON_OK)
         return r;
     if (!xml_blank(top))

@@ -21,6 +21,8 @@ static bool omitted(const struct xml_subtree *part, const xmlNode *n)
 {
     if (n == part->omit)
         return true;
+    if (part->own_elements && n->type == XML_ELEMENT_NODE && !xml_in(n, NS_KMS) && !xml_in_krr_list(n))
+        return true;
     if (!part->omit_named || n->parent != part->apex || n->type != XML_ELEMENT_NODE)
         return false;
     for (const char *const *name = part->omit_named; *name; name++) {
@@ -132,11 +134,13 @@ static int by_uri_and_name(const void *a, const void *b)
     return uris ? uris : by_bytes(x->name, y->name);
 }
 
-static bool write_attributes(const xmlNode *n, struct buf *out)
+static bool write_attributes(const xmlNode *n, bool plain, struct buf *out)
 {
     const xmlAttr *found[SORTED_MAX];
     size_t count = 0;
     for (const xmlAttr *a = n->properties; a; a = a->next) {
+        if (plain && a->ns)
+            continue;
         if (count == SORTED_MAX || !xml_attr_value(a).p)
             return false;
         found[count++] = a;
@@ -154,11 +158,11 @@ static bool write_attributes(const xmlNode *n, struct buf *out)
     return true;
 }
 
-static bool write_start(const xmlNode *n, const xmlNode *apex, struct buf *out)
+static bool write_start(const xmlNode *n, const struct xml_subtree *part, struct buf *out)
 {
     buf_char(out, '<');
     write_name(n->ns, n->name, out);
-    if (!write_namespaces(n, apex, out) || !write_attributes(n, out))
+    if (!write_namespaces(n, part->apex, out) || !write_attributes(n, part->plain_attributes, out))
         return false;
     buf_char(out, '>');
     return true;
@@ -184,7 +188,7 @@ static bool inherits_attributes(const xmlNode *apex)
 static bool write_tree(const struct xml_subtree *part, struct buf *out)
 {
     const xmlNode *n = part->apex;
-    if (inherits_attributes(n) || !write_start(n, n, out))
+    if ((!part->plain_attributes && inherits_attributes(n)) || !write_start(n, part, out))
         return false;
     bool inside = true; /* at n's start: its children come next */
     for (;;) {
@@ -203,7 +207,7 @@ static bool write_tree(const struct xml_subtree *part, struct buf *out)
             n = next;
             inside = false;
         } else if (next->type == XML_ELEMENT_NODE) {
-            if (!write_start(next, part->apex, out))
+            if (!write_start(next, part, out))
                 return false;
             n = next;
             inside = true;
@@ -217,6 +221,8 @@ static bool write_tree(const struct xml_subtree *part, struct buf *out)
 static int in_subtree(void *arg, xmlNodePtr node, xmlNodePtr parent)
 {
     const struct xml_subtree *part = arg;
+    if (part->plain_attributes && node->type == XML_ATTRIBUTE_NODE && ((const xmlAttr *)(const void *)node)->ns)
+        return 0;
     const bool owned = node->type == XML_NAMESPACE_DECL || node->type == XML_ATTRIBUTE_NODE;
     for (const xmlNode *n = owned ? parent : node; n && n->type != XML_DOCUMENT_NODE; n = n->parent) {
         if (omitted(part, n))
@@ -326,5 +332,8 @@ bool xml_canonical(const struct xml_subtree *part, enum xml_c14n form, struct bu
     if (out->failed)
         return false;
     out->n = before;
+    /* the library takes xml:lang and its like from above the apex, wanted or not */
+    if (part->plain_attributes && inherits_attributes(part->apex))
+        return false;
     return xml_canonical_by_library(part, form, out);
 }

@@ -50,6 +50,8 @@ bool xml_absolute(const xmlChar *uri);
 bool xml_is(const xmlNode *element, const char *ns, const char *name);
 /* True when the element's namespace is ns; ns "" stands for none. */
 bool xml_in(const xmlNode *element, const char *ns);
+/* True for a KrrList of the interface's and for what stands in one. */
+bool xml_in_krr_list(const xmlNode *element);
 struct str xml_name(const xmlNode *element);      /* local name */
 struct str xml_namespace(const xmlNode *element); /* missing when in none */
 
@@ -74,6 +76,8 @@ struct xml_subtree {
     const xmlNode *apex;
     const xmlNode *omit;
     const char *const *omit_named;
+    bool plain_attributes; /* only those of no namespace; nothing is inherited from above the apex */
+    bool own_elements;     /* only those of the interface's namespace, and all below a KrrList */
 };
 bool xml_canonical(const struct xml_subtree *part, enum xml_c14n form, struct buf *out) MUST_CHECK;
 /* The same by libxml2 alone: what the faster way is held against. */

@@ -55,6 +55,14 @@ bool xml_is(const xmlNode *element, const char *ns, const char *name)
     return element && same(element->name, name) && xml_in(element, ns);
 }
 
+bool xml_in_krr_list(const xmlNode *element)
+{
+    const xmlNode *n = element;
+    while (n && n->type == XML_ELEMENT_NODE && !xml_is(n, NS_KMS, "KrrList"))
+        n = n->parent;
+    return n && n->type == XML_ELEMENT_NODE;
+}
+
 struct str xml_name(const xmlNode *element)
 {
     return element ? view(element->name) : STR_MISSING;

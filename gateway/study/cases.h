@@ -90,7 +90,7 @@ struct case_outcome {
     struct str body;
     const struct gate_outgoing *outgoing; /* NULL: refused */
     enum reason request_reason; /* of the judgement alone */
-    enum reason shadow[CHECK_COUNT];
+    enum reason shadow[SHADOW_COUNT];
     int status;
 };
 bool case_compare(struct yaml_in *in, const struct rule_case *rc, const struct case_outcome *o);

@@ -199,13 +199,13 @@ static bool expected_shadow(const struct yaml_node *list, enum reason r)
 static void compare_shadow(struct comparing *c)
 {
     const struct yaml_node *e = c->rc->expect, *list = yaml_get(e, "shadow");
-    for (size_t i = 0; i < CHECK_COUNT; i++)
+    for (size_t i = 0; i < SHADOW_COUNT; i++)
         if (c->o->shadow[i] != REASON_OK && !expected_shadow(list, c->o->shadow[i]))
             differs(c, list ? list : e, "shadow", list ? "only what is listed" : "nothing (no `shadow` is stated)",
                     show(str_z(reason_name(c->o->shadow[i]))).z);
     for (const struct yaml_node *m = list ? list->first : NULL; m; m = m->next) {
         bool found = false;
-        for (size_t i = 0; i < CHECK_COUNT; i++)
+        for (size_t i = 0; i < SHADOW_COUNT; i++)
             found |= c->o->shadow[i] != REASON_OK && str_eq_z(m->text, reason_name(c->o->shadow[i]));
         if (!found)
             differs(c, m, "shadow", yaml_found(m).z, "no such failure");

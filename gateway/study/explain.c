@@ -74,13 +74,13 @@ static struct shown join(const struct strings *s)
     return out;
 }
 
-static struct shown join_networks(const struct request_rule *q)
+static struct shown join_networks(const struct request_match *m)
 {
     struct shown out = {""};
     size_t n = 0;
-    for (size_t i = 0; i < q->match.source_count && n + IP_TEXT + 8 < sizeof out.z; i++) {
+    for (size_t i = 0; i < m->source_count && n + IP_TEXT + 8 < sizeof out.z; i++) {
         char ip[IP_TEXT];
-        const struct cidr *c = q->match.source + i;
+        const struct cidr *c = m->source + i;
         ip_format(&c->base, ip);
         const unsigned bits = strchr(ip, ':') ? c->bits : c->bits - 96;
         n += (size_t)snprintf(out.z + n, sizeof out.z - n, "%s%s/%u", i ? ", " : "", ip, bits);
@@ -99,15 +99,36 @@ static struct shown join_forms(unsigned forms)
     return out;
 }
 
-static char *glob_miss(struct explanation *e, const char *what, struct str found, const struct strings *globs)
+/* What stands where a rule looked; `expected`: "expected ", or what else is said of what it names. */
+static char *match_miss(struct explanation *e, enum rule_miss miss, const struct request_match *m,
+                        const struct request_facts *f, const char *expected)
 {
-    return explain_text(e, "%s is %s, expected %s", what, explain_shown(found).z, join(globs).z);
+    char ip[IP_TEXT];
+    const struct {
+        enum rule_miss miss;
+        const char *what;
+        struct str found;
+        const struct strings *globs;
+    } globs[] = {{MISS_PATH, "path", f->path, &m->path},
+                 {MISS_PATH_USER, "path_user", f->path_user, &m->path_user},
+                 {MISS_USER, "user", f->user, &m->user},
+                 {MISS_CLIENT_ID, "client_id", f->client_id, &m->client_id},
+                 {MISS_DEVICE_ID, "device_id", f->device_id, &m->device_id}};
+    for (size_t i = 0; i < sizeof globs / sizeof *globs; i++)
+        if (globs[i].miss == miss)
+            return explain_text(e, "%s is %s, %s%s", globs[i].what, explain_shown(globs[i].found).z, expected,
+                                join(globs[i].globs).z);
+    if (miss == MISS_FORM)
+        return explain_text(e, "form is %s, %s%s", form_name(f->form), expected, join_forms(m->forms).z);
+    ip_format(f->source, ip);
+    return explain_text(e, "source is %s, %s%s", ip, expected, join_networks(m).z);
 }
 
 static char *why_not(struct explanation *e, const struct request_rule *q, const struct request_facts *f)
 {
-    char day[TIME_TEXT], ip[IP_TEXT];
-    switch (rules_miss(q, f)) {
+    char day[TIME_TEXT];
+    const enum rule_miss miss = rules_miss(q, f);
+    switch (miss) {
     case MISS_NONE:
         return NULL;
     case MISS_SINCE:
@@ -116,19 +137,10 @@ static char *why_not(struct explanation *e, const struct request_rule *q, const 
     case MISS_UNTIL:
         time_format(q->until_us - 1, false, day);
         return explain_text(e, "ended with %.10s (until)", day);
-    case MISS_FORM:
-        return explain_text(e, "form is %s, expected %s", form_name(f->form), join_forms(q->match.forms).z);
-    case MISS_SOURCE:
-        ip_format(f->source, ip);
-        return explain_text(e, "source is %s, expected %s", ip, join_networks(q).z);
-    case MISS_PATH:
-        return glob_miss(e, "path", f->path, &q->match.path);
-    case MISS_USER:
-        return glob_miss(e, "user", f->user, &q->match.user);
-    case MISS_CLIENT_ID:
-        return glob_miss(e, "client_id", f->client_id, &q->match.client_id);
+    case MISS_NOT:
+        return match_miss(e, rules_excepted(q, f), &q->except, f, "`not` has ");
     default:
-        return glob_miss(e, "device_id", f->device_id, &q->match.device_id);
+        return match_miss(e, miss, &q->match, f, "expected ");
     }
 }
 
@@ -192,9 +204,10 @@ static void show_key_policy(const struct explain_in *in, struct explanation *e, 
     if (x->result == CHECK_PASS)
         x->found = explain_text(e, "Signature-ID %s, TrK-ID %s", explain_shown(j->request.signature_id).z,
                                 explain_shown(j->request.trk_id).z);
-    x->expected = explain_text(e, "Signature-ID the same as KeyName (%s), %s, TrK-ID none or a TrK in use",
+    x->expected = explain_text(e, "Signature-ID the same as KeyName (%s), %s, TrK-ID %sa TrK in use",
                                explain_shown(j->sig.key_name).z,
-                               keyring_has_ink(&j->ring) ? "an InK" : "the TrK: the user has no InK");
+                               keyring_has_ink(&j->ring) ? "an InK" : "the TrK: the user has no InK",
+                               j->rule->checks.trk_id_required ? "" : "none or ");
 }
 
 static void show_kms_uri(const struct explain_in *in, struct explanation *e, struct explained_check *x)
@@ -319,9 +332,14 @@ bool explain(const struct explain_in *in, struct explanation *out)
     }
     if (!d->accepted && !judged && d->reason == REASON_RULE_NONE)
         explain_sentence(out, "no rule matches the request");
+    else if (!d->accepted && !judged && j->rule && j->rule->deny)
+        explain_sentence(out, "rule `%s` denies all that it matches: %s", j->rule->id, j->rule->why);
     else if (!d->accepted && !judged && j->rule && j->form)
         explain_sentence(out, "the request is %s; rule `%s` accepts %s", form_name(j->form), j->rule->id,
-                         join_forms(j->rule->accept).z);
+                         join_forms(request_rule_takes(j->rule)).z);
+    if (d->shadow[SHADOW_FORM] != REASON_OK)
+        explain_sentence(out, "the request is %s: rule `%s` lets it through by `shadow_accept` alone, and tells of it",
+                         form_name(j->form), j->rule->id);
     explain_advise(in, out);
     if (!out->failed)
         return true;

@@ -257,6 +257,14 @@ static void advise_rule(struct advising *a)
            explain_text(a->e, "what the rule accepts: with all checks enforced, nothing"));
 }
 
+static void advise_denied(struct advising *a)
+{
+    advise(a->e, place_of_rule(a, "deny"),
+           explain_text(a->e, "above rule `%s`, a rule of its own for what is to pass; or `match: { not: ... }` in it",
+                        a->in->j->rule->id),
+           explain_text(a->e, "what the rule was made to keep out: read its `why` before"));
+}
+
 static void advise_key(struct advising *a)
 {
     advise_client(a->e, "sign with a key that is in use");
@@ -270,6 +278,7 @@ static void advise_by_reason(struct advising *a, enum reason reason)
     static void (*const BY_REASON[REASON_COUNT])(struct advising *a) = {
         [REASON_RULE_NONE] = advise_rule,
         [REASON_RULE_FORM] = advise_form,
+        [REASON_RULE_DENIED] = advise_denied,
         [REASON_XML_INVALID] = advise_schema,
         [REASON_SIGNATURE_MISSING] = advise_missing,
         [REASON_SIGNATURE_INVALID] = advise_signature,
@@ -294,6 +303,8 @@ void explain_advise(const struct explain_in *in, struct explanation *e)
     a.rules = yaml_parse(in->j->rules->file, str_z(in->j->rules->text), &none);
     if (!d->accepted)
         advise_by_reason(&a, d->reason);
+    if (d->accepted && d->shadow[SHADOW_FORM] != REASON_OK)
+        advise_by_reason(&a, d->shadow[SHADOW_FORM]);
     for (int c = 0; c < CHECK_COUNT && in->j->rule; c++) { /* all that fails: mend the first, and the next would show */
         const bool fails = d->checks[c] == CHECK_FAIL || d->checks[c] == CHECK_SHADOW_FAIL;
         if (fails && BY_CHECK[c])

@@ -68,8 +68,8 @@ static void read_shadow(struct record_in *in, struct record *out)
     const struct json_value *list = member(in, in->root, "shadow", JSON_ARRAY, "a list of reasons");
     size_t n = 0;
     for (const struct json_value *v = list ? list->first : NULL; v; v = v->next)
-        if (n == CHECK_COUNT || v->kind != JSON_STRING || !reason_parse(v->text, &out->shadow[n++]))
-            fault(in, "shadow", "a list of reasons, at most one a check");
+        if (n == SHADOW_COUNT || v->kind != JSON_STRING || !reason_parse(v->text, &out->shadow[n++]))
+            fault(in, "shadow", "a list of reasons, at most one for the form and one for each check");
 }
 
 static void read_verdict(struct record_in *in, struct record *out)
@@ -128,9 +128,13 @@ bool record_read(struct str line, struct record *out, struct detail *why)
     out->user = text(&in, in.root, "user");
     out->client_id = text(&in, in.root, "client_id");
     out->device_id = text(&in, in.root, "device_id");
+    out->key_id = text(&in, in.root, "key_id");
+    out->key_type = text(&in, in.root, "key_type");
     out->claims.kms_uri = text(&in, claims, "kms_uri");
     out->claims.time = text(&in, claims, "time");
     out->claims.client_req_url = text(&in, claims, "client_req_url");
+    out->claims.trk_id = text(&in, claims, "trk_id");
+    out->claims.signature_id = text(&in, claims, "signature_id");
     out->claims.version = text(&in, claims, "version");
     out->expected_url = text(&in, in.root, "expected_url");
     out->rules_hash = text(&in, in.root, "rules");

@@ -12,16 +12,16 @@
 struct record {
     struct json_doc *doc;
     int64_t time_us; /* to the millisecond */
-    struct str id, path, rule, user, client_id, device_id;
+    struct str id, path, rule, user, client_id, device_id, key_id, key_type;
     struct ip source; /* not known: a Unix socket's, or nothing that can be read */
     enum form form;   /* 0: it was refused before anybody knew */
     bool has_proven, proven;
     enum check_result checks[CHECK_COUNT];
     bool accepted;
     enum reason reason;
-    enum reason shadow[CHECK_COUNT]; /* as they are listed; REASON_OK ends them */
+    enum reason shadow[SHADOW_COUNT]; /* as they are listed; REASON_OK ends them */
     struct {
-        struct str kms_uri, time, client_req_url, version;
+        struct str kms_uri, time, client_req_url, version, trk_id, signature_id;
     } claims;
     struct str expected_url, rules_hash;
     int upstream_status; /* 0: not asked */

@@ -54,7 +54,7 @@ static enum reason recorded_reason(const struct record *r, const enum reason *of
     for (size_t i = 0; i < n; i++) {
         if (r->reason == of[i])
             return of[i];
-        for (size_t k = 0; k < CHECK_COUNT; k++)
+        for (size_t k = 0; k < SHADOW_COUNT; k++)
             if (r->shadow[k] == of[i])
                 return of[i];
     }
@@ -111,8 +111,17 @@ static struct told tell_recorded(struct again *a, enum check c, enum reason why)
     return recorded_fail(a->r, c) ? it_fails(why) : IT_IS_OPEN;
 }
 
+/* Without a TrK-ID the rule decides. Where nothing else can have failed, it was an older rule that wanted one. */
 static struct told tell_key_policy(struct again *a)
 {
+    const struct record *r = a->r;
+    const struct str trk = r->claims.trk_id;
+    if (!trk.n && r->checks[CHECK_KEY_POLICY] == CHECK_PASS && a->j.rule->checks.trk_id_required)
+        return it_fails(REASON_KEY_POLICY);
+    const bool by_ink = str_eq_z(r->key_type, "ink") && str_eq(r->key_id, r->claims.signature_id) &&
+                        !record_cut(r->key_id);
+    if (!trk.n && recorded_fail(r, CHECK_KEY_POLICY) && by_ink && !a->j.rule->checks.trk_id_required)
+        return IT_HOLDS;
     return tell_recorded(a, CHECK_KEY_POLICY, REASON_KEY_POLICY);
 }
 
@@ -189,14 +198,21 @@ static struct told (*const TELL[CHECK_COUNT])(struct again *a) = {
     [CHECK_TIME] = tell_time,             [CHECK_CLIENT_REQ_URL] = tell_client_req_url,
     [CHECK_PATH_USER] = tell_path_user,   [CHECK_REPLAY] = tell_replay};
 
+/* Whether one of these rules looks at the texts at `offset` of a struct request_match. */
 static bool names(const struct rules *rules, size_t upto, size_t offset)
 {
     for (size_t i = 0; i < upto; i++) {
-        const char *rule = (const char *)(rules->requests + i);
-        if (((const struct strings *)(const void *)(rule + offset))->n)
-            return true;
+        const struct request_match *const of[] = {&rules->requests[i].match, &rules->requests[i].except};
+        for (size_t k = 0; k < 2; k++)
+            if (((const struct strings *)(const void *)((const char *)of[k] + offset))->n)
+                return true;
     }
     return false;
+}
+
+static struct str path_user_of(const struct again *a)
+{
+    return a->j.resource.user_raw.p ? buf_view(&a->j.path_user) : STR_MISSING;
 }
 
 /*
@@ -206,7 +222,7 @@ static bool names(const struct rules *rules, size_t upto, size_t offset)
 static bool choose(struct again *a, const struct request_rule **out, const char **why)
 {
     const struct record *r = a->r;
-    struct request_facts f = {.path = a->r->path, .user = r->user, .client_id = r->client_id, .device_id = r->device_id,
+    struct request_facts f = {.path = buf_view(&a->j.path_clear), .path_user = path_user_of(a), .user = r->user, .client_id = r->client_id, .device_id = r->device_id,
                               .source = &r->source, .form = r->form, .now_us = r->time_us};
     const struct request_rule *rule = rules_request(a->rules, &f);
     const size_t upto = rule ? (size_t)(rule - a->rules->requests) + 1 : a->rules->request_count;
@@ -214,11 +230,12 @@ static bool choose(struct again *a, const struct request_rule **out, const char 
         struct str text;
         size_t offset;
         const char *why;
-    } cut[] = {{r->path, offsetof(struct request_rule, match.path), "which rule matches: the path is cut in the log"},
-               {r->user, offsetof(struct request_rule, match.user), "which rule matches: the user is cut in the log"},
-               {r->client_id, offsetof(struct request_rule, match.client_id),
+    } cut[] = {{r->path, offsetof(struct request_match, path), "which rule matches: the path is cut in the log"},
+               {r->path, offsetof(struct request_match, path_user), "which rule matches: the path is cut in the log"},
+               {r->user, offsetof(struct request_match, user), "which rule matches: the user is cut in the log"},
+               {r->client_id, offsetof(struct request_match, client_id),
                 "which rule matches: the client_id is cut in the log"},
-               {r->device_id, offsetof(struct request_rule, match.device_id),
+               {r->device_id, offsetof(struct request_match, device_id),
                 "which rule matches: the device_id is cut in the log"}};
     for (size_t i = 0; i < sizeof cut / sizeof *cut; i++)
         if (record_cut(cut[i].text) && names(a->rules, upto, cut[i].offset)) {
@@ -244,11 +261,16 @@ static bool look_again(struct again *a)
                                       .client_id = r->client_id, .device_id = r->device_id,
                                       .client_req_url = r->claims.client_req_url, .version = r->claims.version};
     j->head.target = r->path;
-    if (resource_parse(r->path, &j->resource, NULL) == REASON_OK && j->resource.user_raw.p) {
-        j->path_user = BUF_INIT(j->resource.user_raw.n + 1);
-        if (!uri_percent_decode(j->resource.user_raw, &j->path_user))
-            return !j->path_user.failed;
+    j->path_clear = BUF_INIT(r->path.n + 1);
+    j->path_user = BUF_INIT(r->path.n + 1);
+    const bool exists = resource_parse(r->path, &j->resource, NULL) == REASON_OK;
+    if (!uri_percent_decode(r->path, &j->path_clear) && !j->path_clear.failed) { /* cut in an escape: as it stands */
+        j->path_clear.n = 0;
+        buf_str(&j->path_clear, r->path);
     }
+    if (j->path_clear.failed ||
+        (exists && j->resource.user_raw.p && !uri_percent_decode(j->resource.user_raw, &j->path_user)))
+        return false;
     if (r->expected_url.n > r->path.n && str_ends(r->expected_url, r->path)) {
         a->base_text = str_dup((struct str){r->expected_url.p, r->expected_url.n - r->path.n});
         a->base = (struct strings){&a->base_text, a->base_text ? 1 : 0};
@@ -338,9 +360,11 @@ static void judge(struct again *a, struct rejudged *out)
     out->why_open = NULL;
     if (!out->rule) {
         out->reason = REASON_RULE_NONE;
-    } else if (!(out->rule->accept & (unsigned)a->r->form)) {
-        out->reason = out->rule->accept & FORM_SIGNED ? REASON_SIGNATURE_MISSING : REASON_RULE_FORM;
+    } else if (request_rule_form(out->rule, a->r->form) != REASON_OK) {
+        out->reason = request_rule_refuses(out->rule);
     } else {
+        if (!(out->rule->accept & (unsigned)a->r->form))
+            out->shadow[SHADOW_FORM] = request_rule_refuses(out->rule);
         a->j.rule = out->rule;
         judge_checks(a, out);
         judge_reply(a, out);
@@ -370,6 +394,7 @@ bool rejudge(const struct rules *rules, const struct record *r, struct rejudged 
     if (!a.failed)
         judge(&a, out);
     buf_free(&a.j.path_user);
+    buf_free(&a.j.path_clear);
     free(a.base_text);
     return !a.failed;
 }

@@ -19,7 +19,7 @@ struct rejudged {
     enum reason reason;
     unsigned open;          /* enforced checks, as bits 1 << enum check, on which the verdict hangs */
     const char *why_open;   /* else: what is not known */
-    enum reason shadow[CHECK_COUNT]; /* by check; REASON_OK: none */
+    enum reason shadow[SHADOW_COUNT]; /* REASON_OK: none */
     unsigned shadow_open;   /* shadow checks that cannot be told */
     const struct response_rule *response; /* for the recorded reply; NULL: none, or there was no reply */
     bool response_judged;

@@ -46,7 +46,7 @@ def test_what_it_shows(gate, alice):
     console = get(gate, "/")[2]
     assert rules["hash"] in console and gate.upstream in console and "ready" in console and "/metrics" in console
     metrics = get(gate, "/metrics")[2]
-    for line in ('kmsgate_requests_total{rule="everyone",verdict="accept",reason="ok"} 3', "kmsgate_in_flight 0",
+    for line in ('kmsgate_requests_total{rule="everyone",verdict="accept",reason="ok",form="signed",proven="true"} 3', "kmsgate_in_flight 0",
                  'kmsgate_phase_seconds_count{phase="total"} 3', "kmsgate_replay_entries 3",
                  'kmsgate_keys{type="ink",state="active"} 2', "kmsgate_decisions_dropped_total 0",
                  'kmsgate_rules_info{hash="%s"} 1' % rules["hash"]):

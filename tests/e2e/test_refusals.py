@@ -272,7 +272,7 @@ responses: [{ id: default }]
     assert d["shadow"] == ["kms_uri.mismatch", "time.stale"]
     assert d["checks"]["time"] == "shadow_fail" and d["checks"]["client_req_url"] == "off"
     assert d["verdict"] == "accept" and 3590000 < d["skew_ms"] < 3700000
-    assert 'kmsgate_check_failures_total{check="time",mode="shadow"} 1' in g.admin("/metrics")[1]
+    assert 'kmsgate_check_failures_total{check="time",mode="shadow",rule="everyone"} 1' in g.admin("/metrics")[1]
 
 
 def test_unsigned_allowed_by_rule(gateway, alice):

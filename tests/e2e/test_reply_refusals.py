@@ -258,7 +258,7 @@ def test_lengths_that_lie(bench):
 
 def test_metrics(bench):
     text = bench.gate.admin("/metrics")[1]
-    assert 'kmsgate_requests_total{rule="everyone",verdict="accept",reason="ok"}' in text
+    assert 'kmsgate_requests_total{rule="everyone",verdict="accept",reason="ok",form="signed",proven="true"}' in text
     for phase in ("judge", "upstream", "protect", "total"):
         assert 'kmsgate_phase_seconds_count{phase="%s"}' % phase in text
 

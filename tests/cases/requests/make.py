@@ -139,6 +139,9 @@ def accepted():
     ok("line-ends", envelope().replace("><", ">\r\n<").replace(">\r\n</SignatureMethod>", "></SignatureMethod>"))
     ok("time-with-fraction-and-offset", req("18:00:00Z", "19:30:00.123456+01:30"))
     ok("time-without-zone", req("18:00:00Z", "18:00:00"))
+    ok("client-error-extension", req(URL, URL + '<ClientError><ErrorCode>5</ErrorCode><ErrorMsg>no key</ErrorMsg>'
+                                                '<v:x xmlns:v="urn:v">1</v:x></ClientError>'))
+    ok("request-foreign-attribute", req(' Version=', ' xmlns:v="urn:v" v:tag="1" xml:lang="en" Version='))
     ok("extra-namespaces", envelope(attributes=' xmlns:a="urn:example:a" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" '
                                                'xsi:schemaLocation="%s kms.xsd"' % KMS))
     ok("namespace-undeclared", req(IDS, IDS + '<x:A xmlns:x="urn:example:x"><y xmlns=""/></x:A>'))
@@ -354,7 +357,7 @@ def schema():
             ("time-24", "T18:00:00Z", "T24:00:00Z"), ("time-60", "18:00:00Z", "18:00:60Z"), ("time-offset", "00Z", "00+14:01"),
             ("time-year-0", "2026", "0000"), ("time-year-10000", "2026", "10000"), ("time-date", "T18:00:00Z", ""),
             ("attribute", "<Time>", '<Time zone="Z">'), ("xsi-type", "<Time>", '<Time xmlns:i="http://www.w3.org/2001/XMLSchema-instance" i:type="x">'),
-            ("request-attribute", ' Version=', ' xml:lang="en" Version='), ("version", "1.1.0", "1.2.0"),
+            ("request-attribute", ' Version=', ' lang="en" Version='), ("version", "1.1.0", "1.2.0"),
             ("version-space", "1.1.0", " 1.1.0"), ("version-both", "1.1.0", "1.1.0 1.0.0"), ("version-empty", '"1.1.0"', '""'),
             ("error-code", URL, URL + "<ClientError><ErrorCode>x</ErrorCode><ErrorMsg/></ClientError>"),
             ("error-order", URL, URL + "<ClientError><ErrorMsg/><ErrorCode>1</ErrorCode></ClientError>"),

@@ -135,6 +135,47 @@ static void test_accept(void **state)
     }
 }
 
+/* shadow_accept lets a form pass and tells what accept alone would have refused it with; deny lets none pass. */
+static void test_shadow_accept_and_deny(void **state)
+{
+    struct world *w = *state;
+    static const struct {
+        unsigned accept, shadow;
+        enum form form;
+        enum reason told;
+    } CASES[] = {
+        {FORM_SIGNED, FORM_UNSIGNED, FORM_UNSIGNED, REASON_SIGNATURE_MISSING},
+        {FORM_SIGNED, FORM_EMPTY, FORM_EMPTY, REASON_SIGNATURE_MISSING},
+        {FORM_UNSIGNED, FORM_EMPTY, FORM_EMPTY, REASON_RULE_FORM},
+        {FORM_UNSIGNED, FORM_SIGNED, FORM_SIGNED, REASON_RULE_FORM},
+        {FORM_SIGNED, FORM_UNSIGNED, FORM_SIGNED, REASON_OK},
+    };
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        struct ask a = ask_of(w);
+        char client[] = "client-0";
+        client[7] = (char)('0' + i); /* the same bytes twice would be a replay */
+        a.fields.client_id = str_z(client);
+        if (CASES[i].form != FORM_SIGNED)
+            unsigned_twin(&a);
+        if (CASES[i].form == FORM_EMPTY)
+            a.body = STR("");
+        w->rule[0].accept = CASES[i].accept;
+        w->rule[0].shadow_accept = CASES[i].shadow;
+        assert_judged(w, &a, REASON_OK);
+        assert_int_equal(w->j->decision.shadow[SHADOW_FORM], CASES[i].told);
+        w->rule[0].deny = true;
+        assert_judged(w, &a, REASON_RULE_DENIED);
+        assert_int_equal(w->j->decision.shadow[SHADOW_FORM], REASON_OK);
+        w->rule[0].deny = false;
+    }
+    struct ask a = ask_of(w);
+    unsigned_twin(&a);
+    a.body = STR("");
+    w->rule[0].accept = FORM_SIGNED;
+    w->rule[0].shadow_accept = FORM_UNSIGNED;
+    assert_judged(w, &a, REASON_SIGNATURE_MISSING);
+}
+
 static void assert_checks(const struct world *w, const char *expected)
 {
     static const char LETTERS[] = "?pfso-"; /* in the order of enum check_result */
@@ -492,10 +533,136 @@ static void test_injection_into_headers(void **state)
         struct ask a = ask_of(w);
         a.fields.client_id = STR("client-3");
         a.fields.device_id = str_z(BAD[i]);
-        assert_judged(w, &a, REASON_OK);
-        assert_int_equal(gate_forward(w->j, STR(""), &out), REASON_XML_INVALID);
+        assert_judged(w, &a, REASON_XML_INVALID);
+        assert_int_equal(gate_forward(w->j, STR(""), &out), REASON_INTERNAL);
         assert_int_equal(out.header_count, 0);
     }
+}
+
+/* Servers trim: what stands around a value would be gone there. Inside it is the value's own. */
+static void test_space_around_values(void **state)
+{
+    struct world *w = *state;
+    static const char *const BAD[] = {" radio", "radio ", "\xc2\xa0radio", "radio\xe3\x80\x80", "\xe2\x80\xaf radio",
+                                      "radio\xef\xbb\xbf", "\xe2\x80\xa8radio", " "};
+    struct gate_outgoing out;
+    w->rule[0].forward.headers = HEADERS;
+    w->rule[0].forward.header_count = 4;
+    for (size_t i = 0; i < sizeof BAD / sizeof *BAD; i++) {
+        struct ask a = ask_of(w);
+        a.fields.client_id = STR("client-4");
+        a.fields.device_id = str_z(BAD[i]);
+        assert_judged(w, &a, REASON_XML_INVALID);
+        w->rule[0].forward.header_count = 0; /* where no header takes it, it is the upstream's matter */
+        assert_judged(w, &a, REASON_OK);
+        w->rule[0].forward.header_count = 4;
+    }
+    struct ask a = ask_of(w);
+    a.fields.device_id = STR("a radio");
+    assert_judged(w, &a, REASON_OK);
+    assert_int_equal(gate_forward(w->j, STR(""), &out), REASON_OK);
+    assert_string_equal(header(&out, "X-Device"), "a radio");
+    gate_outgoing_free(&out);
+}
+
+/* What an older KMS would read otherwise is refused in every mode of `schema`; what bears no such name passes. */
+static void test_twins_of_elements(void **state)
+{
+    struct world *w = *state;
+    static const struct {
+        const char *put; /* behind all else */
+        enum reason enforced, shadow;
+    } CASES[] = {
+        {"<v:x xmlns:v=\"urn:v\"><v:y>1</v:y></v:x>", REASON_OK, REASON_OK},
+        {"<v:UserUri xmlns:v=\"urn:v\">" BOB "</v:UserUri>", REASON_XML_INVALID, REASON_XML_INVALID},
+        {"<v:x xmlns:v=\"urn:v\"><v:a><v:UserUri>" BOB "</v:UserUri></v:a></v:x>", REASON_XML_INVALID,
+         REASON_XML_INVALID},
+        {"<v:x xmlns:v=\"urn:v\"><UserUri xmlns=\"\">" BOB "</UserUri></v:x>", REASON_XML_INVALID, REASON_XML_INVALID},
+        {"<v:KmsRequest xmlns:v=\"urn:v\"/>", REASON_XML_INVALID, REASON_XML_INVALID},
+        {"<k:KmsUri xmlns:k=\"" NS_KRR "\">kms.example.org</k:KmsUri>", REASON_XML_INVALID, REASON_XML_INVALID},
+        {"<UserUri>" BOB "</UserUri>", REASON_XML_INVALID, REASON_XML_INVALID},
+        {"<ClientError><UserUri>" BOB "</UserUri></ClientError>", REASON_XML_INVALID, REASON_XML_INVALID},
+    };
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        struct ask a = ask_of(w);
+        char put[400];
+        snprintf(put, sizeof put, "%s</KmsRequest>", CASES[i].put);
+        unsigned_twin(&a);
+        a.find = "</KmsRequest>";
+        a.put = put;
+        w->rule[0].accept = FORM_UNSIGNED;
+        w->rule[0].checks.mode[CHECK_SCHEMA] = MODE_ENFORCE;
+        assert_judged(w, &a, CASES[i].enforced);
+        w->rule[0].checks.mode[CHECK_SCHEMA] = MODE_SHADOW;
+        assert_judged(w, &a, CASES[i].shadow);
+        w->rule[0].checks.mode[CHECK_SCHEMA] = MODE_OFF;
+        assert_judged(w, &a, CASES[i].shadow);
+    }
+}
+
+/* What is passed on as it came may hold no attribute that could be taken for Id or Version; else none goes on at all. */
+static void test_foreign_attributes(void **state)
+{
+    struct world *w = *state;
+    struct gate_outgoing out;
+    struct ask a = ask_of(w);
+    unsigned_twin(&a);
+    a.find = "<KmsRequest ";
+    a.put = "<KmsRequest xmlns:v=\"urn:v\" v:Version=\"9\" xml:lang=\"en\" v:tag=\"1\" ";
+    w->rule[0].accept = FORM_UNSIGNED;
+    assert_judged(w, &a, REASON_OK);
+    assert_int_equal(gate_forward(w->j, STR(""), &out), REASON_OK);
+    assert_null(strstr(out.body.p, "v:"));
+    assert_null(strstr(out.body.p, "lang"));
+    assert_non_null(strstr(out.body.p, " Version=\"1.1.0\""));
+    gate_outgoing_free(&out);
+    w->rule[0].forward.body = FORWARD_SIGNED;
+    assert_judged(w, &a, REASON_XML_INVALID);
+    a.put = "<KmsRequest xmlns:v=\"urn:v\" v:tag=\"1\" ";
+    assert_judged(w, &a, REASON_OK);
+}
+
+/* Extensions go on, or all of them stay behind; a KrrList is none. */
+static void test_dropped_extensions(void **state)
+{
+    struct world *w = *state;
+    struct gate_outgoing out;
+    struct ask a = ask_of(w);
+    unsigned_twin(&a);
+    a.find = "</KmsRequest>";
+    a.put = "<ClientError><ErrorCode>1</ErrorCode><ErrorMsg/><v:e xmlns:v=\"urn:v\"/></ClientError>"
+            "<v:x xmlns:v=\"urn:v\"><v:y>text</v:y></v:x></KmsRequest>";
+    w->rule[0].accept = FORM_UNSIGNED;
+    assert_judged(w, &a, REASON_OK);
+    assert_int_equal(gate_forward(w->j, STR(""), &out), REASON_OK);
+    assert_non_null(strstr(out.body.p, "<v:y>text</v:y>"));
+    assert_non_null(strstr(out.body.p, "<v:e "));
+    gate_outgoing_free(&out);
+    w->rule[0].forward.drop_extensions = true;
+    assert_judged(w, &a, REASON_OK);
+    assert_int_equal(gate_forward(w->j, STR(""), &out), REASON_OK);
+    assert_null(strstr(out.body.p, "v:"));
+    assert_null(strstr(out.body.p, "text"));
+    assert_non_null(strstr(out.body.p, "<ErrorMsg></ErrorMsg></ClientError></KmsRequest>"));
+    gate_outgoing_free(&out);
+}
+
+/* Beside other text a value cannot look like that text. */
+static void test_composed_values(void **state)
+{
+    struct world *w = *state;
+    char name[] = "X-Both", value[] = "user={user};device=\"{device_id}\"";
+    struct header_rule both = {name, value};
+    struct gate_outgoing out;
+    w->rule[0].forward.headers = &both;
+    w->rule[0].forward.header_count = 1;
+    struct ask a = ask_of(w);
+    a.fields.device_id = STR("7\";user=sip:bob, %\xc3\xa9");
+    assert_judged(w, &a, REASON_OK);
+    assert_int_equal(gate_forward(w->j, STR(""), &out), REASON_OK);
+    assert_string_equal(header(&out, "X-Both"),
+                        "user=" ALICE ";device=\"7%22%3Buser%3Dsip:bob%2C%20%25%C3%A9\"");
+    gate_outgoing_free(&out);
 }
 
 static void test_headers_of_the_unproven(void **state)
@@ -524,6 +691,7 @@ int main(void)
         CASE(test_media_types),
         CASE(test_xml_and_root),
         CASE(test_accept),
+        CASE(test_shadow_accept_and_deny),
         CASE(test_what_forms_skip),
         CASE(test_the_user_of_the_unproven),
         CASE(test_the_first_failure_decides),
@@ -539,6 +707,11 @@ int main(void)
         CASE(test_no_forward_without_acceptance),
         CASE(test_headers),
         CASE(test_injection_into_headers),
+        CASE(test_space_around_values),
+        CASE(test_composed_values),
+        CASE(test_twins_of_elements),
+        CASE(test_foreign_attributes),
+        CASE(test_dropped_extensions),
         CASE(test_headers_of_the_unproven),
     };
     if (!xml_startup())

@@ -147,7 +147,7 @@ static void forwards(const char *text, const char *expected)
 {
     struct xml_doc *doc = parse(text);
     struct buf out = BUF_INIT(ROOM);
-    assert_true(kms_request_forward(doc, &out));
+    assert_true(kms_request_forward(doc, true, &out));
     assert_string_equal(out.p, expected);
     buf_free(&out);
     xml_free(doc);
@@ -169,11 +169,11 @@ static void test_forward(void **state)
              "\" xmlns:x=\"urn:x\"><k:UserUri></k:UserUri><x:E a=\"x:b\"></x:E></k:KmsRequest>");
     struct xml_doc *doc = parse("<KmsRequest/>");
     struct buf out = BUF_INIT(ROOM);
-    assert_false(kms_request_forward(doc, &out));
+    assert_false(kms_request_forward(doc, true, &out));
     xml_free(doc);
     doc = parse(BARE(REQUIRED));
     struct buf small = BUF_INIT(64);
-    assert_false(kms_request_forward(doc, &small));
+    assert_false(kms_request_forward(doc, true, &small));
     buf_free(&small);
     xml_free(doc);
 }

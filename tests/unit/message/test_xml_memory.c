@@ -101,14 +101,14 @@ static void test_writing(void **state)
     (void)state;
     read_case("cases/requests/extension.xml", &text);
     assert_int_equal(xml_parse(buf_view(&text), &XML_LIMITS_REQUEST, &doc, NULL), REASON_OK);
-    assert_true(kms_request_forward(doc, &whole));
+    assert_true(kms_request_forward(doc, true, &whole));
     assert_true(xmlsig_sign(buf_view(&whole), STR("k"), &key, &signature));
     long n = 0;
     for (ended = true; ended && n < ALLOCATIONS_MAX; n++) {
         struct buf a = BUF_INIT(ROOM), b = BUF_INIT(ROOM);
         ended = false;
         left = n;
-        const bool forwarded = kms_request_forward(doc, &a);
+        const bool forwarded = kms_request_forward(doc, true, &a);
         const bool is_signed = xmlsig_sign(buf_view(&whole), STR("k"), &key, &b);
         left = PLENTY;
         assert_true(forwarded ? str_eq(buf_view(&a), buf_view(&whole)) : ended);

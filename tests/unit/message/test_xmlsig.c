@@ -253,7 +253,7 @@ static void mutation(struct original *o, struct str text)
     }
     struct buf forward = BUF_INIT(ROOM);
     o->accepted++;
-    assert_true(kms_request_forward(doc, &forward));
+    assert_true(kms_request_forward(doc, true, &forward));
     if (!str_eq_z(buf_view(&forward), o->forward) || !str_eq_z(f.trk_id, o->trk_id) ||
         !str_eq_z(f.signature_id, o->signature_id))
         fail_msg("accepted: %.*s", STR_FMT(text));
@@ -300,7 +300,7 @@ static void mutate_case(const char *path)
     read_case(path, &text);
     o.text = buf_view(&text);
     assert_int_equal(judge(o.text, &o.options, &o.key, &doc, &f, NULL), REASON_OK);
-    assert_true(kms_request_forward(doc, &forward));
+    assert_true(kms_request_forward(doc, true, &forward));
     o.forward = forward.p;
     o.trk_id = str_dup(f.trk_id);
     o.signature_id = str_dup(f.signature_id);

@@ -136,7 +136,7 @@ static void test_lines_that_are_no_decision(void **state)
         OK_SO_FAR ",\"claims\":[]}",
         OK_SO_FAR ",\"shadow\":[7]}",
         OK_SO_FAR ",\"shadow\":[\"ok\",\"ok\",\"ok\",\"ok\","
-        "\"ok\",\"ok\",\"ok\",\"ok\",\"ok\"]}"};
+        "\"ok\",\"ok\",\"ok\",\"ok\",\"ok\",\"ok\"]}"};
     (void)state;
     for (size_t i = 0; i < sizeof LINES / sizeof *LINES; i++) {
         struct record r;
