@@ -79,8 +79,8 @@ static enum reason choose_rule(struct judgement *j, int64_t now_us)
 }
 
 /*
- * What the upstream would read in another way than the rule did, or than the checks will: refused whatever the rule says.
- * (Where it enforces `schema`, that check looks for twins.)
+ * What the upstream would read in another way than the rule did, or than the checks will: refused whatever the rule
+ * says. (Where it enforces `schema`, that check looks for twins.)
  */
 static enum reason unambiguous(struct judgement *j)
 {

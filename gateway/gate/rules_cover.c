@@ -73,8 +73,9 @@ static const char *const PATHS[PATH_COUNT] = {
     [PATH_REDIRECT] = V1 "/redirect",
 };
 const char *const RULES_PATHS[PATH_COUNT] = {
-    "/init",        "/keyprov", "/keyprov/{UserUri}", "/keyprov/{UserUri}/{time}", "/certcache", "/certcache/{CacheNum}",
-    "/cert/{KmsUri}", "/lookup/{UserUri}", "/redirect"};
+    "/init",      "/keyprov",              "/keyprov/{UserUri}", "/keyprov/{UserUri}/{time}",
+    "/certcache", "/certcache/{CacheNum}", "/cert/{KmsUri}",     "/lookup/{UserUri}",
+    "/redirect"};
 enum { PATHS_OF_USERS = 1u << PATH_KEYPROV_USER | 1u << PATH_KEYPROV_TIME | 1u << PATH_LOOKUP };
 
 struct token {

@@ -111,7 +111,8 @@ static void lint_dates(struct reading *g, const struct request_rule *q, const st
         rules_lint_add(rules_remark(g, q->id, node, "since", NULL), LINT_SINCE_FUTURE, "does not match yet");
 }
 
-/* A glob that takes more than it seems to: `*@a.example` takes tel:*@a.example, `sip:bob*` takes sip:bob@evil.example. */
+/* A glob that takes more than it seems to: `*@a.example` takes tel:*@a.example, `sip:bob*` takes
+ * sip:bob@evil.example. */
 static void lint_match(struct reading *g, const struct request_rule *q, const struct yaml_node *node)
 {
     const struct strings *const lists[] = {&q->match.user, &q->match.path_user};
@@ -128,17 +129,20 @@ static void lint_match(struct reading *g, const struct request_rule *q, const st
                                show(str_z(glob)).z);
             else if (no_scheme)
                 rules_lint_add(rules_remark(g, q->id, node, "match", KEYS[k]), LINT_USER_GLOB,
-                               "has the glob %s without a scheme: begin it with sip: or what your users' URIs begin with",
+                               "has the glob %s without a scheme: begin it with sip: or what your users' URIs "
+                               "begin with",
                                show(str_z(glob)).z);
         }
 }
 
-/* What servers take for who asks, by the names of their headers; a name that ends in '-' stands for all that begin so. */
+/* What servers take for who asks, by the names of their headers; a name that ends in '-' stands for all that begin
+ * so. */
 static bool names_identity(struct str name)
 {
-    static const char *const IDENTITIES[] = {"X-3GPP-Asserted-Identity", "X-3GPP-Intended-Identity", "P-Asserted-Identity",
-                                        "P-Preferred-Identity", "X-Forwarded-", "Forwarded", "X-Real-IP", "True-Client-IP",
-                                        "X-Client-", "X-Remote-", "Remote-", "X-User", "X-User-", "X-Auth-", "X-SSL-",
+    static const char *const IDENTITIES[] = {"X-3GPP-Asserted-Identity", "X-3GPP-Intended-Identity",
+                                        "P-Asserted-Identity", "P-Preferred-Identity", "X-Forwarded-", "Forwarded",
+                                        "X-Real-IP", "True-Client-IP", "X-Client-", "X-Remote-", "Remote-",
+                                        "X-User", "X-User-", "X-Auth-", "X-SSL-",
                                         "SSL-Client-", "X-Original-", "X-Authenticated-", "X-Identity", "From"};
     for (size_t i = 0; i < sizeof IDENTITIES / sizeof *IDENTITIES; i++) {
         const struct str n = str_z(IDENTITIES[i]);
@@ -165,8 +169,8 @@ static void lint_also(struct reading *g, const struct request_rule *q, const str
     for (size_t i = 0; i < q->checks.also.n; i++)
         if (takes_users(q->checks.also.v[i]))
             rules_lint_add(rules_remark(g, q->id, node, "checks", "path_user"), LINT_ALSO_USERS,
-                           "lets any proven user ask for the keys of %s, which the users' own URIs match: begin it with what "
-                           "only groups' have", show(str_z(q->checks.also.v[i])).z);
+                           "lets any proven user ask for the keys of %s, which the users' own URIs match: begin it "
+                           "with what only groups' have", show(str_z(q->checks.also.v[i])).z);
 }
 
 static void lint_passed(struct reading *g, const struct request_rule *q, const struct yaml_node *node)
@@ -192,7 +196,8 @@ static void lint_exception(struct reading *g, const struct request_rule *q, cons
         shadow |= q->checks.mode[i] == MODE_SHADOW;
     }
     if (exception && q->until_us == TIME_NONE)
-        rules_lint_add(rules_remark(g, q->id, node, "id", NULL), LINT_NO_END, "is an exception without an end: give it an `until`");
+        rules_lint_add(rules_remark(g, q->id, node, "id", NULL), LINT_NO_END,
+                       "is an exception without an end: give it an `until`");
     if (shadow && q->since_us != TIME_NONE && now - q->since_us > LINT_OLD_US)
         rules_lint_add(rules_remark(g, q->id, node, "since", NULL), LINT_SHADOW_OLD,
              "has looked on for more than 90 days: enforce what it found, or say why not");
@@ -214,7 +219,8 @@ static void lint_checks(struct reading *g, const struct request_rule *q, const s
     else if (c->past_us > LINT_STANDARD_US || c->future_us > LINT_STANDARD_US)
         (void)is_accepted(&time, LINT_WIDE_WINDOW); /* decided about before it is wide enough for a remark */
     if (c->min_hmac_bits < 256)
-        rules_lint_add(rules_remark(g, q->id, node, "checks", "signature"), LINT_SHORT_HMAC, "takes signatures cut to %u of 256 bits",
+        rules_lint_add(rules_remark(g, q->id, node, "checks", "signature"), LINT_SHORT_HMAC,
+                       "takes signatures cut to %u of 256 bits",
              c->min_hmac_bits);
 }
 
@@ -230,12 +236,13 @@ static void lint_source(struct reading *g, const struct request_rule *q, const s
             struct cidr range;
             const struct cidr *s = q->match.source + i;
             const bool loopback = k == 4 || k == 8;
-            if (!cidr_parse(str_z(RANGES[k]), &range) || !cidr_contains(loopback ? &range : s, loopback ? &s->base : &range.base) ||
+            if (!cidr_parse(str_z(RANGES[k]), &range) ||
+                !cidr_contains(loopback ? &range : s, loopback ? &s->base : &range.base) ||
                 (!loopback && s->bits > range.bits))
                 continue;
             rules_lint_add(rules_remark(g, q->id, node, "match", "source"), LINT_WIDE_SOURCE,
-                           loopback ? "has loopback as a bound of what is unsigned: all that a proxy on this host hands on "
-                                      "comes from there"
+                           loopback ? "has loopback as a bound of what is unsigned: all that a proxy on this host "
+                                      "hands on comes from there"
                                     : "has the whole of %s as a bound of what is unsigned: name the clients' networks",
                            RANGES[k]);
             return;
@@ -269,7 +276,8 @@ static void lint_request(struct reading *g, size_t i, int64_t now)
         lint_also(g, q, node);
     }
     if (rules_request_never(q))
-        rules_lint_add(rules_remark(g, q->id, node, "match", NULL), LINT_NEVER_MATCHES, "can never match: %s", rules_request_never(q));
+        rules_lint_add(rules_remark(g, q->id, node, "match", NULL), LINT_NEVER_MATCHES,
+                       "can never match: %s", rules_request_never(q));
     const unsigned paths = rules_request_paths(q);
     for (size_t k = 0; k < i && paths; k++)
         if (rules_request_covers(g->r->requests + k, q, paths)) {
@@ -294,8 +302,8 @@ static void lint_unasked(struct reading *g, const struct response_rule *p, const
         required &= !request_rule_takes(g->r->requests + i) || requires_trk_id(g->r->requests + i);
     if (p->encrypt.content != ENCRYPT_NONE && p->encrypt.when == WHEN_REQUESTED && !p->match.rule.n && !required)
         rules_lint_add(rules_remark(g, p->id, node, "encrypt", "when"), LINT_CLEAR_UNASKED,
-                       "sends keys in clear to everybody who names no TrK-ID: name the rules that it is for, or demand it "
-                       "there (checks: { key_policy: { trk_id: required } })");
+                       "sends keys in clear to everybody who names no TrK-ID: name the rules that it is for, or "
+                       "demand it there (checks: { key_policy: { trk_id: required } })");
 }
 
 static void lint_response(struct reading *g, size_t i)
@@ -331,7 +339,8 @@ static void lint_dialect(struct reading *g, size_t i)
     for (size_t k = 0; k < g->r->response_count; k++)
         used |= g->r->responses[k].dialect == d;
     if (used && d->user_uri == USERS_IGNORE)
-        rules_lint_add(to, LINT_USER_IGNORED, "takes any user's keys for the requester's: nothing holds its UserUri against his");
+        rules_lint_add(to, LINT_USER_IGNORED,
+                       "takes any user's keys for the requester's: nothing holds its UserUri against his");
     to.node = node;
     if (!used)
         rules_lint_add(to, LINT_DIALECT_UNUSED, "is used by no response rule");

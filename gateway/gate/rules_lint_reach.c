@@ -53,8 +53,8 @@ static void lint_time_form(struct reading *g, size_t i)
         if (!(rules_request_paths(below) & time_form) || !looser(q, below))
             continue;
         rules_lint_add(rules_remark(g, q->id, rules_node(g->requests, i), "match", "path"), LINT_TIME_FORM,
-                       "does not match the same path with a time behind it (/keyprov/{UserUri}/{time}), which `%s` below takes "
-                       "and is weaker: name the user by `path_user`",
+                       "does not match the same path with a time behind it (/keyprov/{UserUri}/{time}), which `%s` "
+                       "below takes and is weaker: name the user by `path_user`",
                        below->id);
         return;
     }
@@ -70,7 +70,8 @@ static void lint_overlap(struct reading *g, size_t i, unsigned paths)
             rules_request_covers(above, q, paths))
             continue;
         rules_lint_add(rules_remark(g, q->id, rules_node(g->requests, i), "id", NULL), LINT_OVERLAP,
-                       "and `%s` above it match some of the same requests: those get what `%s` grants, not what this rule does",
+                       "and `%s` above it match some of the same requests: those get what `%s` grants, "
+                       "not what this rule does",
                        above->id, above->id);
         return;
     }
@@ -110,8 +111,9 @@ static void lint_replies(struct reading *g, size_t i, unsigned paths)
                 forms & f ? rules_response(g->r, q->id, (enum form)f, 1u << OWED[p], GOOD) : NULL;
             if (by || !(forms & f))
                 continue;
-            rules_lint_add(to, LINT_NO_RESPONSE, "has no response rule for %s (%s requests, status 200): such replies are "
-                           "upstream.invalid", RULES_PATHS[p], form_name((enum form)f));
+            rules_lint_add(to, LINT_NO_RESPONSE,
+                           "has no response rule for %s (%s requests, status 200): such replies are upstream.invalid",
+                           RULES_PATHS[p], form_name((enum form)f));
             return;
         }
 }
@@ -121,13 +123,14 @@ static void lint_wrapped(struct reading *g, size_t i, unsigned paths)
 {
     enum { GOOD = 200, OF_KEYS = 1u << PATH_KEYPROV | 1u << PATH_KEYPROV_USER | 1u << PATH_KEYPROV_TIME };
     const struct request_rule *q = g->r->requests + i;
-    if (!(request_rule_takes(q) & FORM_EMPTY) || (q->match.forms && !(q->match.forms & FORM_EMPTY)) || !(paths & OF_KEYS))
+    const unsigned forms = q->match.forms ? q->match.forms : FORM_EMPTY;
+    if (!(request_rule_takes(q) & forms & FORM_EMPTY) || !(paths & OF_KEYS))
         return;
     const struct response_rule *p = rules_response(g->r, q->id, FORM_EMPTY, 1u << KMS_MESSAGE_KEYPROV, GOOD);
     if (p && p->encrypt.content != ENCRYPT_NONE && p->encrypt.when == WHEN_ALWAYS)
         rules_lint_add(rules_remark(g, q->id, rules_node(g->requests, i), "accept", NULL), LINT_WRAPPED_UNASKED,
-                       "takes requests without a body, whose clients name no TrK-ID; response rule `%s` sends them wrapped "
-                       "keys all the same (encrypt.when)", p->id);
+                       "takes requests without a body, whose clients name no TrK-ID; response rule `%s` sends them "
+                       "wrapped keys all the same (encrypt.when)", p->id);
 }
 
 void rules_lint_reach(struct reading *g, size_t i)

@@ -314,9 +314,10 @@ static void check_rule(struct yaml_in *in, const struct yaml_node *node, struct 
     check_why(in, node, q);
     for (unsigned f = FORM_SIGNED; f <= FORM_EMPTY; f *= 2)
         if (q->accept & q->shadow_accept & f)
-            yaml_fault(in, yaml_get(node, "shadow_accept"), "`%s` stands in `accept` too%s: what is accepted is told of "
-                       "nobody; take it out of one", form_name((enum form)f),
-                       yaml_get(node, "accept") ? "" : ", which is [signed] where it is not stated");
+            yaml_fault(in, yaml_get(node, "shadow_accept"),
+                       "`%s` stands in `accept` too%s: what is accepted is told of nobody; take it out of one",
+                       form_name((enum form)f), yaml_get(node, "accept") ? "" : ", which is [signed] where it is not "
+                                                                             "stated");
     check_body(in, node, &q->forward);
     check_extensions(in, node, &q->forward);
     if (q->since_us != TIME_NONE && q->until_us != TIME_NONE && q->since_us >= q->until_us)

@@ -258,7 +258,8 @@ static bool write_headers(struct exchange *x, struct upstream_call *call, const 
     bool accept = false;
     for (size_t i = 0; ok && i < g->header_count; i++) {
         const struct guard_header *h = &g->headers[i];
-        if (!h->value.n || !rules_pass_header(x->judgement->rules, x->judgement->rule, h->name) || guard_is_hop_header(g, h->name))
+        if (!h->value.n || guard_is_hop_header(g, h->name) ||
+            !rules_pass_header(x->judgement->rules, x->judgement->rule, h->name))
             continue;
         accept = accept || str_ieq_z(h->name, "accept");
         ok = upstream_call_header(call, h->name, h->value);

@@ -67,7 +67,7 @@ enum reason kms_request_twins(const struct xml_doc *doc, struct detail *why)
             if (r != REASON_OK)
                 return r;
         } else if (named(n, NAMES, NAME_COUNT) < NAME_COUNT && !of_redirects(n)) {
-            return invalid(why, n, "it bears the name of an element of KmsRequest: an older KMS would take it for that");
+            return invalid(why, n, "it has the name of an element of KmsRequest: an older KMS would take it for that");
         }
     }
     return REASON_OK;

@@ -222,7 +222,8 @@ static struct str path_user_of(const struct again *a)
 static bool choose(struct again *a, const struct request_rule **out, const char **why)
 {
     const struct record *r = a->r;
-    struct request_facts f = {.path = buf_view(&a->j.path_clear), .path_user = path_user_of(a), .user = r->user, .client_id = r->client_id, .device_id = r->device_id,
+    struct request_facts f = {.path = buf_view(&a->j.path_clear), .path_user = path_user_of(a), .user = r->user,
+                              .client_id = r->client_id, .device_id = r->device_id,
                               .source = &r->source, .form = r->form, .now_us = r->time_us};
     const struct request_rule *rule = rules_request(a->rules, &f);
     const size_t upto = rule ? (size_t)(rule - a->rules->requests) + 1 : a->rules->request_count;

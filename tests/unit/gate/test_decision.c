@@ -144,14 +144,16 @@ static void test_metrics(void **state)
     struct decision d = full();
     decision_count(&d);
     decision_count(&d);
-    assert_true(value_of("kmsgate_requests_total{rule=\"everyone\",verdict=\"reject\",reason=\"time.stale\",form=\"signed\",proven=\"true\"}") == 2);
+    assert_true(value_of("kmsgate_requests_total{rule=\"everyone\",verdict=\"reject\",reason=\"time.stale\","
+                         "form=\"signed\",proven=\"true\"}") == 2);
     assert_true(value_of("kmsgate_check_failures_total{check=\"time\",mode=\"enforce\",rule=\"everyone\"}") == 2);
     assert_true(value_of("kmsgate_check_failures_total{check=\"kms_uri\",mode=\"shadow\",rule=\"everyone\"}") == 2);
     assert_true(value_of("kmsgate_check_failures_total{check=\"schema\",mode=\"enforce\",rule=\"everyone\"}") == 0);
     decision_clear(&d);
     d.reason = REASON_HTTP_PATH;
     decision_count(&d);
-    assert_true(value_of("kmsgate_requests_total{rule=\"\",verdict=\"reject\",reason=\"http.path\",form=\"\",proven=\"\"}") == 1);
+    assert_true(value_of("kmsgate_requests_total{rule=\"\",verdict=\"reject\",reason=\"http.path\","
+                         "form=\"\",proven=\"\"}") == 1);
 }
 
 struct place {

@@ -600,7 +600,7 @@ static void test_twins_of_elements(void **state)
     }
 }
 
-/* What is passed on as it came may hold no attribute that could be taken for Id or Version; else none goes on at all. */
+/* What is passed on as it came may hold no attribute that could be taken for Id or Version; else none goes on. */
 static void test_foreign_attributes(void **state)
 {
     struct world *w = *state;
