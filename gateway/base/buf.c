@@ -142,22 +142,6 @@ void buf_xml_attr(struct buf *b, struct str s)
     escaped(b, s, escape_attr);
 }
 
-void buf_printable(struct buf *b, struct str s)
-{
-    for (size_t i = 0; i < s.n;) {
-        const size_t n = str_utf8_length((struct str){s.p + i, s.n - i});
-        const unsigned char c = (unsigned char)s.p[i];
-        const bool c1 = n == 2 && c == 0xc2 && (unsigned char)s.p[i + 1] < 0xa0; /* terminals obey these too */
-        if (!n || c < 0x20 || c == 0x7f)
-            buf_printf(b, "\\x%02x", c);
-        else if (c1)
-            buf_printf(b, "\\x%02x", (unsigned char)s.p[i + 1]);
-        else
-            buf_bytes(b, s.p + i, n);
-        i += n ? n : 1;
-    }
-}
-
 void buf_hex(struct buf *b, const void *p, size_t n, bool upper)
 {
     const char *digits = upper ? "0123456789ABCDEF" : "0123456789abcdef";

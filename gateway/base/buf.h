@@ -38,8 +38,6 @@ char *buf_reserve(struct buf *b, size_t n);
  * canonical. */
 void buf_xml_text(struct buf *b, struct str s);
 void buf_xml_attr(struct buf *b, struct str s);
-/* Text from outside, for people: one line, control characters and what is no UTF-8 as \xNN. */
-void buf_printable(struct buf *b, struct str s);
 /* Lower- or upper-case hex, and base64 without line breaks. */
 void buf_hex(struct buf *b, const void *p, size_t n, bool upper);
 void buf_base64(struct buf *b, const void *p, size_t n);

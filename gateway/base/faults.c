@@ -3,7 +3,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 
-#include "base/buf.h"
+#include "base/text.h"
 
 enum { FAULT_BYTES = 16 * 1024 };
 
@@ -15,12 +15,13 @@ __attribute__((format(printf, 5, 0))) static void add(struct faults *f, bool lin
     char message[4096];
     f->errors += !lint;
     vsnprintf(message, sizeof message, format, arguments);
-    buf_z(&text, file ? file : "kmsgate");
+    text_escape(&text, str_z(file ? file : "kmsgate"));
     if (file && place[0])
         buf_printf(&text, ":%d", place[0]);
     if (file && place[0] && place[1])
         buf_printf(&text, ":%d", place[1]);
-    buf_printf(&text, ": %s", message);
+    buf_z(&text, ": ");
+    text_escape(&text, str_z(message));
     struct fault *more = text.failed ? NULL : realloc(f->v, (f->n + 1) * sizeof *f->v);
     if (!more) {
         buf_free(&text);

@@ -1,5 +1,7 @@
 #include "base/json.h"
 
+#include "base/text.h"
+
 static void begin_value(struct json *j, const char *key)
 {
     const uint64_t level = UINT64_C(1) << j->depth;
@@ -54,17 +56,29 @@ static const char *short_escape(unsigned char c)
     }
 }
 
-/* The character's number when it may not stand as it is: controls, quote and backslash, and what some readers take for
- * the end of a line (U+0085, U+2028, U+2029), which would make two lines of one. Else 0. `n`: its bytes. */
-static unsigned to_escape(const char *p, size_t n)
+/* The character's number when it may not stand as it is: what no text shows as it is, quote and backslash. */
+static bool must_escape(struct str s, size_t *n, uint32_t *code)
 {
-    const unsigned char c = (unsigned char)p[0];
-    const unsigned char d = n > 1 ? (unsigned char)p[1] : 0, e = n > 2 ? (unsigned char)p[2] : 0;
-    if (n == 1)
-        return c < 0x20 || c == 0x7f || c == '"' || c == '\\' ? c : 0;
-    if (n == 2 && c == 0xc2 && d < 0xa0)
-        return d;
-    return n == 3 && c == 0xe2 && d == 0x80 && (e & 0xfe) == 0xa8 ? 0x2000u + (e & 0x3f) : 0;
+    const unsigned char c = (unsigned char)s.p[0];
+    if (c >= 0x20 && c < 0x7f) { /* nearly all */
+        *n = 1;
+        *code = c;
+        return c == '"' || c == '\\';
+    }
+    *code = text_code(s, n);
+    return !*n || text_is_hidden(*code);
+}
+
+static void put_escaped(struct json *j, size_t n, uint32_t code)
+{
+    if (!n)
+        buf_z(j->out, "\xef\xbf\xbd"); /* U+FFFD */
+    else if (code < 0x80 && short_escape((unsigned char)code))
+        buf_z(j->out, short_escape((unsigned char)code));
+    else if (code > 0xffff) /* RFC 8259, section 7: a surrogate pair */
+        buf_printf(j->out, "\\u%04x\\u%04x", 0xd7c0 + (code >> 10), 0xdc00 | (code & 0x3ff));
+    else
+        buf_printf(j->out, "\\u%04x", code);
 }
 
 void json_string(struct json *j, const char *key, struct str value, size_t max)
@@ -73,32 +87,21 @@ void json_string(struct json *j, const char *key, struct str value, size_t max)
         return;
     begin_value(j, key);
     buf_char(j->out, '"');
-    for (size_t i = 0, plain = 0; i < value.n;) {
-        const unsigned char c = (unsigned char)value.p[i];
-        const size_t n = str_utf8_length((struct str){value.p + i, value.n - i});
-        const unsigned number = n ? to_escape(value.p + i, n) : 0;
-        const bool as_it_is = n && !number && c;
-        const size_t step = n ? n : 1;
+    for (size_t i = 0, from = 0; i < value.n;) {
+        size_t n;
+        uint32_t code;
+        const bool escape = must_escape((struct str){value.p + i, value.n - i}, &n, &code);
+        const size_t at = i, step = n ? n : 1;
         const bool cut = max && i + step > max;
-        if (as_it_is && !cut)
-            plain += step;
-        else if (plain)
-            buf_bytes(j->out, value.p + i - plain, plain);
+        i += cut ? 0 : step;
+        if (!escape && !cut && i < value.n)
+            continue;
+        buf_bytes(j->out, value.p + from, (escape || cut ? at : i) - from);
+        from = i;
         if (cut)
             break;
-        i += step;
-        if (as_it_is) {
-            if (i == value.n)
-                buf_bytes(j->out, value.p + i - plain, plain);
-            continue;
-        }
-        plain = 0;
-        if (!n)
-            buf_z(j->out, "\xef\xbf\xbd"); /* U+FFFD */
-        else if (short_escape(c))
-            buf_z(j->out, short_escape(c));
-        else
-            buf_printf(j->out, "\\u%04x", number);
+        if (escape)
+            put_escaped(j, n, code);
     }
     buf_char(j->out, '"');
 }

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/json.h"
+#include "base/text.h"
 #include "base/timestamp.h"
 
 enum {
@@ -44,10 +45,10 @@ static void as_text(struct buf *line, enum log_level level, const struct str par
     buf_printf(line, "%s %-5s %.*s", now, LEVELS[level], STR_FMT(part[0]));
     if (part[1].p) {
         buf_char(line, ' ');
-        buf_printable(line, part[1]);
+        text_escape(line, part[1]);
     }
     buf_z(line, ": ");
-    buf_printable(line, part[2]);
+    text_escape(line, part[2]);
     buf_char(line, '\n');
 }
 
@@ -98,7 +99,7 @@ void complain(const char *format, ...)
     vsnprintf(message, sizeof message, format, arguments);
     va_end(arguments);
     buf_z(&line, "kmsgate: ");
-    buf_printable(&line, str_z(message));
+    text_escape(&line, str_z(message));
     buf_char(&line, '\n');
     if (!line.failed)
         fputs(line.p, stderr);

@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "base/uri.h"
+#include "base/text.h"
 #include "cmd/client.h"
 
 enum { REPLY_SECONDS = 30 }; /* how far a reply's Time may be from now: an older one may be an old one sent again */
@@ -91,7 +92,7 @@ static void show_key(void *arg, const struct kms_key_content *key)
     buf_hex(b, digest, 4, false);
     if (key->algorithm.p && key->key_name.p) {
         buf_printf(b, "  %.*s under ", STR_FMT(short_name(key->algorithm)));
-        buf_printable(b, key->key_name);
+        text_escape(b, key->key_name);
     } else {
         buf_z(b, "  came in clear");
     }
@@ -120,7 +121,7 @@ static void show_certificate(void *arg, const struct kms_certificate *c)
     struct buf *b = &o->got->lines;
     proof_kms_take(&o->got->kms, c, time_now_us());
     buf_printf(b, "  KmsCertificate of %.*s: UserIdFormat ", STR_FMT(c->kms_uri));
-    buf_printable(b, c->user_id_format);
+    text_escape(b, c->user_id_format);
     buf_printf(b, ", UserKeyPeriod %" PRIu64 " s, UserKeyOffset %" PRIu64 " s", c->period, c->offset);
     if (c->valid_from.p && c->valid_to.p)
         buf_printf(b, ",\n    valid from %.*s to %.*s%s", STR_FMT(c->valid_from), STR_FMT(c->valid_to),
@@ -188,14 +189,14 @@ static void describe(const struct kms_response *r, struct str by, struct buf *he
 {
     if (r->message == KMS_MESSAGE_ERROR) {
         buf_printf(head, "KmsError %" PRId64 " ", r->error_code);
-        buf_printable(head, r->error_msg);
+        text_escape(head, r->error_msg);
         buf_printf(head, by.p ? " (signed by %.*s)" : " (not signed)", STR_FMT(by));
         return;
     }
     buf_printf(head, "%s for %.*s from %.*s", kms_message_name(r->message), STR_FMT(r->user_uri), STR_FMT(r->kms_uri));
     if (r->kms_id.p) {
         buf_z(head, " (");
-        buf_printable(head, r->kms_id);
+        text_escape(head, r->kms_id);
         buf_char(head, ')');
     }
     buf_printf(head, " at %.*s, signed by %.*s", STR_FMT(r->time), STR_FMT(by));

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/secret.h"
 #include "base/timestamp.h"
+#include "base/text.h"
 
 enum { HAVE_RSK = 1, HAVE_SSK = 2, HAVE_PVT = 4, HAVE_ALL = 7 };
 #define SHORT(s) (int)((s).n < 32 ? (s).n : 32), (s).p ? (s).p : ""
@@ -73,7 +74,7 @@ static bool wrong(struct buf *out, const char *format, ...)
     va_end(arguments);
     complain("wrong key: %s", text);
     buf_z(out, "  WRONG: ");
-    buf_printable(out, str_z(text));
+    text_escape(out, str_z(text));
     buf_char(out, '\n');
     return false;
 }

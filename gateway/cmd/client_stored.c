@@ -6,6 +6,7 @@
 
 #include "base/limits.h"
 #include "base/log.h"
+#include "base/text.h"
 #include "cmd/client.h"
 #include "cmd/cmd.h"
 
@@ -68,8 +69,8 @@ int client_tell(const char *command, const struct client_got *got)
         complain("%s: refused: %.*s", command, STR_FMT(buf_view(&got->head)));
     if (got->result != CLIENT_OPENED && got->result != CLIENT_WRONG)
         return EXIT_NEGATIVE;
-    printf("%.*s\n", STR_FMT(buf_view(&got->head)));
-    if (got->lines.n)
-        fwrite(got->lines.p, 1, got->lines.n, stdout);
+    (void)!text_write(buf_view(&got->head), stdout); /* whoever flushes it tells what could not be written */
+    putchar('\n');
+    (void)!text_write(buf_view(&got->lines), stdout);
     return got->result == CLIENT_OPENED ? EXIT_DONE : EXIT_NEGATIVE;
 }

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "base/text.h"
 #include "cmd/client.h"
 #include "cmd/cmd.h"
 #include "cmd/options.h"
@@ -95,7 +96,8 @@ static int print(const struct request *q, const struct explained *x)
         complain("out of memory");
         return EXIT_NEGATIVE;
     }
-    if (fwrite(out.p, 1, out.n, stdout) != out.n || fflush(stdout) != 0) {
+    if (!(q->json ? fwrite(out.p, 1, out.n, stdout) == out.n : text_write(buf_view(&out), stdout)) ||
+        fflush(stdout) != 0) {
         complain("explain: cannot write to standard output");
         return EXIT_NEGATIVE;
     }

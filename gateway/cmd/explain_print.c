@@ -1,34 +1,60 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "base/text.h"
 #include "cmd/explain.h"
 
-/* Text from a request, on one line: no terminal obeys it. */
-static void plain(struct buf *out, struct str s, size_t max)
+enum { WIDTH = 100, INDENT = 9 };
+
+/* Text that may be a stranger's, on lines that end before column WIDTH and go on at `indent`; it begins at `column`.
+ * What has no space in it, such as a URL, stays whole, so that it can be copied. Ends the line. */
+static void put_wrapped(struct buf *out, size_t column, size_t indent, const char *z)
 {
-    size_t n = s.n < max ? s.n : max;
-    while (n < s.n && n > 0 && ((unsigned char)s.p[n] & 0xC0) == 0x80)
-        n--;
-    for (size_t i = 0; i < n; i++)
-        buf_char(out, (unsigned char)s.p[i] < 0x20 || s.p[i] == 0x7f ? '?' : s.p[i]);
-    buf_z(out, n < s.n ? "..." : "");
+    struct buf text BUF_CLEANUP = BUF_INIT(1 << 20);
+    text_escape(&text, str_z(z));
+    if (text.failed)
+        out->failed = true;
+    for (const char *at = text.p ? text.p : ""; *at;) {
+        const size_t spaces = strspn(at, " "), word = strcspn(at + spaces, " ");
+        const bool first = column <= indent;
+        if (!first && column + spaces + word > WIDTH) {
+            buf_printf(out, "\n%*s", (int)indent, "");
+            column = indent + word;
+        } else {
+            buf_bytes(out, at, spaces);
+            column += spaces + word;
+        }
+        buf_bytes(out, at + spaces, word);
+        at += spaces + word;
+    }
+    buf_char(out, '\n');
+}
+
+/* The same behind a label of `indent` columns; the label of the first line only. */
+static void put_labelled(struct buf *out, const char *label, size_t indent, const char *z)
+{
+    buf_printf(out, "%-*s", (int)indent, label);
+    put_wrapped(out, indent, indent, z);
 }
 
 static void print_head(const struct explained *x, struct buf *out)
 {
     const struct decision *d = &x->j->decision;
+    struct buf line BUF_CLEANUP = BUF_INIT(1 << 16);
     char at[TIME_TEXT];
     time_format(x->now_us, true, at);
-    buf_printf(out, "request  %s: %zu octets", x->file, x->size);
+    buf_printf(&line, "%s: %zu octets", x->file, x->size);
     if (x->j->form)
-        buf_printf(out, ", %s", form_name(x->j->form));
-    if (d->user.n) {
-        buf_z(out, ", of ");
-        plain(out, d->user, 200);
-    }
-    buf_z(out, "\n         POST ");
-    plain(out, x->j->head.target, 1000);
-    buf_printf(out, " (%s)\n         from %s, judged as of %s\n", x->target_from, d->source, at);
+        buf_printf(&line, ", %s", form_name(x->j->form));
+    if (d->user.n)
+        buf_printf(&line, ", of %.*s", STR_FMT(((struct str){d->user.p, text_cut(d->user, 200)})));
+    put_labelled(out, "request", INDENT, line.p ? line.p : "");
+    buf_reset(&line);
+    const size_t shown = text_cut(x->j->head.target, 1000);
+    buf_printf(&line, "POST %.*s%s (%s)", (int)shown, x->j->head.target.p, shown < x->j->head.target.n ? "..." : "",
+               x->target_from);
+    put_labelled(out, "", INDENT, line.p ? line.p : "");
+    buf_printf(out, "%*sfrom %s, judged as of %s\n", INDENT, "", d->source, at);
 }
 
 static void print_rules(const struct explained *x, struct buf *out)
@@ -38,8 +64,10 @@ static void print_rules(const struct explained *x, struct buf *out)
     buf_z(out, "rules\n");
     for (size_t i = 0; i < x->why->rule_count; i++) {
         const struct explained_rule *r = x->why->rules + i;
-        buf_printf(out, "  %-16s %-8s %s%s(%s:%d)\n", r->rule->id, r->matches ? "matches" : "no", r->why ? r->why : "",
-                   r->why ? "  " : "", x->j->rules->file, r->rule->line);
+        struct buf why BUF_CLEANUP = BUF_INIT(1 << 16);
+        buf_printf(&why, "%s%s(%s:%d)", r->why ? r->why : "", r->why ? "  " : "", x->j->rules->file, r->rule->line);
+        buf_printf(out, "  %-16s %-8s ", r->rule->id, r->matches ? "matches" : "no");
+        put_wrapped(out, 28, 28, why.p ? why.p : "");
     }
 }
 
@@ -51,12 +79,16 @@ static void print_checks(const struct explained *x, struct buf *out)
     for (size_t c = 0; c < CHECK_COUNT; c++) {
         const struct explained_check *k = x->why->checks + c;
         buf_printf(out, "  %-16s %-8s ", check_name((enum check)c), mode_name(k->mode));
-        if (k->found)
-            buf_printf(out, "%-11s found     %s\n", check_result_name(k->result), k->found);
-        else
+        if (k->found) {
+            buf_printf(out, "%-11s found     ", check_result_name(k->result));
+            put_wrapped(out, 50, 50, k->found);
+        } else {
             buf_printf(out, "%s\n", check_result_name(k->result));
-        if (k->expected)
-            buf_printf(out, "%40sexpected  %s\n", "", k->expected);
+        }
+        if (k->expected) {
+            buf_printf(out, "%40sexpected  ", "");
+            put_wrapped(out, 50, 50, k->expected);
+        }
     }
 }
 
@@ -65,7 +97,7 @@ static void print_verdict(const struct explained *x, struct buf *out)
     const struct decision *d = &x->j->decision;
     if (d->accepted)
         buf_printf(out, "verdict  accepted by rule `%s`%s\n", d->rule,
-                   d->proven ? ", if it is no replay" : "; who asks is not proven");
+                   d->proven ? ", unless it is a replay" : "; the user is not proven");
     else
         buf_printf(out, "verdict  refused: %s (HTTP %d)\n", reason_name(d->reason), reason_status(d->reason));
     for (size_t c = 0; c < SHADOW_COUNT; c++)
@@ -77,13 +109,21 @@ static void print_verdict(const struct explained *x, struct buf *out)
 static void print_why(const struct explained *x, struct buf *out)
 {
     const struct explanation *e = x->why;
-    if (e->stage && e->stage[0])
-        buf_printf(out, "cause    %s\n", e->stage);
-    for (size_t i = 0; i < e->diagnosis.n; i++)
-        buf_printf(out, "%s%s\n", i ? "         " : "cause    ", e->diagnosis.v[i]);
-    for (size_t i = 0; i < e->advice_count; i++) {
+    const char *label = "cause";
+    if (e->stage && e->stage[0]) {
+        put_labelled(out, label, INDENT, e->stage);
+        label = "";
+    }
+    for (size_t i = 0; i < e->diagnosis.n; i++, label = "")
+        put_labelled(out, label, INDENT, e->diagnosis.v[i]);
+    label = "to mend";
+    for (size_t i = 0; i < e->advice_count; i++, label = "") {
         const struct advice *a = e->advice + i;
-        buf_printf(out, "%s%s: %s\n           costs %s\n", i ? "         " : "to mend  ", a->place, a->change, a->cost);
+        struct buf line BUF_CLEANUP = BUF_INIT(1 << 16);
+        buf_printf(&line, "%s: %s", a->place, a->change);
+        put_labelled(out, label, INDENT, line.p ? line.p : "");
+        buf_printf(out, "%*scosts ", INDENT + 2, "");
+        put_wrapped(out, INDENT + 8, INDENT + 8, a->cost);
     }
 }
 

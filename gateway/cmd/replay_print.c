@@ -1,17 +1,17 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/text.h"
 #include "cmd/replay.h"
 
 enum { ROWS_SHOWN = 20 };
 
-/* Text from a log, on one line: no terminal obeys it. */
 static void plain(struct buf *out, struct str s)
 {
-    if (!s.n)
+    if (s.n)
+        text_escape(out, s);
+    else
         buf_char(out, '-');
-    for (size_t i = 0; i < s.n; i++)
-        buf_char(out, (unsigned char)s.p[i] < 0x20 || s.p[i] == 0x7f ? '?' : s.p[i]);
 }
 
 static void put_checks(unsigned checks, struct buf *out)

@@ -170,8 +170,8 @@ static int request_run(const void *given)
 
 static const struct command_option REQUEST_OPTIONS[] = {
     {.name = "url", .argument = "RESOURCE-URL", .required = true, .at = offsetof(struct request_options, url),
-     .help = "The resource, such as https://kms.example.org/keymanagement/identity/v1/keyprov. It is also the "
-             "ClientReqUrl, which a gateway compares with its public_url byte for byte."},
+     .help = "The URL of the resource. It is also the ClientReqUrl, which a gateway compares with its public_url "
+             "byte for byte."},
     {.name = "user", .argument = "URI", .type = VALUE_URI, .required = true,
      .at = offsetof(struct request_options, user),
      .help = "The user who makes the request."},

@@ -14,9 +14,6 @@ static char *format_text(struct explanation *e, const char *format, va_list argu
 {
     char text[TEXT_MAX];
     vsnprintf(text, sizeof text, format, arguments);
-    for (char *p = text; *p; p++) /* from strangers: one line, and no terminal obeys it */
-        if ((unsigned char)*p < 0x20 || *p == 0x7f)
-            *p = '?';
     size_t n = strlen(text);
     while (n > 0 && !str_is_utf8((struct str){text, n}) && strlen(text) == TEXT_MAX - 1)
         text[--n] = '\0';

@@ -298,9 +298,12 @@ def test_many_users(tmp_path):
 
 
 def test_hostile_texts_stay_on_their_line(tmp_path):
-    r = run(tmp_path, STRICT, [decision(user="sip:\x1b[31m\nfake", id="\r\x07", claims={"kms_uri": "x"}, rule="\x9b")])
-    listed = [x for x in r.stdout.split("\n") if x.startswith("2026-")]
-    assert len(listed) == 1 and not set("\x1b\r\x07") & set(r.stdout)
+    hidden = "\x1b\r\x07\x85\x9b\u061c\u2028\u202e\u2066\ufeff\U000e0001"
+    for argv in ((), ("--format", "json")):
+        r = run(tmp_path, STRICT, [decision(user="sip:\x1b[31m\nfake" + hidden, id="\r\x07" + hidden,
+                                            claims={"kms_uri": "x"}, rule="\x9b" + hidden)], *argv)
+        assert len([x for x in r.stdout.split("\n") if re.match(r'2026-|{"change"', x)]) == 1
+        assert not set(hidden) & set(r.stdout) and "\\u202e" in r.stdout
 
 
 @pytest.mark.parametrize("argv", [[], ["log"], ["--rules", "r"], ["--rules", "r", "a", "b"], ["--rules", "r", "--format", "x", "a"],

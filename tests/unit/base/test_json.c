@@ -60,7 +60,9 @@ static void strings_cannot_break_a_line(void **state)
         {{"\"\\/", 3}, 0, "\"\\\"\\\\/\""},
         {{"a\xc2\x85\xe2\x80\xa8\xe2\x80\xa9z", 10}, 0, "\"a\\u0085\\u2028\\u2029z\""}, /* ends of lines to some */
         {{"\xc2\x80\xc2\x9f\xc2\xa0\xe2\x80\xa7\xe2\x80\xaa", 12}, 0,
-         "\"\\u0080\\u009f\xc2\xa0\xe2\x80\xa7\xe2\x80\xaa\""},
+         "\"\\u0080\\u009f\xc2\xa0\xe2\x80\xa7\\u202a\""},
+        {{"\xef\xbb\xbf\xf3\xa0\x80\x81\xf0\x9f\x98\x80", 11}, 0, "\"\\ufeff\\udb40\\udc01\xf0\x9f\x98\x80\""},
+        {{"ab\xf3\xa0\x80\x81", 6}, 5, "\"ab\""},
         {{"xx\xe2\x80\xa8", 5}, 4, "\"xx\""},
         {{"\n\r\t\b\f", 5}, 0, "\"\\n\\r\\t\\u0008\\u000c\""},
         {{"\0\x1f\x7f", 3}, 0, "\"\\u0000\\u001f\\u007f\""},
