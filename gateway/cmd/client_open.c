@@ -140,7 +140,7 @@ static const struct key_entry *signer_of(const struct opening *o, struct str key
     return e && own && e->state != KEY_REVOKED && e->type == own->type ? e : NULL;
 }
 
-static bool verify(const struct opening *o, struct xml_doc *doc, struct xml_signed *proof, struct str *by)
+static bool verify(const struct opening *o, struct xml_doc *doc, const struct xml_signed **proof, struct str *by)
 {
     static const struct xmlsig_policy POLICY = {.min_hmac_bits = 256, .canonicalization = XMLSIG_C14N};
     struct detail why = {""};
@@ -205,20 +205,21 @@ static void describe(const struct kms_response *r, struct str by, struct buf *he
 static void open_document(struct opening *o, struct xml_doc *doc)
 {
     struct kms_response *r = &o->response;
-    struct xml_signed proof;
+    const struct xml_signed *proof = NULL;
     struct detail why = {""};
     struct str by = STR_MISSING;
     const bool is_signed = xml_root(doc) == KMS_ROOT_SIGNED_RESPONSE;
     if (is_signed && !verify(o, doc, &proof, &by))
         return;
-    if (!is_signed && !kms_response_root(doc, &proof)) {
+    if (!is_signed && xml_root(doc) != KMS_ROOT_RESPONSE) {
         complain("the reply is no KmsResponse");
         return;
     }
     /* of what is not signed nothing but a KmsError is taken: no work is spent on its keys */
     const struct kms_reader reader = {give_trk, is_signed ? show_key : pass_over, is_signed ? show_certificate : NULL,
                                       o};
-    const enum reason reason = kms_response_open(&proof, &reader, r, &why);
+    const enum reason reason = is_signed ? kms_response_open(proof, &reader, r, &why)
+                                         : kms_response_open_unsigned(doc, &reader, r, &why);
     proof_end(&o->proof);
     if (reason != REASON_OK) {
         complain("the reply cannot be opened: %s", why.text);

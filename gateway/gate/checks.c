@@ -3,10 +3,10 @@
 static enum reason check_schema(struct judgement *j, int64_t now_us, struct detail *found)
 {
     (void)now_us;
-    const enum reason twins = kms_request_twins(j->doc, found);
+    const enum reason twins = request_doc_twins(j->doc, found);
     if (twins != REASON_OK)
         return twins;
-    return kms_request_schema(j->doc, str_z(j->rule->checks.versions), j->resource.kind == RESOURCE_REDIRECT, found);
+    return request_doc_schema(j->doc, str_z(j->rule->checks.versions), j->resource.kind == RESOURCE_REDIRECT, found);
 }
 
 /*

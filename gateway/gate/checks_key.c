@@ -63,16 +63,17 @@ static bool claimed_the_same(const struct kms_request *claim, const struct kms_r
            same_text(claim->device_id, proven->device_id);
 }
 
-static enum reason accept_proof(struct judgement *j, const struct xml_signed *proof, const struct key *key,
+static enum reason accept_proof(struct judgement *j, const struct request_proof *proof, const struct key *key,
                                 struct detail *found)
 {
     struct kms_request proven;
-    kms_request_parse(proof, &proven);
+    request_proof_fields(proof, &proven);
     if (!claimed_the_same(&j->request, &proven)) {
         detail_set(found, "what was signed is not the request that stands beside the signature");
         return REASON_SIGNATURE_REFERENCE;
     }
     j->request = proven;
+    j->proof = proof;
     j->proven = true;
     j->signer = key;
     j->decision.proven = true;
@@ -85,8 +86,8 @@ enum reason check_signature(struct judgement *j, int64_t now_us, struct detail *
     const struct checks *c = &j->rule->checks;
     const struct xmlsig_policy policy = {c->min_hmac_bits, c->canonicalization};
     struct secret_key clear SECRET_CLEANUP = {{0}};
-    struct xml_signed proof;
-    enum reason r = xmlsig_read(j->doc, &policy, &j->sig, found);
+    const struct request_proof *proof;
+    enum reason r = request_doc_signature(j->doc, &policy, &j->sig, found);
     if (r != REASON_OK) {
         j->sig = (struct xmlsig_info){0};
         return r;
@@ -106,14 +107,14 @@ enum reason check_signature(struct judgement *j, int64_t now_us, struct detail *
         detail_set(found, "the key could not be opened");
         return REASON_INTERNAL;
     }
-    r = xmlsig_verify(j->doc, &policy, &clear, &proof, found);
+    r = request_doc_verify(j->doc, &policy, &clear, &proof, found);
     if (r == REASON_INTERNAL)
         return r;
     if (!usable) {
         detail_set(found, key ? "the key of that KeyName is revoked or expired" : "UserUri has no key of that KeyName");
         return key ? REASON_KEY_REVOKED : REASON_KEY_UNKNOWN;
     }
-    return r == REASON_OK ? accept_proof(j, &proof, key, found) : r;
+    return r == REASON_OK ? accept_proof(j, proof, key, found) : r;
 }
 
 enum reason check_key_policy(struct judgement *j, int64_t now_us, struct detail *found)

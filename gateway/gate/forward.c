@@ -178,7 +178,8 @@ static enum reason fill_body(const struct judgement *j, struct str received, str
         return REASON_OK;
     switch (j->rule->forward.body) {
     case FORWARD_REQUEST:
-        if (!kms_request_forward(j->doc, !j->rule->forward.drop_extensions, &out->body))
+        if (!(j->proof ? request_proof_forward(j->proof, !j->rule->forward.drop_extensions, &out->body)
+                       : request_doc_forward_claimed(j->doc, !j->rule->forward.drop_extensions, &out->body)))
             return REASON_INTERNAL;
         break;
     case FORWARD_SIGNED:

@@ -21,10 +21,10 @@ static enum reason read_body(struct judgement *j, struct str body)
         return REASON_OK;
     }
     struct detail *why = &j->decision.found[CHECK_SCHEMA];
-    const enum reason r = xml_parse(body, &XML_LIMITS_REQUEST, &j->doc, why);
+    const enum reason r = request_doc_read(body, j->gate->by_tree, &j->doc, why);
     if (r != REASON_OK)
         return r;
-    switch (xml_root(j->doc)) {
+    switch (request_doc_root(j->doc)) {
     case KMS_ROOT_REQUEST:
         j->form = FORM_UNSIGNED;
         break;
@@ -35,7 +35,7 @@ static enum reason read_body(struct judgement *j, struct str body)
         detail_set(why, "the root is neither KmsRequest nor SignedKmsRequest");
         return REASON_XML_INVALID;
     }
-    if (kms_request_claim(j->doc, &j->request))
+    if (request_doc_claim(j->doc, &j->request))
         return REASON_OK;
     detail_set(why, "there is no KmsRequest in it");
     return REASON_XML_INVALID;
@@ -87,9 +87,9 @@ static enum reason unambiguous(struct judgement *j)
     struct detail *why = &j->decision.found[CHECK_SCHEMA];
     enum reason r = forward_values(j, why);
     if (r == REASON_OK && j->doc && j->rule->checks.mode[CHECK_SCHEMA] != MODE_ENFORCE)
-        r = kms_request_twins(j->doc, why);
+        r = request_doc_twins(j->doc, why);
     if (r == REASON_OK && j->doc && j->rule->forward.body == FORWARD_SIGNED)
-        r = kms_request_foreign_ids(j->doc, why);
+        r = request_doc_foreign_ids(j->doc, why);
     return r;
 }
 

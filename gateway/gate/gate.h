@@ -19,8 +19,8 @@
 #include "gate/resource.h"
 #include "gate/rules.h"
 #include "keys/keystore.h"
-#include "message/kms_request.h"
 #include "message/kms_response.h"
+#include "message/request_doc.h"
 
 /* What a judgement needs; all of it outlives the judgements made with it, but `rules`: each judgement holds a
  * reference. */
@@ -30,6 +30,7 @@ struct gate {
     const struct keystore *keys;
     struct replay *replay; /* NULL: replay is not judged (explain) */
     struct replay_line *replay_line; /* of the thread that judges; NULL: what would have to wait is refused */
+    bool by_tree; /* every request is read the long way (request_doc.h) */
 };
 
 struct gate_head {
@@ -50,7 +51,8 @@ struct judgement {
     struct resource resource;
     struct buf path_clear; /* the path, decoded: no {…} segment can become another path by that */
     struct buf path_user;  /* decoded {UserUri} */
-    struct xml_doc *doc;
+    struct request_doc *doc;
+    const struct request_proof *proof; /* of doc; NULL: not proven */
     enum form form;
     struct kms_request request;  /* proven: of what was signed; else as claimed */
     const struct request_rule *rule;

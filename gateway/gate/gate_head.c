@@ -26,7 +26,7 @@ void judgement_free(struct judgement *j)
     decision_clear(&j->decision);
     secret_wipe(j->ring.keys, j->ring.n * sizeof *j->ring.keys);
     keyring_clear(&j->ring);
-    xml_free(j->doc);
+    request_doc_free(j->doc);
     buf_free(&j->path_user);
     buf_free(&j->path_clear);
     rules_unref(j->rules);

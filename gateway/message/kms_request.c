@@ -1,29 +1,5 @@
-#include <stddef.h>
-
-#include "message/kms_request.h"
+#include "message/kms_request_table.h"
 #include "message/xml_internal.h"
-
-/* The children whose text the gateway reads, in the order in which the schema has them. */
-static const struct {
-    const char *name;
-    size_t at;
-    bool trimmed; /* anyURI and dateTime: white space around the value is none of it */
-} FIELDS[] = {
-    {"UserUri", offsetof(struct kms_request, user_uri), true},
-    {"KmsUri", offsetof(struct kms_request, kms_uri), true},
-    {"Time", offsetof(struct kms_request, time), true},
-    {"ClientId", offsetof(struct kms_request, client_id), false},
-    {"DeviceId", offsetof(struct kms_request, device_id), false},
-    {"ClientReqUrl", offsetof(struct kms_request, client_req_url), true},
-    {"TrK-ID", offsetof(struct kms_request, trk_id), false},
-    {"Signature-ID", offsetof(struct kms_request, signature_id), false},
-};
-enum { FIELD_COUNT = sizeof FIELDS / sizeof FIELDS[0] };
-
-static struct str *field(struct kms_request *r, size_t i)
-{
-    return (struct str *)(void *)((char *)r + FIELDS[i].at);
-}
 
 /* The first element of each name counts. */
 static void read_fields(const xmlNode *request, struct kms_request *out)
@@ -31,14 +7,14 @@ static void read_fields(const xmlNode *request, struct kms_request *out)
     *out = (struct kms_request){0};
     out->id = xml_attr(request, NULL, "Id");
     out->version = xml_attr(request, NULL, "Version");
-    bool seen[FIELD_COUNT] = {false};
+    bool seen[REQUEST_FIELDS] = {false};
     for (const xmlNode *n = xml_child(request); n; n = xml_next(n)) {
-        for (size_t i = 0; i < FIELD_COUNT; i++) {
-            if (seen[i] || !xml_is(n, NS_KMS, FIELDS[i].name))
+        for (enum request_field f = 0; f < REQUEST_FIELDS; f++) {
+            if (seen[f] || !xml_is(n, NS_KMS, REQUEST_LEAVES[f].name.p))
                 continue;
             const struct str text = xml_text(n);
-            seen[i] = true;
-            *field(out, i) = FIELDS[i].trimmed && text.p ? str_trim(text) : text;
+            seen[f] = true;
+            *request_field(out, f) = REQUEST_LEAVES[f].trimmed && text.p ? str_trim(text) : text;
         }
     }
 }
@@ -70,33 +46,39 @@ bool kms_request_claim(const struct xml_doc *doc, struct kms_request *out)
 
 void kms_request_parse(const struct xml_signed *proof, struct kms_request *out)
 {
-    *out = (struct kms_request){0};
-    if (proof->node)
-        read_fields(proof->node, out);
+    read_fields(proof->node, out);
 }
 
-bool kms_request_forward(const struct xml_doc *doc, bool extensions, struct buf *out)
+static bool forward(const struct xml_doc *doc, const xmlNode *request, bool extensions, struct buf *out)
 {
     static const char *const between_client_and_gateway[] = {"TrK-ID", "Signature-ID", NULL};
-    const xmlNode *request = request_node(doc);
-    if (!request)
-        return false;
     const struct xml_subtree part = {.doc = doc, .apex = request, .omit_named = between_client_and_gateway,
                                      .plain_attributes = true, .own_elements = !extensions};
     return xml_canonical(&part, XML_C14N_INCLUSIVE, out);
+}
+
+bool kms_request_forward(const struct xml_signed *proof, bool extensions, struct buf *out)
+{
+    return forward(proof->doc, proof->node, extensions, out);
+}
+
+bool kms_request_forward_claimed(const struct xml_doc *doc, bool extensions, struct buf *out)
+{
+    const xmlNode *request = request_node(doc);
+    return request && forward(doc, request, extensions, out);
 }
 
 void kms_request_write(const struct kms_request *fields, struct buf *out)
 {
     struct kms_request copy = *fields;
     buf_z(out, "<KmsRequest xmlns=\"" NS_KMS "\" Id=\"xmldoc\" Version=\"1.1.0\">");
-    for (size_t i = 0; i < FIELD_COUNT; i++) {
-        const struct str text = *field(&copy, i);
+    for (enum request_field f = 0; f < REQUEST_FIELDS; f++) {
+        const struct str text = *request_field(&copy, f);
         if (!text.p)
             continue;
-        buf_printf(out, "<%s>", FIELDS[i].name);
+        buf_printf(out, "<%s>", REQUEST_LEAVES[f].name.p);
         buf_xml_text(out, text);
-        buf_printf(out, "</%s>", FIELDS[i].name);
+        buf_printf(out, "</%s>", REQUEST_LEAVES[f].name.p);
     }
     buf_z(out, "</KmsRequest>");
 }

@@ -34,13 +34,17 @@ enum reason kms_request_foreign_ids(const struct xml_doc *doc, struct detail *wh
  * check's matter). REASON_OK or XML_INVALID. */
 enum reason kms_request_schema(const struct xml_doc *doc, struct str versions, bool redirect,
                                struct detail *why) MUST_CHECK;
+/* The part of it that a message which was read in one pass still owes: a missing attribute is fine. */
+enum reason kms_request_version(struct str version, struct str versions, struct detail *why) MUST_CHECK;
 /* The fields of what was signed, and of nothing else. */
 void kms_request_parse(const struct xml_signed *proof, struct kms_request *out);
 
-/* Writes the verified (or, unproven, the claimed) KmsRequest out again as a document of its own, in canonical form,
- * without TrK-ID, Signature-ID and all attributes of any namespace; with `extensions`, elements of other namespaces are
- * kept, else only those within KrrList. False when out of memory or over the ceiling. */
-bool kms_request_forward(const struct xml_doc *doc, bool extensions, struct buf *out) MUST_CHECK;
+/* Writes a KmsRequest out again as a document of its own, in canonical form, without TrK-ID, Signature-ID and all
+ * attributes of any namespace; with `extensions`, elements of other namespaces are kept, else only those within KrrList.
+ * The first is what was signed, the second what the root has and nobody proved. False when out of memory or over the
+ * ceiling. */
+bool kms_request_forward(const struct xml_signed *proof, bool extensions, struct buf *out) MUST_CHECK;
+bool kms_request_forward_claimed(const struct xml_doc *doc, bool extensions, struct buf *out) MUST_CHECK;
 
 /* A client's KmsRequest in the schema's order, canonical, Id="xmldoc" Version="1.1.0"; missing fields are left out. */
 void kms_request_write(const struct kms_request *fields, struct buf *out);

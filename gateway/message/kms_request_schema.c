@@ -1,6 +1,4 @@
-#include "base/timestamp.h"
-#include "base/uri.h"
-#include "message/kms_request.h"
+#include "message/kms_request_table.h"
 #include "message/xml_internal.h"
 
 /* Reading the children of a KmsRequest from left to right. */
@@ -40,23 +38,6 @@ static enum reason check_attributes(const xmlNode *n, const char *const allowed[
     return REASON_OK;
 }
 
-static bool is_string(struct str s)
-{
-    return s.p != NULL;
-}
-
-static bool is_time(struct str s)
-{
-    int64_t us;
-    bool has_zone;
-    return time_parse(s, &us, &has_zone);
-}
-
-static bool is_uri(struct str s)
-{
-    return s.p && uri_is_any_uri(str_trim(s));
-}
-
 /* xs:integer, of any size. */
 static bool is_integer(struct str s)
 {
@@ -69,46 +50,30 @@ static bool is_integer(struct str s)
     return s.n > sign;
 }
 
-struct leaf {
-    const char *name;
-    bool (*holds)(struct str);
-    const char *expected;
-    bool required;
-};
-static const struct leaf USER_URI = {"UserUri", is_uri, "an anyURI", true};
-static const struct leaf KMS_URI = {"KmsUri", is_uri, "an anyURI", true};
-static const struct leaf TIME = {"Time", is_time, "a dateTime", true};
-static const struct leaf CLIENT_ID = {"ClientId", is_string, "a string", false};
-static const struct leaf DEVICE_ID = {"DeviceId", is_string, "a string", false};
-static const struct leaf CLIENT_REQ_URL = {"ClientReqUrl", is_uri, "an anyURI", true};
-static const struct leaf TRK_ID = {"TrK-ID", is_string, "a string", true};
-static const struct leaf SIGNATURE_ID = {"Signature-ID", is_string, "a string", true};
-static const struct leaf ERROR_CODE = {"ErrorCode", is_integer, "an integer", true};
-static const struct leaf ERROR_MSG = {"ErrorMsg", is_string, "a string", true};
-
-/* Takes the next child if it is this one. */
-static enum reason take(struct walk *w, const struct leaf *leaf)
+static bool is_string(struct str s)
 {
-    if (!xml_is(w->at, NS_KMS, leaf->name))
-        return leaf->required ? invalid(w->why, leaf->name, name_or_end(w->at), "it here") : REASON_OK;
+    return s.p != NULL;
+}
+
+/* What a ClientError holds. */
+static const struct request_leaf ERROR_CODE = {{"ErrorCode", 9}, 0, false, true, false, is_integer, "an integer"};
+static const struct request_leaf ERROR_MSG = {{"ErrorMsg", 8}, 0, false, true, false, is_string, "a string"};
+
+/* Takes the next child if it is this one; one that is not there is a fault where it is required. */
+static enum reason take(struct walk *w, const struct request_leaf *leaf)
+{
+    if (!xml_is(w->at, NS_KMS, leaf->name.p))
+        return leaf->required ? invalid(w->why, leaf->name.p, name_or_end(w->at), "it here") : REASON_OK;
     const struct str text = xml_text(w->at);
     const enum reason r = check_attributes(w->at, (const char *const[2]){NULL, NULL}, false, w->why);
     if (r != REASON_OK)
         return r;
     if (!text.p)
-        return invalid(w->why, leaf->name, STR("child elements"), leaf->expected);
+        return invalid(w->why, leaf->name.p, STR("child elements"), leaf->expected);
     if (!leaf->holds(text))
-        return invalid(w->why, leaf->name, text, leaf->expected);
+        return invalid(w->why, leaf->name.p, text, leaf->expected);
     w->at = xml_next(w->at);
     return REASON_OK;
-}
-
-static enum reason take_all(struct walk *w, const struct leaf *const *leaves, size_t n)
-{
-    enum reason r = REASON_OK;
-    for (size_t i = 0; i < n && r == REASON_OK; i++)
-        r = take(w, leaves[i]);
-    return r;
 }
 
 /* What the gateway does not understand may hold anything but elements that it would understand. */
@@ -133,13 +98,14 @@ static enum reason check_krr_list(const xmlNode *n, bool redirect, struct detail
 
 static enum reason check_client_error(const xmlNode *n, struct detail *why)
 {
-    static const struct leaf *const leaves[] = {&ERROR_CODE, &ERROR_MSG};
     struct walk w = {xml_child(n), why};
     enum reason r = check_attributes(n, (const char *const[2]){NULL, NULL}, true, why);
     if (r == REASON_OK && !xml_blank(n))
         r = invalid(why, "ClientError", STR("text"), "elements");
     if (r == REASON_OK)
-        r = take_all(&w, leaves, 2);
+        r = take(&w, &ERROR_CODE);
+    if (r == REASON_OK)
+        r = take(&w, &ERROR_MSG);
     for (; r == REASON_OK && w.at; w.at = xml_next(w.at))
         r = xml_in(w.at, NS_KMS) || xml_in(w.at, "")
                 ? invalid(why, "ClientError", xml_name(w.at), "elements of other namespaces or the end")
@@ -157,10 +123,10 @@ static enum reason check_rest(struct walk *w, bool redirect)
         enum reason r;
         if (xml_is(n, NS_KMS, "TrK-ID") && !trk_id) {
             trk_id = true;
-            r = take(w, &TRK_ID);
+            r = take(w, &REQUEST_LEAVES[REQUEST_TRK_ID]);
         } else if (xml_is(n, NS_KMS, "Signature-ID") && !signature_id) {
             signature_id = true;
-            r = take(w, &SIGNATURE_ID);
+            r = take(w, &REQUEST_LEAVES[REQUEST_SIGNATURE_ID]);
         } else if (xml_is(n, NS_KMS, "KrrList") && reached < KRR_LIST) {
             reached = KRR_LIST;
             r = check_krr_list(n, redirect, w->why);
@@ -182,45 +148,30 @@ static enum reason check_rest(struct walk *w, bool redirect)
     return REASON_OK;
 }
 
-static bool one_of(struct str value, struct str list)
+enum reason kms_request_version(struct str version, struct str versions, struct detail *why)
 {
-    while (list.p && list.n > 0) {
-        size_t n = 0;
-        while (n < list.n && list.p[n] != ' ')
-            n++;
-        if (n > 0 && str_eq(value, (struct str){list.p, n}))
-            return true;
-        n += n < list.n;
-        list = (struct str){list.p + n, list.n - n};
-    }
-    return false;
-}
-
-static bool has_attribute(const xmlNode *n, const char *name)
-{
-    for (const xmlAttr *a = n->properties; a; a = a->next) {
-        if (!a->ns && str_eq_z(str_z((const char *)a->name), name))
-            return true;
-    }
-    return false;
+    if (!version.p || request_version_listed(version, versions))
+        return REASON_OK;
+    return invalid(why, "Version", version, "one that the rule lists");
 }
 
 static enum reason check_request(const xmlNode *n, struct str versions, bool redirect, struct detail *why)
 {
-    static const struct leaf *const head[] = {&USER_URI, &KMS_URI};
-    static const struct leaf *const of_schema[] = {&TIME, &CLIENT_ID, &DEVICE_ID, &CLIENT_REQ_URL};
-    static const struct leaf *const of_table[] = {&CLIENT_ID, &DEVICE_ID, &TIME, &CLIENT_REQ_URL};
     struct walk w = {xml_child(n), why};
     enum reason r = check_attributes(n, (const char *const[2]){"Id", "Version"}, true, why);
     if (r != REASON_OK)
         return r;
-    if (has_attribute(n, "Version") && !one_of(xml_attr(n, NULL, "Version"), versions))
-        return invalid(why, "Version", xml_attr(n, NULL, "Version"), "one that the rule lists");
+    r = kms_request_version(xml_attr(n, NULL, "Version"), versions, why);
+    if (r != REASON_OK)
+        return r;
     if (!xml_blank(n))
         return invalid(why, "KmsRequest", STR("text"), "elements");
-    r = take_all(&w, head, 2);
-    if (r == REASON_OK)
-        r = take_all(&w, xml_is(w.at, NS_KMS, TIME.name) ? of_schema : of_table, 4);
+    int order = REQUEST_BY_SCHEMA;
+    for (size_t i = 0; i < REQUEST_ORDERED && r == REASON_OK; i++) {
+        if (i == REQUEST_TIME && !xml_is(w.at, NS_KMS, REQUEST_LEAVES[REQUEST_TIME].name.p))
+            order = REQUEST_BY_TABLE;
+        r = take(&w, &REQUEST_LEAVES[REQUEST_ORDER[order][i]]);
+    }
     return r == REASON_OK ? check_rest(&w, redirect) : r;
 }
 

@@ -95,13 +95,13 @@ struct kms_reader {
     kms_certificate_fn certificate; /* NULL: of no interest */
     void *arg;
 };
-/* Validates the KmsResponse behind `proof` (or of an unsigned document: proof->node from kms_response_root)
- * strictly but for order and Version and shows the reader what stands in it, also inside an encrypted KmsMessage.
+/* Validates the KmsResponse behind `proof` strictly but for order and Version and shows the reader what stands in it, also inside an encrypted KmsMessage.
  * *r is filled as by kms_response_read (views into the document). REASON_KEY_UNKNOWN: no such TrK. Parse what a
  * gateway wrote with XML_LIMITS_PROTECTED: each wrapped key declares its own namespaces. */
 enum reason kms_response_open(const struct xml_signed *proof, const struct kms_reader *reader, struct kms_response *r,
                               struct detail *why) MUST_CHECK;
-/* For a bare KmsResponse: a proof-shaped handle without proof. False when the root is none. */
-bool kms_response_root(const struct xml_doc *doc, struct xml_signed *out);
+/* The same of a bare KmsResponse that nobody signed. */
+enum reason kms_response_open_unsigned(const struct xml_doc *doc, const struct kms_reader *reader,
+                                       struct kms_response *r, struct detail *why) MUST_CHECK;
 
 #endif

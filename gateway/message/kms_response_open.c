@@ -152,15 +152,14 @@ static bool open_encrypted(struct opening *o, const xmlNode *data, struct kms_re
     return ok;
 }
 
-enum reason kms_response_open(const struct xml_signed *proof, const struct kms_reader *reader, struct kms_response *r,
-                              struct detail *why)
+static enum reason open_response(const struct xml_doc *doc, const xmlNode *response, const struct kms_reader *reader,
+                                 struct kms_response *r, struct detail *why)
 {
     struct schema_check check = {.mode = SCHEMA_CLIENT, .why = why};
     struct opening o = {.reader = reader, .why = why, .reason = REASON_UPSTREAM_INVALID};
-    const xmlNode *response = proof->node;
     *r = (struct kms_response){0};
     if (!response || !schema_holds(&check, response, &SCHEMA_RESPONSE) ||
-        !response_fields(proof->doc, response, r, why))
+        !response_fields(doc, response, r, why))
         return REASON_UPSTREAM_INVALID;
     r->has_key_content = check.has_key_content;
     r->has_encrypted = check.has_encrypted;
@@ -173,9 +172,18 @@ enum reason kms_response_open(const struct xml_signed *proof, const struct kms_r
     return ok ? REASON_OK : o.reason;
 }
 
-bool kms_response_root(const struct xml_doc *doc, struct xml_signed *out)
+enum reason kms_response_open(const struct xml_signed *proof, const struct kms_reader *reader, struct kms_response *r,
+                              struct detail *why)
 {
-    const bool is = xml_root(doc) == KMS_ROOT_RESPONSE;
-    *out = is ? (struct xml_signed){doc, xml_top(doc)} : (struct xml_signed){NULL, NULL};
-    return is;
+    return open_response(proof->doc, proof->node, reader, r, why);
+}
+
+enum reason kms_response_open_unsigned(const struct xml_doc *doc, const struct kms_reader *reader,
+                                       struct kms_response *r, struct detail *why)
+{
+    if (xml_root(doc) == KMS_ROOT_RESPONSE)
+        return open_response(doc, xml_top(doc), reader, r, why);
+    *r = (struct kms_response){0};
+    detail_set(why, "the root: expected KmsResponse");
+    return REASON_UPSTREAM_INVALID;
 }

@@ -14,10 +14,17 @@
 #include "base/buf.h"
 #include "message/xml.h"
 
+/* Only xmlsig_verify() fills one in; tests/guards looks for others. */
+struct xml_signed {
+    const struct xml_doc *doc;
+    const xmlNode *node; /* the KmsRequest or KmsResponse that was signed */
+};
+
 struct xml_doc {
     xmlDocPtr tree;
     size_t size; /* octets that it was read from */
     bool secret; /* what libxml2 frees for it is wiped */
+    struct xml_signed proof;
     xmlNsPtr standard; /* what a dialect gave to elements of no namespace; the tree does not own it */
 };
 
@@ -26,7 +33,7 @@ bool xml_memory_startup(void);
 void xml_secret_begin(bool secret);
 void xml_secret_end(bool secret);
 
-/* Part of xml_startup() and xml_shutdown(): the digests of signatures. */
+/* Part of xml_startup() and xml_shutdown(): xmlsec1, and this thread's cryptography. */
 bool signature_startup(void);
 void signature_shutdown(void);
 

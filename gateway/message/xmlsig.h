@@ -1,13 +1,13 @@
 /*
- * XML Signature by HMAC-SHA256 (TS 33.180 D.2.2, D.3): a closed profile. libxml2 canonicalizes, OpenSSL hashes; xmlsec
- * would digest references before it looks at the HMAC, and takes far more than the profile: it is the tests' oracle.
- * A one-pass path may replace the general one for the common form later, behind this face.
+ * XML Signature by HMAC-SHA256 (TS 33.180 D.2.2, D.3) over a tree: a closed profile, read here, verified by xmlsec1. The
+ * common form of a request is verified without a tree: request_doc.h.
  *
  *     struct xmlsig_info info;
  *     r = xmlsig_read(doc, &policy, &info, why);          profile and reference; gives the KeyName
  *     r = xmlsig_verify(doc, &policy, &key, &proof, why); the key is chosen by the caller, never by the message
  *
- * Only xmlsig_verify makes a struct xml_signed.
+ * Only xmlsig_verify makes a struct xml_signed, and only message/ knows what is in it: who has a pointer to one has the
+ * proof. It lives as long as its document.
  */
 #ifndef KMSGATE_MESSAGE_XMLSIG_H
 #define KMSGATE_MESSAGE_XMLSIG_H
@@ -26,20 +26,17 @@ struct xmlsig_info {
     uint8_t value[32];     /* the decoded SignatureValue: the replay key's second half */
     size_t value_n;
 };
-/* Proof that `node` was signed with the key that was handed over. */
-struct xml_signed {
-    const struct xml_doc *doc;
-    const void *node; /* the KmsRequest or KmsResponse: for message/ only */
-};
+/* Proof of what was signed with the key that was handed over. */
+struct xml_signed;
 
 /* Structure, algorithms, KeyInfo and reference of the one Signature in a Signed… root. REASON_OK, SIGNATURE_MISSING,
  * SIGNATURE_PROFILE, SIGNATURE_REFERENCE; SIGNATURE_INVALID for values that are no base64. No cryptography, no I/O. */
 enum reason xmlsig_read(const struct xml_doc *doc, const struct xmlsig_policy *policy, struct xmlsig_info *out,
                         struct detail *why) MUST_CHECK;
-/* After xmlsig_read returned OK. The HMAC over SignedInfo is judged before any reference is digested. REASON_OK and the
- * proof, or SIGNATURE_INVALID, or INTERNAL when a library failed. The same work for every key. */
+/* REASON_OK and the proof (else NULL), what xmlsig_read() says, SIGNATURE_INVALID, or INTERNAL when a library failed. The
+ * same work for every key: the reference is digested first. */
 enum reason xmlsig_verify(struct xml_doc *doc, const struct xmlsig_policy *policy, const struct secret_key *key,
-                          struct xml_signed *proof, struct detail *why) MUST_CHECK;
+                          const struct xml_signed **proof, struct detail *why) MUST_CHECK;
 
 /*
  * Signs a serialized KmsRequest or KmsResponse: `payload` is one element with Id="xmldoc" that declares every namespace

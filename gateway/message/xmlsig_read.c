@@ -56,6 +56,18 @@ static enum reason expect_algorithm(const struct reading *r, const xmlNode *n, c
     return REASON_OK;
 }
 
+enum reason signature_tell_missing(struct detail *why)
+{
+    detail_set(why, "found no Signature beside the message");
+    return REASON_SIGNATURE_MISSING;
+}
+
+enum reason signature_tell_canonicalization(struct detail *why, struct str found)
+{
+    const struct reading r = {.why = why};
+    return profile(&r, "CanonicalizationMethod", found, "one that the rule lists");
+}
+
 static bool canonicalization(const struct reading *r, struct str algorithm, enum xml_c14n *form)
 {
     static const struct {
@@ -153,6 +165,9 @@ static enum reason read_target(const struct reading *r, struct str uri)
             sig->apex = sig->top;
         else
             return reference(r, "Reference: found another Id than that of the message beside the signature");
+        sig->reference_id = id;
+        if (!signature_plain_id(id))
+            return reference(r, "Reference: found an Id with other characters than letters, digits and -._:");
         if (count_id(r->doc, id) != 1)
             return reference(r, "Reference: found its Id at more than one element");
     }
@@ -192,7 +207,7 @@ static enum reason read_signed_info(const struct reading *r, struct str *uri, st
     if (bad != REASON_OK)
         return bad;
     if (!canonicalization(r, algorithm, &sig->info_form))
-        return profile(r, "CanonicalizationMethod", algorithm, ALG_C14N);
+        return signature_tell_canonicalization(r->why, algorithm);
     n = xml_next(n);
     bad = read_hmac(r, n);
     if (bad != REASON_OK)
@@ -266,8 +281,7 @@ static enum reason read_envelope(const struct reading *r)
         }
     }
     if ((root != KMS_ROOT_SIGNED_REQUEST && root != KMS_ROOT_SIGNED_RESPONSE) || signatures == 0) {
-        detail_set(r->why, "found no Signature beside the message");
-        return REASON_SIGNATURE_MISSING;
+        return signature_tell_missing(r->why);
     }
     if (signatures > 1)
         return profile(r, "Signature", STR("more than one"), "one");

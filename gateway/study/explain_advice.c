@@ -238,7 +238,7 @@ static void advise_schema(struct advising *a)
     const struct judgement *j = a->in->j;
     const struct str version = j->request.version;
     advise_client(a->e, "send what the schema of TS 33.180, Annex D.2 says");
-    if (!version.p || kms_request_schema(j->doc, version, j->resource.kind == RESOURCE_REDIRECT, NULL) != REASON_OK)
+    if (!version.p || request_doc_schema(j->doc, version, j->resource.kind == RESOURCE_REDIRECT, NULL) != REASON_OK)
         return;
     struct buf parameter BUF_CLEANUP = BUF_INIT(8192);
     buf_z(&parameter, "versions: [");

@@ -102,7 +102,8 @@ static void tell_lost(struct explanation *e, const struct xmlsig_attempt *a)
 static void tell_digest(const struct explain_in *in, struct explanation *e)
 {
     struct xmlsig_attempt a;
-    if (!xmlsig_find_digest(in->j->doc, in->body, &a)) {
+    const struct xml_doc *tree = request_doc_tree(in->j->doc, in->body);
+    if (!tree || !xmlsig_find_digest(tree, in->body, &a)) {
         explain_sentence(e, "DigestValue is wrong: what was signed is not the message that stands here. It was changed "
                          "after signing (a value, white space, a namespace that an element above declared), or the "
                          "client hashed something else than its canonical form");
@@ -125,7 +126,8 @@ static bool tell_hmac(const struct explain_in *in, struct explanation *e, const 
     const struct judgement *j = in->j;
     struct secret_key clear SECRET_CLEANUP = {{0}};
     struct xmlsig_attempt a;
-    if (!keyring_open(&j->ring, k, &clear) || !xmlsig_find_hmac(j->doc, in->body, &clear, &a))
+    const struct xml_doc *tree = request_doc_tree(j->doc, in->body);
+    if (!tree || !keyring_open(&j->ring, k, &clear) || !xmlsig_find_hmac(tree, in->body, &clear, &a))
         return false;
     const bool named = str_eq(k->id, j->sig.key_name), usable = key_usable(k, in->now_us);
     const bool plain = usable && (named || k->state == KEY_ACTIVE);
@@ -211,7 +213,7 @@ bool explain_profile(const struct explain_in *in, struct xmlsig_policy *need)
     for (size_t i = 0; i < 2 * sizeof MORE / sizeof *MORE; i++) {
         const size_t m = i % (sizeof MORE / sizeof *MORE);
         *need = (struct xmlsig_policy){i == m ? c->min_hmac_bits : 128, c->canonicalization | MORE[m]};
-        if (xmlsig_read(j->doc, need, &info, NULL) != REASON_OK)
+        if (request_doc_signature(j->doc, need, &info, NULL) != REASON_OK)
             continue;
         if (i != m)
             need->min_hmac_bits = (unsigned)info.value_n * 8;
@@ -239,8 +241,9 @@ void explain_signature(const struct explain_in *in, struct explanation *e)
     if (result != CHECK_FAIL && result != CHECK_SHADOW_FAIL && !quiet_off)
         return;
     const struct str before = j->sig.key_name;
-    if (!before.p)
-        j->sig.key_name = xmlsig_find_key_name(j->doc);
+    const struct xml_doc *tree = request_doc_tree(j->doc, in->body);
+    if (!before.p && tree)
+        j->sig.key_name = xmlsig_find_key_name(tree);
     if (j->sig.key_name.p && checks_ring(j) == REASON_OK) {
         tell_profile(in, e);
         tell_keys(in, e);

@@ -223,7 +223,7 @@ static bool opens(struct pair *pair, struct str body)
     static const struct xmlsig_policy policy = {256, XMLSIG_C14N};
     struct xml_doc *doc;
     struct xmlsig_info info;
-    struct xml_signed proof;
+    const struct xml_signed *proof = NULL;
     struct kms_response response;
     struct detail why;
     const struct kms_reader reader = {trk_of, count_key, NULL, pair};
@@ -231,7 +231,7 @@ static bool opens(struct pair *pair, struct str body)
         return false;
     const bool ok = xmlsig_read(doc, &policy, &info, &why) == REASON_OK &&
                     xmlsig_verify(doc, &policy, &pair->ink, &proof, &why) == REASON_OK &&
-                    kms_response_open(&proof, &reader, &response, &why) == REASON_OK;
+                    kms_response_open(proof, &reader, &response, &why) == REASON_OK;
     xml_free(doc);
     return ok;
 }

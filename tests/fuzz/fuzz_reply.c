@@ -172,13 +172,13 @@ static void check_opens(struct str text, bool whole)
 {
     static const struct xmlsig_policy policy = {256, XMLSIG_C14N};
     struct xml_doc *doc = NULL;
-    struct xml_signed proof;
+    const struct xml_signed *proof = NULL;
     struct kms_response r;
     struct detail why = {""};
     const struct kms_reader reader = {.trk = give_trk, .key = count_key, .arg = whole ? &why : NULL};
     must(xml_parse(text, &XML_LIMITS_PROTECTED, &doc, &why) == REASON_OK, "%s", why.text);
     must(xmlsig_verify(doc, &policy, &ink, &proof, &why) == REASON_OK, "%s", why.text);
-    must(kms_response_open(&proof, &reader, &r, &why) == REASON_OK, "%s: %.*s", why.text, (int)text.n, text.p);
+    must(kms_response_open(proof, &reader, &r, &why) == REASON_OK, "%s: %.*s", why.text, (int)text.n, text.p);
     xml_free(doc);
 }
 

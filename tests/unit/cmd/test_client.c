@@ -84,7 +84,7 @@ static void composed(void **state)
     for (int i = 0; i < 2; i++) {
         struct xml_doc *doc;
         struct xmlsig_info info;
-        struct xml_signed proof;
+        const struct xml_signed *proof = NULL;
         struct kms_request r;
         int64_t at;
         bool zone;

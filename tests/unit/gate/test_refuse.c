@@ -31,7 +31,7 @@ static void test_signed(void **state)
     struct world *w = *state;
     struct ask a = ask_of(w);
     struct xml_doc *doc = NULL;
-    struct xml_signed proof;
+    const struct xml_signed *proof = NULL;
     const struct xmlsig_policy policy = {256, XMLSIG_C14N};
     a.fields.kms_uri = STR("kms.evil.example");
     struct gate_response out = refused(w, &a, REASON_KMS_URI_MISMATCH);

@@ -14,7 +14,7 @@
 
 #include <cmocka.h>
 
-#include "message/kms_request.h"
+#include "message/request_doc.h"
 
 #define ALICE_INK "f95d4e53c78e652a91e67432bfb53ffa81c9f32b2124e6658c5671e2fac06123"
 #define ALICE_TRK "6262f4b231ca73a6266943b1f7a93c44c8bee89dea943532fdd694aa525ccf50"
@@ -53,31 +53,33 @@ struct options {
     struct xmlsig_policy policy;
     struct str versions;
     bool redirect;
+    bool by_tree; /* not in one pass */
 };
-#define STRICT ((struct options){{256, XMLSIG_C14N}, VERSIONS, false})
+#define STRICT ((struct options){{256, XMLSIG_C14N}, VERSIONS, false, false})
+#define STRICT_BY_TREE ((struct options){{256, XMLSIG_C14N}, VERSIONS, false, true})
 
-/* The order of the contract: XML, root and schema, signature. On REASON_OK the caller frees *doc. */
+/* The order of the contract: XML, root and schema, signature. On REASON_OK the caller frees *doc, which has the proof. */
 static inline enum reason judge(struct str text, const struct options *o, const struct secret_key *key,
-                                struct xml_doc **doc, struct kms_request *fields, struct detail *why)
+                                struct request_doc **doc, struct kms_request *fields, struct detail *why)
 {
     struct xmlsig_info info;
-    struct xml_signed proof = {0};
-    enum reason r = xml_parse(text, &XML_LIMITS_REQUEST, doc, why);
+    const struct request_proof *proof = NULL;
+    enum reason r = request_doc_read(text, o->by_tree, doc, why);
     if (r != REASON_OK) {
         assert_null(*doc);
         return r;
     }
-    r = kms_request_schema(*doc, o->versions, o->redirect, why);
+    r = request_doc_schema(*doc, o->versions, o->redirect, why);
     if (r == REASON_OK)
-        r = xmlsig_read(*doc, &o->policy, &info, why);
+        r = request_doc_signature(*doc, &o->policy, &info, why);
     if (r == REASON_OK)
-        r = xmlsig_verify(*doc, &o->policy, key, &proof, why);
+        r = request_doc_verify(*doc, &o->policy, key, &proof, why);
     if (r == REASON_OK) {
-        kms_request_parse(&proof, fields);
+        request_proof_fields(proof, fields);
         return r;
     }
-    assert_null(proof.node);
-    xml_free(*doc);
+    assert_null(proof);
+    request_doc_free(*doc);
     *doc = NULL;
     return r;
 }

@@ -91,14 +91,14 @@ static int in_child(void (*work)(void))
 
 static void judge_all(void)
 {
-    const struct options lax = {{128, XMLSIG_C14N | XMLSIG_EXC_C14N | XMLSIG_C14N11}, VERSIONS, true};
+    const struct options lax = {{128, XMLSIG_C14N | XMLSIG_EXC_C14N | XMLSIG_C14N11}, VERSIONS, true, false};
     const struct secret_key key = {{1}};
     for (size_t i = 0; i < count; i++) {
         const struct xml_limits *const both[] = {&XML_LIMITS_REQUEST, &XML_LIMITS_REPLY};
         for (size_t k = 0; k < 2; k++) {
             struct xml_doc *doc;
             struct xmlsig_info info;
-            struct xml_signed proof;
+            const struct xml_signed *proof = NULL;
             if (xml_parse(buf_view(&texts[i]), both[k], &doc, NULL) != REASON_OK)
                 continue;
             const bool judged = kms_request_schema(doc, lax.versions, true, NULL) == REASON_OK &&

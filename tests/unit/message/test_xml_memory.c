@@ -55,16 +55,23 @@ static void crypto_free(void *p, const char *file, int line)
     free(p);
 }
 
-static void ends_at_each(const char *path, enum reason expected)
+/* Where memory ends within xmlsec, it leaks what it had. */
+const char *__lsan_default_suppressions(void);
+const char *__lsan_default_suppressions(void)
+{
+    return "leak:libxmlsec1\nleak:xmlXPathNodeSet\n";
+}
+
+static void ends_at_each(const char *path, bool by_tree, enum reason expected)
 {
     const struct secret_key key = key_of(ALICE_INK);
-    const struct options strict = STRICT;
+    const struct options strict = by_tree ? STRICT_BY_TREE : STRICT;
     struct buf text;
     long n;
     read_case(path, &text);
     /* first with plenty: the libraries then have what they make once */
     for (n = PLENTY, ended = true; (ended || n < 1) && n < ALLOCATIONS_MAX; n++) {
-        struct xml_doc *doc = NULL;
+        struct request_doc *doc = NULL;
         struct kms_request fields;
         ended = false;
         left = n;
@@ -76,7 +83,7 @@ static void ends_at_each(const char *path, enum reason expected)
             fail_msg("%s: memory ends at allocation %ld: %s", path, n, reason_name(r));
         if (r == REASON_OK)
             assert_true(str_eq(fields.user_uri, STR("sip:alice@example.org")));
-        xml_free(doc);
+        request_doc_free(doc);
     }
     assert_true(n > 1 && n < ALLOCATIONS_MAX);
     buf_free(&text);
@@ -85,12 +92,13 @@ static void ends_at_each(const char *path, enum reason expected)
 static void test_judging(void **state)
 {
     (void)state;
-    ends_at_each("cases/requests/plain.xml", REASON_OK);
-    ends_at_each("cases/requests/extension.xml", REASON_OK);
-    ends_at_each("cases/requests/envelope-empty-uri.xml", REASON_OK);
-    ends_at_each("cases/requests/forged-user.xml", REASON_SIGNATURE_INVALID);
-    ends_at_each("cases/requests/relative-namespace-word.xml", REASON_XML_FORBIDDEN);
-    ends_at_each("cases/requests/schema-no-time.xml", REASON_XML_INVALID);
+    ends_at_each("cases/requests/plain.xml", false, REASON_OK);
+    ends_at_each("cases/requests/plain.xml", true, REASON_OK);
+    ends_at_each("cases/requests/extension.xml", false, REASON_OK);
+    ends_at_each("cases/requests/envelope-empty-uri.xml", false, REASON_OK);
+    ends_at_each("cases/requests/forged-user.xml", false, REASON_SIGNATURE_INVALID);
+    ends_at_each("cases/requests/relative-namespace-word.xml", false, REASON_XML_FORBIDDEN);
+    ends_at_each("cases/requests/schema-no-time.xml", false, REASON_XML_INVALID);
 }
 
 static void test_writing(void **state)
@@ -101,14 +109,14 @@ static void test_writing(void **state)
     (void)state;
     read_case("cases/requests/extension.xml", &text);
     assert_int_equal(xml_parse(buf_view(&text), &XML_LIMITS_REQUEST, &doc, NULL), REASON_OK);
-    assert_true(kms_request_forward(doc, true, &whole));
+    assert_true(kms_request_forward_claimed(doc, true, &whole));
     assert_true(xmlsig_sign(buf_view(&whole), STR("k"), &key, &signature));
     long n = 0;
     for (ended = true; ended && n < ALLOCATIONS_MAX; n++) {
         struct buf a = BUF_INIT(ROOM), b = BUF_INIT(ROOM);
         ended = false;
         left = n;
-        const bool forwarded = kms_request_forward(doc, true, &a);
+        const bool forwarded = kms_request_forward_claimed(doc, true, &a);
         const bool is_signed = xmlsig_sign(buf_view(&whole), STR("k"), &key, &b);
         left = PLENTY;
         assert_true(forwarded ? str_eq(buf_view(&a), buf_view(&whole)) : ended);

@@ -28,7 +28,7 @@ static size_t sign_and_judge(unsigned number, unsigned round)
 {
     char device[32];
     struct buf request = BUF_INIT(ROOM), out = BUF_INIT(ROOM);
-    struct xml_doc *doc = NULL;
+    struct request_doc *doc = NULL;
     struct kms_request f;
     const struct options strict = STRICT;
     snprintf(device, sizeof device, "device-%u-%u", number, round);
@@ -41,7 +41,7 @@ static size_t sign_and_judge(unsigned number, unsigned round)
     kms_request_write(&fields, &request);
     bool ok = xmlsig_sign(buf_view(&request), STR("ink.1.alice"), &ink, &out);
     ok = ok && judge(buf_view(&out), &strict, &ink, &doc, &f, NULL) == REASON_OK && str_eq_z(f.device_id, device);
-    xml_free(doc);
+    request_doc_free(doc);
     buf_free(&request);
     buf_free(&out);
     return !ok;
@@ -53,12 +53,12 @@ static void *work(void *arg)
     const struct options strict = STRICT;
     for (unsigned round = 0; round < ROUNDS; round++) {
         for (unsigned i = 0; i < CASES; i++) {
-            struct xml_doc *doc = NULL;
+            struct request_doc *doc = NULL;
             struct kms_request f;
             struct detail why;
             const unsigned k = (i + w->number) % CASES;
             w->wrong += judge(buf_view(&text[k]), &strict, &ink, &doc, &f, &why) != CASE[k].reason;
-            xml_free(doc);
+            request_doc_free(doc);
         }
         w->wrong += sign_and_judge(w->number, round);
     }

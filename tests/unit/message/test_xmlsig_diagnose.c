@@ -59,19 +59,20 @@ static void test_forms_that_a_rule_allows(void **state)
     for (size_t i = 0; i < sizeof FORMS / sizeof *FORMS; i++) {
         struct buf text = signed_as(&key, &FORMS[i]);
         struct options o = STRICT;
-        struct xml_doc *doc = NULL;
+        struct request_doc *doc = NULL;
         struct kms_request fields;
         struct xmlsig_attempt a;
         o.policy = FORMS[i];
         assert_int_equal(judge(buf_view(&text), &o, &key, &doc, &fields, NULL), REASON_OK);
-        assert_true(xmlsig_find_hmac(doc, buf_view(&text), &key, &a) && clean(&a) && a.bits == FORMS[i].min_hmac_bits);
-        xml_free(doc);
+        assert_true(xmlsig_find_hmac(request_doc_tree(doc, buf_view(&text)), buf_view(&text), &key, &a) && clean(&a) &&
+                    a.bits == FORMS[i].min_hmac_bits);
+        request_doc_free(doc);
         assert_int_equal(judge(buf_view(&text), &o, &other, &doc, &fields, NULL), REASON_SIGNATURE_INVALID);
         o.policy = STANDARD;
         assert_int_equal(judge(buf_view(&text), &o, &key, &doc, &fields, NULL),
                          i == 0 ? REASON_OK : REASON_SIGNATURE_PROFILE);
         if (i == 0)
-            xml_free(doc);
+            request_doc_free(doc);
         buf_free(&text);
     }
 }
@@ -136,7 +137,7 @@ static void test_every_byte_changed(void **state)
         const char before = text.p[i];
         struct xml_doc *doc;
         struct xmlsig_info info;
-        struct xml_signed proof;
+        const struct xml_signed *proof = NULL;
         struct xmlsig_attempt digest, hmac;
         text.p[i] = before == 'a' ? 'b' : 'a';
         if (xml_parse(buf_view(&text), &XML_LIMITS_REQUEST, &doc, NULL) == REASON_OK) {

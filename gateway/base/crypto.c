@@ -1,0 +1,153 @@
+#include "base/crypto.h"
+
+#include <limits.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <openssl/core_names.h>
+#include <openssl/err.h>
+#include <openssl/evp.h>
+
+struct crypto_thread {
+    EVP_MD *sha256;
+    EVP_MD_CTX *hash;
+    EVP_MAC_CTX *hmac;
+    EVP_CIPHER *gcm;
+    EVP_CIPHER_CTX *sealing;
+};
+static _Thread_local struct crypto_thread *crypto_own;
+static pthread_key_t crypto_key;
+static pthread_once_t crypto_once = PTHREAD_ONCE_INIT;
+static bool crypto_key_made;
+
+static void crypto_thread_free(void *arg)
+{
+    struct crypto_thread *t = arg;
+    if (!t)
+        return;
+    EVP_MD_CTX_free(t->hash);
+    EVP_MD_free(t->sha256);
+    EVP_MAC_CTX_free(t->hmac);
+    EVP_CIPHER_CTX_free(t->sealing);
+    EVP_CIPHER_free(t->gcm);
+    free(t);
+}
+
+static void crypto_make_key(void)
+{
+    crypto_key_made = pthread_key_create(&crypto_key, crypto_thread_free) == 0;
+}
+
+static EVP_MAC_CTX *crypto_hmac_new(void)
+{
+    char digest[] = "SHA256";
+    const OSSL_PARAM with_sha256[] = {OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, digest, 0),
+                                      OSSL_PARAM_construct_end()};
+    EVP_MAC *hmac = EVP_MAC_fetch(NULL, "HMAC", NULL);
+    EVP_MAC_CTX *ctx = hmac ? EVP_MAC_CTX_new(hmac) : NULL;
+    EVP_MAC_free(hmac);
+    if (ctx && EVP_MAC_CTX_set_params(ctx, with_sha256) == 1)
+        return ctx;
+    EVP_MAC_CTX_free(ctx);
+    return NULL;
+}
+
+/* This thread's contexts; NULL: they cannot be made. */
+static struct crypto_thread *crypto_thread(void)
+{
+    if (crypto_own)
+        return crypto_own;
+    (void)pthread_once(&crypto_once, crypto_make_key);
+    struct crypto_thread *t = crypto_key_made ? calloc(1, sizeof *t) : NULL;
+    if (!t)
+        return NULL;
+    t->sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
+    t->hash = EVP_MD_CTX_new();
+    t->hmac = crypto_hmac_new();
+    t->gcm = EVP_CIPHER_fetch(NULL, "AES-256-GCM", NULL);
+    t->sealing = EVP_CIPHER_CTX_new();
+    if (!t->sha256 || !t->hash || !t->hmac || !t->gcm || !t->sealing || pthread_setspecific(crypto_key, t) != 0) {
+        crypto_thread_free(t);
+        return NULL;
+    }
+    return crypto_own = t;
+}
+
+void crypto_thread_end(void)
+{
+    if (!crypto_own)
+        return;
+    (void)pthread_setspecific(crypto_key, NULL);
+    crypto_thread_free(crypto_own);
+    crypto_own = NULL;
+}
+
+bool crypto_sha256(const void *p, size_t n, uint8_t out[HASH_BYTES])
+{
+    unsigned got = 0;
+    struct crypto_thread *t = crypto_thread();
+    return t && p && EVP_DigestInit_ex2(t->hash, t->sha256, NULL) == 1 && EVP_DigestUpdate(t->hash, p, n) == 1 &&
+           EVP_DigestFinal_ex(t->hash, out, &got) == 1 && got == HASH_BYTES;
+}
+
+bool crypto_hmac_sha256(const uint8_t key[KEY_BYTES], const void *p, size_t n, uint8_t out[HASH_BYTES])
+{
+    static const uint8_t NOBODYS[KEY_BYTES] = {0};
+    size_t got = 0;
+    struct crypto_thread *t = crypto_thread();
+    if (!t || !p)
+        return false;
+    const bool ok = EVP_MAC_init(t->hmac, key, KEY_BYTES, NULL) == 1 && EVP_MAC_update(t->hmac, p, n) == 1 &&
+                    EVP_MAC_final(t->hmac, out, &got, HASH_BYTES) == 1 && got == HASH_BYTES;
+    return EVP_MAC_init(t->hmac, NOBODYS, sizeof NOBODYS, NULL) == 1 && ok; /* the key's state is overwritten */
+}
+
+/* The key's schedule is overwritten by one of nobody's. */
+static bool crypto_gcm_forget(struct crypto_thread *t)
+{
+    static const uint8_t NOBODYS[KEY_BYTES] = {0};
+    return EVP_CipherInit_ex2(t->sealing, t->gcm, NOBODYS, NOBODYS, 1, NULL) == 1;
+}
+
+static bool crypto_gcm_begin(struct crypto_thread *t, const struct crypto_gcm *how, size_t n, int encrypt)
+{
+    int done = 0;
+    return n <= INT_MAX && how->aad_n <= INT_MAX &&
+           EVP_CipherInit_ex2(t->sealing, t->gcm, how->key, how->iv, encrypt, NULL) == 1 &&
+           (!how->aad || EVP_CipherUpdate(t->sealing, NULL, &done, how->aad, (int)how->aad_n) == 1);
+}
+
+bool crypto_gcm_seal(const struct crypto_gcm *how, const uint8_t *text, size_t n, uint8_t *cipher,
+                     uint8_t tag[GCM_TAG_BYTES])
+{
+    int done = 0, rest = 0;
+    struct crypto_thread *t = crypto_thread();
+    if (!t)
+        return false;
+    const bool ok = crypto_gcm_begin(t, how, n, 1) && EVP_CipherUpdate(t->sealing, cipher, &done, text, (int)n) == 1 &&
+                    (size_t)done == n && EVP_CipherFinal_ex(t->sealing, cipher + n, &rest) == 1 && rest == 0 &&
+                    EVP_CIPHER_CTX_ctrl(t->sealing, EVP_CTRL_AEAD_GET_TAG, GCM_TAG_BYTES, tag) == 1;
+    return crypto_gcm_forget(t) && ok;
+}
+
+bool crypto_gcm_open(const struct crypto_gcm *how, const uint8_t *cipher, size_t n, const uint8_t tag[GCM_TAG_BYTES],
+                     uint8_t *text)
+{
+    uint8_t own[GCM_TAG_BYTES], none[GCM_TAG_BYTES]; /* OpenSSL wants the tag writable */
+    int done = 0, rest = 0;
+    struct crypto_thread *t = crypto_thread();
+    if (!t)
+        return false;
+    memcpy(own, tag, sizeof own);
+    ERR_set_mark();
+    bool ok = crypto_gcm_begin(t, how, n, 0) && EVP_CipherUpdate(t->sealing, text, &done, cipher, (int)n) == 1 &&
+              (size_t)done == n &&
+              EVP_CIPHER_CTX_ctrl(t->sealing, EVP_CTRL_AEAD_SET_TAG, GCM_TAG_BYTES, own) == 1 &&
+              EVP_CipherFinal_ex(t->sealing, none, &rest) == 1 && rest == 0;
+    ERR_pop_to_mark(); /* what is left in the thread's queue would be taken for a fault of its TLS connections */
+    ok = crypto_gcm_forget(t) && ok;
+    if (!ok)
+        secret_wipe(text, n);
+    return ok;
+}

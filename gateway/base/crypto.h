@@ -1,0 +1,34 @@
+/*
+ * OpenSSL's contexts, made once a thread and used again: making one costs more than hashing a message. Each thread has
+ * its own from its first call on, and gives them back when it ends. What a key leaves in a context is overwritten
+ * before the call returns.
+ *
+ *     uint8_t digest[HASH_BYTES];
+ *     if (!crypto_sha256(text.p, text.n, digest)) return REASON_INTERNAL;      false: OpenSSL failed, or no memory
+ */
+#ifndef KMSGATE_BASE_CRYPTO_H
+#define KMSGATE_BASE_CRYPTO_H
+
+#include "base/secret.h"
+
+enum { HASH_BYTES = 32, GCM_IV_BYTES = 12, GCM_TAG_BYTES = 16 };
+
+bool crypto_sha256(const void *p, size_t n, uint8_t out[HASH_BYTES]);
+bool crypto_hmac_sha256(const uint8_t key[KEY_BYTES], const void *p, size_t n, uint8_t out[HASH_BYTES]);
+
+/* AES-256-GCM. aad may be NULL. n is below 2^31. */
+struct crypto_gcm {
+    const uint8_t *key, *iv; /* KEY_BYTES, GCM_IV_BYTES: fresh for each text under one key */
+    const void *aad;
+    size_t aad_n;
+};
+bool crypto_gcm_seal(const struct crypto_gcm *how, const uint8_t *text, size_t n, uint8_t *cipher,
+                     uint8_t tag[GCM_TAG_BYTES]);
+/* False unless the tag holds: then `text` is wiped. */
+bool crypto_gcm_open(const struct crypto_gcm *how, const uint8_t *cipher, size_t n, const uint8_t tag[GCM_TAG_BYTES],
+                     uint8_t *text);
+
+/* What this thread has, given back early: before OpenSSL is left. */
+void crypto_thread_end(void);
+
+#endif
