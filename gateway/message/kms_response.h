@@ -95,9 +95,10 @@ struct kms_reader {
     kms_certificate_fn certificate; /* NULL: of no interest */
     void *arg;
 };
-/* Validates the KmsResponse behind `proof` strictly but for order and Version and shows the reader what stands in it, also inside an encrypted KmsMessage.
- * *r is filled as by kms_response_read (views into the document). REASON_KEY_UNKNOWN: no such TrK. Parse what a
- * gateway wrote with XML_LIMITS_PROTECTED: each wrapped key declares its own namespaces. */
+/* Validates the KmsResponse behind `proof` strictly but for order and Version and shows the reader what stands in it,
+ * also inside an encrypted KmsMessage. *r is filled as by kms_response_read (views into the document).
+ * REASON_KEY_UNKNOWN: no such TrK. Parse what a gateway wrote with XML_LIMITS_PROTECTED: each wrapped key declares its
+ * own namespaces. */
 enum reason kms_response_open(const struct xml_signed *proof, const struct kms_reader *reader, struct kms_response *r,
                               struct detail *why) MUST_CHECK;
 /* The same of a bare KmsResponse that nobody signed. */

@@ -1,7 +1,7 @@
 /*
  * A request as the gate sees it, whichever way it was read: in one pass where it is in the closed profile
- * (request_profile.h), which nearly every request is, else by libxml2's tree and xmlsec1. Both say the same of what both
- * can read: verdict, fields, and what is forwarded. Values point into the document and live as long as it.
+ * (request_profile.h), which nearly every request is, else by libxml2's tree and xmlsec1. Both say the same of what
+ * both can read: verdict, fields, and what is forwarded. Values point into the document and live as long as it.
  *
  *     r = request_doc_read(body, false, &doc, why);
  *     request_doc_claim(doc, &claim);                                         claims: they choose rule and keys

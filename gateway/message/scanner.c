@@ -1,7 +1,5 @@
 #include "message/scanner.h"
 
-#include <string.h>
-
 /* What each byte may be part of. Bytes above ASCII are looked at as characters. */
 enum { BYTE_SPACE = 1, BYTE_NAME_START = 2, BYTE_NAME = 4, BYTE_TEXT = 8, BYTE_VALUE = 16, BYTE_URI = 32 };
 #define BYTE_LETTER (BYTE_NAME_START | BYTE_NAME | BYTE_TEXT | BYTE_VALUE | BYTE_URI)
@@ -51,7 +49,7 @@ static bool scan_space(struct scanner *s)
 
 static bool scan_token(struct scanner *s, struct str token)
 {
-    if (s->n - s->at < token.n || memcmp(s->p + s->at, token.p, token.n) != 0)
+    if (!str_starts((struct str){s->p + s->at, s->n - s->at}, token))
         return false;
     s->at += token.n;
     return true;

@@ -1,13 +1,13 @@
 /*
- * XML Signature by HMAC-SHA256 (TS 33.180 D.2.2, D.3) over a tree: a closed profile, read here, verified by xmlsec1. The
- * common form of a request is verified without a tree: request_doc.h.
+ * XML Signature by HMAC-SHA256 (TS 33.180 D.2.2, D.3) over a tree: a closed profile, read here, verified by xmlsec1.
+ * The common form of a request is verified without a tree: request_doc.h.
  *
  *     struct xmlsig_info info;
  *     r = xmlsig_read(doc, &policy, &info, why);          profile and reference; gives the KeyName
  *     r = xmlsig_verify(doc, &policy, &key, &proof, why); the key is chosen by the caller, never by the message
  *
- * Only xmlsig_verify makes a struct xml_signed, and only message/ knows what is in it: who has a pointer to one has the
- * proof. It lives as long as its document.
+ * Only xmlsig_verify makes a struct xml_signed, and only message/ knows what is in it: who has a pointer to one has
+ * the proof. It lives as long as its document.
  */
 #ifndef KMSGATE_MESSAGE_XMLSIG_H
 #define KMSGATE_MESSAGE_XMLSIG_H
@@ -33,8 +33,8 @@ struct xml_signed;
  * SIGNATURE_PROFILE, SIGNATURE_REFERENCE; SIGNATURE_INVALID for values that are no base64. No cryptography, no I/O. */
 enum reason xmlsig_read(const struct xml_doc *doc, const struct xmlsig_policy *policy, struct xmlsig_info *out,
                         struct detail *why) MUST_CHECK;
-/* REASON_OK and the proof (else NULL), what xmlsig_read() says, SIGNATURE_INVALID, or INTERNAL when a library failed. The
- * same work for every key: the reference is digested first. */
+/* REASON_OK and the proof (else NULL), what xmlsig_read() says, SIGNATURE_INVALID, or INTERNAL when a library failed.
+ * The same work for every key: the reference is digested first. */
 enum reason xmlsig_verify(struct xml_doc *doc, const struct xmlsig_policy *policy, const struct secret_key *key,
                           const struct xml_signed **proof, struct detail *why) MUST_CHECK;
 

@@ -127,6 +127,15 @@ def test_no_bare_comparison_of_views():
     assert not wrong
 
 
+def test_only_verifiers_make_proofs():
+    """Who has a proof has it from a verifier: no other file can even write one."""
+    makers = {"xml_signed": "gateway/message/xmlsig.c", "request_proof": "gateway/message/request_doc.c"}
+    for kind, maker in makers.items():
+        made = {rel(p) for p in OURS if re.search(r"\(struct %s\)\s*\{|struct %s \w+\s*[=;]" % (kind, kind), code(p))
+                and p.suffix == ".c"}
+        assert made == {maker}
+
+
 def test_no_keys_in_the_tree():
     wrong = [rel(p) for p in TRACKED if b"-----BEGIN" + b" PRIVATE KEY" in p.read_bytes()
              or b"-----BEGIN EC" + b" PRIVATE KEY" in p.read_bytes()]

@@ -58,7 +58,7 @@ struct options {
 #define STRICT ((struct options){{256, XMLSIG_C14N}, VERSIONS, false, false})
 #define STRICT_BY_TREE ((struct options){{256, XMLSIG_C14N}, VERSIONS, false, true})
 
-/* The order of the contract: XML, root and schema, signature. On REASON_OK the caller frees *doc, which has the proof. */
+/* The order of the contract: XML, root and schema, signature. On REASON_OK the caller frees *doc. */
 static inline enum reason judge(struct str text, const struct options *o, const struct secret_key *key,
                                 struct request_doc **doc, struct kms_request *fields, struct detail *why)
 {

@@ -150,8 +150,8 @@ static void test_sign_refuses(void **state)
     buf_free(&small);
 }
 
-/* Profile before reference before value. In one pass the HMAC is before the digest, so that no stranger makes the gateway
- * hash his message; xmlsec digests first. */
+/* Profile before reference before value. In one pass the HMAC is before the digest, so that no stranger makes the
+ * gateway hash his message; xmlsec digests first. */
 static void test_precedence(void **state)
 {
     const struct secret_key key = key_of(ALICE_INK), other = key_of(ALICE_TRK);

@@ -2,11 +2,7 @@
  * Other implementations as the oracle: what we accept, xmlsec accepts; what we sign, xmlsec and its program verify;
  * what they sign, we verify. Everything here is xmlsec at its laxest: the profile is ours alone to refuse.
  */
-#include "fixture.h"
-
-#include <fcntl.h>
-#include <sys/wait.h>
-#include <unistd.h>
+#include "program.h"
 
 #include <libxml/parser.h>
 #include <xmlsec/crypto.h>
@@ -155,53 +151,20 @@ static void test_mutations_agree(void **state)
     buf_free(&text);
 }
 
-static void put_file(const char *name, struct str content, char path[256])
-{
-    snprintf(path, 256, "%s/%s", folder, name);
-    FILE *f = fopen(path, "wb");
-    assert_non_null(f);
-    assert_int_equal(fwrite(content.p, 1, content.n, f), content.n);
-    assert_int_equal(fclose(f), 0);
-}
-
-/* The exit status of xmlsec1; what it says goes nowhere. */
-static int xmlsec1(const char *command, const char *key_path, const char *input, const char *output)
-{
-    char id[] = "--id-attr:Id", name[] = "xmlsec1", hmackey[] = "--hmackey:ink.1.alice", out_option[] = "--output";
-    int status = -1;
-    const pid_t child = fork();
-    assert_true(child >= 0);
-    if (child == 0) {
-        const int null = open("/dev/null", O_RDWR);
-        dup2(null, 1);
-        dup2(null, 2);
-        char *const argv[] = {
-            name,           (char *)command, hmackey, (char *)key_path, id, (char *)NS_KMS ":KmsRequest", out_option,
-            (char *)output, (char *)input,   NULL};
-        execvp("xmlsec1", argv);
-        _exit(127);
-    }
-    assert_int_equal(waitpid(child, &status, 0), child);
-    const int code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-    if (code == 127)
-        fail_msg("the program xmlsec1 is not installed");
-    return code;
-}
-
 static void test_we_sign_the_program_verifies(void **state)
 {
     const struct secret_key key = key_of(ALICE_INK);
     struct buf text = our_request(&key);
     char key_path[256], path[256], out[256];
     (void)state;
-    put_file("key", (struct str){(const char *)key.b, KEY_BYTES}, key_path);
-    put_file("out", STR(""), out);
-    put_file("request.xml", buf_view(&text), path);
+    put_file(folder, "key", (struct str){(const char *)key.b, KEY_BYTES}, key_path);
+    put_file(folder, "out", STR(""), out);
+    put_file(folder, "request.xml", buf_view(&text), path);
     assert_int_equal(xmlsec1("--verify", key_path, path, out), 0);
     char *at = strstr(text.p, "sip:alice");
     assert_non_null(at);
     at[4] = 'b';
-    put_file("request.xml", buf_view(&text), path);
+    put_file(folder, "request.xml", buf_view(&text), path);
     assert_int_not_equal(xmlsec1("--verify", key_path, path, out), 0);
     unlink(key_path);
     unlink(path);
@@ -226,9 +189,9 @@ static void test_the_program_signs_we_verify(void **state)
     char key_path[256], path[256], out[256];
     struct buf text = BUF_INIT(ROOM);
     (void)state;
-    put_file("key", (struct str){(const char *)key.b, KEY_BYTES}, key_path);
-    put_file("template.xml", str_z(template), path);
-    put_file("out.xml", STR(""), out);
+    put_file(folder, "key", (struct str){(const char *)key.b, KEY_BYTES}, key_path);
+    put_file(folder, "template.xml", str_z(template), path);
+    put_file(folder, "out.xml", STR(""), out);
     assert_int_equal(xmlsec1("--sign", key_path, path, out), 0);
     FILE *f = fopen(out, "rb");
     assert_non_null(f);

@@ -1,0 +1,49 @@
+/*
+ * Both ways of reading a request, in one pass and by tree and xmlsec1, say the same: of any bytes, of the same with
+ * Alice's signature put in, and of a request that the bytes make as dice (tests/unit/message/made.h).
+ */
+#include "fuzz.h"
+
+#include "../unit/message/made.h"
+
+static struct secret_key key = {{0x4b}};
+
+static void ways_end(void)
+{
+    xml_shutdown();
+}
+
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+    (void)argc;
+    (void)argv;
+    must(xml_startup(), "libraries");
+    atexit(ways_end);
+    return 0;
+}
+
+static void compare(struct str text)
+{
+    static const struct xmlsig_policy STRICT = {256, XMLSIG_C14N};
+    const char *what;
+    must(ways_compare(text, &STRICT, &key, &what) != WAYS_DIFFER, "%s of %.*s", what, STR_FMT(text));
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    struct buf text BUF_CLEANUP = BUF_INIT(MADE_ROOM);
+    struct dice dice = {.p = data, .n = size};
+    compare(fuzz_view(data, size));
+    buf_bytes(&text, data, size);
+    if (text.failed)
+        return 0;
+    made_sign(&key, &text);
+    compare(buf_view(&text));
+    buf_reset(&text);
+    made_request(&dice, &text);
+    if (one_in(&dice, 2))
+        made_mutate(&dice, &text);
+    made_sign(&key, &text);
+    compare(buf_view(&text));
+    return 0;
+}

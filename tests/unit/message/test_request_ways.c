@@ -1,0 +1,142 @@
+/*
+ * Both ways of reading a request say the same: in one pass, and by libxml2's tree with xmlsec1 as verifier. What the
+ * first accepts, the second and the program xmlsec1 accept, too; every field and every forwarded byte is the same.
+ *
+ *     TESTED_MESSAGES=1000000 TESTED_SEED=7 message_test_request_ways      the long run
+ */
+#include "program.h"
+
+#include <inttypes.h>
+
+#include "made.h"
+
+enum { MESSAGES = 20000, FOR_THE_PROGRAM = 60 };
+
+static char folder[] = "/tmp/kmsgate-ways-XXXXXX";
+
+static uint64_t setting(const char *name, uint64_t usual)
+{
+    const char *text = getenv(name);
+    return text ? strtoull(text, NULL, 10) : usual;
+}
+
+static void by_the_program(struct str text)
+{
+    const struct secret_key key = key_of(ALICE_INK);
+    char key_path[256], path[256], out[256];
+    put_file(folder, "key", (struct str){(const char *)key.b, KEY_BYTES}, key_path);
+    put_file(folder, "out", STR(""), out);
+    put_file(folder, "request.xml", text, path);
+    if (xmlsec1("--verify", key_path, path, out) != 0)
+        fail_msg("we accept, the program xmlsec1 refuses: %.*s", STR_FMT(text));
+    unlink(key_path);
+    unlink(path);
+    unlink(out);
+}
+
+static enum ways one(struct dice *d, const struct secret_key *key, struct buf *text)
+{
+    static const struct xmlsig_policy POLICIES[] = {
+        {256, XMLSIG_C14N}, {256, XMLSIG_C14N}, {256, XMLSIG_C14N}, {128, XMLSIG_C14N | XMLSIG_EXC_C14N},
+        {256, XMLSIG_EXC_C14N}};
+    const char *what;
+    made_request(d, text);
+    if (one_in(d, 6))
+        made_mutate(d, text); /* and signed as it then is */
+    made_sign(key, text);
+    if (one_in(d, 4))
+        made_mutate(d, text);
+    assert_false(text->failed);
+    const enum ways ways = ways_compare(buf_view(text), &PICK(d, POLICIES), key, &what);
+    if (ways == WAYS_DIFFER)
+        fail_msg("the two ways differ in %s: %.*s", what, STR_FMT(buf_view(text)));
+    return ways;
+}
+
+static void test_made_messages(void **state)
+{
+    const struct secret_key key = key_of(ALICE_INK);
+    const uint64_t messages = setting("TESTED_MESSAGES", MESSAGES), seed = setting("TESTED_SEED", 1);
+    struct dice d = {.state = UINT64_C(0x9E3779B97F4A7C15) * (seed + 1)};
+    uint64_t counts[WAYS_DIFFER] = {0};
+    unsigned for_program = 0;
+    struct buf text = BUF_INIT(MADE_ROOM);
+    (void)state;
+    for (uint64_t i = 0; i < messages; i++) {
+        buf_reset(&text);
+        const enum ways ways = one(&d, &key, &text);
+        counts[ways]++;
+        if (ways == WAYS_ACCEPTED && i >= for_program * (messages / FOR_THE_PROGRAM)) {
+            for_program++;
+            by_the_program(buf_view(&text));
+        }
+    }
+    print_message("%" PRIu64 " messages: %" PRIu64 " not in the profile, %" PRIu64 " refused, %" PRIu64
+                  " accepted; %u by the program, too\n",
+                  messages, counts[WAYS_NOT_IN_PROFILE], counts[WAYS_REFUSED], counts[WAYS_ACCEPTED], for_program);
+    /* what is compared is not an empty set */
+    assert_true(counts[WAYS_ACCEPTED] > messages / 5 && counts[WAYS_REFUSED] > messages / 50 &&
+                counts[WAYS_NOT_IN_PROFILE] > messages / 20 && for_program > FOR_THE_PROGRAM / 2);
+    buf_free(&text);
+}
+
+/* What nearly every client sends is read in one pass, or all of this is for nothing. */
+static void test_usual_messages(void **state)
+{
+    static const char *const NAMES[] = {"cases/requests/plain.xml", "cases/requests/bom-and-declaration.xml",
+                                        "cases/requests/unsigned.xml", "cases/requests/value-in-lines.xml",
+                                        "cases/vectors/request-python-xmlsec.xml",
+                                        "cases/vectors/request-xml-crypto-no-transforms.xml"};
+    const struct secret_key key = key_of(ALICE_INK);
+    const struct xmlsig_policy policy = {256, XMLSIG_C14N};
+    (void)state;
+    for (size_t i = 0; i < sizeof NAMES / sizeof *NAMES; i++) {
+        struct buf text;
+        const char *what;
+        read_case(NAMES[i], &text);
+        const enum ways ways = ways_compare(buf_view(&text), &policy, &key, &what);
+        if (ways == WAYS_NOT_IN_PROFILE || ways == WAYS_DIFFER)
+            fail_msg("%s: %s", NAMES[i], ways == WAYS_DIFFER ? what : "not in the profile");
+        buf_free(&text);
+    }
+}
+
+/* No reading beyond the text, however it is cut; no writing beyond the room, however small it is. */
+static void test_cut(void **state)
+{
+    struct buf text;
+    (void)state;
+    read_case("cases/requests/plain.xml", &text);
+    for (size_t n = 0; n < text.n; n++) {
+        char *exact = malloc(n ? n : 1);
+        struct request_doc *doc = NULL;
+        assert_non_null(exact);
+        memcpy(exact, text.p, n);
+        const enum reason r = request_doc_read((struct str){exact, n}, false, &doc, NULL);
+        assert_true(r != REASON_OK || n == text.n - 1); /* the last byte is a line end */
+        request_doc_free(doc);
+        free(exact);
+    }
+    buf_free(&text);
+}
+
+static int begin(void **state)
+{
+    return start_libraries(state) == 0 && mkdtemp(folder) ? 0 : -1;
+}
+
+static int end(void **state)
+{
+    rmdir(folder);
+    return stop_libraries(state);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_made_messages),
+        cmocka_unit_test(test_usual_messages),
+        cmocka_unit_test(test_cut),
+    };
+    return cmocka_run_group_tests(tests, begin, end);
+}
