@@ -267,7 +267,7 @@ static bool swap_uris(const xmlNode *n, struct buf *swapped)
     return true;
 }
 
-static bool swap_all_uris(const xmlNode *apex, struct buf *swapped)
+bool xml_escape_uris(const xmlNode *apex, struct buf *swapped)
 {
     for (const xmlNode *n = apex->parent; n && n->type == XML_ELEMENT_NODE; n = n->parent)
         if (!swap_uris(n, swapped))
@@ -278,7 +278,7 @@ static bool swap_all_uris(const xmlNode *apex, struct buf *swapped)
     return true;
 }
 
-static void put_uris_back(const struct buf *swapped)
+void xml_restore_uris(const struct buf *swapped)
 {
     for (size_t at = 0; at < swapped->n; at += sizeof(struct swapped)) {
         struct swapped s;
@@ -297,9 +297,9 @@ static bool execute_from(const struct xml_subtree *part, int mode, xmlOutputBuff
     xmlNode *apex = (xmlNode *)part->apex, *next = apex->next;
     from_apex.children = apex;
     apex->next = NULL;
-    const bool ok = swap_all_uris(apex, &swapped) &&
+    const bool ok = xml_escape_uris(apex, &swapped) &&
                     xmlC14NExecute(&from_apex, in_subtree, (void *)part, mode, NULL, 0, sink) >= 0;
-    put_uris_back(&swapped);
+    xml_restore_uris(&swapped);
     apex->next = next;
     return ok;
 }

@@ -79,7 +79,10 @@ static bool xmlsec_digested(xmlSecDSigCtxPtr ctx)
 /* With the key in ctx already. */
 static enum reason xmlsec_run(xmlSecDSigCtxPtr ctx, const struct signature *sig, struct detail *why)
 {
-    if (xmlSecDSigCtxVerify(ctx, (xmlNodePtr)sig->node) < 0) {
+    struct buf swapped BUF_CLEANUP = BUF_INIT(SIZE_MAX / 4);
+    const bool ran = xml_escape_uris(sig->top, &swapped) && xmlSecDSigCtxVerify(ctx, (xmlNodePtr)sig->node) == 0;
+    xml_restore_uris(&swapped);
+    if (!ran) {
         detail_set(why, "the signature could not be verified");
         return REASON_INTERNAL;
     }
