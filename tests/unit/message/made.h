@@ -368,7 +368,7 @@ static inline void made_sign(const struct secret_key *key, struct buf *text)
 /* One way's answer. */
 struct way {
     struct request_doc *doc;
-    enum reason read, schema, signature, verify;
+    enum reason read, twins, foreign_ids, schema, signature, verify;
     enum kms_root root;
     bool claimed;
     struct kms_request claim, fields;
@@ -388,13 +388,15 @@ static inline void way_go(struct way *w, struct str text, bool by_tree, const st
         return;
     w->root = request_doc_root(w->doc);
     w->claimed = request_doc_claim(w->doc, &w->claim);
+    w->twins = request_doc_twins(w->doc, NULL);
+    w->foreign_ids = request_doc_foreign_ids(w->doc, NULL);
     w->schema = request_doc_schema(w->doc, STR("1.1.0 1.0.0"), false, &w->why[1]);
     w->signature = request_doc_signature(w->doc, policy, &w->info, &w->why[2]);
     w->verify = request_doc_verify(w->doc, policy, key, &w->proof, &w->why[3]);
     if (w->proof)
         request_proof_fields(w->proof, &w->fields);
-    if (!(w->proof ? request_proof_forward(w->proof, &w->forward)
-                   : request_doc_forward_claimed(w->doc, &w->forward)))
+    if (!(w->proof ? request_proof_forward(w->proof, true, &w->forward)
+                   : request_doc_forward_claimed(w->doc, true, &w->forward)))
         w->forward.failed = true;
 }
 
@@ -436,6 +438,8 @@ static inline enum ways ways_compare(struct str text, const struct xmlsig_policy
         *what = "document";
     else if (fast.claimed != tree.claimed || !way_same_fields(&fast.claim, &tree.claim))
         *what = "claims";
+    else if (fast.twins != tree.twins || fast.foreign_ids != tree.foreign_ids)
+        *what = "twins";
     else if (fast.schema != tree.schema || strcmp(fast.why[1].text, tree.why[1].text) != 0)
         *what = "schema";
     else if (fast.signature != tree.signature || !way_same_text(fast.info.key_name, tree.info.key_name) ||
