@@ -83,12 +83,19 @@ void crypto_thread_end(void)
     crypto_own = NULL;
 }
 
-bool crypto_sha256(const void *p, size_t n, uint8_t out[HASH_BYTES])
+bool crypto_sha256_parts(const struct crypto_part *parts, size_t count, uint8_t out[HASH_BYTES])
 {
     unsigned got = 0;
     struct crypto_thread *t = crypto_thread();
-    return t && p && EVP_DigestInit_ex2(t->hash, t->sha256, NULL) == 1 && EVP_DigestUpdate(t->hash, p, n) == 1 &&
-           EVP_DigestFinal_ex(t->hash, out, &got) == 1 && got == HASH_BYTES;
+    bool ok = t && EVP_DigestInit_ex2(t->hash, t->sha256, NULL) == 1;
+    for (size_t i = 0; ok && i < count; i++)
+        ok = parts[i].n == 0 || EVP_DigestUpdate(t->hash, parts[i].p, parts[i].n) == 1;
+    return ok && EVP_DigestFinal_ex(t->hash, out, &got) == 1 && got == HASH_BYTES;
+}
+
+bool crypto_sha256(const void *p, size_t n, uint8_t out[HASH_BYTES])
+{
+    return p && crypto_sha256_parts(&(struct crypto_part){p, n}, 1, out);
 }
 
 bool crypto_hmac_sha256(const uint8_t key[KEY_BYTES], const void *p, size_t n, uint8_t out[HASH_BYTES])

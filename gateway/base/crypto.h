@@ -14,6 +14,12 @@
 enum { HASH_BYTES = 32, GCM_IV_BYTES = 12, GCM_TAG_BYTES = 16 };
 
 bool crypto_sha256(const void *p, size_t n, uint8_t out[HASH_BYTES]);
+/* Of the parts one after the other. */
+struct crypto_part {
+    const void *p; /* may be NULL where n is 0 */
+    size_t n;
+};
+bool crypto_sha256_parts(const struct crypto_part *parts, size_t count, uint8_t out[HASH_BYTES]);
 bool crypto_hmac_sha256(const uint8_t key[KEY_BYTES], const void *p, size_t n, uint8_t out[HASH_BYTES]);
 
 /* AES-256-GCM. aad may be NULL. n is below 2^31. */

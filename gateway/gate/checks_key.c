@@ -1,5 +1,4 @@
-#include <openssl/rand.h>
-
+#include "base/random.h"
 #include "gate/checks.h"
 
 enum reason checks_ring(struct judgement *j)
@@ -38,7 +37,7 @@ void checks_note_request(struct judgement *j)
 static enum reason key_for(struct judgement *j, const struct key *key, struct secret_key *clear)
 {
     struct secret_key dummy SECRET_CLEANUP;
-    if (RAND_bytes(dummy.b, sizeof dummy.b) != 1)
+    if (!random_bytes(dummy.b, sizeof dummy.b))
         return REASON_INTERNAL;
     if (key)
         return keyring_open(&j->ring, key, clear) ? REASON_OK : REASON_INTERNAL;

@@ -1,5 +1,6 @@
 #include "gate/decision.h"
 
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,7 +19,9 @@ const char *check_result_name(enum check_result r)
 
 void decision_init(struct decision *d)
 {
-    memset(d, 0, sizeof *d);
+    memset(d, 0, offsetof(struct decision, found)); /* the texts are most of it */
+    for (size_t i = 0; i < CHECK_COUNT; i++)
+        d->found[i].text[0] = '\0';
     d->skew_us = TIME_NONE;
     d->upstream.us = TIME_NONE;
     d->us.total = d->us.judge = d->us.upstream = d->us.protect = TIME_NONE;

@@ -25,7 +25,6 @@ struct decision {
     bool has_key_type;
     enum key_type key_type;
     enum check_result checks[CHECK_COUNT];
-    struct detail found[CHECK_COUNT]; /* for explain and the debug log */
     bool accepted;
     enum reason reason;
     enum reason shadow[SHADOW_COUNT]; /* what a refusal would have said; REASON_OK: none */
@@ -48,6 +47,7 @@ struct decision {
     struct {
         int64_t total, judge, upstream, protect; /* us; TIME_NONE: did not happen */
     } us;
+    struct detail found[CHECK_COUNT]; /* for explain and the debug log; last: decision_init() only empties them */
 };
 void decision_init(struct decision *d);
 void decision_clear(struct decision *d);

@@ -64,7 +64,7 @@ struct judgement {
     struct replay_claim claim;   /* what is spent; its texts are the document's */
     struct replay_call spending; /* `done` and `arg`: whom to tell after GATE_WAIT; none: nothing waits */
     bool spent;                  /* the replay memory has taken note */
-    struct decision decision;
+    struct decision decision; /* last: most of it need not be zeroed */
 };
 
 struct judgement *judgement_new(const struct gate *gate, const char *id);

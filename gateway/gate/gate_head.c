@@ -1,3 +1,4 @@
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -6,9 +7,10 @@
 
 struct judgement *judgement_new(const struct gate *gate, const char *id)
 {
-    struct judgement *j = calloc(1, sizeof *j);
+    struct judgement *j = malloc(sizeof *j);
     if (!j)
         return NULL;
+    memset(j, 0, offsetof(struct judgement, decision));
     j->gate = gate;
     j->rules = rules_ref(gate->rules);
     decision_init(&j->decision);

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <openssl/evp.h>
+#include "base/crypto.h"
 
 enum {
     SHARDS = 64,        /* more than any machine has cores: two users seldom meet at a lock */
@@ -56,13 +56,10 @@ static size_t slot(const struct shard *s, const uint8_t digest[DIGEST])
 
 static bool digest_of(struct str a, const uint8_t *b, size_t b_n, uint8_t out[DIGEST])
 {
-    uint8_t full[EVP_MAX_MD_SIZE];
+    uint8_t full[HASH_BYTES];
     const uint64_t a_n = a.n;
-    EVP_MD_CTX *ctx = EVP_MD_CTX_new();
-    const bool ok = ctx && EVP_DigestInit_ex(ctx, EVP_sha256(), NULL) == 1 &&
-                    EVP_DigestUpdate(ctx, &a_n, sizeof a_n) == 1 && EVP_DigestUpdate(ctx, a.p, a.n) == 1 &&
-                    (b_n == 0 || EVP_DigestUpdate(ctx, b, b_n) == 1) && EVP_DigestFinal_ex(ctx, full, NULL) == 1;
-    EVP_MD_CTX_free(ctx);
+    const struct crypto_part parts[] = {{&a_n, sizeof a_n}, {a.p, a.n}, {b, b_n}};
+    const bool ok = crypto_sha256_parts(parts, sizeof parts / sizeof *parts, full);
     if (ok)
         memcpy(out, full, DIGEST);
     return ok;
