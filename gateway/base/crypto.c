@@ -9,12 +9,15 @@
 #include <openssl/err.h>
 #include <openssl/evp.h>
 
+enum { CRYPTO_SPARE = 2 }; /* one that encrypts and one that decrypts */
 struct crypto_thread {
     EVP_MD *sha256;
     EVP_MD_CTX *hash;
     EVP_MAC_CTX *hmac;
-    EVP_CIPHER *gcm;
+    EVP_CIPHER *gcm, *ecb;
     EVP_CIPHER_CTX *sealing;
+    EVP_CIPHER_CTX *blocks[CRYPTO_SPARE]; /* those that nobody has taken */
+    size_t spare;
 };
 static _Thread_local struct crypto_thread *crypto_own;
 static pthread_key_t crypto_key;
@@ -30,7 +33,10 @@ static void crypto_thread_free(void *arg)
     EVP_MD_free(t->sha256);
     EVP_MAC_CTX_free(t->hmac);
     EVP_CIPHER_CTX_free(t->sealing);
+    while (t->spare)
+        EVP_CIPHER_CTX_free(t->blocks[--t->spare]);
     EVP_CIPHER_free(t->gcm);
+    EVP_CIPHER_free(t->ecb);
     free(t);
 }
 
@@ -66,8 +72,12 @@ static struct crypto_thread *crypto_thread(void)
     t->hash = EVP_MD_CTX_new();
     t->hmac = crypto_hmac_new();
     t->gcm = EVP_CIPHER_fetch(NULL, "AES-256-GCM", NULL);
+    t->ecb = EVP_CIPHER_fetch(NULL, "AES-256-ECB", NULL);
     t->sealing = EVP_CIPHER_CTX_new();
-    if (!t->sha256 || !t->hash || !t->hmac || !t->gcm || !t->sealing || pthread_setspecific(crypto_key, t) != 0) {
+    /* from here on the algorithm is never named again: naming it makes the context anew */
+    if (!t->sha256 || !t->hash || !t->hmac || !t->gcm || !t->ecb || !t->sealing ||
+        EVP_DigestInit_ex2(t->hash, t->sha256, NULL) != 1 ||
+        EVP_CipherInit_ex2(t->sealing, t->gcm, NULL, NULL, 1, NULL) != 1 || pthread_setspecific(crypto_key, t) != 0) {
         crypto_thread_free(t);
         return NULL;
     }
@@ -87,7 +97,7 @@ bool crypto_sha256_parts(const struct crypto_part *parts, size_t count, uint8_t 
 {
     unsigned got = 0;
     struct crypto_thread *t = crypto_thread();
-    bool ok = t && EVP_DigestInit_ex2(t->hash, t->sha256, NULL) == 1;
+    bool ok = t && EVP_DigestInit_ex2(t->hash, NULL, NULL) == 1;
     for (size_t i = 0; ok && i < count; i++)
         ok = parts[i].n == 0 || EVP_DigestUpdate(t->hash, parts[i].p, parts[i].n) == 1;
     return ok && EVP_DigestFinal_ex(t->hash, out, &got) == 1 && got == HASH_BYTES;
@@ -114,14 +124,14 @@ bool crypto_hmac_sha256(const uint8_t key[KEY_BYTES], const void *p, size_t n, u
 static bool crypto_gcm_forget(struct crypto_thread *t)
 {
     static const uint8_t NOBODYS[KEY_BYTES] = {0};
-    return EVP_CipherInit_ex2(t->sealing, t->gcm, NOBODYS, NOBODYS, 1, NULL) == 1;
+    return EVP_CipherInit_ex2(t->sealing, NULL, NOBODYS, NOBODYS, 1, NULL) == 1;
 }
 
 static bool crypto_gcm_begin(struct crypto_thread *t, const struct crypto_gcm *how, size_t n, int encrypt)
 {
     int done = 0;
     return n <= INT_MAX && how->aad_n <= INT_MAX &&
-           EVP_CipherInit_ex2(t->sealing, t->gcm, how->key, how->iv, encrypt, NULL) == 1 &&
+           EVP_CipherInit_ex2(t->sealing, NULL, how->key, how->iv, encrypt, NULL) == 1 &&
            (!how->aad || EVP_CipherUpdate(t->sealing, NULL, &done, how->aad, (int)how->aad_n) == 1);
 }
 
@@ -157,4 +167,26 @@ bool crypto_gcm_open(const struct crypto_gcm *how, const uint8_t *cipher, size_t
     if (!ok)
         secret_wipe(text, n);
     return ok;
+}
+
+EVP_CIPHER_CTX *crypto_blocks_take(const uint8_t key[KEY_BYTES], bool encrypt)
+{
+    struct crypto_thread *t = crypto_thread();
+    const bool spare = t && t->spare;
+    EVP_CIPHER_CTX *ctx = !t ? NULL : spare ? t->blocks[--t->spare] : EVP_CIPHER_CTX_new();
+    if (ctx && EVP_CipherInit_ex2(ctx, spare ? NULL : t->ecb, key, NULL, encrypt, NULL) == 1 &&
+        EVP_CIPHER_CTX_set_padding(ctx, 0) == 1)
+        return ctx;
+    EVP_CIPHER_CTX_free(ctx);
+    return NULL;
+}
+
+void crypto_blocks_give(EVP_CIPHER_CTX *ctx)
+{
+    static const uint8_t NOBODYS[KEY_BYTES] = {0};
+    struct crypto_thread *t = crypto_own;
+    if (ctx && t && t->spare < CRYPTO_SPARE && EVP_CipherInit_ex2(ctx, NULL, NOBODYS, NULL, 1, NULL) == 1)
+        t->blocks[t->spare++] = ctx;
+    else
+        EVP_CIPHER_CTX_free(ctx);
 }

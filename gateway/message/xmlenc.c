@@ -7,31 +7,22 @@
 #include <openssl/modes.h>
 #include <openssl/rand.h>
 
+#include "base/crypto.h"
 #include "base/limits.h"
 
-enum { BLOCK = 16, HALF_BLOCK = 8, GCM_IV = 12, GCM_TAG = 16 };
+enum { BLOCK = 16, HALF_BLOCK = 8 };
 
 /*
  * One AES-256-ECB context a direction, keyed once: OpenSSL's own AES-WRAP cipher is not constant in time. A context's
  * failure is remembered, since the callback of CRYPTO_128_wrap() cannot tell it.
  */
 struct xmlenc {
-    EVP_CIPHER_CTX *forward, *back;
+    EVP_CIPHER_CTX *forward, *back; /* back: NULL until something is opened */
     struct secret_key trk;
     struct str trk_id;
     char *trk_id_text;
     bool failed;
 };
-
-static EVP_CIPHER_CTX *ecb(const struct secret_key *key, bool encrypt)
-{
-    EVP_CIPHER_CTX *ctx = EVP_CIPHER_CTX_new();
-    if (ctx && EVP_CipherInit_ex(ctx, EVP_aes_256_ecb(), NULL, key->b, NULL, encrypt) == 1 &&
-        EVP_CIPHER_CTX_set_padding(ctx, 0) == 1)
-        return ctx;
-    EVP_CIPHER_CTX_free(ctx);
-    return NULL;
-}
 
 struct xmlenc *xmlenc_new(const struct secret_key *trk, struct str trk_id)
 {
@@ -41,9 +32,8 @@ struct xmlenc *xmlenc_new(const struct secret_key *trk, struct str trk_id)
     e->trk = *trk;
     e->trk_id_text = str_dup(trk_id);
     e->trk_id = str_z(e->trk_id_text);
-    e->forward = ecb(trk, true);
-    e->back = ecb(trk, false);
-    if (e->trk_id.n > 0 && e->forward && e->back)
+    e->forward = crypto_blocks_take(trk->b, true);
+    if (e->trk_id.n > 0 && e->forward)
         return e;
     xmlenc_free(e);
     return NULL;
@@ -53,8 +43,8 @@ void xmlenc_free(struct xmlenc *e)
 {
     if (!e)
         return;
-    EVP_CIPHER_CTX_free(e->forward);
-    EVP_CIPHER_CTX_free(e->back);
+    crypto_blocks_give(e->forward);
+    crypto_blocks_give(e->back);
     free(e->trk_id_text);
     secret_wipe(e, sizeof *e);
     free(e);
@@ -99,35 +89,20 @@ static size_t wrap_kwp(struct xmlenc *e, const uint8_t *octets, size_t n, uint8_
 /* IV, ciphertext, tag (XML Encryption 1.1, 5.2.4). out has room for n + 28 octets; their number, 0 on failure. */
 static size_t seal_gcm(const uint8_t key[KEY_BYTES], const uint8_t *text, size_t n, uint8_t *out)
 {
-    int done = 0, rest = 0;
-    EVP_CIPHER_CTX *ctx = EVP_CIPHER_CTX_new();
-    const bool ok = ctx && n <= INT32_MAX && RAND_bytes(out, GCM_IV) == 1 &&
-                    EVP_EncryptInit_ex(ctx, EVP_aes_256_gcm(), NULL, key, out) == 1 &&
-                    EVP_EncryptUpdate(ctx, out + GCM_IV, &done, text, (int)n) == 1 && (size_t)done == n &&
-                    EVP_EncryptFinal_ex(ctx, out + GCM_IV + n, &rest) == 1 && rest == 0 &&
-                    EVP_CIPHER_CTX_ctrl(ctx, EVP_CTRL_GCM_GET_TAG, GCM_TAG, out + GCM_IV + n) == 1;
-    EVP_CIPHER_CTX_free(ctx);
-    return ok ? GCM_IV + n + GCM_TAG : 0;
+    const struct crypto_gcm how = {.key = key, .iv = out};
+    const bool ok = RAND_bytes(out, GCM_IV_BYTES) == 1 &&
+                    crypto_gcm_seal(&how, text, n, out + GCM_IV_BYTES, out + GCM_IV_BYTES + n);
+    return ok ? GCM_IV_BYTES + n + GCM_TAG_BYTES : 0;
 }
 
 /* out has room for n - 28 octets. */
 static bool unseal_gcm(const uint8_t key[KEY_BYTES], const uint8_t *cipher, size_t n, uint8_t *out)
 {
-    uint8_t tag[GCM_TAG], none[GCM_TAG];
-    int done = 0, rest = 0;
-    if (n < GCM_IV + GCM_TAG || n > INT32_MAX)
+    const struct crypto_gcm how = {.key = key, .iv = cipher};
+    if (n < GCM_IV_BYTES + GCM_TAG_BYTES)
         return false;
-    const size_t text = n - GCM_IV - GCM_TAG;
-    memcpy(tag, cipher + n - GCM_TAG, GCM_TAG);
-    EVP_CIPHER_CTX *ctx = EVP_CIPHER_CTX_new();
-    const bool ok = ctx && EVP_DecryptInit_ex(ctx, EVP_aes_256_gcm(), NULL, key, cipher) == 1 &&
-                    EVP_CIPHER_CTX_ctrl(ctx, EVP_CTRL_GCM_SET_TAG, GCM_TAG, tag) == 1 &&
-                    EVP_DecryptUpdate(ctx, out, &done, cipher + GCM_IV, (int)text) == 1 && (size_t)done == text &&
-                    EVP_DecryptFinal_ex(ctx, none, &rest) == 1 && rest == 0;
-    EVP_CIPHER_CTX_free(ctx);
-    if (!ok)
-        secret_wipe(out, text);
-    return ok;
+    const size_t text = n - GCM_IV_BYTES - GCM_TAG_BYTES;
+    return crypto_gcm_open(&how, cipher + GCM_IV_BYTES, text, cipher + n - GCM_TAG_BYTES, out);
 }
 
 static void write_key(const struct xmlenc *e, const char *declare, const char *algorithm, const uint8_t *cipher,
@@ -179,8 +154,8 @@ bool xmlenc_content(struct xmlenc *e, struct str text, struct buf *out)
 {
     struct secret_key key SECRET_CLEANUP = {{0}};
     uint8_t wrapped[KEY_BYTES + HALF_BLOCK];
-    struct buf cipher BUF_CLEANUP = BUF_INIT(text.n + GCM_IV + GCM_TAG + 1);
-    uint8_t *room = (uint8_t *)buf_reserve(&cipher, text.n + GCM_IV + GCM_TAG);
+    struct buf cipher BUF_CLEANUP = BUF_INIT(text.n + GCM_IV_BYTES + GCM_TAG_BYTES + 1);
+    uint8_t *room = (uint8_t *)buf_reserve(&cipher, text.n + GCM_IV_BYTES + GCM_TAG_BYTES);
     if (!text.p || !room || RAND_priv_bytes(key.b, sizeof key.b) != 1 ||
         wrap_kw(e, key.b, sizeof key.b, wrapped) != sizeof wrapped)
         return false;
@@ -201,14 +176,18 @@ bool xmlenc_content(struct xmlenc *e, struct str text, struct buf *out)
 static size_t unwrap(struct xmlenc *e, struct str algorithm, const uint8_t *cipher, size_t n, uint8_t *out)
 {
     size_t got = 0;
-    e->failed = false;
+    if (!e->back)
+        e->back = crypto_blocks_take(e->trk.b, false);
+    e->failed = !e->back;
+    if (e->failed)
+        return 0;
     if (str_eq_z(algorithm, ALG_KW))
         got = n >= BLOCK + HALF_BLOCK && n % HALF_BLOCK == 0
             ? CRYPTO_128_unwrap(e, NULL, out, cipher, n, decrypt_block) : 0;
     else if (str_eq_z(algorithm, ALG_KWP))
         got = n >= BLOCK && n % HALF_BLOCK == 0 ? CRYPTO_128_unwrap_pad(e, NULL, out, cipher, n, decrypt_block) : 0;
     else if (str_eq_z(algorithm, ALG_GCM))
-        got = unseal_gcm(e->trk.b, cipher, n, out) ? n - GCM_IV - GCM_TAG : 0;
+        got = unseal_gcm(e->trk.b, cipher, n, out) ? n - GCM_IV_BYTES - GCM_TAG_BYTES : 0;
     return e->failed ? 0 : got;
 }
 
@@ -231,9 +210,9 @@ bool xmlenc_open_key(struct xmlenc *e, struct str algorithm, const uint8_t *ciph
 
 bool xmlenc_open_gcm(const uint8_t key[KEY_BYTES], const uint8_t *cipher, size_t n, struct buf *out)
 {
-    if (n < GCM_IV + GCM_TAG)
+    if (n < GCM_IV_BYTES + GCM_TAG_BYTES)
         return false;
-    const size_t text = n - GCM_IV - GCM_TAG;
+    const size_t text = n - GCM_IV_BYTES - GCM_TAG_BYTES;
     char *room = buf_reserve(out, text);
     if (!room || !unseal_gcm(key, cipher, n, (uint8_t *)room))
         return false;

@@ -320,6 +320,7 @@ bool explain(const struct explain_in *in, struct explanation *out)
         judged |= d->checks[c] != CHECK_NONE;
     if (j->rule && judged) {
         explain_checks(in, out);
+        explain_ways(in, out);
         explain_signature(in, out);
         const size_t of_signature = out->diagnosis.n;
         explain_time(in, out);

@@ -6,7 +6,7 @@
  *     struct dice dice = {.state = seed};              or {.p = bytes, .n = n}: the fuzzer's bytes decide
  *     made_request(&dice, &out);
  *     made_sign(&key, &out);
- *     ways = ways_compare(text, &options, &key, why);
+ *     ways = request_ways(text, &policy, &key, &what);
  */
 #ifndef TEST_MESSAGE_MADE_H
 #define TEST_MESSAGE_MADE_H
@@ -14,7 +14,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "message/request_doc.h"
+#include "message/request_ways.h"
 #include "message/xmlsig_internal.h"
 
 enum { MADE_ROOM = 1u << 20 };
@@ -363,100 +363,6 @@ static inline void made_sign(const struct secret_key *key, struct buf *text)
             return;
         made_put(text, PLACEHOLDERS[i], octets);
     }
-}
-
-/* One way's answer. */
-struct way {
-    struct request_doc *doc;
-    enum reason read, twins, foreign_ids, schema, signature, verify;
-    enum kms_root root;
-    bool claimed;
-    struct kms_request claim, fields;
-    struct xmlsig_info info;
-    const struct request_proof *proof;
-    struct buf forward;
-    struct detail why[4];
-};
-
-static inline void way_go(struct way *w, struct str text, bool by_tree, const struct xmlsig_policy *policy,
-                          const struct secret_key *key)
-{
-    *w = (struct way){.schema = REASON_INTERNAL, .signature = REASON_INTERNAL, .verify = REASON_INTERNAL,
-                      .forward = BUF_INIT(MADE_ROOM)};
-    w->read = request_doc_read(text, by_tree, &w->doc, &w->why[0]);
-    if (w->read != REASON_OK)
-        return;
-    w->root = request_doc_root(w->doc);
-    w->claimed = request_doc_claim(w->doc, &w->claim);
-    w->twins = request_doc_twins(w->doc, NULL);
-    w->foreign_ids = request_doc_foreign_ids(w->doc, NULL);
-    w->schema = request_doc_schema(w->doc, STR("1.1.0 1.0.0"), false, &w->why[1]);
-    w->signature = request_doc_signature(w->doc, policy, &w->info, &w->why[2]);
-    w->verify = request_doc_verify(w->doc, policy, key, &w->proof, &w->why[3]);
-    if (w->proof)
-        request_proof_fields(w->proof, &w->fields);
-    if (!(w->proof ? request_proof_forward(w->proof, true, &w->forward)
-                   : request_doc_forward_claimed(w->doc, true, &w->forward)))
-        w->forward.failed = true;
-}
-
-static inline void way_end(struct way *w)
-{
-    request_doc_free(w->doc);
-    buf_free(&w->forward);
-}
-
-static inline bool way_same_text(struct str a, struct str b)
-{
-    return (!a.p && !b.p) || str_eq(a, b);
-}
-
-static inline bool way_same_fields(const struct kms_request *a, const struct kms_request *b)
-{
-    return way_same_text(a->id, b->id) && way_same_text(a->version, b->version) &&
-           way_same_text(a->user_uri, b->user_uri) && way_same_text(a->kms_uri, b->kms_uri) &&
-           way_same_text(a->time, b->time) && way_same_text(a->client_id, b->client_id) &&
-           way_same_text(a->device_id, b->device_id) && way_same_text(a->client_req_url, b->client_req_url) &&
-           way_same_text(a->trk_id, b->trk_id) && way_same_text(a->signature_id, b->signature_id);
-}
-
-enum ways { WAYS_NOT_IN_PROFILE, WAYS_REFUSED, WAYS_ACCEPTED, WAYS_DIFFER };
-/* What both ways say; WAYS_DIFFER with what they differ in. */
-static inline enum ways ways_compare(struct str text, const struct xmlsig_policy *policy, const struct secret_key *key,
-                                     const char **what)
-{
-    struct way fast, tree;
-    enum ways result = WAYS_DIFFER;
-    way_go(&fast, text, false, policy, key);
-    *what = "";
-    if (fast.read != REASON_OK || !request_doc_in_profile(fast.doc)) {
-        way_end(&fast);
-        return WAYS_NOT_IN_PROFILE;
-    }
-    way_go(&tree, text, true, policy, key);
-    if (tree.read != REASON_OK || fast.root != tree.root)
-        *what = "document";
-    else if (fast.claimed != tree.claimed || !way_same_fields(&fast.claim, &tree.claim))
-        *what = "claims";
-    else if (fast.twins != tree.twins || fast.foreign_ids != tree.foreign_ids)
-        *what = "twins";
-    else if (fast.schema != tree.schema || strcmp(fast.why[1].text, tree.why[1].text) != 0)
-        *what = "schema";
-    else if (fast.signature != tree.signature || !way_same_text(fast.info.key_name, tree.info.key_name) ||
-             fast.info.value_n != tree.info.value_n || memcmp(fast.info.value, tree.info.value, tree.info.value_n) != 0 ||
-             strcmp(fast.why[2].text, tree.why[2].text) != 0)
-        *what = "signature";
-    else if (fast.verify != tree.verify || !fast.proof != !tree.proof)
-        *what = "verification";
-    else if (fast.proof && !way_same_fields(&fast.fields, &tree.fields))
-        *what = "proven fields";
-    else if (fast.forward.failed || tree.forward.failed || !str_eq(buf_view(&fast.forward), buf_view(&tree.forward)))
-        *what = "forwarded text";
-    else
-        result = fast.proof ? WAYS_ACCEPTED : WAYS_REFUSED;
-    way_end(&fast);
-    way_end(&tree);
-    return result;
 }
 
 #endif

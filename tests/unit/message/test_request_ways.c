@@ -34,7 +34,7 @@ static void by_the_program(struct str text)
     unlink(out);
 }
 
-static enum ways one(struct dice *d, const struct secret_key *key, struct buf *text)
+static enum request_ways one(struct dice *d, const struct secret_key *key, struct buf *text)
 {
     static const struct xmlsig_policy POLICIES[] = {
         {256, XMLSIG_C14N}, {256, XMLSIG_C14N}, {256, XMLSIG_C14N}, {128, XMLSIG_C14N | XMLSIG_EXC_C14N},
@@ -47,9 +47,10 @@ static enum ways one(struct dice *d, const struct secret_key *key, struct buf *t
     if (one_in(d, 4))
         made_mutate(d, text);
     assert_false(text->failed);
-    const enum ways ways = ways_compare(buf_view(text), &PICK(d, POLICIES), key, &what);
-    if (ways == WAYS_DIFFER)
+    const enum request_ways ways = request_ways(buf_view(text), &PICK(d, POLICIES), key, &what);
+    if (ways == REQUEST_WAYS_DIFFER)
         fail_msg("the two ways differ in %s: %.*s", what, STR_FMT(buf_view(text)));
+    assert_int_not_equal(ways, REQUEST_WAYS_NO_MEMORY);
     return ways;
 }
 
@@ -58,25 +59,25 @@ static void test_made_messages(void **state)
     const struct secret_key key = key_of(ALICE_INK);
     const uint64_t messages = setting("TESTED_MESSAGES", MESSAGES), seed = setting("TESTED_SEED", 1);
     struct dice d = {.state = UINT64_C(0x9E3779B97F4A7C15) * (seed + 1)};
-    uint64_t counts[WAYS_DIFFER] = {0};
+    uint64_t counts[REQUEST_WAYS_DIFFER] = {0};
     unsigned for_program = 0;
     struct buf text = BUF_INIT(MADE_ROOM);
     (void)state;
     for (uint64_t i = 0; i < messages; i++) {
         buf_reset(&text);
-        const enum ways ways = one(&d, &key, &text);
+        const enum request_ways ways = one(&d, &key, &text);
         counts[ways]++;
-        if (ways == WAYS_ACCEPTED && i >= for_program * (messages / FOR_THE_PROGRAM)) {
+        if (ways == REQUEST_WAYS_ACCEPT && i >= for_program * (messages / FOR_THE_PROGRAM)) {
             for_program++;
             by_the_program(buf_view(&text));
         }
     }
     print_message("%" PRIu64 " messages: %" PRIu64 " not in the profile, %" PRIu64 " refused, %" PRIu64
                   " accepted; %u by the program, too\n",
-                  messages, counts[WAYS_NOT_IN_PROFILE], counts[WAYS_REFUSED], counts[WAYS_ACCEPTED], for_program);
+                  messages, counts[REQUEST_WAYS_ONE], counts[REQUEST_WAYS_REFUSE], counts[REQUEST_WAYS_ACCEPT], for_program);
     /* what is compared is not an empty set */
-    assert_true(counts[WAYS_ACCEPTED] > messages / 5 && counts[WAYS_REFUSED] > messages / 50 &&
-                counts[WAYS_NOT_IN_PROFILE] > messages / 20 && for_program > FOR_THE_PROGRAM / 2);
+    assert_true(counts[REQUEST_WAYS_ACCEPT] > messages / 5 && counts[REQUEST_WAYS_REFUSE] > messages / 50 &&
+                counts[REQUEST_WAYS_ONE] > messages / 20 && for_program > FOR_THE_PROGRAM / 2);
     buf_free(&text);
 }
 
@@ -94,9 +95,9 @@ static void test_usual_messages(void **state)
         struct buf text;
         const char *what;
         read_case(NAMES[i], &text);
-        const enum ways ways = ways_compare(buf_view(&text), &policy, &key, &what);
-        if (ways == WAYS_NOT_IN_PROFILE || ways == WAYS_DIFFER)
-            fail_msg("%s: %s", NAMES[i], ways == WAYS_DIFFER ? what : "not in the profile");
+        const enum request_ways ways = request_ways(buf_view(&text), &policy, &key, &what);
+        if (ways == REQUEST_WAYS_ONE || ways == REQUEST_WAYS_DIFFER)
+            fail_msg("%s: %s", NAMES[i], ways == REQUEST_WAYS_DIFFER ? what : "not in the profile");
         buf_free(&text);
     }
 }
@@ -106,22 +107,25 @@ static void test_ampersand_in_a_namespace(void **state)
 {
     static const char *const URIS[] = {"urn:a", "urn:a&amp;b"};
     const struct secret_key key = key_of(ALICE_INK);
-    const struct xmlsig_policy policy = {256, XMLSIG_C14N};
+    const struct options strict = STRICT_BY_TREE;
     (void)state;
     for (size_t i = 0; i < sizeof URIS / sizeof *URIS; i++) {
-        struct buf text = BUF_INIT(MADE_ROOM);
+        struct buf text = BUF_INIT(MADE_ROOM), forward = BUF_INIT(MADE_ROOM);
         struct dice d = {.p = (const uint8_t *)"", .n = 0};
         struct making m = {&d, &text, "", "", false};
-        struct way w;
+        struct request_doc *doc = NULL;
+        struct kms_request fields;
+        struct detail why;
         buf_printf(&text, "<SignedKmsRequest xmlns=\"" NS_KMS "\" xmlns:x=\"%s\">", URIS[i]);
         made_signature(&m, made_payload(&m, false));
         buf_z(&text, "</SignedKmsRequest>");
         made_sign(&key, &text);
-        way_go(&w, buf_view(&text), true, &policy, &key);
-        if (w.verify != REASON_OK)
-            fail_msg("%s: %s", w.why[3].text, text.p);
-        assert_non_null(strstr(w.forward.p, URIS[i]));
-        way_end(&w);
+        if (judge(buf_view(&text), &strict, &key, &doc, &fields, &why) != REASON_OK)
+            fail_msg("%s: %s", why.text, text.p);
+        assert_true(request_doc_forward_claimed(doc, true, &forward));
+        assert_non_null(strstr(forward.p, URIS[i]));
+        request_doc_free(doc);
+        buf_free(&forward);
         buf_free(&text);
     }
 }

@@ -1,0 +1,163 @@
+/*
+ * The thread's contexts compute what published vectors say, again and again, whatever was computed between, on each
+ * thread; and nothing of a key is left in them.
+ */
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <setjmp.h>
+#include <cmocka.h>
+
+#include <pthread.h>
+#include <string.h>
+
+#include <openssl/evp.h>
+#include <openssl/hmac.h>
+
+#include "base/buf.h"
+#include "base/crypto.h"
+
+static void octets(const char *hex, uint8_t *out, size_t n)
+{
+    size_t got = 0;
+    assert_true(hex_decode(str_z(hex), out, n, &got));
+    assert_int_equal(got, n);
+}
+
+static bool sha256_holds(const char *text, const char *hex)
+{
+    uint8_t out[HASH_BYTES], expected[HASH_BYTES];
+    size_t n;
+    return crypto_sha256(text, strlen(text), out) && hex_decode(str_z(hex), expected, sizeof expected, &n) &&
+           memcmp(out, expected, sizeof out) == 0;
+}
+
+/* FIPS 180-4's examples. */
+static bool all_hashes_hold(void)
+{
+    return sha256_holds("", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855") &&
+           sha256_holds("abc", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad") &&
+           sha256_holds("abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq",
+                        "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1");
+}
+
+static void test_hash(void **state)
+{
+    uint8_t whole[HASH_BYTES], parts[HASH_BYTES];
+    const struct crypto_part cut[] = {{"ab", 2}, {NULL, 0}, {"c", 1}};
+    (void)state;
+    for (int i = 0; i < 3; i++)
+        assert_true(all_hashes_hold());
+    assert_true(crypto_sha256("abc", 3, whole) && crypto_sha256_parts(cut, 3, parts));
+    assert_memory_equal(whole, parts, sizeof whole);
+    assert_false(crypto_sha256(NULL, 0, whole));
+}
+
+static void test_hmac(void **state)
+{
+    uint8_t key[2][KEY_BYTES], out[HASH_BYTES], expected[HASH_BYTES];
+    (void)state;
+    for (unsigned i = 0; i < 200; i++) { /* the same key again, another, longer texts than a block */
+        char text[256];
+        unsigned n = 0;
+        memset(key[i % 2], (int)(i % 7), KEY_BYTES);
+        memset(text, (int)i, sizeof text);
+        assert_true(crypto_hmac_sha256(key[i % 2], text, i, out));
+        assert_non_null(HMAC(EVP_sha256(), key[i % 2], KEY_BYTES, (const uint8_t *)text, i, expected, &n));
+        assert_memory_equal(out, expected, sizeof out);
+    }
+    assert_false(crypto_hmac_sha256(key[0], NULL, 0, out));
+}
+
+/* The test case of AES-256-GCM with associated data of the algorithm's first description (case 16). */
+static void test_gcm(void **state)
+{
+    uint8_t key[KEY_BYTES], iv[GCM_IV_BYTES], aad[20], text[60], expected[60], tag[GCM_TAG_BYTES];
+    uint8_t cipher[60], found[GCM_TAG_BYTES], clear[60];
+    static const uint8_t ZEROS[60];
+    (void)state;
+    octets("feffe9928665731c6d6a8f9467308308feffe9928665731c6d6a8f9467308308", key, sizeof key);
+    octets("cafebabefacedbaddecaf888", iv, sizeof iv);
+    octets("feedfacedeadbeeffeedfacedeadbeefabaddad2", aad, sizeof aad);
+    octets("d9313225f88406e5a55909c5aff5269a86a7a9531534f7da2e4c303d8a318a721c3c0c95956809532fcf0e2449a6b525b16aedf5"
+           "aa0de657ba637b39", text, sizeof text);
+    octets("522dc1f099567d07f47f37a32a84427d643a8cdcbfe5c0c97598a2bd2555d1aa8cb08e48590dbb3da7b08b1056828838c5f61e63"
+           "93ba7a0abcc9f662", expected, sizeof expected);
+    octets("76fc6ece0f4e1768cddf8853bb2d551b", tag, sizeof tag);
+    const struct crypto_gcm how = {key, iv, aad, sizeof aad}, bare = {key, iv, NULL, 0};
+    for (int i = 0; i < 3; i++) {
+        assert_true(crypto_gcm_seal(&bare, text, sizeof text, cipher, found));
+        assert_memory_not_equal(found, tag, sizeof tag);
+        assert_true(crypto_gcm_seal(&how, text, sizeof text, cipher, found));
+        assert_memory_equal(cipher, expected, sizeof cipher);
+        assert_memory_equal(found, tag, sizeof tag);
+        assert_true(crypto_gcm_open(&how, cipher, sizeof cipher, tag, clear));
+        assert_memory_equal(clear, text, sizeof clear);
+        found[i] ^= 1;
+        assert_false(crypto_gcm_open(&how, cipher, sizeof cipher, found, clear));
+        assert_memory_equal(clear, ZEROS, sizeof clear);
+        assert_false(crypto_gcm_open(&bare, cipher, sizeof cipher, tag, clear));
+    }
+}
+
+/* FIPS 197, C.3; more contexts at once than the thread keeps. */
+static void test_blocks(void **state)
+{
+    enum { AT_ONCE = 5, BLOCK = 16 };
+    uint8_t key[KEY_BYTES], text[BLOCK], expected[BLOCK], out[BLOCK];
+    (void)state;
+    octets("000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f", key, sizeof key);
+    octets("00112233445566778899aabbccddeeff", text, sizeof text);
+    octets("8ea2b7ca516745bfeafc49904b496089", expected, sizeof expected);
+    for (int round = 0; round < 3; round++) {
+        EVP_CIPHER_CTX *ctx[AT_ONCE];
+        for (int i = 0; i < AT_ONCE; i++)
+            assert_non_null(ctx[i] = crypto_blocks_take(key, i % 2 == 0));
+        for (int i = 0; i < AT_ONCE; i++) {
+            const bool encrypt = i % 2 == 0;
+            assert_int_equal(EVP_Cipher(ctx[i], out, encrypt ? text : expected, BLOCK), BLOCK);
+            assert_memory_equal(out, encrypt ? expected : text, BLOCK);
+        }
+        for (int i = 0; i < AT_ONCE; i++)
+            crypto_blocks_give(ctx[i]);
+    }
+    crypto_blocks_give(NULL);
+}
+
+static void *on_a_thread(void *arg)
+{
+    bool *ok = arg;
+    for (int i = 0; i < 100; i++)
+        *ok = all_hashes_hold() && *ok;
+    return NULL;
+}
+
+static void test_threads(void **state)
+{
+    enum { THREADS = 8 };
+    pthread_t threads[THREADS];
+    bool ok[THREADS];
+    (void)state;
+    for (int i = 0; i < THREADS; i++) {
+        ok[i] = true;
+        assert_int_equal(pthread_create(&threads[i], NULL, on_a_thread, &ok[i]), 0);
+    }
+    for (int i = 0; i < THREADS; i++) {
+        assert_int_equal(pthread_join(threads[i], NULL), 0);
+        assert_true(ok[i]);
+    }
+    crypto_thread_end();
+    crypto_thread_end();
+    assert_true(all_hashes_hold());
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_hash), cmocka_unit_test(test_hmac),   cmocka_unit_test(test_gcm),
+        cmocka_unit_test(test_blocks), cmocka_unit_test(test_threads),
+    };
+    const int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    crypto_thread_end();
+    return failed;
+}
