@@ -36,8 +36,8 @@ bool crypto_gcm_seal(const struct crypto_gcm *how, const uint8_t *text, size_t n
 bool crypto_gcm_open(const struct crypto_gcm *how, const uint8_t *cipher, size_t n, const uint8_t tag[GCM_TAG_BYTES],
                      uint8_t *text);
 
-/* AES-256 by single blocks, for CRYPTO_128_wrap(): OpenSSL's own AES-WRAP is not constant in time. NULL: no memory. What
- * was taken is given back by the same thread: then the key's schedule is overwritten. NULL is fine. */
+/* AES-256 by single blocks, for CRYPTO_128_wrap(): OpenSSL's own AES-WRAP is not constant in time. NULL: no memory.
+ * What was taken is given back by the same thread: then the key's schedule is overwritten. NULL is fine. */
 EVP_CIPHER_CTX *crypto_blocks_take(const uint8_t key[KEY_BYTES], bool encrypt);
 void crypto_blocks_give(EVP_CIPHER_CTX *ctx);
 

@@ -40,9 +40,9 @@ enum reason kms_request_version(struct str version, struct str versions, struct 
 void kms_request_parse(const struct xml_signed *proof, struct kms_request *out);
 
 /* Writes a KmsRequest out again as a document of its own, in canonical form, without TrK-ID, Signature-ID and all
- * attributes of any namespace; with `extensions`, elements of other namespaces are kept, else only those within KrrList.
- * The first is what was signed, the second what the root has and nobody proved. False when out of memory or over the
- * ceiling. */
+ * attributes of any namespace; with `extensions`, elements of other namespaces are kept, else only those within
+ * KrrList. The first is what was signed, the second what the root has and nobody proved. False when out of memory or
+ * over the ceiling. */
 bool kms_request_forward(const struct xml_signed *proof, bool extensions, struct buf *out) MUST_CHECK;
 bool kms_request_forward_claimed(const struct xml_doc *doc, bool extensions, struct buf *out) MUST_CHECK;
 

@@ -89,8 +89,8 @@ struct xml_subtree {
 bool xml_canonical(const struct xml_subtree *part, enum xml_c14n form, struct buf *out) MUST_CHECK;
 /* The same by libxml2 alone: what the faster way is held against. */
 bool xml_canonical_by_library(const struct xml_subtree *part, enum xml_c14n form, struct buf *out) MUST_CHECK;
-/* What libxml2's canonicalization needs around it: the URIs of namespaces escaped, below apex and above it, and put back
- * again from `swapped`, also after a failure. */
+/* What libxml2's canonicalization needs around it: the URIs of namespaces escaped, below apex and above it, and put
+ * back again from `swapped`, also after a failure. */
 bool xml_escape_uris(const xmlNode *apex, struct buf *swapped) MUST_CHECK;
 void xml_restore_uris(const struct buf *swapped);
 /* Most octets that the canonical form of a document of n bytes can have: a quote in an attribute becomes six, each

@@ -17,7 +17,7 @@ struct shown explain_shown(struct str s);
 
 /* Sentences of what seems to be the cause of what check c found. */
 void explain_signature(const struct explain_in *in, struct explanation *e);
-/* A sentence where the gateway's own reader and xmlsec1 do not agree on the request: that is a fault of the gateway's. */
+/* A sentence where the gateway's own reader and xmlsec1 do not agree on the request: a fault of the gateway's. */
 void explain_ways(const struct explain_in *in, struct explanation *e);
 void explain_time(const struct explain_in *in, struct explanation *e);
 /* "2 h 00 min", "3.214 s": a length of time for people, without its sign. */

@@ -117,7 +117,8 @@ static inline const char *made_text(struct making *m, const char *usual)
 
 static inline void made_uri(struct making *m, const char *name, const char *usual)
 {
-    static const char *const URIS[] = {"sip:a@[::1]", " sip:alice@example.org\n", "https://k/?a&amp;b", "x:y", "tel:+1"};
+    static const char *const URIS[] = {"sip:a@[::1]", " sip:alice@example.org\n", "https://k/?a&amp;b", "x:y",
+                                       "tel:+1"};
     static const char *const ODD[] = {"", "a b", "http://\"/", "a<b", "a|b", " "};
     made_leaf(m, name, one_in(m->d, 6) ? m->odd && one_in(m->d, 4) ? PICK(m->d, ODD) : PICK(m->d, URIS) : usual);
 }
@@ -189,7 +190,7 @@ static inline const char *made_payload(struct making *m, bool root)
 {
     static const char *const IDS[] = {"xmldoc", "xmldoc", "xmldoc", "r-1", "_x.y", "1", "\xC3\xA9", "a:b"},
                       *const ODD[] = {"", "a b", "x'y", "xpointer(/)", "a&amp;b"},
-                      *const USUAL_VERSIONS[] = {"1.1.0", "1.1.0", "1.0.0"}, *const ODD_VERSIONS[] = {"2", "", "1.1.0 "};
+                      *const USUAL[] = {"1.1.0", "1.1.0", "1.0.0"}, *const ODD_VERSIONS[] = {"2", "", "1.1.0 "};
     const char *id = m->odd && one_in(m->d, 12) ? PICK(m->d, ODD) : PICK(m->d, IDS);
     const bool id_first = one_in(m->d, 2), has_id = !one_in(m->d, root ? 4 : 40);
     buf_printf(m->out, "<%sKmsRequest", m->kms);
@@ -198,7 +199,7 @@ static inline const char *made_payload(struct making *m, bool root)
     if (id_first && has_id)
         made_attribute(m, "Id", id);
     if (!one_in(m->d, 4))
-        made_attribute(m, "Version", m->odd && one_in(m->d, 12) ? PICK(m->d, ODD_VERSIONS) : PICK(m->d, USUAL_VERSIONS));
+        made_attribute(m, "Version", m->odd && one_in(m->d, 12) ? PICK(m->d, ODD_VERSIONS) : PICK(m->d, USUAL));
     if (!id_first && has_id)
         made_attribute(m, "Id", id);
     made_hints(m);
@@ -280,7 +281,8 @@ static inline void made_signature(struct making *m, const char *id)
 
 static inline void made_request(struct dice *d, struct buf *out)
 {
-    static const char *const PROLOGS[] = {"", "", "<?xml version=\"1.0\" encoding=\"UTF-8\"?>", "<?xml version='1.0'?>\n",
+    static const char *const PROLOGS[] = {"", "", "<?xml version=\"1.0\" encoding=\"UTF-8\"?>",
+                                          "<?xml version='1.0'?>\n",
                                           "\xEF\xBB\xBF", "<?xml version=\"1.0\" encoding='utf-8' standalone=\"yes\"?>",
                                           "\n "},
                       *const ODD[] = {"<?xml version='1.1'?>", "<?xml version='1.0' encoding='latin1'?>",

@@ -74,7 +74,8 @@ static void test_made_messages(void **state)
     }
     print_message("%" PRIu64 " messages: %" PRIu64 " not in the profile, %" PRIu64 " refused, %" PRIu64
                   " accepted; %u by the program, too\n",
-                  messages, counts[REQUEST_WAYS_ONE], counts[REQUEST_WAYS_REFUSE], counts[REQUEST_WAYS_ACCEPT], for_program);
+                  messages, counts[REQUEST_WAYS_ONE], counts[REQUEST_WAYS_REFUSE], counts[REQUEST_WAYS_ACCEPT],
+                  for_program);
     /* what is compared is not an empty set */
     assert_true(counts[REQUEST_WAYS_ACCEPT] > messages / 5 && counts[REQUEST_WAYS_REFUSE] > messages / 50 &&
                 counts[REQUEST_WAYS_ONE] > messages / 20 && for_program > FOR_THE_PROGRAM / 2);
