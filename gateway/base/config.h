@@ -45,8 +45,11 @@ struct upstream_config {
     char *url;
     int64_t timeout_us;
     char *ca, *certificate, *key;
-    unsigned connections; /* kept to the upstream, all workers together */
+    unsigned connections; /* calls at a time, all workers together */
     size_t max_reply;     /* bytes */
+    int64_t idle_timeout_us, lifetime_us; /* of a kept connection */
+    unsigned breaker_failures;            /* so many calls in a row without an answer open it */
+    int64_t breaker_probe_us;             /* then one call in each such time goes through */
 };
 
 struct config {

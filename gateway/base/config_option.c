@@ -14,7 +14,8 @@ static const struct yaml_choice LEVELS[] = {{"error", LOG_LEVEL_ERROR},
                                             {NULL, 0}};
 static const struct yaml_choice FORMATS[] = {{"text", LOG_FORMAT_TEXT}, {"json", LOG_FORMAT_JSON}, {NULL, 0}};
 static const struct yaml_range SIZE = {64, 64 << 20}, COUNT = {1, 1000000}, WAIT = {1000, 3600 * US_PER_S},
-                               DRAIN = {0, 3600 * US_PER_S}, ENTRIES = {16, 1 << 28}, WORKERS = {1, 256};
+                               DRAIN = {0, 3600 * US_PER_S}, ENTRIES = {16, 1 << 28}, WORKERS = {1, 256},
+                               LIFE = {US_PER_S, 7 * 24 * 3600 * US_PER_S}, PROBE = {100000, 3600 * US_PER_S};
 
 const struct option OPTIONS[] = {
     {"admin", read_admin, AT(admin), .preset = "127.0.0.1:9090"},
@@ -27,6 +28,10 @@ const struct option OPTIONS[] = {
     {"upstream.tls.key", read_path, AT(upstream.key)},
     {"upstream.connections", read_count, AT(upstream.connections), &COUNT, "64"},
     {"upstream.max_reply", read_size, AT(upstream.max_reply), &SIZE, "1MiB"},
+    {"upstream.idle_timeout", read_duration, AT(upstream.idle_timeout_us), &WAIT, "15s"},
+    {"upstream.lifetime", read_duration, AT(upstream.lifetime_us), &LIFE, "5m"},
+    {"upstream.breaker.failures", read_count, AT(upstream.breaker_failures), &COUNT, "20"},
+    {"upstream.breaker.probe", read_duration, AT(upstream.breaker_probe_us), &PROBE, "1s"},
     {"rules", read_path, AT(rules), .required = true},
     {"keys", read_keys, AT(keys), .required = true},
     {"master_key", read_secret, AT(master_key), .required = true, .secret = true},

@@ -20,6 +20,7 @@
     X(DECISIONS_DROPPED, counter, "kmsgate_decisions_dropped_total", "Decision lines dropped by a stalled sink.")    \
     X(RULES_RELOADS, counter, "kmsgate_rules_reloads_total", "Reloads of the rules by result.")                      \
     X(RULES_INFO, gauge, "kmsgate_rules_info", "The rules in force, by hash.")                                       \
+    X(LIMIT, gauge, "kmsgate_limit", "1 while a limit is reached, by its name, else 0.")                             \
     X(CERTIFICATE_EXPIRY, gauge, "kmsgate_certificate_expiry_seconds", "Seconds until a certificate expires.")       \
     X(BUILD_INFO, gauge, "kmsgate_build_info", "The version that runs.")
 

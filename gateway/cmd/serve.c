@@ -157,6 +157,7 @@ static void close_parts(struct server *s)
     if (s->keys)
         keystore_close(s->keys);
     reload_end(s);
+    upstream_site_free(s->upstream_site);
     if (s->admin_token)
         secret_wipe(s->admin_token, strlen(s->admin_token));
     free(s->admin_token);
@@ -178,13 +179,13 @@ static int serve(const char *file)
     signal(SIGPIPE, SIG_IGN);
     heap_setup();
     pthread_mutex_init(&s->lock, NULL);
-    pthread_mutex_init(&s->upstream_health.lock, NULL);
     s->config = config_load(file, &faults);
     bool ok = s->config != NULL;
     if (ok) {
         log_setup(s->config->log_level, s->config->log_format);
         s->connections_max = descriptors_prepare(s->config);
-        ok = upstream_startup() && open_parts(s, &faults) && open_sockets(s);
+        s->upstream_site = upstream_site_new(&s->config->upstream);
+        ok = s->upstream_site && open_parts(s, &faults) && open_sockets(s);
     }
     faults_print(&faults, stderr);
     faults_free(&faults);

@@ -3,6 +3,7 @@
 
 #include "base/metrics.h"
 #include "base/sink.h"
+#include "http/bounds.h"
 #include "http/server.h"
 
 static bool ready(const struct server *s)
@@ -44,6 +45,7 @@ static void measure(struct server *s)
 {
     count_keys(s);
     reload_measure(s);
+    bounds_measure();
     metric_set(METRIC_IN_FLIGHT, NULL, atomic_load(&s->in_flight));
     metric_set(METRIC_CONNECTIONS, NULL, atomic_load(&s->connections));
     metric_set(METRIC_REPLAY_ENTRIES, NULL, (double)replay_count(s->replay));
@@ -54,6 +56,8 @@ static void write_state(struct server *s, bool known, struct admin_answer *a)
     a->status = ready(s) ? 200 : 503;
     buf_z(&a->body, a->status == 200 ? "ready\n" : atomic_load(&s->draining) ? "draining\n" : "starting\n");
     reload_write_troubles(s, known, &a->body);
+    if (known)
+        bounds_write(&a->body);
 }
 
 static void console(struct server *s, struct admin_answer *a)
@@ -64,7 +68,7 @@ static void console(struct server *s, struct admin_answer *a)
     buf_printf(&a->body, "kmsgate %s at %s\nrules %s\n", KMSGATE_VERSION, now, s->rules->hash);
     pthread_mutex_unlock(&s->lock);
     buf_printf(&a->body, "upstream %s%s\nconnections %u, in flight %u, replay entries %zu\n", s->config->upstream.url,
-               atomic_load(&s->upstream_health.down) ? " (does not answer)" : "", atomic_load(&s->connections),
+               upstream_site_down(s->upstream_site) ? " (does not answer)" : "", atomic_load(&s->connections),
                atomic_load(&s->in_flight), replay_count(s->replay));
     write_state(s, true, a);
     a->status = 200;

@@ -24,6 +24,7 @@ struct exchange {
     int64_t began_us, asked_us;
     bool counted; /* as in flight */
     bool late;    /* more are in flight than may be */
+    char retry_after[12]; /* seconds, where the breaker refused it */
 };
 
 static void on_turn(evutil_socket_t fd, short what, void *arg);
@@ -194,6 +195,8 @@ static void answer(struct exchange *x, enum reason reason, struct gate_response 
             add_header(q, "Retry-After", up->retry_after.p);
         else if (r->status == 503)
             add_header(q, "Retry-After", "1");
+        else if (x->retry_after[0])
+            add_header(q, "Retry-After", x->retry_after);
         x->conn->last = !x->conn->guard.keep_alive || atomic_load(&x->worker->server->draining);
         if (x->conn->last)
             evhtp_request_disable_flag(q, EVHTP_REQ_FLAG_KEEPALIVE);
@@ -255,17 +258,13 @@ static bool write_headers(struct exchange *x, struct upstream_call *call, const 
               upstream_call_header(call, STR("Content-Type"), out->content_type ? str_z(out->content_type) : STR(""));
     for (size_t i = 0; ok && i < out->header_count; i++)
         ok = upstream_call_header(call, str_z(out->headers[i].name), buf_view(&out->headers[i].value));
-    bool accept = false;
     for (size_t i = 0; ok && i < g->header_count; i++) {
         const struct guard_header *h = &g->headers[i];
         if (!h->value.n || guard_is_hop_header(g, h->name) ||
             !rules_pass_header(x->judgement->rules, x->judgement->rule, h->name))
             continue;
-        accept = accept || str_ieq_z(h->name, "accept");
         ok = upstream_call_header(call, h->name, h->value);
     }
-    if (ok && !accept && !sets(out, STR("accept"))) /* else curl makes one of its own */
-        ok = upstream_call_header(call, STR("Accept"), STR(""));
     return ok;
 }
 
@@ -281,8 +280,8 @@ static enum reason ask(struct exchange *x)
         x->asked_us = time_mono_us();
         if (call && !write_headers(x, call, &out))
             upstream_call_free(call);
-        else if (call && upstream_start(call, &out.body, on_upstream, x))
-            r = REASON_OK;
+        else if (call)
+            r = upstream_start(call, &out.body, on_upstream, x);
     }
     gate_outgoing_free(&out);
     return r;
@@ -298,6 +297,9 @@ static void act(struct exchange *x, enum gate_action action)
         if (r == REASON_OK)
             return;
         gate_unsent(x->judgement);
+        const unsigned seconds = upstream_retry_after(x->worker->upstream);
+        if (r == REASON_UPSTREAM_UNREACHABLE)
+            snprintf(x->retry_after, sizeof x->retry_after, "%u", seconds ? seconds : 1);
     }
     refuse(x, r);
 }

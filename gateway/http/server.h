@@ -54,7 +54,7 @@ struct server {
     struct worker *workers;
     unsigned worker_count;
     unsigned connections_max; /* by the configuration and by the descriptors that the process may have */
-    struct upstream_health upstream_health;
+    struct upstream_site *upstream_site;
     int64_t floor_us;  /* before it no request can be told from a replay */
     atomic_uint in_flight, connections;
     _Atomic int64_t crowded_told_us; /* monotonic: when the log last said that a limit was reached */

@@ -90,19 +90,19 @@ static EVP_PKEY *read_key(const char *path, char why[TLS_WHY])
 }
 
 /* The certificate, what stands below it in the file as its chain, and the key that belongs to it. */
-static bool use_certificate(SSL_CTX *ctx, const struct listen_config *l, char why[TLS_WHY])
+static bool use_certificate(SSL_CTX *ctx, const char *certificate, const char *key_file, char why[TLS_WHY])
 {
     struct buf pem BUF_CLEANUP = BUF_INIT(PEM_MAX);
-    STACK_OF(X509) *all = read_pem(l->certificate, &pem, why) ? read_certificates(l->certificate, &pem, why) : NULL;
-    EVP_PKEY *key = all ? read_key(l->key, why) : NULL;
+    STACK_OF(X509) *all = read_pem(certificate, &pem, why) ? read_certificates(certificate, &pem, why) : NULL;
+    EVP_PKEY *key = all ? read_key(key_file, why) : NULL;
     bool ok = key != NULL;
     if (ok && X509_check_private_key(sk_X509_value(all, 0), key) != 1) {
-        snprintf(why, TLS_WHY, "%s: is not the key of the certificate in %s", l->key, l->certificate);
+        snprintf(why, TLS_WHY, "%s: is not the key of the certificate in %s", key_file, certificate);
         ok = false;
     }
     if (ok && (SSL_CTX_use_certificate(ctx, sk_X509_value(all, 0)) != 1 || SSL_CTX_use_PrivateKey(ctx, key) != 1)) {
         const char *reason = ERR_reason_error_string(ERR_peek_error());
-        snprintf(why, TLS_WHY, "%s: is refused: %s", l->certificate, reason ? reason : "out of memory");
+        snprintf(why, TLS_WHY, "%s: is refused: %s", certificate, reason ? reason : "out of memory");
         ok = false;
     }
     for (int i = 1; ok && i < sk_X509_num(all); i++)
@@ -141,7 +141,7 @@ SSL_CTX *tls_context(const struct listen_config *l, char why[TLS_WHY])
                             SSL_OP_CIPHER_SERVER_PREFERENCE);
         SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
         SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS);
-        if (use_certificate(ctx, l, why) && client_certificates(ctx, l, why))
+        if (use_certificate(ctx, l->certificate, l->key, why) && client_certificates(ctx, l, why))
             return ctx;
     }
     ERR_clear_error();
@@ -168,21 +168,41 @@ int64_t tls_context_expiry(SSL_CTX *ctx)
     return us;
 }
 
-static bool load_identity(struct upstream_tls *t, const struct upstream_config *c, char why[TLS_WHY])
+/* Whom the upstream's certificate has to be from: `ca` alone where there is one, else whom the system trusts. */
+static bool upstream_trust(SSL_CTX *ctx, const struct upstream_config *c, char why[TLS_WHY])
 {
-    if (!read_pem(c->certificate, &t->certificate, why) || !read_pem(c->key, &t->key, why))
-        return false;
-    STACK_OF(X509) *all = read_certificates(c->certificate, &t->certificate, why);
-    EVP_PKEY *key = all ? read_key(c->key, why) : NULL;
-    const bool ok = key && X509_check_private_key(sk_X509_value(all, 0), key) == 1;
-    if (key && !ok)
-        snprintf(why, TLS_WHY, "%s: is not the key of the certificate in %s", c->key, c->certificate);
+    if (!c->ca)
+        return SSL_CTX_set_default_verify_paths(ctx) == 1;
+    struct buf pem BUF_CLEANUP = BUF_INIT(PEM_MAX);
+    STACK_OF(X509) *all = read_pem(c->ca, &pem, why) ? read_certificates(c->ca, &pem, why) : NULL;
+    bool ok = all != NULL;
     for (int i = 0; ok && i < sk_X509_num(all); i++)
-        t->expiry_us = expiry_of(sk_X509_value(all, i), t->expiry_us);
-    EVP_PKEY_free(key);
+        ok = X509_STORE_add_cert(SSL_CTX_get_cert_store(ctx), sk_X509_value(all, i)) == 1;
     sk_X509_pop_free(all, X509_free);
-    ERR_clear_error();
     return ok;
+}
+
+/* An intermediate or the server's own certificate may stand as `ca`, too. */
+static SSL_CTX *upstream_context(const struct upstream_config *c, char why[TLS_WHY])
+{
+    static const unsigned char HTTP11[] = "\x08http/1.1";
+    SSL_CTX *ctx = SSL_CTX_new(TLS_client_method());
+    bool ok = ctx && SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION) == 1 &&
+              SSL_CTX_set_alpn_protos(ctx, HTTP11, sizeof HTTP11 - 1) == 0;
+    if (ok) {
+        SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, NULL);
+        X509_VERIFY_PARAM_set_flags(SSL_CTX_get0_param(ctx), X509_V_FLAG_PARTIAL_CHAIN);
+        SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_CLEANSE_PLAINTEXT);
+        SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
+                         SSL_MODE_RELEASE_BUFFERS);
+        ok = upstream_trust(ctx, c, why) &&
+             (!c->certificate || !c->key || use_certificate(ctx, c->certificate, c->key, why));
+    }
+    ERR_clear_error();
+    if (ok)
+        return ctx;
+    SSL_CTX_free(ctx);
+    return NULL;
 }
 
 struct upstream_tls *upstream_tls_load(const struct upstream_config *c, char why[TLS_WHY])
@@ -191,17 +211,14 @@ struct upstream_tls *upstream_tls_load(const struct upstream_config *c, char why
     snprintf(why, TLS_WHY, "out of memory");
     if (!t)
         return NULL;
-    *t = (struct upstream_tls){BUF_INIT(PEM_MAX), BUF_INIT(PEM_MAX), BUF_INIT_SECRET(PEM_MAX), TIME_NONE, 1};
-    bool ok = true;
-    if (c->ca) {
-        STACK_OF(X509) *all = read_pem(c->ca, &t->ca, why) ? read_certificates(c->ca, &t->ca, why) : NULL;
-        ok = all != NULL;
-        sk_X509_pop_free(all, X509_free);
-    }
-    if (ok && c->certificate && c->key)
-        ok = load_identity(t, c, why);
-    if (ok)
+    *t = (struct upstream_tls){.expiry_us = TIME_NONE, .refs = 1};
+    if (!str_starts(str_z(c->url), STR("https:")))
         return t;
+    t->ctx = upstream_context(c, why);
+    if (t->ctx) {
+        t->expiry_us = tls_context_expiry(t->ctx);
+        return t;
+    }
     upstream_tls_unref(t);
     return NULL;
 }
@@ -217,8 +234,6 @@ void upstream_tls_unref(struct upstream_tls *t)
 {
     if (!t || __atomic_sub_fetch(&t->refs, 1, __ATOMIC_ACQ_REL) != 0)
         return;
-    buf_free(&t->ca);
-    buf_free(&t->certificate);
-    buf_free(&t->key);
+    SSL_CTX_free(t->ctx);
     free(t);
 }

@@ -18,10 +18,10 @@ SSL_CTX *tls_context(const struct listen_config *l, char why[TLS_WHY]);
 /* When the first certificate of the listener's chain expires; TIME_NONE: it has none. */
 int64_t tls_context_expiry(SSL_CTX *ctx);
 
-/* What the upstream is verified with and what it is shown, for libcurl: PEM text; empty where nothing is configured. */
+/* What connections to the upstream are made with. */
 struct upstream_tls {
-    struct buf ca, certificate, key;
-    int64_t expiry_us; /* of the certificate */
+    SSL_CTX *ctx;      /* NULL: it is reached without TLS */
+    int64_t expiry_us; /* of the certificate that is shown to it */
     unsigned refs;     /* by the two functions below only */
 };
 /* NULL with the reason in `why`. */

@@ -1,180 +1,274 @@
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/log.h"
-#include "base/secret.h"
 #include "http/upstream_inside.h"
 
-enum {
-    PROBE_S = 2,
-    GRACE_US = 50000, /* libcurl's own deadline comes first: it knows more to say */
-};
+enum { PROBE_S = 2, HEAD_MAX = 1 << 20 };
 
-void upstream_call_free(struct upstream_call *c)
+static void on_deadline(evutil_socket_t fd, short what, void *arg);
+
+void call_tell(struct upstream_call *c, const char *format, ...)
 {
-    if (!c)
-        return;
-    if (c->link) {
-        curl_multi_remove_handle(c->u->multi, c->easy);
-        *c->link = c->next;
-        if (c->next)
-            c->next->link = c->link;
-    }
-    if (c->easy)
-        curl_easy_cleanup(c->easy);
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(c->error, sizeof c->error, format, arguments);
+    va_end(arguments);
+}
+
+static void call_destroy(struct upstream_call *c)
+{
     if (c->deadline)
         event_free(c->deadline);
-    curl_slist_free_all(c->headers);
-    upstream_tls_unref(c->tls);
+    reply_free(&c->reply);
+    buf_free(&c->head);
     buf_free(&c->out);
-    buf_free(&c->in);
     free(c);
 }
 
-static void finish_probe(struct upstream_call *c, enum reason reason)
+/* Kept for the next one, with its buffers, which are wiped: they held tokens and an older KMS's keys. */
+static void call_recycle(struct upstream_call *c)
+{
+    struct upstream *u = c->u;
+    if (u->spare_count >= UPSTREAM_SPARE_CALLS || c->head.cap > UPSTREAM_SPARE_BYTES) {
+        call_destroy(c);
+        return;
+    }
+    secret_wipe(c->head.p, c->head.n);
+    buf_free(&c->out);
+    reply_begin(&c->reply, 0);
+    c->next = u->spare;
+    u->spare = c;
+    u->spare_count++;
+}
+
+void upstream_call_free(struct upstream_call *c)
+{
+    if (c)
+        call_recycle(c);
+}
+
+static struct upstream_call *call_new(struct upstream *u)
+{
+    struct upstream_call *c = u->spare;
+    if (c) {
+        u->spare = c->next;
+        u->spare_count--;
+    } else if (!(c = calloc(1, sizeof *c)) || !(c->deadline = evtimer_new(u->base, on_deadline, c))) {
+        free(c);
+        return NULL;
+    }
+    c->u = u;
+    c->next = NULL;
+    c->link = NULL;
+    c->connection = NULL;
+    c->head.n = 0;
+    c->head.max = HEAD_MAX;
+    c->head.secret = true;
+    c->head.failed = false;
+    c->sent = c->address = c->addresses.n = 0;
+    c->ends = c->bodiless = c->busy = c->probe = c->waits = c->asked_again = c->connected = c->touched = false;
+    c->fault = REASON_OK;
+    c->error[0] = '\0';
+    reply_begin(&c->reply, u->site->config->max_reply);
+    return c;
+}
+
+struct upstream_call *upstream_call_new(struct upstream *u, const char *method, struct str target)
+{
+    struct upstream_call *c = call_new(u);
+    if (!c)
+        return NULL;
+    c->bodiless = str_eq_z(STR("GET"), method);
+    buf_z(&c->head, method);
+    buf_char(&c->head, ' ');
+    buf_z(&c->head, u->site->prefix);
+    buf_str(&c->head, target);
+    buf_z(&c->head, " HTTP/1.1\r\nHost: ");
+    buf_z(&c->head, u->site->authority);
+    buf_z(&c->head, "\r\n");
+    if (!c->head.failed)
+        return c;
+    call_destroy(c);
+    return NULL;
+}
+
+bool upstream_call_header(struct upstream_call *c, struct str name, struct str value)
+{
+    if (!framing_is_value(value))
+        return false;
+    if (!value.n)
+        return true;
+    buf_str(&c->head, name);
+    buf_z(&c->head, ": ");
+    buf_str(&c->head, value);
+    buf_z(&c->head, "\r\n");
+    return !c->head.failed;
+}
+
+/* A length is told wherever the method has a body, also of none (RFC 9110, 8.6). */
+static bool call_finish_head(struct upstream_call *c, struct buf *body)
+{
+    buf_free(&c->out);
+    if (!c->bodiless) {
+        c->out = *body;
+        *body = (struct buf){0};
+        c->out.secret = true;
+        buf_printf(&c->head, "Content-Length: %zu\r\n", c->out.n);
+    }
+    buf_z(&c->head, "\r\n");
+    if (c->u->site->tls && c->out.n) { /* one text: it is one record */
+        buf_str(&c->head, buf_view(&c->out));
+        buf_free(&c->out);
+    }
+    return !c->head.failed;
+}
+
+/* Out of the list of those that run. */
+static void call_unlink(struct upstream_call *c)
+{
+    if (c->connection)
+        connection_close(c->connection);
+    if (c->busy)
+        atomic_fetch_sub(&c->u->site->busy, 1);
+    event_del(c->deadline);
+    *c->link = c->next;
+    if (c->next)
+        c->next->link = c->link;
+}
+
+static void probe_end(struct upstream_call *c, enum reason reason)
 {
     struct upstream *u = c->u;
     if (!u->probed && reason == REASON_OK)
-        log_info("upstream", u->config->url, "can be reached");
+        log_info("upstream", u->site->config->url, "can be reached");
     u->probed = true;
     u->probing = false;
-    upstream_call_free(c);
 }
 
-static void finish(struct upstream_call *c, CURLcode code)
+/* Ends it without a word to the log. */
+static void call_finish(struct upstream_call *c, enum reason reason)
 {
-    long status = 0;
-    curl_easy_getinfo(c->easy, CURLINFO_RESPONSE_CODE, &status);
-    struct upstream_result result = {.reason = upstream_reason(code, c), .unsent = !c->asked};
-    if (code != CURLE_ABORTED_BY_CALLBACK) /* the gateway ends */
-        upstream_tell(c, result.reason, code);
-    if (c->probe) {
-        finish_probe(c, result.reason);
-        return;
+    struct upstream_result result = {.reason = reason, .unsent = !c->touched};
+    call_unlink(c);
+    if (reason == REASON_OK) {
+        const struct reply_reader *r = &c->reply;
+        result.status = r->status;
+        result.body = r->body.n ? buf_view(&r->body) : STR("");
+        result.www_authenticate = r->www_authenticate[0] ? str_z(r->www_authenticate) : STR_MISSING;
+        result.retry_after = r->retry_after[0] ? str_z(r->retry_after) : STR_MISSING;
     }
-    if (result.reason == REASON_OK) {
-        result.status = (int)status;
-        result.body = c->in.n ? buf_view(&c->in) : STR("");
-        result.www_authenticate = c->www_authenticate[0] ? str_z(c->www_authenticate) : STR_MISSING;
-        result.retry_after = c->retry_after[0] ? str_z(c->retry_after) : STR_MISSING;
-    }
-    c->done(c->arg, &result);
-    upstream_call_free(c);
+    if (c->probe)
+        probe_end(c, reason);
+    else
+        c->done(c->arg, &result);
+    call_recycle(c);
 }
 
-static bool again(struct upstream_call *c)
+void call_end(struct upstream_call *c, enum reason reason)
 {
-    curl_multi_remove_handle(c->u->multi, c->easy);
-    c->unclean = false;
-    c->error[0] = '\0';
-    return c->sent == 0 && curl_easy_setopt(c->easy, CURLOPT_FRESH_CONNECT, 1L) == CURLE_OK &&
-           curl_multi_add_handle(c->u->multi, c->easy) == CURLM_OK;
+    if (reason != REASON_OK && !c->error[0])
+        call_tell(c, "the connection was closed before the request was sent");
+    if (reason != REASON_INTERNAL)
+        site_note(c, reason);
+    call_finish(c, reason);
 }
 
-/* Only after curl_multi_socket_action() has returned. */
-static void harvest(struct upstream *u)
+void call_end_later(struct upstream_call *c, enum reason reason)
 {
-    CURLMsg *m;
-    int left;
-    while ((m = curl_multi_info_read(u->multi, &left))) {
-        struct upstream_call *c = NULL;
-        const CURLcode code = m->data.result;
-        if (m->msg != CURLMSG_DONE || curl_easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, &c) != CURLE_OK || !c)
-            continue;
-        if (!c->unclean || !again(c))
-            finish(c, code);
-    }
+    c->fault = reason;
+    c->ends = true;
+    c->waits = false;
+    event_active(c->deadline, EV_TIMEOUT, 0);
 }
 
-static void on_socket(evutil_socket_t fd, short what, void *arg)
+int64_t call_left_us(const struct upstream_call *c)
 {
-    struct upstream *u = arg;
-    int running;
-    const int action = (what & EV_READ ? CURL_CSELECT_IN : 0) | (what & EV_WRITE ? CURL_CSELECT_OUT : 0);
-    curl_multi_socket_action(u->multi, fd, action, &running);
-    harvest(u);
+    const int64_t left = c->until_us - time_mono_us();
+    return left > 0 ? left : 0;
 }
 
-static void on_timer(evutil_socket_t fd, short what, void *arg)
+static void on_deadline(evutil_socket_t fd, short what, void *arg)
 {
     (void)fd;
     (void)what;
-    struct upstream *u = arg;
-    int running;
-    curl_multi_socket_action(u->multi, CURL_SOCKET_TIMEOUT, 0, &running);
-    harvest(u);
-}
-
-static int want_timer(CURLM *multi, long ms, void *arg)
-{
-    (void)multi;
-    struct upstream *u = arg;
-    if (ms < 0)
-        return event_del(u->timer);
-    const struct timeval tv = {ms / 1000, ms % 1000 * 1000};
-    return event_add(u->timer, &tv);
-}
-
-static int want_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *watched)
-{
-    (void)easy;
-    struct upstream *u = arg;
-    struct event *event = watched;
-    if (event) {
-        event_free(event);
-        curl_multi_assign(u->multi, fd, NULL);
+    struct upstream_call *c = arg;
+    const long long ms = (long long)(c->u->site->config->timeout_us / 1000);
+    if (c->ends) {
+        call_end(c, c->fault);
+        return;
     }
-    if (what == CURL_POLL_REMOVE)
-        return 0;
-    const int mask = EV_PERSIST | (what & CURL_POLL_IN ? EV_READ : 0) | (what & CURL_POLL_OUT ? EV_WRITE : 0);
-    event = event_new(u->base, fd, (short)mask, on_socket, u);
-    if (!event)
-        return -1;
-    curl_multi_assign(u->multi, fd, event);
-    return event_add(event, NULL);
+    if (!c->connected)
+        call_tell(c, "%s within %lld ms", c->waits ? "the name was not resolved" : "no connection", ms);
+    else
+        call_tell(c, c->reply.interim ? "is but 1xx for %lld ms" : "no reply within %lld ms", ms);
+    /* nothing but 1xx is no silence, and no reply either */
+    call_end(c, c->reply.interim ? REASON_UPSTREAM_INVALID : REASON_UPSTREAM_TIMEOUT);
 }
 
-struct upstream *upstream_new(struct event_base *base, const struct upstream_config *config, unsigned connections,
-                              struct upstream_health *health)
+/* From now on it runs. */
+static bool call_link(struct upstream_call *c)
+{
+    struct upstream *u = c->u;
+    const int64_t us = u->site->config->timeout_us;
+    const struct timeval tv = {us / US_PER_S, us % US_PER_S};
+    c->until_us = time_mono_us() + us;
+    if (event_add(c->deadline, &tv) != 0)
+        return false;
+    c->next = u->calls;
+    c->link = &u->calls;
+    if (c->next)
+        c->next->link = &c->next;
+    u->calls = c;
+    return true;
+}
+
+enum reason upstream_start(struct upstream_call *c, struct buf *body, upstream_done *done, void *arg)
+{
+    c->done = done;
+    c->arg = arg;
+    enum reason reason = call_finish_head(c, body) ? site_admit(c->u->site) : REASON_INTERNAL;
+    c->busy = reason == REASON_OK;
+    if (reason == REASON_OK && call_link(c)) {
+        pool_carry(c);
+        return REASON_OK;
+    }
+    if (c->busy) {
+        atomic_fetch_sub(&c->u->site->busy, 1);
+        reason = REASON_INTERNAL;
+    }
+    call_recycle(c);
+    return reason;
+}
+
+struct upstream *upstream_new(struct event_base *base, struct upstream_site *site)
 {
     struct upstream *u = calloc(1, sizeof *u);
     if (!u)
         return NULL;
-    u->config = config;
+    u->site = site;
     u->base = base;
-    u->health = health;
-    u->multi = curl_multi_init();
-    u->timer = evtimer_new(base, on_timer, u);
-    if (!u->multi || !u->timer) {
-        upstream_free(u);
-        return NULL;
-    }
-    curl_multi_setopt(u->multi, CURLMOPT_SOCKETFUNCTION, want_socket);
-    curl_multi_setopt(u->multi, CURLMOPT_SOCKETDATA, u);
-    curl_multi_setopt(u->multi, CURLMOPT_TIMERFUNCTION, want_timer);
-    curl_multi_setopt(u->multi, CURLMOPT_TIMERDATA, u);
-    curl_multi_setopt(u->multi, CURLMOPT_PIPELINING, CURLPIPE_NOTHING);
-    if (connections) {
-        curl_multi_setopt(u->multi, CURLMOPT_MAXCONNECTS, (long)connections);
-        curl_multi_setopt(u->multi, CURLMOPT_MAX_TOTAL_CONNECTIONS, (long)connections);
-    }
-    return u;
+    if (pool_start(u))
+        return u;
+    upstream_free(u);
+    return NULL;
 }
 
 void upstream_free(struct upstream *u)
 {
     if (!u)
         return;
-    while (u->calls)
-        finish(u->calls, CURLE_ABORTED_BY_CALLBACK); /* NOLINT(clang-analyzer-unix.Malloc): it leaves the list */
-    if (u->multi)
-        curl_multi_cleanup(u->multi);
-    if (u->timer)
-        event_free(u->timer);
+    while (u->calls) /* the gateway ends: nothing is known of the upstream by that */
+        call_finish(u->calls, REASON_UPSTREAM_UNREACHABLE);
     if (u->probe_timer)
         event_free(u->probe_timer);
+    pool_end(u);
+    for (struct upstream_call *c; (c = u->spare);) {
+        u->spare = c->next;
+        call_destroy(c);
+    }
     upstream_tls_unref(u->tls);
-    upstream_sockets_free(&u->sockets);
     free(u);
 }
 
@@ -185,62 +279,25 @@ void upstream_use_tls(struct upstream *u, struct upstream_tls *tls)
     upstream_tls_unref(old);
 }
 
-static void on_deadline(evutil_socket_t fd, short what, void *arg)
-{
-    (void)fd;
-    (void)what;
-    finish(arg, CURLE_OPERATION_TIMEDOUT);
-}
-
-static bool add(struct upstream_call *c)
-{
-    const int64_t us = c->u->config->timeout_us + GRACE_US;
-    const struct timeval tv = {us / US_PER_S, us % US_PER_S};
-    c->deadline = evtimer_new(c->u->base, on_deadline, c);
-    if (!c->deadline || event_add(c->deadline, &tv) != 0)
-        return false;
-    if (curl_multi_add_handle(c->u->multi, c->easy) != CURLM_OK)
-        return false;
-    c->next = c->u->calls;
-    c->link = &c->u->calls;
-    if (c->next)
-        c->next->link = &c->next;
-    c->u->calls = c;
-    return true;
-}
-
-bool upstream_start(struct upstream_call *c, struct buf *body, upstream_done *done, void *arg)
-{
-    c->out = *body;
-    *body = (struct buf){0};
-    c->done = done;
-    c->arg = arg;
-    if (upstream_call_header(c, STR("Expect"), STR("")) &&
-        curl_easy_setopt(c->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)c->out.n) == CURLE_OK &&
-        curl_easy_setopt(c->easy, CURLOPT_HTTPHEADER, c->headers) == CURLE_OK && add(c))
-        return true;
-    upstream_call_free(c);
-    return false;
-}
-
 static void on_probe_timer(evutil_socket_t fd, short what, void *arg)
 {
     (void)fd;
     (void)what;
     struct upstream *u = arg;
-    pthread_mutex_lock(&u->health->lock);
-    const bool due = !u->probed || (atomic_load(&u->health->down) && u->health->unconnected);
-    pthread_mutex_unlock(&u->health->lock);
-    if (u->probing || !due)
-        return;
-    struct upstream_call *c = upstream_call_new(u, "POST", STR("/"));
+    struct upstream_site *s = u->site;
+    pthread_mutex_lock(&s->lock);
+    const bool due = !u->probed || (atomic_load(&s->down) && s->unconnected);
+    pthread_mutex_unlock(&s->lock);
+    struct upstream_call *c = u->probing || !due ? NULL : call_new(u);
     if (!c)
         return;
-    c->probe = u->probing = true;
-    if (curl_easy_setopt(c->easy, CURLOPT_CONNECT_ONLY, 1L) == CURLE_OK && add(c))
+    c->probe = true;
+    if (!call_link(c)) {
+        call_recycle(c);
         return;
-    u->probing = false;
-    upstream_call_free(c);
+    }
+    u->probing = true;
+    pool_connect(c);
 }
 
 bool upstream_probe(struct upstream *u)
@@ -251,11 +308,4 @@ bool upstream_probe(struct upstream *u)
         return false;
     event_active(u->probe_timer, EV_TIMEOUT, 0);
     return true;
-}
-
-bool upstream_startup(void)
-{
-    /* clients' tokens and an older KMS's keys go through curl's buffers */
-    return curl_global_init_mem(CURL_GLOBAL_DEFAULT, malloc, secret_heap_free, secret_heap_realloc, strdup,
-                                calloc) == 0;
 }

@@ -1,36 +1,33 @@
 /*
- * The only HTTP client: asynchronous calls to the upstream on a worker's event base, with a keep-alive pool. A call is
- * sent at most once: what cannot be known to have failed is never repeated.
+ * The only HTTP client of a serving gateway: asynchronous calls to the upstream on a worker's event base, over kept
+ * connections. A request is sent at most once: only what certainly never left goes out on another connection.
+ *
+ *     struct upstream_call *c = upstream_call_new(u, "POST", target);
+ *     if (c && upstream_call_header(c, STR("X-Request-Id"), id) && ...)
+ *         reason = upstream_start(c, &body, done, arg);
  */
 #ifndef KMSGATE_HTTP_UPSTREAM_H
 #define KMSGATE_HTTP_UPSTREAM_H
 
 #include <event2/event.h>
-#include <pthread.h>
-#include <stdatomic.h>
 
 #include "base/reason.h"
 #include "http/tls.h"
 
+struct upstream_site;
 struct upstream;
 struct upstream_call;
 
-/* Once, in main, before threads. */
-bool upstream_startup(void) MUST_CHECK;
+/* What all workers together know of the upstream: where it is, whether it answers, how many calls run. The
+ * configuration has to stay. NULL without memory. */
+struct upstream_site *upstream_site_new(const struct upstream_config *config);
+void upstream_site_free(struct upstream_site *site); /* after all its pools; NULL is fine */
+/* It did not answer the last time. */
+bool upstream_site_down(const struct upstream_site *site);
 
-/* Whether the upstream is there, for all workers together: the log tells a change, not each call that fails. */
-struct upstream_health {
-    pthread_mutex_t lock;
-    atomic_bool down;
-    bool unconnected;  /* it is down since no connection could be made: a probe can tell when that is over */
-    int64_t since_us;  /* monotonic: when it went away, or came back */
-    unsigned failed;   /* calls meanwhile */
-};
-
-/* NULL without memory. `connections` is this worker's share; 0: no cap. */
-struct upstream *upstream_new(struct event_base *base, const struct upstream_config *config, unsigned connections,
-                              struct upstream_health *health);
-/* For connections from now on. */
+/* A worker's pool; NULL without memory. */
+struct upstream *upstream_new(struct event_base *base, struct upstream_site *site);
+/* For connections from now on; kept ones that were made with another are closed. */
 void upstream_use_tls(struct upstream *u, struct upstream_tls *tls);
 /* Looks whether the upstream is there: now, and every two seconds while it cannot be reached. One worker does so. */
 bool upstream_probe(struct upstream *u);
@@ -39,20 +36,26 @@ void upstream_free(struct upstream *u);
 
 struct upstream_result {
     enum reason reason; /* REASON_OK: there is a reply; else UPSTREAM_UNREACHABLE, _TIMEOUT or _INVALID */
-    bool unsent;        /* certainly no byte of the request was sent */
+    bool unsent;        /* certainly no byte of the request left this host */
     int status;
     struct str body;
-    struct str www_authenticate, retry_after; /* sanitized; missing when there are none */
+    struct str www_authenticate, retry_after; /* NUL-terminated, sanitized; missing when there are none */
 };
 /* Called once, from the event loop, never from within upstream_start(). The result lives until it returns. */
 typedef void upstream_done(void *arg, const struct upstream_result *result);
 
 /* A call to be started; NULL without memory. method and target are copied. */
 struct upstream_call *upstream_call_new(struct upstream *u, const char *method, struct str target);
-/* False without memory or when the value holds control characters. */
+/* False without memory or when the value holds control characters. An empty value: the header is left out. */
 bool upstream_call_header(struct upstream_call *c, struct str name, struct str value);
-/* Takes over the body, and the call whatever comes of it. False: not started, `done` will not be called. */
-bool upstream_start(struct upstream_call *c, struct buf *body, upstream_done *done, void *arg);
+/*
+ * Takes over the body, and the call whatever comes of it. Other than REASON_OK: not started and nothing sent, `done`
+ * will not be called. HTTP_BUSY: as many calls run as may; UPSTREAM_UNREACHABLE: the breaker is open, see
+ * upstream_retry_after(); INTERNAL: no memory.
+ */
+enum reason upstream_start(struct upstream_call *c, struct buf *body, upstream_done *done, void *arg) MUST_CHECK;
 void upstream_call_free(struct upstream_call *c); /* of a call that was not started */
+/* Seconds after which whom the breaker refused may come again; 0: the breaker lets calls through. */
+unsigned upstream_retry_after(const struct upstream *u);
 
 #endif

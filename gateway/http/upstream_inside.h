@@ -1,53 +1,132 @@
 /*
- * What the parts of the upstream client share: upstream.c (calls on the event loop), upstream_call.c (what a call asks
- * and what it takes for an answer), upstream_health.c (what the log says). Nobody else's.
+ * What the parts of the upstream client share: upstream.c (calls: what is asked, and how it ends), upstream_pool.c
+ * (which connection carries a call), upstream_connection.c (bytes on one connection), upstream_site.c (what all workers
+ * know: health, breaker). Nobody else's.
  */
 #ifndef KMSGATE_HTTP_UPSTREAM_INSIDE_H
 #define KMSGATE_HTTP_UPSTREAM_INSIDE_H
 
-#include <curl/curl.h>
+#include <pthread.h>
+#include <stdatomic.h>
 
+#include "base/timestamp.h"
+#include "http/resolver.h"
 #include "http/upstream.h"
-#include "http/upstream_sockets.h"
+#include "http/upstream_reply.h"
 
-enum { HEADER_VALUE = 256 };
+enum {
+    UPSTREAM_ERROR = 256,          /* text of what went wrong, for the log */
+    UPSTREAM_SCRATCH = 64 * 1024,  /* read at a time */
+    UPSTREAM_SPARE_CALLS = 64,     /* kept by a pool with their buffers */
+    UPSTREAM_SPARE_BYTES = 16384,  /* of a buffer that is kept */
+};
+
+struct upstream_site {
+    const struct upstream_config *config;
+    char *host, *port;        /* without brackets */
+    char *authority, *prefix; /* for Host, and what stands before each target */
+    bool tls, literal;        /* the host is an address */
+    struct resolver *resolver;
+    atomic_uint busy, open;   /* calls that run; connections, idle ones too */
+    atomic_uint failures;     /* calls in a row without an answer */
+    atomic_bool down;
+    pthread_mutex_t lock;     /* of all below */
+    bool unconnected;         /* it is down since no connection could be made: a probe can tell when that is over */
+    bool broken;              /* the breaker is open */
+    int64_t since_us;         /* monotonic: when it went away, or came back */
+    int64_t trial_us;         /* monotonic: the next call that the open breaker lets through */
+    int64_t told_us;          /* monotonic: when the log last told of a bad reply */
+    unsigned failed, refused; /* calls meanwhile */
+};
 
 struct upstream {
-    const struct upstream_config *config;
+    struct upstream_site *site;
     struct event_base *base;
-    CURLM *multi;
-    struct event *timer;
-    struct upstream_call *calls;
-    struct upstream_health *health;
     struct upstream_tls *tls;
-    struct upstream_sockets sockets;
-    struct event *probe_timer;
+    struct upstream_call *calls;      /* that run */
+    struct upstream_call *spare;
+    unsigned spare_count;
+    struct upstream_connection *idle; /* the newest first */
+    struct upstream_connection *gone; /* closed, freed in the next turn */
+    struct event *sweep, *answered, *probe_timer, *reap;
+    int answered_fd;                  /* the resolver has an answer; -1: none will come */
+    char *scratch;                    /* UPSTREAM_SCRATCH bytes, wiped after each reading */
     bool probing, probed;
+};
+
+enum connection_state { CONNECTION_OPENING, CONNECTION_HANDSHAKE, CONNECTION_OPEN, CONNECTION_GONE };
+
+struct upstream_connection {
+    struct upstream *u;
+    struct upstream_connection *next, **link; /* while idle, or gone */
+    enum connection_state state;
+    int fd;
+    SSL *ssl;
+    struct upstream_tls *tls;
+    struct event *readable, *writable; /* the first is armed from the start of TLS, or the first request, for good */
+    struct upstream_call *call;        /* NULL: idle */
+    int64_t born_us, idle_us, keep_us; /* monotonic; keep_us: for how long it may be idle */
 };
 
 struct upstream_call {
     struct upstream *u;
-    struct upstream_call *next, **link;
-    CURL *easy;
-    struct event *deadline; /* libcurl's own does not run while a call waits for a connection */
-    struct curl_slist *headers;
-    struct upstream_tls *tls; /* lives as long as the handle, which has no copy */
-    struct buf out, in;
-    size_t sent, header_bytes;
-    char www_authenticate[HEADER_VALUE], retry_after[HEADER_VALUE];
+    struct upstream_call *next, **link; /* while it runs */
+    struct upstream_connection *connection;
+    struct event *deadline;
+    struct buf head, out;
+    bool bodiless;    /* the method has none */
+    size_t sent;      /* of head and out */
+    struct reply_reader reply;
     upstream_done *done;
     void *arg;
-    bool too_large;
-    bool probe;      /* connects, and that is all */
-    bool unclean;    /* the connection that it was to go out on had something to say already */
-    bool asked;      /* the request was sent, or begun to be */
-    bool head_ended; /* of the reply: what follows are trailers */
-    bool interim;    /* the newest status is 1xx: the reply is still to come */
-    char error[CURL_ERROR_SIZE];
+    bool busy;        /* counted by the site */
+    bool probe;       /* connects, and that is all */
+    bool waits;       /* for the resolver */
+    bool asked_again; /* the resolver, since none of its addresses could be reached */
+    bool connected;   /* a connection was there, with TLS if that is due */
+    bool touched;     /* a byte of the request was given to the kernel */
+    bool ends;        /* in the next turn, with this fault */
+    enum reason fault;
+    int64_t until_us; /* monotonic: its deadline */
+    struct addresses addresses;
+    size_t address;   /* the one that is tried next */
+    char error[UPSTREAM_ERROR];
 };
 
-/* Adds the failure or success to what is known of the upstream's health, and tells a change. */
-void upstream_tell(struct upstream_call *c, enum reason reason, CURLcode code);
-enum reason upstream_reason(CURLcode code, const struct upstream_call *c);
+/* upstream.c */
+/* Ends the call, and tells whoever asked; c is gone. */
+void call_end(struct upstream_call *c, enum reason reason);
+/* The same in the next turn of the loop. */
+void call_end_later(struct upstream_call *c, enum reason reason);
+void call_tell(struct upstream_call *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
+int64_t call_left_us(const struct upstream_call *c); /* until its deadline */
+
+/* upstream_pool.c */
+/* Over a kept connection, else over a new one. */
+void pool_carry(struct upstream_call *c);
+/* Over a new connection: by the next address, or the next answer of the resolver. */
+void pool_connect(struct upstream_call *c);
+/* The exchange on it is over: it is kept where that can be. */
+void pool_park(struct upstream_connection *k, const struct reply_reader *reply);
+bool pool_start(struct upstream *u);
+void pool_end(struct upstream *u);
+
+/* upstream_connection.c */
+/* Begins to connect to an address for the call. False: it failed at once; the call's error tells. */
+bool connection_open(struct upstream_call *c, const struct address *to);
+/* Sends what is left of its call's request. False: nothing was ever sent and nothing can be: the connection is closed,
+ * and the call has to go elsewhere. */
+bool connection_send(struct upstream_connection *k);
+/* It has nothing to say, not even that it is at its end. */
+bool connection_is_silent(struct upstream_connection *k);
+/* Closed now, freed in the next turn. Its call, if any, has none then. */
+void connection_close(struct upstream_connection *k);
+void connection_free(struct upstream_connection *k);
+
+/* upstream_site.c */
+/* Whether the call may run; counts it. */
+enum reason site_admit(struct upstream_site *s);
+/* Adds the failure or success to what is known, and tells a change. */
+void site_note(struct upstream_call *c, enum reason reason);
 
 #endif

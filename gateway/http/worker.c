@@ -114,15 +114,13 @@ bool worker_start(struct worker *w)
 {
     struct server *s = w->server;
     const size_t n = s->config->listen_count;
-    const unsigned total = s->config->upstream.connections;
     w->base = event_base_new();
     w->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     w->listeners = calloc(n, sizeof *w->listeners);
     if (!w->base || w->wake_fd < 0 || !w->listeners)
         return false;
     w->wake = event_new(w->base, w->wake_fd, EV_READ | EV_PERSIST, on_wake, w);
-    const unsigned share = total ? (total + s->worker_count - 1) / s->worker_count : 0;
-    w->upstream = upstream_new(w->base, &s->config->upstream, share, &s->upstream_health);
+    w->upstream = upstream_new(w->base, s->upstream_site);
     w->gate = (struct gate){
         .public_url = &s->config->public_url,
         .rules = rules_ref(s->rules),

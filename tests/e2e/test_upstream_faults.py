@@ -135,13 +135,23 @@ FAULTS = {
     "slow without end": (drip(WHOLE, 0.05), TIMEOUT),
     "interim replies without end": (flood(b"HTTP/1.1 100 Continue\r\n\r\n", b""), INVALID),
     # lengths
-    "length twice": (once(HEAD + b"Content-Length: %d\r\n\r\n" % len(INIT) + INIT), OK),
-    "lengths unlike": (once(HEAD + b"Content-Length: 5\r\n\r\n" + INIT), None),
-    "length negative": (once(b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n" + INIT), None),
-    "length no number": (once(b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n" + INIT), None),
-    "length of 20 digits": (once(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\n" + INIT), None),
+    "length twice": (once(HEAD + b"Content-Length: %d\r\n\r\n" % len(INIT) + INIT), INVALID),
+    "lengths unlike": (once(HEAD + b"Content-Length: 5\r\n\r\n" + INIT), INVALID),
+    "lengths in a list": (once(b"HTTP/1.1 200 OK\r\nContent-Length: %d, %d\r\n\r\n" % (len(INIT), len(INIT)) + INIT),
+                          INVALID),
+    "length with a sign": (once(b"HTTP/1.1 200 OK\r\nContent-Length: +%d\r\n\r\n" % len(INIT) + INIT), INVALID),
+    "length negative": (once(b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n" + INIT), INVALID),
+    "length no number": (once(b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n" + INIT), INVALID),
+    "length of 20 digits": (once(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\n" + INIT), INVALID),
     "length short": (once(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n" + INIT), INVALID),
-    "chunked and length": (once(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n" + chunked(INIT)[17:]), OK),
+    "chunked and length": (once(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n" + chunked(INIT)[17:]), INVALID),
+    "chunked twice": (once(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n" + chunked(INIT)[17:]), INVALID),
+    "chunked under HTTP/1.0": (once(chunked(INIT).replace(b"HTTP/1.1", b"HTTP/1.0")), INVALID),
+    "another encoding of the transfer": (once(chunked(INIT).replace(b": chunked", b": gzip, chunked")), INVALID),
+    "chunk with an extension": (once(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x;a=b\r\n" % len(INIT) + INIT
+                                     + b"\r\n0\r\n\r\n"), INVALID),
+    "trailers": (once(chunked(INIT, end=b"0\r\nX: y\r\n\r\n")), OK),
+    "a trailer that is no field": (once(chunked(INIT, end=b"0\r\nHTTP/1.1 200 OK\r\n\r\n")), INVALID),
     "chunk size broken": (once(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n" + INIT), INVALID),
     "chunk size wraps": (once(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n10000000000000005\r\n" + INIT),
                          INVALID),
@@ -161,6 +171,14 @@ FAULTS = {
     "status 0": (once(reply(INIT, b"000 OK")), INVALID),
     "status 600": (once(reply(INIT, b"600 OK")), INVALID),
     "status 999": (once(reply(INIT, b"999 OK")), INVALID),
+    "bare CR in a header": (once(HEAD + b"X: a\rY: b\r\n\r\n" + INIT), INVALID),
+    "bare LF in the head": (once(HEAD + b"X: a\n\r\n" + INIT), INVALID),
+    "bare LF in the status line": (once(WHOLE.replace(b"OK\r\n", b"OK\n")), INVALID),
+    "a folded header": (once(HEAD + b"X: a\r\n b\r\n\r\n" + INIT), INVALID),
+    "a blank before the colon": (once(b"HTTP/1.1 200 OK\r\nContent-Length : %d\r\n\r\n" % len(INIT) + INIT), INVALID),
+    "a header without a name": (once(HEAD + b": x\r\n\r\n" + INIT), INVALID),
+    "no reason phrase": (once(WHOLE.replace(b" OK", b"")), OK),
+    "an empty reason phrase": (once(WHOLE.replace(b"OK", b"")), OK),
     "NUL in the head": (once(HEAD + b"X: \0\r\n\r\n" + INIT), INVALID),
     "header of 200 KiB": (once(HEAD + b"X: " + b"a" * 200000 + b"\r\n\r\n" + INIT), INVALID),
     "10000 headers": (once(HEAD + b"".join(b"X-%d: abcdefgh\r\n" % i for i in range(10000)) + b"\r\n" + INIT), INVALID),
@@ -173,9 +191,12 @@ FAULTS = {
     "100, then silence": (once(b"HTTP/1.1 100 Continue\r\n\r\n", end="hold"), INVALID),
     "199 with a length, then silence": (once(b"HTTP/1.1 199 X\r\nContent-Length: 0\r\n\r\n", end="hold"), INVALID),
     "100, a head, then silence": (once(b"HTTP/1.1 100 Continue\r\n\r\n" + HEAD + b"\r\n", end="hold"), TIMEOUT),
+    "102 first": (once(b"HTTP/1.1 102 Processing\r\n\r\n" + WHOLE), INVALID),
+    "100 with a length first": (once(b"HTTP/1.1 100 Continue\r\nContent-Length: 0\r\n\r\n" + WHOLE), INVALID),
     "100 first": (once(b"HTTP/1.1 100 Continue\r\n\r\n", WHOLE), OK),
     "103 first": (once(b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + WHOLE), OK),
     "204": (once(b"HTTP/1.1 204 No Content\r\n\r\n"), INVALID),
+    "204 with a length": (once(b"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\nabcde"), INVALID),
     "205": (once(reply(b"", b"205 Reset")), INVALID),
     "300": (once(reply(INIT, b"300 Multiple Choices")), INVALID),
     "304": (once(b"HTTP/1.1 304 Not Modified\r\n\r\n"), INVALID),
@@ -208,10 +229,7 @@ def test_fault(place, alice, name):
     r = place.ask(alice, "/keyprov")
     d = kms.wait_for(lambda: [x for x in place.decisions() if x["id"] == r.headers["X-Request-Id"]], 5)[0]
     assert time.monotonic() - began < 30
-    if due is None:  # what libcurl makes of it may change; never a reply that is neither whole nor refused
-        assert (r.status, d["reason"]) in (OK, INVALID)
-    else:
-        assert (r.status, d["reason"]) == due, d
+    assert (r.status, d["reason"]) == due, d
     assert d["verdict"] == "accept" and d["status"] == r.status
     assert SECRET not in r.body and r.signed and r.verify(alice.ink, alice.ink_id)
     if r.status != 200:
@@ -287,8 +305,6 @@ HEADERS = {
     "a date": ([b"Retry-After: Fri, 31 Dec 2027 23:59:59 GMT"], None, "Fri, 31 Dec 2027 23:59:59 GMT"),
     "8 bits": ([b"WWW-Authenticate: B\xe9", b"Retry-After: \xe9"], None, None),
     "control": ([b"WWW-Authenticate: B\x01", b"Retry-After: 1\x7f"], None, None),
-    "bare CR": ([b"WWW-Authenticate: B\rX: y", b"Retry-After: 1\rX: y"], None, None),
-    "folded": ([b"WWW-Authenticate: Bearer\r\n X: y"], "Bearer X: y", None),
     "too long": ([b"WWW-Authenticate: " + b"a" * 300, b"Retry-After: " + b"1" * 300], None, None),
     "no number and no date": ([b"Retry-After: <script>"], None, None),
     "empty": ([b"WWW-Authenticate:", b"Retry-After:"], None, None),
@@ -302,10 +318,7 @@ def test_headers_that_pass(place, alice, name):
     place.now.script = once(reply(b"", b"401 Unauthorized", headers))
     r = place.ask(alice, "/keyprov")
     assert r.status == 401
-    if name != "folded":
-        assert (r.headers["WWW-Authenticate"], r.headers["Retry-After"]) == (authenticate, after)
-    else:
-        assert "\n" not in (r.headers["WWW-Authenticate"] or "") and r.headers["X"] is None
+    assert (r.headers["WWW-Authenticate"], r.headers["Retry-After"]) == (authenticate, after)
     assert set(r.headers) <= {"Content-Type", "Content-Length", "Cache-Control", "X-Request-Id", "WWW-Authenticate",
                               "Retry-After", "Connection"}
 
@@ -392,11 +405,11 @@ def with_tls(g, text):
 TLS_FAULTS = {
     "as it should be": ("good", None),
     "another authority": ("foreign", "certificate"),
-    "another host": ("elsewhere", "no alternative certificate subject name"),
+    "another host": ("elsewhere", "IP address mismatch"),
     "expired": ("old", "expired"),
     "for clients": ("client", "purpose"),
-    "TLS 1.1": ("good", "SSL"),
-    "no TLS": (None, "SSL"),
+    "TLS 1.1": ("good", "TLS: the handshake"),
+    "no TLS": (None, "TLS: the handshake"),
 }
 
 
@@ -487,25 +500,32 @@ def test_comes_and_goes(gateway, alice):
 
 
 def test_more_requests_than_connections(gateway, alice):
-    """Those who wait for a free connection to the upstream wait no longer than its timeout."""
+    """With as many calls under way as there may be, the next is refused at once, and does not wait for its turn."""
+    go = threading.Event()
+
     def script(c):
         while c.read_request() is not None:
-            time.sleep(0.9)
+            go.wait(20)
             c.send(WHOLE)
     up = Upstream(script)
-    g = gateway([alice], upstream=up.url, start=False, config="workers: 1")
+    g = gateway([alice], upstream=up.url, start=False, config="workers: 2")
     config = g.config.read_text()
-    g.config.write_text(config.replace("timeout: 5s }", "timeout: 2s, connections: 1 }"))
+    g.config.write_text(config.replace("timeout: 5s }", "timeout: 20s, connections: 2 }"))
     g.start()
     got = []
-
-    def ask():
-        got.append(g.ask(alice, "/keyprov").status)
-    threads = [threading.Thread(target=ask) for _ in range(5)]
+    threads = [threading.Thread(target=lambda: got.append(g.ask(alice, "/keyprov").status)) for _ in range(2)]
     for t in threads:
         t.start()
+    kms.wait_for(lambda: len(up.requests) == 2, 10)
+    began = time.monotonic()
+    r = g.ask(alice, "/keyprov")
+    assert (r.status, r.headers["Retry-After"]) == (503, "1") and time.monotonic() - began < 10
+    assert g.last(1)["reason"] == "http.busy" and len(up.requests) == 2
+    assert 'kmsgate_limit{name="upstream_connections"} 1\n' in g.admin("/metrics")[1]
+    assert "upstream.connections is reached" in g.admin("/readyz")[1] and "upstream.connections" in g.running.err
+    go.set()
     for t in threads:
         t.join()
-    assert set(got) == {200, 504} and len(got) == 5, got  # how many in time, the machine decides
-    assert len(up.requests) <= 3 and up.open <= 4
+    assert got == [200, 200]
+    assert g.ask(alice, "/keyprov").status == 200  # there is room again
     up.close()

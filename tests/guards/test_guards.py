@@ -20,7 +20,7 @@ LAYERS = {"base": {"base"}, "keys": {"keys", "base"}, "message": {"message", "ba
           "study": {"study", "gate", "message", "replay", "keys", "base"},
           "cmd": {"cmd", "http", "study", "gate", "message", "replay", "keys", "base"}}
 # A foreign library's headers and the files that are its door.
-DOORS = {r"libxml/|xmlsec/": r"gateway/message/", r"evhtp": r"gateway/http/", r"curl/": r"gateway/http/|gateway/cmd/client",
+DOORS = {r"libxml/|xmlsec/": r"gateway/message/", r"evhtp": r"gateway/http/", r"curl/": r"gateway/cmd/client",
          r"sqlite3": r"gateway/keys/", r"yaml\.h": r"gateway/base/yaml", r"event2?/": r"gateway/http/"}
 
 
@@ -177,7 +177,7 @@ REASONS = """
 METRICS = """
     kmsgate_requests_total kmsgate_check_failures_total kmsgate_phase_seconds kmsgate_clock_skew_seconds kmsgate_in_flight
     kmsgate_connections kmsgate_keys kmsgate_replay_entries kmsgate_decisions_dropped_total kmsgate_rules_reloads_total
-    kmsgate_rules_info kmsgate_certificate_expiry_seconds kmsgate_build_info""".split()
+    kmsgate_rules_info kmsgate_limit kmsgate_certificate_expiry_seconds kmsgate_build_info""".split()
 CHECKS = "schema signature key_policy kms_uri time client_req_url path_user replay".split()
 
 

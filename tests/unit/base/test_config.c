@@ -142,6 +142,7 @@ static void everything(void **state)
         "admin_token: env:TOKEN\n"
         "public_url: [\"https://kms.example.org/\", \"http://[::1]:8080/base/\"]\n"
         "upstream: { url: \"https://up.example:1/pre/\", timeout: 2s, connections: 3, max_reply: 64KiB,\n"
+        "            idle_timeout: 4s, lifetime: 1m, breaker: { failures: 7, probe: 200ms },\n"
         "            tls: { ca: ca.pem, certificate: c.pem, key: k.pem } }\n"
         "rules: /etc/rules.yaml\nkeys: sqlite:/var/k.db\nmaster_key: env:MASTER\nreplay: memory\ndecisions: d.jsonl\n"
         "workers: 3\n"
@@ -168,6 +169,10 @@ static void everything(void **state)
     assert_string_equal(c->public_url.v[1], "http://[::1]:8080/base");
     assert_string_equal(c->upstream.url, "https://up.example:1/pre");
     assert_int_equal(c->upstream.connections, 3);
+    assert_int_equal(c->upstream.idle_timeout_us, 4 * US_PER_S);
+    assert_int_equal(c->upstream.lifetime_us, 60 * US_PER_S);
+    assert_int_equal(c->upstream.breaker_failures, 7);
+    assert_int_equal(c->upstream.breaker_probe_us, 200000);
     assert_string_equal(c->upstream.ca, path_of("ca.pem", path));
     assert_string_equal(c->rules, "/etc/rules.yaml");
     assert_string_equal(c->keys, "/var/k.db");
