@@ -243,14 +243,6 @@ static void on_upstream(void *arg, const struct upstream_result *result)
     buf_free(&r.body);
 }
 
-static bool sets(const struct gate_outgoing *out, struct str name)
-{
-    for (size_t i = 0; i < out->header_count; i++)
-        if (str_ieq_z(name, out->headers[i].name))
-            return true;
-    return false;
-}
-
 static bool write_headers(struct exchange *x, struct upstream_call *call, const struct gate_outgoing *out)
 {
     const struct guard *g = &x->conn->guard;
