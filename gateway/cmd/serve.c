@@ -158,6 +158,7 @@ static void close_parts(struct server *s)
         keystore_close(s->keys);
     reload_end(s);
     upstream_site_free(s->upstream_site);
+    shares_free(s->shares);
     if (s->admin_token)
         secret_wipe(s->admin_token, strlen(s->admin_token));
     free(s->admin_token);
@@ -185,7 +186,8 @@ static int serve(const char *file)
         log_setup(s->config->log_level, s->config->log_format);
         s->connections_max = descriptors_prepare(s->config);
         s->upstream_site = upstream_site_new(&s->config->upstream);
-        ok = s->upstream_site && open_parts(s, &faults) && open_sockets(s);
+        s->shares = shares_new(s->config->limits.in_flight);
+        ok = s->upstream_site && s->shares && open_parts(s, &faults) && open_sockets(s);
     }
     faults_print(&faults, stderr);
     faults_free(&faults);

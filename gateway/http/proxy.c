@@ -6,6 +6,7 @@
 #include "base/metrics.h"
 #include "base/random.h"
 #include "base/sink.h"
+#include "http/bounds.h"
 #include "http/server.h"
 
 /* BODY: the head holds. JUDGE: complete, judged in the next loop turn. SPEND: judged, and the replay memory is waited
@@ -23,7 +24,8 @@ struct exchange {
     char id[33];
     int64_t began_us, asked_us;
     bool counted; /* as in flight */
-    bool late;    /* more are in flight than may be */
+    bool late;    /* more are in flight than may be, of all or of its resource */
+    uint64_t who;         /* whose share of in_flight it has; 0: nobody's yet */
     char retry_after[12]; /* seconds, where the breaker refused it */
 };
 
@@ -45,8 +47,11 @@ static void enter(struct exchange *x, enum exchange_state state)
 
 static void release(struct exchange *x)
 {
-    if (x->counted)
+    if (x->counted) {
         atomic_fetch_sub(&x->worker->server->in_flight, 1);
+        shares_end(x->worker->server->shares, x->judgement->resource.kind);
+    }
+    shares_leave(x->worker->server->shares, x->who);
     judgement_free(x->judgement);
     if (x->turn)
         event_free(x->turn);
@@ -154,8 +159,10 @@ bool proxy_head(struct conn *c, enum reason reason, int status)
             reason = judged;
             status = 0;
         }
-        if (reason == REASON_OK && atomic_load(&s->in_flight) >= s->config->limits.in_flight)
+        if (reason == REASON_OK && atomic_load(&s->in_flight) >= s->config->limits.in_flight) {
+            bounds_hit(BOUND_IN_FLIGHT);
             reason = REASON_HTTP_BUSY;
+        }
     }
     if (reason == REASON_OK)
         return true;
@@ -279,13 +286,27 @@ static enum reason ask(struct exchange *x)
     return r;
 }
 
+/* What one proven user, or of unproven requests one source, may have in flight. */
+static bool has_share(struct exchange *x)
+{
+    struct shares *s = x->worker->server->shares;
+    const struct judgement *j = x->judgement;
+    const uint64_t who = j->proven ? shares_user(s, j->request.user_uri) : shares_source(s, &j->head.source);
+    if (!shares_enter(s, who)) {
+        bounds_hit(BOUND_USER);
+        return false;
+    }
+    x->who = who;
+    return true;
+}
+
 /* It is judged, and the replay memory has answered. */
 static void act(struct exchange *x, enum gate_action action)
 {
     enum reason r = x->judgement->decision.reason;
     if (action == GATE_FORWARD) {
         enter(x, EXCHANGE_UPSTREAM);
-        r = ask(x);
+        r = has_share(x) ? ask(x) : REASON_HTTP_BUSY;
         if (r == REASON_OK)
             return;
         gate_unsent(x->judgement);
@@ -343,6 +364,10 @@ void proxy_complete(struct conn *c, evhtp_request_t *request)
     x->request = request;
     x->counted = true; /* from now on: a slow body takes a connection, but nobody else's place here */
     x->late = atomic_fetch_add(&s->in_flight, 1) >= s->config->limits.in_flight;
+    const bool fair = shares_begin(s->shares, x->judgement->resource.kind);
+    if (x->late || !fair)
+        bounds_hit(x->late ? BOUND_IN_FLIGHT : BOUND_RESOURCE);
+    x->late = x->late || !fair;
     enter(x, EXCHANGE_JUDGE);
 }
 

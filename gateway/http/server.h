@@ -16,6 +16,7 @@
 
 #include "gate/gate.h"
 #include "http/guard.h"
+#include "http/shares.h"
 #include "http/tls.h"
 #include "http/upstream.h"
 #include "http/watch.h"
@@ -55,6 +56,7 @@ struct server {
     unsigned worker_count;
     unsigned connections_max; /* by the configuration and by the descriptors that the process may have */
     struct upstream_site *upstream_site;
+    struct shares *shares; /* of in_flight */
     int64_t floor_us;  /* before it no request can be told from a replay */
     atomic_uint in_flight, connections;
     _Atomic int64_t crowded_told_us; /* monotonic: when the log last said that a limit was reached */

@@ -340,7 +340,7 @@ static void connection_ended(struct upstream_connection *k, bool cleanly)
         call_end(c, REASON_OK);
         return;
     }
-    if (r->begun || r->state == REPLY_REFUSED)
+    if (r->begun)
         call_tell(c, "%s", r->state == REPLY_REFUSED ? r->why : "breaks off before its end");
     else
         call_tell(c, "the connection was closed before a reply came; the request may have been processed, so it is "

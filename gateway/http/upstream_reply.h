@@ -4,7 +4,7 @@
  * be used again. Does no input or output.
  *
  *     reply_begin(&r, max_reply);
- *     used = reply_feed(&r, p, n);     until state is REPLY_DONE or REPLY_REFUSED; fewer than n: more than the reply came
+ *     used = reply_feed(&r, p, n);     until state is REPLY_DONE or REPLY_REFUSED; fewer than n: more came than it
  *     reply_end(&r);                   the upstream has ended its side: complete, if that is how this reply ends
  *     REPLY_DONE      status, body and the few headers that anybody asks for
  *     REPLY_REFUSED   why: what is wrong with it, for the log
