@@ -291,7 +291,8 @@ def test_a_resource_that_hangs_leaves_room_for_the_others(gateway, upstream):
                 return
             if b"/keyprov " in got[0].split(b"\r\n")[0]:
                 go.wait(20)
-            c.send(WHOLE)
+            user = re.search(rb"UserUri>([^<]+)<", got[1]).group(1)
+            c.send(reply(INIT.replace(b"sip:alice@example.org", user)))
     users = [kms.User("sip:u%d@example.org" % i) for i in range(12)]
     up = upstream(script)
     g = started(gateway, users, up, config="workers: 2\nlimits: { in_flight: 8 }")
