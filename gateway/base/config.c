@@ -155,8 +155,9 @@ void config_free(struct config *c)
     free(c->listen);
     listen_free(&c->admin);
     strings_free(&c->public_url);
-    char *const texts[] = {c->file, c->admin_token.name, c->upstream.url, c->upstream.ca, c->upstream.certificate,
-                           c->upstream.key, c->rules, c->keys, c->master_key.name, c->decisions, c->text};
+    char *const texts[] = {c->file, c->admin_token.name, c->tickets.name, c->upstream.url, c->upstream.ca,
+                           c->upstream.certificate, c->upstream.key, c->rules, c->keys, c->master_key.name,
+                           c->decisions, c->text};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         free(texts[i]);
     free(c);

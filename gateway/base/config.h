@@ -37,6 +37,7 @@ struct listen_config {
 
 struct limits_config {
     size_t body, target, header, headers; /* bytes */
+    size_t memory;                        /* of requests not yet judged and replies not yet written, all together */
     unsigned header_count, connections, in_flight, replay_entries;
     int64_t header_timeout_us, body_timeout_us, idle_timeout_us;
 };
@@ -58,6 +59,7 @@ struct config {
     size_t listen_count;
     struct listen_config admin; /* address and sa only */
     struct secret_source admin_token;
+    struct secret_source tickets; /* what gateways of a fleet make their TLS tickets from; NONE: each its own */
     struct strings public_url; /* at least one; without a trailing slash */
     struct upstream_config upstream;
     char *rules;               /* path */

@@ -13,13 +13,15 @@ static const struct yaml_choice LEVELS[] = {{"error", LOG_LEVEL_ERROR},
                                             {"debug", LOG_LEVEL_DEBUG},
                                             {NULL, 0}};
 static const struct yaml_choice FORMATS[] = {{"text", LOG_FORMAT_TEXT}, {"json", LOG_FORMAT_JSON}, {NULL, 0}};
-static const struct yaml_range SIZE = {64, 64 << 20}, COUNT = {1, 1000000}, WAIT = {1000, 3600 * US_PER_S},
+static const struct yaml_range SIZE = {64, 64 << 20}, MEMORY = {1 << 20, INT64_C(1) << 40},
+                               COUNT = {1, 1000000}, WAIT = {1000, 3600 * US_PER_S},
                                DRAIN = {0, 3600 * US_PER_S}, ENTRIES = {16, 1 << 28}, WORKERS = {1, 256},
                                LIFE = {US_PER_S, 7 * 24 * 3600 * US_PER_S}, PROBE = {100000, 3600 * US_PER_S};
 
 const struct option OPTIONS[] = {
     {"admin", read_admin, AT(admin), .preset = "127.0.0.1:9090"},
     {"admin_token", read_secret, AT(admin_token), .secret = true},
+    {"tickets", read_secret, AT(tickets), .secret = true},
     {"public_url", read_public_url, AT(public_url), .required = true, .list = true},
     {"upstream.url", read_upstream_url, AT(upstream.url), .required = true},
     {"upstream.timeout", read_duration, AT(upstream.timeout_us), &WAIT, "5s"},
@@ -49,6 +51,7 @@ const struct option OPTIONS[] = {
     {"limits.body_timeout", read_duration, AT(limits.body_timeout_us), &WAIT, "5s"},
     {"limits.idle_timeout", read_duration, AT(limits.idle_timeout_us), &WAIT, "60s"},
     {"limits.replay_entries", read_count, AT(limits.replay_entries), &ENTRIES, "1048576"},
+    {"limits.memory", read_size, AT(limits.memory), &MEMORY, "64MiB"},
     {"log.level", read_choice, AT(log_level), LEVELS, "info"},
     {"log.format", read_choice, AT(log_format), FORMATS, "text"},
     {"drain_delay", read_duration, AT(drain_delay_us), &DRAIN, "0s"},

@@ -8,6 +8,7 @@
 #include "base/metrics.h"
 #include "base/sink.h"
 #include "cmd/cmd.h"
+#include "http/hold.h"
 #include "http/server.h"
 
 /* Everything that can be refused is refused here, before a thread runs. */
@@ -92,6 +93,9 @@ static bool start_workers(struct server *s)
     const long cores = sysconf(_SC_NPROCESSORS_ONLN);
     s->worker_count = s->config->workers ? s->config->workers : cores > 0 ? (unsigned)cores : 1;
     s->workers = calloc(s->worker_count, sizeof *s->workers);
+    s->crowd = crowd_new(s->connections_max, s->worker_count);
+    if (!s->crowd)
+        return false;
     for (unsigned i = 0; s->workers && i < s->worker_count; i++) {
         s->workers[i].server = s;
         s->workers[i].wake_fd = -1;
@@ -112,6 +116,7 @@ static void watch(struct server *s, const sigset_t *signals)
         if (got == SIGHUP)
             reload_all(s);
         reload_tick(s);
+        hold_trim(s);
     }
 }
 
@@ -151,6 +156,7 @@ static void close_parts(struct server *s)
 {
     close_sockets(s);
     free(s->workers);
+    crowd_free(s->crowd);
     if (s->sink)
         sink_close(s->sink);
     replay_free(s->replay);

@@ -47,7 +47,7 @@ static void measure(struct server *s)
     reload_measure(s);
     bounds_measure();
     metric_set(METRIC_IN_FLIGHT, NULL, atomic_load(&s->in_flight));
-    metric_set(METRIC_CONNECTIONS, NULL, atomic_load(&s->connections));
+    metric_set(METRIC_CONNECTIONS, NULL, crowd_count(s->crowd));
     metric_set(METRIC_REPLAY_ENTRIES, NULL, (double)replay_count(s->replay));
 }
 
@@ -68,7 +68,7 @@ static void console(struct server *s, struct admin_answer *a)
     buf_printf(&a->body, "kmsgate %s at %s\nrules %s\n", KMSGATE_VERSION, now, s->rules->hash);
     pthread_mutex_unlock(&s->lock);
     buf_printf(&a->body, "upstream %s%s\nconnections %u, in flight %u, replay entries %zu\n", s->config->upstream.url,
-               upstream_site_down(s->upstream_site) ? " (does not answer)" : "", atomic_load(&s->connections),
+               upstream_site_down(s->upstream_site) ? " (does not answer)" : "", crowd_count(s->crowd),
                atomic_load(&s->in_flight), replay_count(s->replay));
     write_state(s, true, a);
     a->status = 200;

@@ -19,7 +19,7 @@ static bool hurried(const sigset_t *signals, int64_t us)
 
 static bool busy(struct server *s)
 {
-    return atomic_load(&s->in_flight) || atomic_load(&s->connections);
+    return atomic_load(&s->in_flight) || crowd_count(s->crowd);
 }
 
 void drain(struct server *s, const sigset_t *signals)

@@ -38,6 +38,12 @@ void guard_next(struct guard *g)
     guard_init(g, limits);
 }
 
+void guard_forget_body(struct guard *g)
+{
+    buf_free(&g->body);
+    g->body = BUF_INIT_SECRET(g->limits->body + 1);
+}
+
 bool guard_begun(const struct guard *g)
 {
     return g->head.n > 0 || g->skipped_line || g->state != GUARD_HEAD;

@@ -42,6 +42,8 @@ void guard_init(struct guard *g, const struct limits_config *limits);
 void guard_free(struct guard *g);
 /* After GUARD_DONE: forgets the request. */
 void guard_next(struct guard *g);
+/* After GUARD_DONE: gives the body's memory back; the head stays. */
+void guard_forget_body(struct guard *g);
 /* Returns how many of the n bytes were consumed; stops where the state changes. */
 size_t guard_feed(struct guard *g, const char *p, size_t n);
 /* True once a byte of the request was seen. */

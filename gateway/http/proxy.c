@@ -1,4 +1,3 @@
-#include <evhtp/evhtp.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,43 +8,41 @@
 #include "http/bounds.h"
 #include "http/server.h"
 
-/* BODY: the head holds. JUDGE: complete, judged in the next loop turn. SPEND: judged, and the replay memory is waited
- * for. UPSTREAM: the call runs. DONE: answered, freed one loop turn later. */
-enum exchange_state { EXCHANGE_BODY, EXCHANGE_JUDGE, EXCHANGE_SPEND, EXCHANGE_UPSTREAM, EXCHANGE_DONE };
+/* BODY: the head holds. JUDGE: complete. SPEND: judged, and the replay memory is waited for. UPSTREAM: the call
+ * runs. */
+enum exchange_state { EXCHANGE_BODY, EXCHANGE_JUDGE, EXCHANGE_SPEND, EXCHANGE_UPSTREAM };
 enum { SPEND_WAIT_US = 500000 }; /* at most, for the replay memory */
 
 struct exchange {
     struct worker *worker;
     struct conn *conn; /* NULL: the client is gone */
-    evhtp_request_t *request;
     enum exchange_state state;
     struct judgement *judgement;
-    struct event *turn;
+    struct event patience; /* with the replay memory; only in SPEND */
     char id[33];
     int64_t began_us, asked_us;
     bool counted; /* as in flight */
-    bool late;    /* more are in flight than may be, of all or of its resource */
-    uint64_t who;         /* whose share of in_flight it has; 0: nobody's yet */
+    uint64_t who; /* whose share of in_flight it has; 0: nobody's yet */
     char retry_after[12]; /* seconds, where the breaker refused it */
 };
 
-static void on_turn(evutil_socket_t fd, short what, void *arg);
+static void on_patience(evutil_socket_t fd, short what, void *arg);
 static void on_spent(void *arg, enum reason reason);
 
 /* The only place where an exchange changes its state. */
 static void enter(struct exchange *x, enum exchange_state state)
 {
-    if (x->state == EXCHANGE_SPEND)
-        event_del(x->turn);
-    x->state = state;
-    if (state == EXCHANGE_JUDGE || state == EXCHANGE_DONE)
-        event_active(x->turn, EV_TIMEOUT, 0);
     static const struct timeval patience = {SPEND_WAIT_US / US_PER_S, SPEND_WAIT_US % US_PER_S};
-    if (state == EXCHANGE_SPEND)
-        event_add(x->turn, &patience);
+    if (x->state == EXCHANGE_SPEND)
+        event_del(&x->patience);
+    x->state = state;
+    if (state != EXCHANGE_SPEND)
+        return;
+    evtimer_assign(&x->patience, x->worker->base, on_patience, x);
+    event_add(&x->patience, &patience);
 }
 
-static void release(struct exchange *x)
+static void exchange_free(struct exchange *x)
 {
     if (x->counted) {
         atomic_fetch_sub(&x->worker->server->in_flight, 1);
@@ -53,22 +50,26 @@ static void release(struct exchange *x)
     }
     shares_leave(x->worker->server->shares, x->who);
     judgement_free(x->judgement);
-    if (x->turn)
-        event_free(x->turn);
     free(x);
+}
+
+bool proxy_trusts(const struct listener *l, const struct ip *peer)
+{
+    bool trusted = false;
+    for (size_t k = 0; peer->known && k < l->config->trusted_proxy_count; k++)
+        trusted = trusted || cidr_contains(&l->config->trusted_proxies[k], peer);
+    return trusted;
 }
 
 /* The right-most address that no trusted proxy is; unknown where the header is not a list of addresses. */
 static struct ip source_of(const struct conn *c)
 {
     struct ip ip = c->peer;
-    const struct listen_config *l = c->listener->config;
     size_t i = c->guard.header_count;
     for (bool first = true;; first = false) {
         /* Who may connect to a Unix socket is said by its file: with trusted_proxies, that is a proxy. */
-        bool trusted = first && !ip.known && l->trusted_proxy_count;
-        for (size_t k = 0; ip.known && k < l->trusted_proxy_count; k++)
-            trusted = trusted || cidr_contains(&l->trusted_proxies[k], &ip);
+        const bool trusted = (first && !ip.known && c->listener->config->trusted_proxy_count) ||
+                             proxy_trusts(c->listener, &ip);
         if (!trusted)
             return ip;
         while (i > 0 && !str_ieq_z(c->guard.headers[i - 1].name, "x-forwarded-for"))
@@ -104,13 +105,12 @@ static struct exchange *exchange_new(struct conn *c)
     x->began_us = time_mono_us();
     worker_follow(c->worker);
     x->judgement = judgement_new(&c->worker->gate, x->id);
-    x->turn = event_new(c->worker->base, -1, EV_TIMEOUT, on_turn, x);
-    if (x->judgement && x->turn) {
+    if (x->judgement) {
         x->judgement->spending.done = on_spent;
         x->judgement->spending.arg = x;
         return x;
     }
-    release(x);
+    exchange_free(x);
     return NULL;
 }
 
@@ -130,9 +130,9 @@ static void decide(struct exchange *x, enum reason reason, int status)
     decision_count(d);
 }
 
-static const char *extra_headers(int status)
+static struct str extra_headers(int status)
 {
-    return status == 405 ? "Allow: POST\r\n" : status == 503 ? "Retry-After: 1\r\n" : "";
+    return status == 405 ? STR("Allow: POST\r\n") : status == 503 ? STR("Retry-After: 1\r\n") : STR("");
 }
 
 bool proxy_head(struct conn *c, enum reason reason, int status)
@@ -140,7 +140,7 @@ bool proxy_head(struct conn *c, enum reason reason, int status)
     struct server *s = c->worker->server;
     struct exchange *x = c->exchange ? c->exchange : exchange_new(c);
     if (!x) {
-        conn_refuse(c, 500, "-", "", STR(""));
+        conn_refuse(c, 500, "-", STR(""), STR(""));
         return false;
     }
     const bool fresh = !c->exchange;
@@ -154,6 +154,8 @@ bool proxy_head(struct conn *c, enum reason reason, int status)
             .content_encoded = guard_header(g, "content-encoding").p != NULL,
             .source = source_of(c),
         };
+        if (c->listener->config->trusted_proxy_count) /* who is served counts, not who passes it on */
+            crowd_move(s->crowd, &c->place, &head.source);
         const enum reason judged = gate_head(x->judgement, &head);
         if (judged != REASON_OK && (reason == REASON_OK || status == 413)) { /* sizes are judged after all others */
             reason = judged;
@@ -168,56 +170,35 @@ bool proxy_head(struct conn *c, enum reason reason, int status)
         return true;
     struct gate_response r = {0};
     gate_refuse(x->judgement, reason, status, time_now_us(), &r);
-    conn_refuse(c, r.status, x->id, extra_headers(r.status), buf_view(&r.body));
     decide(x, reason, r.status);
-    buf_free(&r.body);
     c->exchange = NULL;
-    x->conn = NULL;
-    enter(x, EXCHANGE_DONE);
+    conn_refuse(c, r.status, x->id, extra_headers(r.status), r.body.n ? buf_view(&r.body) : STR(""));
+    buf_free(&r.body);
+    exchange_free(x);
     return false;
 }
 
-static void add_header(evhtp_request_t *r, const char *name, const char *value)
+/* Sends it, if there is still somebody to send it to; the exchange is over. */
+static void answer(struct exchange *x, enum reason reason, const struct gate_response *r,
+                   const struct upstream_result *up)
 {
-    evhtp_header_t *h = evhtp_header_new(name, value, 1, 1);
-    if (h)
-        evhtp_headers_add_header(r->headers_out, h);
-}
-
-/* Sends it, if there is still somebody to send it to, and hands the request back to evhtp. */
-static void answer(struct exchange *x, enum reason reason, struct gate_response *r, const struct upstream_result *up)
-{
+    struct conn *c = x->conn;
     decide(x, reason, r->status);
-    evhtp_request_t *q = x->request;
-    if (x->conn) {
-        char length[24];
-        snprintf(length, sizeof length, "%zu", r->body.n);
-        add_header(q, "Content-Type", "application/xml; charset=utf-8");
-        add_header(q, "Content-Length", length);
-        add_header(q, "Cache-Control", "no-store");
-        add_header(q, "X-Request-Id", x->id);
+    if (c) {
+        struct buf extra BUF_CLEANUP = BUF_INIT(16 << 10);
         if (up && reason == REASON_UPSTREAM_ERROR && up->www_authenticate.p)
-            add_header(q, "WWW-Authenticate", up->www_authenticate.p);
+            buf_printf(&extra, "WWW-Authenticate: %s\r\n", up->www_authenticate.p);
         if (up && reason == REASON_UPSTREAM_ERROR && up->retry_after.p)
-            add_header(q, "Retry-After", up->retry_after.p);
-        else if (r->status == 503)
-            add_header(q, "Retry-After", "1");
-        else if (x->retry_after[0])
-            add_header(q, "Retry-After", x->retry_after);
-        x->conn->last = !x->conn->guard.keep_alive || atomic_load(&x->worker->server->draining);
-        if (x->conn->last)
-            evhtp_request_disable_flag(q, EVHTP_REQ_FLAG_KEEPALIVE);
-        evbuffer_add(q->buffer_out, r->body.n ? r->body.p : "", r->body.n);
-        x->conn->exchange = NULL;
-        const int64_t us = x->worker->server->config->limits.idle_timeout_us; /* to take the reply */
-        const struct timeval tv = {us / US_PER_S, us % US_PER_S};
-        event_add(x->conn->deadline, &tv);
-        evhtp_send_reply(q, (evhtp_res)r->status);
-        evhtp_request_resume(q);
+            buf_printf(&extra, "Retry-After: %s\r\n", up->retry_after.p);
+        else if (r->status != 503 && x->retry_after[0])
+            buf_printf(&extra, "Retry-After: %s\r\n", x->retry_after);
+        else
+            buf_str(&extra, extra_headers(r->status == 503 ? 503 : 0));
+        c->exchange = NULL;
+        conn_reply(c, r->status, x->id, extra.n ? buf_view(&extra) : STR(""), r->body.n ? buf_view(&r->body) : STR(""),
+                   !c->guard.keep_alive || atomic_load(&x->worker->server->draining));
     }
-    x->conn = NULL;
-    x->request = NULL;
-    enter(x, EXCHANGE_DONE);
+    exchange_free(x);
 }
 
 static void refuse(struct exchange *x, enum reason reason)
@@ -277,10 +258,13 @@ static enum reason ask(struct exchange *x)
         struct upstream_call *call = upstream_call_new(x->worker->upstream, out.method, c->guard.target);
         r = REASON_INTERNAL;
         x->asked_us = time_mono_us();
-        if (call && !write_headers(x, call, &out))
+        if (call && !write_headers(x, call, &out)) {
             upstream_call_free(call);
-        else if (call)
+        } else if (call) {
             r = upstream_start(call, &out.body, on_upstream, x);
+            if (r == REASON_OK)
+                guard_forget_body(&c->guard);
+        }
     }
     gate_outgoing_free(&out);
     return r;
@@ -320,6 +304,7 @@ static void act(struct exchange *x, enum gate_action action)
 static void on_spent(void *arg, enum reason reason)
 {
     struct exchange *x = arg;
+    enter(x, EXCHANGE_JUDGE); /* it waits no longer */
     act(x, gate_spent(x->judgement, reason));
 }
 
@@ -337,38 +322,29 @@ static void judge(struct exchange *x)
         act(x, action);
 }
 
-static void on_turn(evutil_socket_t fd, short what, void *arg)
+static void on_patience(evutil_socket_t fd, short what, void *arg)
 {
     (void)fd;
     (void)what;
     struct exchange *x = arg;
-    if (x->state == EXCHANGE_SPEND) {
-        replay_cancel(&x->judgement->spending);
-        on_spent(x, REASON_REPLAY_UNAVAILABLE);
-    } else if (x->state != EXCHANGE_JUDGE) {
-        release(x);
-    } else if (!x->conn) { /* the connection was cut meanwhile */
-        decide(x, REASON_HTTP_TIMEOUT, 408);
-        release(x);
-    } else if (x->late) {
+    replay_cancel(&x->judgement->spending);
+    on_spent(x, REASON_REPLAY_UNAVAILABLE);
+}
+
+void proxy_complete(struct conn *c)
+{
+    struct exchange *x = c->exchange;
+    struct server *s = c->worker->server;
+    enter(x, EXCHANGE_JUDGE);
+    x->counted = true; /* from now on: a slow body takes a connection, but nobody else's place here */
+    const bool late = atomic_fetch_add(&s->in_flight, 1) >= s->config->limits.in_flight;
+    const bool fair = shares_begin(s->shares, x->judgement->resource.kind);
+    if (late || !fair) {
+        bounds_hit(late ? BOUND_IN_FLIGHT : BOUND_RESOURCE);
         refuse(x, REASON_HTTP_BUSY);
     } else {
         judge(x);
     }
-}
-
-void proxy_complete(struct conn *c, evhtp_request_t *request)
-{
-    struct exchange *x = c->exchange;
-    struct server *s = c->worker->server;
-    x->request = request;
-    x->counted = true; /* from now on: a slow body takes a connection, but nobody else's place here */
-    x->late = atomic_fetch_add(&s->in_flight, 1) >= s->config->limits.in_flight;
-    const bool fair = shares_begin(s->shares, x->judgement->resource.kind);
-    if (x->late || !fair)
-        bounds_hit(x->late ? BOUND_IN_FLIGHT : BOUND_RESOURCE);
-    x->late = x->late || !fair;
-    enter(x, EXCHANGE_JUDGE);
 }
 
 void proxy_vanished(struct conn *c)
@@ -378,11 +354,12 @@ void proxy_vanished(struct conn *c)
     if (!x)
         return;
     x->conn = NULL;
-    x->request = NULL;
-    if (x->state == EXCHANGE_SPEND)
+    if (x->state == EXCHANGE_SPEND) {
         replay_cancel(&x->judgement->spending);
-    else if (x->state != EXCHANGE_BODY)
-        return; /* JUDGE ends at its turn, UPSTREAM when the call ends */
+        enter(x, EXCHANGE_JUDGE); /* no longer waited for */
+    } else if (x->state != EXCHANGE_BODY) {
+        return; /* it ends when its call ends */
+    }
     decide(x, REASON_HTTP_TIMEOUT, 408);
-    enter(x, EXCHANGE_DONE);
+    exchange_free(x);
 }

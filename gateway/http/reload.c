@@ -5,6 +5,7 @@
 #include "base/metrics.h"
 #include "base/sink.h"
 #include "http/server.h"
+#include "http/tickets.h"
 
 #define DAY_US (INT64_C(86400) * US_PER_S)
 enum { WARN_DAYS = 30, FAULTS_TOLD = 20 };
@@ -127,7 +128,7 @@ static bool load_certificate(struct server *s, size_t part, char why[TLS_WHY])
     if (part == PART_UPSTREAM)
         tls = upstream_tls_load(&s->config->upstream, why);
     else
-        ctx = tls_context(&s->config->listen[part - PART_LISTENERS], why);
+        ctx = tls_context(&s->config->listen[part - PART_LISTENERS], s->tickets, why);
     if (ctx || tls)
         install(s, part, ctx, tls);
     return ctx || tls;
@@ -163,13 +164,22 @@ static void watch_part(struct server *s, size_t part)
     s->parts[part].expiry_us = TIME_NONE;
 }
 
+/* NULL with a fault, or without memory. */
+static struct tickets *load_tickets(const struct config *c, struct faults *faults)
+{
+    struct secret_key fleet SECRET_CLEANUP = {{0}};
+    const bool shared = c->tickets.kind != SECRET_NONE;
+    return shared && !config_read_master_key(&c->tickets, &fleet, faults) ? NULL : tickets_new(shared ? &fleet : NULL);
+}
+
 bool reload_start(struct server *s, struct faults *faults)
 {
     const size_t n = s->config->listen_count;
     s->part_count = PART_LISTENERS + n;
     s->parts = calloc(s->part_count, sizeof *s->parts);
     s->tls = calloc(n, sizeof(SSL_CTX *));
-    if (!s->parts || !s->tls)
+    s->tickets = load_tickets(s->config, faults);
+    if (!s->parts || !s->tls || !s->tickets)
         return false;
     for (size_t i = 0; i < s->part_count; i++) /* before the files are read: what changes meanwhile is read again */
         watch_part(s, i);
@@ -278,6 +288,7 @@ void reload_end(struct server *s)
 {
     for (size_t i = 0; s->tls && i < s->config->listen_count; i++)
         SSL_CTX_free(s->tls[i]);
+    tickets_free(s->tickets);
     free(s->tls);
     free(s->parts);
     upstream_tls_unref(s->upstream_tls);

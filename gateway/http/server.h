@@ -7,7 +7,6 @@
 #ifndef KMSGATE_HTTP_SERVER_H
 #define KMSGATE_HTTP_SERVER_H
 
-#include <event2/bufferevent.h>
 #include <event2/event.h>
 #include <openssl/ssl.h>
 #include <pthread.h>
@@ -15,15 +14,13 @@
 #include <stdatomic.h>
 
 #include "gate/gate.h"
-#include "http/guard.h"
+#include "http/conn.h"
 #include "http/shares.h"
 #include "http/tls.h"
 #include "http/upstream.h"
 #include "http/watch.h"
 
 struct evhtp;
-struct evhtp_connection;
-struct evhtp_request;
 
 /* What a reload replaces: the rules, the upstream's certificates, then those of each listener. */
 enum { PART_RULES, PART_UPSTREAM, PART_LISTENERS };
@@ -45,6 +42,7 @@ struct server {
     atomic_uint edition;  /* one more with each change of these: whoever has seen the new is judged by the new */
     struct rules *rules;
     SSL_CTX **tls;     /* one a listener; NULL: plain */
+    struct tickets *tickets; /* by which sessions are resumed, at all listeners */
     struct upstream_tls *upstream_tls;
     struct part *parts;
     size_t part_count;
@@ -54,11 +52,13 @@ struct server {
     uint64_t admin_file;
     struct worker *workers;
     unsigned worker_count;
+    struct crowd *crowd;      /* of the connections */
+    atomic_size_t held;       /* octets of requests and replies: hold.h */
     unsigned connections_max; /* by the configuration and by the descriptors that the process may have */
     struct upstream_site *upstream_site;
     struct shares *shares; /* of in_flight */
     int64_t floor_us;  /* before it no request can be told from a replay */
-    atomic_uint in_flight, connections;
+    atomic_uint in_flight;
     _Atomic int64_t crowded_told_us; /* monotonic: when the log last said that a limit was reached */
     atomic_bool serving, draining, stopping, leaving;
 };
@@ -76,59 +76,34 @@ struct worker {
     bool started;
     struct event_base *base;
     struct event *wake;
+    atomic_bool room_wanted; /* by others: hold.h */
+    struct event room; /* while connections wait for room */
     int wake_fd;
     unsigned edition; /* the server's that it has taken over */
     struct gate gate; /* rules: this worker's own reference */
     struct upstream *upstream;
     struct listener *listeners;
+    struct buf head;        /* of the reply that is being written */
     struct conn *conns;
     unsigned closing_turns; /* for so long the listeners have waited for what was connected already */
     bool stopped_listening;
 };
 
-/* READING: the guard reads a request. BUSY: evhtp has it, until it is answered and freed. LINGER: refused or at its
- * end; what comes is thrown away, so that the client can read the reply. */
-enum conn_state { CONN_READING, CONN_BUSY, CONN_LINGER };
-
-struct conn {
-    struct worker *worker;
-    struct listener *listener;
-    struct conn *next, **link;
-    enum conn_state state;
-    struct evhtp_connection *evc; /* NULL: gone */
-    struct bufferevent *bev;
-    bufferevent_data_cb evhtp_read, evhtp_write;
-    bufferevent_event_cb evhtp_event;
-    void *evhtp_arg;
-    struct evbuffer *hold;        /* received, not yet looked at */
-    struct event *deadline, *kick;
-    struct guard guard;
-    struct ip peer;
-    int64_t since_us;             /* monotonic: when it was accepted */
-    bool armed;                   /* the header's deadline runs */
-    bool served;                  /* a request was answered */
-    bool last;                    /* the reply ends the connection */
-    bool shut;
-    struct exchange *exchange;
-};
-
-/* server.c */
-bool server_listen(struct worker *w, struct listener *l, int fd);
-/* A raw reply by the guard, then a lingering close. */
-void conn_refuse(struct conn *c, int status, const char *id, const char *extra, struct str body);
-void conn_close(struct conn *c); /* now */
-void conn_close_idle(struct worker *w);
+/* listener.c */
+bool listener_open(struct worker *w, struct listener *l, int fd);
 /* True when clients are connected whom nobody has accepted yet. */
 bool listener_has_waiting(const struct listener *l);
 void listener_close(struct listener *l);
 /* At most once in ten seconds, whoever asks: true for the one who may speak in the log. */
 bool server_may_tell(struct server *s);
 
+/* True when whoever connects from there speaks for others. */
+bool proxy_trusts(const struct listener *l, const struct ip *peer);
 /* proxy.c: an exchange is one request and its reply. */
 /* The head is there, or the guard refused (reason). False: it was refused and answered. */
 bool proxy_head(struct conn *c, enum reason reason, int status);
-/* The request is complete and evhtp has it, paused. */
-void proxy_complete(struct conn *c, struct evhtp_request *request);
+/* The request is complete: conn_reply() will answer it, perhaps before this returns. */
+void proxy_complete(struct conn *c);
 /* The client is gone. */
 void proxy_vanished(struct conn *c);
 

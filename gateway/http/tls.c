@@ -4,10 +4,13 @@
 #include <fcntl.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
+#include <openssl/sha.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include "http/tickets.h"
 
 enum { PEM_MAX = 4 << 20 };
 
@@ -113,12 +116,12 @@ static bool use_certificate(SSL_CTX *ctx, const char *certificate, const char *k
     return ok;
 }
 
-static bool client_certificates(SSL_CTX *ctx, const struct listen_config *l, char why[TLS_WHY])
+/* `pem` becomes the content of client_ca. */
+static bool client_certificates(SSL_CTX *ctx, const struct listen_config *l, struct buf *pem, char why[TLS_WHY])
 {
     if (!l->client_ca || l->client_auth == CLIENT_AUTH_NONE)
         return true;
-    struct buf pem BUF_CLEANUP = BUF_INIT(PEM_MAX);
-    STACK_OF(X509) *all = read_pem(l->client_ca, &pem, why) ? read_certificates(l->client_ca, &pem, why) : NULL;
+    STACK_OF(X509) *all = read_pem(l->client_ca, pem, why) ? read_certificates(l->client_ca, pem, why) : NULL;
     bool ok = all != NULL;
     for (int i = 0; ok && i < sk_X509_num(all); i++)
         ok = X509_STORE_add_cert(SSL_CTX_get_cert_store(ctx), sk_X509_value(all, i)) == 1 &&
@@ -130,23 +133,65 @@ static bool client_certificates(SSL_CTX *ctx, const struct listen_config *l, cha
     return ok;
 }
 
-/* Sessions are not resumed: a resumed one would not show the client's certificate again. */
-SSL_CTX *tls_context(const struct listen_config *l, char why[TLS_WHY])
+/* What a session holds for: another address, client_auth or client_ca makes another binding. */
+static bool use_tickets(SSL_CTX *ctx, const struct listen_config *l, const struct buf *client_ca,
+                        struct tickets *tickets)
+{
+    uint8_t binding[TICKETS_BINDING];
+    struct buf text BUF_CLEANUP = BUF_INIT(PEM_MAX + 4096);
+    buf_printf(&text, "%s\n%d\n", l->address, (int)l->client_auth);
+    if (client_ca->n)
+        buf_str(&text, buf_view(client_ca));
+    _Static_assert(TICKETS_BINDING == SHA256_DIGEST_LENGTH, "a binding is a SHA-256");
+    return !text.failed && EVP_Digest(text.p, text.n, binding, NULL, EVP_sha256(), NULL) == 1 &&
+           tickets_use(tickets, ctx, binding, l->client_auth == CLIENT_AUTH_REQUIRED);
+}
+
+SSL_CTX *tls_context(const struct listen_config *l, struct tickets *tickets, char why[TLS_WHY])
 {
     SSL_CTX *ctx = SSL_CTX_new(TLS_server_method());
+    struct buf client_ca BUF_CLEANUP = BUF_INIT(PEM_MAX);
     snprintf(why, TLS_WHY, "%s: out of memory", l->certificate);
     if (ctx && SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION) == 1 &&
         SSL_CTX_set_cipher_list(ctx, "ECDHE+AESGCM:ECDHE+CHACHA20") == 1 && SSL_CTX_set_num_tickets(ctx, 0) == 1) {
         SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_NO_TICKET |
-                            SSL_OP_CIPHER_SERVER_PREFERENCE);
+                            SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_CLEANSE_PLAINTEXT);
         SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
         SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS);
-        if (use_certificate(ctx, l->certificate, l->key, why) && client_certificates(ctx, l, why))
-            return ctx;
+        if (use_certificate(ctx, l->certificate, l->key, why) && client_certificates(ctx, l, &client_ca, why)) {
+            if (!tickets || use_tickets(ctx, l, &client_ca, tickets))
+                return ctx;
+            snprintf(why, TLS_WHY, "%s: out of memory", l->certificate);
+        }
     }
     ERR_clear_error();
     SSL_CTX_free(ctx);
     return NULL;
+}
+
+const char *tls_failure(unsigned long code)
+{
+    static const struct {
+        int reason;
+        const char *why;
+    } FAILURES[] = {
+        {SSL_R_HTTP_REQUEST, "plain_http"}, {SSL_R_HTTPS_PROXY_REQUEST, "plain_http"},
+        {SSL_R_WRONG_VERSION_NUMBER, "not_tls"}, {SSL_R_UNKNOWN_PROTOCOL, "not_tls"},
+        {SSL_R_UNSUPPORTED_PROTOCOL, "version"}, {SSL_R_NO_PROTOCOLS_AVAILABLE, "version"},
+        {SSL_R_TLSV1_ALERT_PROTOCOL_VERSION, "version"}, {SSL_R_NO_SHARED_CIPHER, "cipher"},
+        {SSL_R_NO_SHARED_SIGNATURE_ALGORITHMS, "cipher"}, {SSL_R_NO_SUITABLE_KEY_SHARE, "cipher"},
+        {SSL_R_NO_SUITABLE_GROUPS, "cipher"}, {SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE, "no_client_certificate"},
+        {SSL_R_CERTIFICATE_VERIFY_FAILED, "client_certificate"}, {SSL_R_TLSV1_ALERT_UNKNOWN_CA, "refused_by_client"},
+        {SSL_R_SSLV3_ALERT_BAD_CERTIFICATE, "refused_by_client"},
+        {SSL_R_SSLV3_ALERT_CERTIFICATE_UNKNOWN, "refused_by_client"},
+        {SSL_R_SSLV3_ALERT_CERTIFICATE_EXPIRED, "refused_by_client"},
+        {SSL_R_SSLV3_ALERT_HANDSHAKE_FAILURE, "refused_by_client"}, {SSL_R_UNEXPECTED_EOF_WHILE_READING, "closed"}};
+    if (!code || ERR_GET_LIB(code) != ERR_LIB_SSL)
+        return code && !ERR_SYSTEM_ERROR(code) ? "other" : "closed";
+    for (size_t i = 0; i < sizeof FAILURES / sizeof *FAILURES; i++)
+        if (FAILURES[i].reason == ERR_GET_REASON(code))
+            return FAILURES[i].why;
+    return "other";
 }
 
 static int64_t expiry_of(const X509 *x, int64_t before_us)

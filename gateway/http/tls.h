@@ -13,8 +13,13 @@
 
 enum { TLS_WHY = 512 };
 
-/* For a listener; NULL with the reason in `why`, which names the file. */
-SSL_CTX *tls_context(const struct listen_config *l, char why[TLS_WHY]);
+struct tickets;
+
+/* For a listener; NULL with the reason in `why`, which names the file. Sessions are resumed by `tickets`, which outlive
+ * it, bound to the listener's address, client_auth and the content of client_ca; NULL: they are not. */
+SSL_CTX *tls_context(const struct listen_config *l, struct tickets *tickets, char why[TLS_WHY]);
+/* Why a handshake failed, in a word of a closed set, for the metric; code: OpenSSL's error, 0: there was none. */
+const char *tls_failure(unsigned long code);
 /* When the first certificate of the listener's chain expires; TIME_NONE: it has none. */
 int64_t tls_context_expiry(SSL_CTX *ctx);
 

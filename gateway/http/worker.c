@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "http/hold.h"
 #include "http/server.h"
 
 /* Takes over the rules and certificates in force: each worker holds references of its own. */
@@ -50,6 +51,13 @@ static void stop_listening(struct worker *w)
     w->stopped_listening = true;
 }
 
+static void on_room(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    hold_look(arg);
+}
+
 static void on_wake(evutil_socket_t fd, short what, void *arg)
 {
     struct worker *w = arg;
@@ -57,8 +65,10 @@ static void on_wake(evutil_socket_t fd, short what, void *arg)
     if (what & EV_READ)
         (void)!read(fd, &n, sizeof n);
     replay_line_turn(w->gate.replay_line);
+    conn_close_evicted(w);
+    hold_make_room(w);
     if (!atomic_load(&w->server->stopping)) {
-        take_over(w);
+        worker_follow(w);
         return;
     }
     if (!w->stopped_listening)
@@ -104,9 +114,11 @@ static void *run(void *arg)
         evhtp_free(w->listeners[i].htp);
     }
     event_free(w->wake);
+    event_del(&w->room);
     event_base_free(w->base);
     rules_unref(w->gate.rules);
     free(w->listeners);
+    buf_free(&w->head);
     return NULL;
 }
 
@@ -117,6 +129,7 @@ bool worker_start(struct worker *w)
     w->base = event_base_new();
     w->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     w->listeners = calloc(n, sizeof *w->listeners);
+    w->head = BUF_INIT(32 << 10);
     if (!w->base || w->wake_fd < 0 || !w->listeners)
         return false;
     w->wake = event_new(w->base, w->wake_fd, EV_READ | EV_PERSIST, on_wake, w);
@@ -128,6 +141,7 @@ bool worker_start(struct worker *w)
         .replay = s->replay,
         .replay_line = replay_line_open(s->replay, &(struct replay_host){w->base, wake_for_replay, w}),
     };
+    evtimer_assign(&w->room, w->base, on_room, w);
     if (!w->wake || !w->upstream || !w->gate.replay_line || event_add(w->wake, NULL) != 0)
         return false;
     upstream_use_tls(w->upstream, s->upstream_tls);
@@ -136,7 +150,7 @@ bool worker_start(struct worker *w)
     for (size_t i = 0; i < n; i++) {
         w->listeners[i] = (struct listener){.worker = w, .config = &s->config->listen[i], .index = i};
         const int fd = fcntl(s->sockets[i], F_DUPFD_CLOEXEC, 3);
-        if (fd < 0 || !server_listen(w, &w->listeners[i], fd))
+        if (fd < 0 || !listener_open(w, &w->listeners[i], fd))
             return false;
     }
     w->started = pthread_create(&w->thread, NULL, run, w) == 0;

@@ -398,7 +398,7 @@ def test_few_descriptors(gateway, alice):
     assert cpu(g.running.p.pid) - before < 1, "it spins"
     assert len(g.running.err.splitlines()) - lines < 5
     assert g.ready() and metric(g, "kmsgate_connections") <= 50
-    assert "are open, the most allowed" in g.running.err
+    assert "limits.connections is reached" in g.running.err
     for s in crowd:
         s.close()
     kms.wait_for(lambda: metric(g, "kmsgate_connections") == 0)
@@ -426,19 +426,62 @@ def test_out_of_descriptors(gateway, alice):
 
 
 def test_the_most_connections(gateway, alice):
-    g = gateway([alice], config="limits: { connections: 5, header_timeout: 20s }\nworkers: 2")
-    held = [wire.connect(g) for _ in range(5)]
-    kms.wait_for(lambda: metric(g, "kmsgate_connections") == 5)
-    for _ in range(20):
-        s = wire.connect(g)
+    """With all places taken room is made: idle kept ones first, then unfinished ones of him who holds most; whoever
+    comes is served, and one with a complete request is never closed."""
+    up = slow(4)
+    g = gateway([alice], upstream=up.url, config="limits: { connections: 6, header_timeout: 20s }\nworkers: 2")
+
+    def gone(s):
+        s.settimeout(0.2)
         try:
-            assert s.recv(10) == b""
+            return s.recv(10) == b""
+        except socket.timeout:
+            return False
         except ConnectionResetError:
-            pass
-    assert g.running.err.count("5 connections are open, the most allowed") == 1
-    held.pop().close()
-    kms.wait_for(lambda: metric(g, "kmsgate_connections") == 4)
-    assert g.ask(alice, "/init").status == 200
+            return True
+    served = []
+    threads = run_all(2, lambda i: served.append(g.ask(alice, "/keyprov").status))  # two are under way
+    kms.wait_for(lambda: metric(g, "kmsgate_in_flight") == 2)
+    half = [wire.connect(g) for _ in range(4)]
+    for s in half:
+        s.sendall(b"POST /")
+    kms.wait_for(lambda: metric(g, "kmsgate_connections") == 6)
+    crowd = [wire.connect(g) for _ in range(20)]
+    kms.wait_for(lambda: [gone(s) for s in half] == [True] * 4, 20)
+    kms.wait_for(lambda: sum(not gone(s) for s in crowd) == 4, 20)
+    assert metric(g, "kmsgate_connections") == 6 and [gone(s) for s in crowd] == [True] * 16 + [False] * 4
+    for t in threads:
+        t.join()
+    assert served == [200, 200]
+    assert g.running.err.count("limits.connections is reached: room is made") == 1
+    for s in crowd:
+        s.close()
+    kms.wait_for(lambda: metric(g, "kmsgate_connections") == 0)
+    up.close()
+
+
+def test_the_most_connections_behind_a_proxy(gateway, alice):
+    """There it is who is served that counts, not who passes it on."""
+    g = gateway([alice], config="limits: { connections: 6, header_timeout: 20s, body_timeout: 20s }\nworkers: 2",
+                listen="  - address: 127.0.0.1:%d\n    trusted_proxies: [127.0.0.1/32]" % (port := kms.free_port()))
+
+    def begin(source):
+        s = wire.connect(g, port=port)
+        r = wire.Request(g, alice).add(b"X-Forwarded-For: " + source)
+        s.sendall(r.head() + r.body[:-1])
+        time.sleep(0.3)  # it has been read
+        return s, r
+    good = [begin(b"192.0.2.%d" % i) for i in range(2)]
+    bad = [begin(b"198.51.100.7") for _ in range(4)]
+    good += [begin(b"192.0.2.%d" % i) for i in range(2, 5)]
+    for s, r in good:
+        s.sendall(r.body[-1:])
+        assert wire.Answer(wire.until_closed(s)).status == 200
+    assert [d["source"] for d in g.decisions(8) if d["reason"] == "ok"] == ["192.0.2.%d" % i for i in range(5)]
+    bad[3][0].sendall(bad[3][1].body[-1:])
+    assert wire.Answer(wire.until_closed(bad[3][0])).status == 200
+    for s, _ in bad[:3]:
+        assert s.recv(10) == b""
 
 
 def test_the_most_in_flight(gateway, alice):
@@ -460,6 +503,43 @@ def test_the_most_in_flight(gateway, alice):
     assert got == [200, 200]
     assert [d["reason"] for d in g.decisions(3)].count("http.busy") >= 1
     up.close()
+
+
+def rss(g):
+    return int(open("/proc/%d/statm" % g.running.p.pid).read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("what", ["bodies", "heads"])
+def test_the_most_memory(gateway, alice, workers, what):
+    """Half requests that hold more than limits.memory: the slowest go, with 408; good ones are served meanwhile."""
+    g = gateway([alice], config="limits: { memory: 1MiB, body_timeout: 20s, header_timeout: 20s }\nworkers: %d"
+                % workers)
+    r = wire.Request(g, alice)
+    if what == "bodies":
+        r.set(b"Content-Length", b"65536")
+        half = r.head() + b" " * 65000
+    else:
+        r.headers += [b"X-%d: " % i + b"a" * 4000 for i in range(3)]
+        half = r.head()[:-2]
+    crowd = []
+    for _ in range(60 if what == "bodies" else 150):
+        s = wire.connect(g, timeout=60)
+        s.setblocking(False)
+        try:
+            s.send(half)
+        except BlockingIOError:
+            pass
+        crowd.append(s)
+    for _ in range(3):
+        assert g.ask(alice, "/init").status == 200
+    timeouts = kms.wait_for(lambda: [d for d in g.decisions() if d["reason"] == "http.timeout"], 20)
+    assert timeouts[0]["status"] == 408 and "limits.memory is reached" in g.running.err
+    for s in crowd:
+        s.close()
+    kms.wait_for(lambda: metric(g, "kmsgate_connections") == 0, 20)
+    assert g.ask(alice, "/init").status == 200
+    assert {d["reason"] for d in g.decisions()} <= {"ok", "http.timeout", "http.framing", "http.busy"}
 
 
 # Deadlines

@@ -114,6 +114,7 @@ static void smallest(void **state)
     assert_int_equal(c->limits.connections, 10000);
     assert_int_equal(c->limits.in_flight, 1024);
     assert_int_equal(c->limits.replay_entries, 1048576);
+    assert_int_equal(c->limits.memory, 64 << 20);
     assert_int_equal(c->limits.header_timeout_us, 5 * US_PER_S);
     assert_int_equal(c->limits.body_timeout_us, 5 * US_PER_S);
     assert_int_equal(c->limits.idle_timeout_us, 60 * US_PER_S);
@@ -202,6 +203,7 @@ static void faults_and_twins(void **state)
         {"limits: { in_flight: 0 }\n", "from 1 to 1000000", "limits: { in_flight: 1 }\n"},
         {"limits: { idle_timeout: 0s }\n", "from 1ms to 1h", "limits: { idle_timeout: 1ms }\n"},
         {"limits: { replay_entries: 15 }\n", "from 16", "limits: { replay_entries: 16 }\n"},
+        {"limits: { memory: 1000KiB }\n", "from 1MiB", "limits: { memory: 4GiB }\n"},
         {"workers: 257\n", "from 1 to 256", "workers: 256\n"},
         {"log: { level: inf }\n", "expected one of error, warn, info, debug", "log: { level: info }\n"},
         {"log: { format: xml }\n", "expected one of text, json", "log: { format: json }\n"},

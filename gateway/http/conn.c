@@ -1,0 +1,469 @@
+#include "http/conn.h"
+
+#include <errno.h>
+#include <event2/buffer.h>
+#include <event2/bufferevent_ssl.h>
+#include <openssl/err.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/uio.h>
+
+#include "base/log.h"
+#include "base/metrics.h"
+#include "http/bounds.h"
+#include "http/hold.h"
+#include "http/server.h"
+
+/* PIPELINE: octets read at once; AHEAD: of the request that is being served, before reading pauses. TURN: how many
+ * requests of one connection are begun before others have their turn. */
+enum { PIPELINE = 16 << 10, AHEAD = 4 << 10, TURN = 8 };
+#define NEVER INT64_MAX
+
+static void conn_process(struct conn *c);
+
+static void conn_enter(struct conn *c)
+{
+    c->inside++;
+}
+
+static void conn_leave(struct conn *c)
+{
+    if (--c->inside)
+        return;
+    hold_count(c);
+    if (!c->bev)
+        free(c);
+}
+
+/* The timer is left alone where it fires before that anyway: it then looks again. */
+static void conn_due(struct conn *c, int64_t us)
+{
+    const int64_t now = time_mono_us();
+    c->due_us = now + us;
+    if (c->timer_us <= c->due_us)
+        return;
+    c->timer_us = c->due_us;
+    const struct timeval tv = {us / US_PER_S, us % US_PER_S};
+    event_add(&c->deadline, &tv);
+}
+
+void conn_close(struct conn *c)
+{
+    if (!c->bev)
+        return;
+    conn_enter(c);
+    SSL *ssl = c->tls ? bufferevent_openssl_get_ssl(c->bev) : NULL;
+    if (ssl && c->shaken) {
+        SSL_set_shutdown(ssl, SSL_get_shutdown(ssl) | SSL_RECEIVED_SHUTDOWN);
+        SSL_shutdown(ssl);
+    }
+    ERR_clear_error();
+    bufferevent_setcb(c->bev, NULL, NULL, NULL, NULL);
+    bufferevent_free(c->bev);
+    c->bev = NULL;
+    *c->link = c->next;
+    if (c->next)
+        c->next->link = c->link;
+    event_del(&c->deadline);
+    proxy_vanished(c);
+    guard_free(&c->guard);
+    crowd_leave(c->worker->server->crowd, &c->place);
+    conn_leave(c);
+}
+
+/* False when it has to make room, and is closed. */
+static bool conn_mark(struct conn *c, enum place_state state)
+{
+    if (c->marked == state)
+        return true;
+    c->marked = state;
+    if (crowd_enter(c->worker->server->crowd, &c->place, state))
+        return true;
+    conn_close(c);
+    return false;
+}
+
+/* The last reply is out: no more will be sent, and what still comes is read for a second. */
+static void conn_linger(struct conn *c)
+{
+    if (c->eof) {
+        conn_close(c);
+        return;
+    }
+    if (!conn_mark(c, PLACE_IDLE))
+        return;
+    SSL *ssl = c->tls ? bufferevent_openssl_get_ssl(c->bev) : NULL;
+    if (ssl)
+        SSL_shutdown(ssl);
+    shutdown(bufferevent_getfd(c->bev), SHUT_WR);
+    c->shut = true;
+    c->waiting = false;
+    struct evbuffer *in = bufferevent_get_input(c->bev);
+    evbuffer_drain(in, evbuffer_get_length(in));
+    bufferevent_enable(c->bev, EV_READ);
+    conn_due(c, US_PER_S);
+}
+
+/* The reply is out as a whole. */
+static void conn_sent(struct conn *c)
+{
+    if (c->state == CONN_LINGER) {
+        if (!c->shut)
+            conn_linger(c);
+        return;
+    }
+    guard_next(&c->guard);
+    c->state = CONN_READING;
+    c->armed = false;
+    c->served = true;
+    if (c->paused) {
+        c->paused = false;
+        bufferevent_enable(c->bev, EV_READ);
+    }
+    const bool idle = evbuffer_get_length(bufferevent_get_input(c->bev)) == 0;
+    if (idle && (c->eof || atomic_load(&c->worker->server->stopping))) {
+        conn_close(c);
+        return;
+    }
+    if (idle && !conn_mark(c, PLACE_IDLE))
+        return;
+    c->held_since_us = time_mono_us();
+    conn_due(c, c->guard.limits->idle_timeout_us);
+    if (!c->looping)
+        conn_process(c);
+}
+
+/* Head and body, at once as far as the socket takes them. */
+static void conn_write(struct conn *c, struct str head, struct str body)
+{
+    struct evbuffer *out = bufferevent_get_output(c->bev);
+    size_t done = 0;
+    if (!c->tls && evbuffer_get_length(out) == 0) {
+        const struct iovec v[2] = {{(void *)(uintptr_t)head.p, head.n}, {(void *)(uintptr_t)body.p, body.n}};
+        const ssize_t n = writev(bufferevent_getfd(c->bev), v, body.n ? 2 : 1);
+        if (n < 0 && errno != EAGAIN && errno != EINTR) {
+            conn_close(c);
+            return;
+        }
+        done = n > 0 ? (size_t)n : 0;
+    }
+    if (done == head.n + body.n) {
+        conn_sent(c);
+        return;
+    }
+    bool ok = evbuffer_expand(out, head.n + body.n - done) == 0; /* one piece, so that TLS makes few records of it */
+    if (ok && done < head.n)
+        ok = evbuffer_add(out, head.p + done, head.n - done) == 0;
+    const size_t rest = done > head.n ? done - head.n : 0;
+    if (ok && body.n > rest)
+        ok = evbuffer_add(out, body.p + rest, body.n - rest) == 0;
+    if (!ok)
+        conn_close(c);
+}
+
+static const char *phrase(int status)
+{
+    static const struct {
+        int status;
+        const char *text;
+    } PHRASES[] = {{200, "OK"}, {400, "Bad Request"}, {401, "Unauthorized"}, {403, "Forbidden"}, {404, "Not Found"},
+        {405, "Method Not Allowed"}, {408, "Request Timeout"}, {409, "Conflict"}, {413, "Content Too Large"},
+        {414, "URI Too Long"}, {415, "Unsupported Media Type"}, {417, "Expectation Failed"}, {429, "Too Many Requests"},
+        {431, "Request Header Fields Too Large"}, {500, "Internal Server Error"}, {501, "Not Implemented"},
+        {502, "Bad Gateway"}, {503, "Service Unavailable"}, {504, "Gateway Timeout"},
+        {505, "HTTP Version Not Supported"}};
+    for (size_t i = 0; i < sizeof PHRASES / sizeof *PHRASES; i++)
+        if (PHRASES[i].status == status)
+            return PHRASES[i].text;
+    return "Error";
+}
+
+void conn_reply(struct conn *c, int status, const char *id, struct str extra, struct str body, bool last)
+{
+    struct buf *head = &c->worker->head;
+    conn_enter(c);
+    buf_reset(head);
+    buf_printf(head, "HTTP/1.1 %d %s\r\nContent-Type: application/xml; charset=utf-8\r\nContent-Length: %zu\r\n"
+               "Cache-Control: no-store\r\nX-Request-Id: %s\r\n", status, phrase(status), body.n, id);
+    buf_str(head, extra);
+    buf_z(head, last ? "Connection: close\r\n\r\n" : "\r\n");
+    c->state = last ? CONN_LINGER : CONN_WRITING;
+    conn_due(c, c->guard.limits->idle_timeout_us); /* to take the reply */
+    c->reply_size = head->n + body.n;
+    c->reserved = 0;
+    c->held_since_us = time_mono_us();
+    if (head->failed)
+        conn_close(c);
+    else
+        conn_write(c, buf_view(head), str_eq_z(c->guard.method, "HEAD") ? STR("") : body);
+    if (c->state == CONN_LINGER)
+        guard_next(&c->guard); /* nothing more is read */
+    conn_leave(c);
+}
+
+void conn_refuse(struct conn *c, int status, const char *id, struct str extra, struct str body)
+{
+    conn_enter(c);
+    conn_reply(c, status, id, extra, body, true);
+    if (c->bev && !c->shut)
+        conn_due(c, 2 * US_PER_S);
+    conn_leave(c);
+}
+
+/* True when there is room for what it brings: for a body it is kept from then on, and the client told to send it. */
+static bool conn_has_room(struct conn *c)
+{
+    const struct guard *g = &c->guard;
+    if (c->reserved)
+        return true;
+    const size_t more = g->state != GUARD_BODY ? 0 : g->chunked ? g->limits->body : g->length;
+    if (!hold_allows(c, more))
+        return false;
+    c->reserved = more;
+    if (more && g->expect_continue && evbuffer_get_length(bufferevent_get_input(c->bev)) == 0)
+        bufferevent_write(c->bev, "HTTP/1.1 100 Continue\r\n\r\n", 25);
+    return true;
+}
+
+/* There is none: it waits, no longer than it may take its time. */
+static void conn_wait(struct conn *c)
+{
+    if (!c->bev || c->state != CONN_READING)
+        return;
+    hold_wait(c);
+    if (!c->armed && c->guard.state == GUARD_HEAD) {
+        c->armed = true;
+        conn_due(c, c->guard.limits->header_timeout_us);
+    }
+}
+
+static void conn_head(struct conn *c)
+{
+    if (!proxy_head(c, REASON_OK, 0))
+        return;
+    c->armed = false;
+    if (c->guard.state != GUARD_BODY)
+        return;
+    conn_due(c, c->guard.limits->body_timeout_us);
+    if (!conn_has_room(c))
+        conn_wait(c);
+}
+
+/* What has come in one piece goes through the guard. */
+static void conn_feed(struct conn *c, struct evbuffer *in)
+{
+    struct evbuffer_iovec v;
+    if (evbuffer_peek(in, -1, NULL, &v, 1) < 1)
+        return;
+    const enum guard_state before = c->guard.state;
+    evbuffer_drain(in, guard_feed(&c->guard, v.iov_base, v.iov_len));
+    if (c->guard.state == GUARD_REFUSED)
+        proxy_head(c, c->guard.reason, c->guard.status);
+    else if (before == GUARD_HEAD && c->guard.state != GUARD_HEAD)
+        conn_head(c);
+    if (c->bev && c->state == CONN_READING && c->guard.state == GUARD_DONE) {
+        c->state = CONN_BUSY;
+        c->reserved = 0;
+        c->due_us = NEVER; /* the upstream's timeout bounds it */
+        if (conn_mark(c, PLACE_COMPLETE))
+            proxy_complete(c);
+    }
+}
+
+static void conn_process(struct conn *c)
+{
+    struct evbuffer *in = bufferevent_get_input(c->bev);
+    conn_enter(c);
+    c->looping = true;
+    for (int left = TURN; c->bev && c->state == CONN_READING && !c->waiting && evbuffer_get_length(in);) {
+        const bool fresh = !guard_begun(&c->guard);
+        if (fresh && left-- == 0) {
+            bufferevent_trigger(c->bev, EV_READ, BEV_TRIG_IGNORE_WATERMARKS | BEV_TRIG_DEFER_CALLBACKS);
+            break;
+        }
+        if (!conn_has_room(c)) {
+            conn_wait(c);
+            break;
+        }
+        conn_feed(c, in);
+        hold_count(c);
+    }
+    c->looping = false;
+    if (c->bev && c->state == CONN_READING && guard_begun(&c->guard)) {
+        if (c->eof && evbuffer_get_length(in) == 0) {
+            proxy_head(c, REASON_HTTP_FRAMING, 400); /* it ended within a request, and may still want to know */
+        } else if (conn_mark(c, PLACE_UNFINISHED) && !c->armed && c->guard.state == GUARD_HEAD) {
+            c->armed = true;
+            conn_due(c, c->guard.limits->header_timeout_us);
+        }
+    } else if (c->bev && c->state == CONN_READING && c->eof && evbuffer_get_length(in) == 0) {
+        conn_close(c);
+    }
+    conn_leave(c);
+}
+
+static void on_read(struct bufferevent *bev, void *arg)
+{
+    struct conn *c = arg;
+    struct evbuffer *in = bufferevent_get_input(bev);
+    conn_enter(c);
+    if (c->state == CONN_LINGER) {
+        evbuffer_drain(in, SIZE_MAX);
+    } else if (c->state == CONN_READING && !c->waiting) {
+        conn_process(c);
+    } else if (!c->waiting && evbuffer_get_length(in) > AHEAD) {
+        c->paused = true;
+        bufferevent_disable(bev, EV_READ);
+    }
+    conn_leave(c);
+}
+
+bool conn_go_on(struct conn *c)
+{
+    if (!conn_has_room(c) || !c->bev || !c->waiting)
+        return false;
+    c->waiting = false;
+    bufferevent_enable(c->bev, EV_READ);
+    conn_process(c);
+    return true;
+}
+
+static void on_write(struct bufferevent *bev, void *arg)
+{
+    struct conn *c = arg;
+    if (evbuffer_get_length(bufferevent_get_output(bev)) || (c->state != CONN_WRITING && c->state != CONN_LINGER))
+        return;
+    conn_enter(c);
+    conn_sent(c);
+    conn_leave(c);
+}
+
+/* Counted, and in the log for those who look for it: strangers knock with anything, and that is no event. */
+static void conn_unshaken(const struct conn *c, bool in_time)
+{
+    const unsigned long code = bufferevent_get_openssl_error(c->bev);
+    const char *why = in_time ? tls_failure(code) : "timeout";
+    const char *address = c->listener->config->address;
+    struct buf label BUF_CLEANUP = BUF_INIT(512);
+    char from[IP_TEXT];
+    metric_label(&label, "listener", str_z(address));
+    buf_char(&label, ',');
+    metric_label(&label, "why", str_z(why));
+    if (!label.failed)
+        metric_add(METRIC_TLS_FAILURES, label.p, 1);
+    if (!log_enabled(LOG_LEVEL_DEBUG))
+        return;
+    const char *text = code ? ERR_reason_error_string(code) : NULL;
+    ip_format(&c->peer, from);
+    log_debug("listener", address, "TLS with %s failed (%s): %s", from, why, text ? text : "closed");
+}
+
+static void on_event(struct bufferevent *bev, short events, void *arg)
+{
+    (void)bev;
+    struct conn *c = arg;
+    if (events & BEV_EVENT_CONNECTED) {
+        c->shaken = true;
+        return;
+    }
+    if (c->tls && !c->shaken) {
+        conn_unshaken(c, true);
+        conn_close(c);
+        return;
+    }
+    if (!(events & BEV_EVENT_EOF) && !(c->state == CONN_READING && guard_begun(&c->guard))) {
+        conn_close(c);
+        return;
+    }
+    c->eof = true;
+    if (c->state == CONN_READING)
+        conn_process(c);
+    else if (c->shut)
+        conn_close(c); /* else a client that has ended its side still gets what it has asked for */
+}
+
+static void on_deadline(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    struct conn *c = arg;
+    c->timer_us = NEVER;
+    const int64_t now = time_mono_us();
+    if (c->due_us > now) {
+        if (c->due_us != NEVER)
+            conn_due(c, c->due_us - now);
+    } else if (c->state == CONN_READING && (guard_begun(&c->guard) || c->waiting)) {
+        if (c->waiting)
+            proxy_head(c, REASON_HTTP_BUSY, 503);
+        else
+            proxy_head(c, REASON_HTTP_TIMEOUT, 408);
+    } else {
+        if (c->tls && !c->shaken)
+            conn_unshaken(c, false);
+        conn_close(c);
+    }
+}
+
+static void conn_set_up(struct conn *c)
+{
+    struct worker *w = c->worker;
+    SSL *ssl = bufferevent_openssl_get_ssl(c->bev);
+    c->tls = ssl != NULL;
+    if (ssl)
+        SSL_set_app_data(ssl, c);
+    guard_init(&c->guard, &w->server->config->limits);
+    evtimer_assign(&c->deadline, w->base, on_deadline, c);
+    bufferevent_setcb(c->bev, on_read, on_write, on_event, c);
+    bufferevent_setwatermark(c->bev, EV_READ, 0, PIPELINE);
+    c->next = w->conns;
+    c->link = &w->conns;
+    if (c->next)
+        c->next->link = &c->next;
+    w->conns = c;
+    c->timer_us = NEVER;
+    conn_due(c, c->guard.limits->header_timeout_us);
+}
+
+bool conn_new(struct listener *l, struct bufferevent *bev, const struct ip *peer)
+{
+    struct server *s = l->worker->server;
+    struct conn *c = calloc(1, sizeof *c);
+    int wake = -1;
+    const unsigned me = (unsigned)(l->worker - s->workers);
+    const struct ip none = {0};
+    if (!c || !crowd_join(s->crowd, &c->place, me, proxy_trusts(l, peer) ? &none : peer, &wake)) {
+        bufferevent_free(bev);
+        free(c);
+        return false;
+    }
+    c->worker = l->worker;
+    c->listener = l;
+    c->bev = bev;
+    c->peer = *peer;
+    c->since_us = time_mono_us();
+    conn_set_up(c);
+    if (wake == (int)me)
+        conn_close_evicted(l->worker);
+    else if (wake >= 0)
+        worker_wake(&s->workers[wake]);
+    if (wake >= 0)
+        bounds_hit(BOUND_CONNECTIONS);
+    return true;
+}
+
+void conn_close_evicted(struct worker *w)
+{
+    for (struct place *p; (p = crowd_evicted(w->server->crowd, (unsigned)(w - w->server->workers)));)
+        conn_close((struct conn *)(void *)((char *)p - offsetof(struct conn, place)));
+}
+
+void conn_close_idle(struct worker *w)
+{
+    const int64_t before = time_mono_us() - US_PER_S;
+    for (struct conn *c = w->conns, *next; c; c = next) {
+        next = c->next;
+        if (c->state == CONN_READING && !guard_begun(&c->guard) && (c->served || c->since_us < before))
+            conn_close(c);
+    }
+}

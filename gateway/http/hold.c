@@ -1,0 +1,148 @@
+#include "http/hold.h"
+
+#include <event2/buffer.h>
+#include <malloc.h>
+
+#include "http/bounds.h"
+#include "http/server.h"
+
+enum {
+    PATIENCE_MS = 500, /* nobody is called slow who has begun so recently */
+    LOOK_MS = 50,
+    EACH = 4096,       /* what an open connection takes beside: a guess, to know when much was freed */
+    WORTH = 8 << 20,   /* free memory that is worth to be given back */
+};
+
+static size_t hold_output(const struct conn *c)
+{
+    return evbuffer_get_length(bufferevent_get_output(c->bev));
+}
+
+void hold_count(struct conn *c)
+{
+    size_t now = 0;
+    if (c->bev)
+        now = c->guard.head.cap + (c->reserved > c->guard.body.cap ? c->reserved : c->guard.body.cap) +
+              (c->waiting ? 0 : evbuffer_get_length(bufferevent_get_input(c->bev))) + hold_output(c);
+    if (now > c->held)
+        atomic_fetch_add(&c->worker->server->held, now - c->held);
+    else if (now < c->held)
+        atomic_fetch_sub(&c->worker->server->held, c->held - now);
+    if (!c->held && now)
+        c->held_since_us = time_mono_us();
+    c->held = now;
+}
+
+/* Octets a second, since the request or its reply was begun; negative: he is not to be called slow. */
+static double hold_pace(const struct conn *c, int64_t now)
+{
+    const bool outside = c->waiting && c->guard.state == GUARD_BODY && !c->reserved; /* it may not be faster */
+    const bool reading = c->state == CONN_READING && guard_begun(&c->guard) && !outside;
+    const size_t left = c->bev ? hold_output(c) : 0;
+    const int64_t us = now - c->held_since_us;
+    if (!c->held || us < PATIENCE_MS * 1000 || (!reading && !left))
+        return -1;
+    const size_t moved = reading ? c->guard.head.n + c->guard.body.n : c->reply_size > left ? c->reply_size - left : 0;
+    return (double)moved * US_PER_S / (double)us;
+}
+
+/* The worker's slowest goes. False: there is none. */
+static bool hold_drop(struct worker *w)
+{
+    struct conn *slowest = NULL;
+    double pace = 0;
+    const int64_t now = time_mono_us();
+    for (struct conn *c = w->conns; c; c = c->next) {
+        const double his = hold_pace(c, now);
+        if (his >= 0 && (!slowest || his < pace)) {
+            slowest = c;
+            pace = his;
+        }
+    }
+    if (!slowest)
+        return false;
+    if (slowest->state == CONN_READING)
+        proxy_head(slowest, REASON_HTTP_TIMEOUT, 408);
+    else
+        conn_close(slowest);
+    return true;
+}
+
+static void hold_look_soon(struct worker *w)
+{
+    static const struct timeval look = {0, LOOK_MS * 1000};
+    if (!evtimer_pending(&w->room, NULL))
+        event_add(&w->room, &look);
+}
+
+bool hold_allows(struct conn *c, size_t more)
+{
+    struct server *s = c->worker->server;
+    const size_t most = s->config->limits.memory;
+    for (int i = 0; i < 64; i++) { /* each drop frees something, but its last octets may still be on their way */
+        const size_t held = atomic_load(&s->held);
+        if (held <= c->held || (more <= most && held <= most - more))
+            return true;
+        bounds_hit(BOUND_MEMORY);
+        if (!hold_drop(c->worker))
+            break;
+        if (!c->bev || c->state != CONN_READING)
+            return false; /* it was itself the slowest */
+    }
+    return false;
+}
+
+void hold_wait(struct conn *c)
+{
+    if (!c->waiting) {
+        c->waiting = true;
+        bufferevent_disable(c->bev, EV_READ);
+    }
+    hold_look_soon(c->worker);
+}
+
+/* The first that wait; true when one went on, after which the list may be another. */
+static bool hold_go_on(struct worker *w, bool *waiting)
+{
+    *waiting = false;
+    for (struct conn *c = w->conns; c; c = c->next)
+        if (c->waiting) {
+            *waiting = true;
+            return conn_go_on(c);
+        }
+    return false;
+}
+
+void hold_look(struct worker *w)
+{
+    struct server *s = w->server;
+    bool waiting = true;
+    for (int i = 0; i < 64 && hold_go_on(w, &waiting); i++)
+        ;
+    if (!waiting)
+        return;
+    hold_look_soon(w);
+    for (unsigned i = 0; i < s->worker_count; i++) /* the slowest may be theirs */
+        if (&s->workers[i] != w) {
+            atomic_store(&s->workers[i].room_wanted, true);
+            worker_wake(&s->workers[i]);
+        }
+}
+
+void hold_make_room(struct worker *w)
+{
+    if (atomic_exchange(&w->room_wanted, false))
+        (void)hold_drop(w);
+}
+
+void hold_trim(struct server *s)
+{
+    static size_t peak;
+    const size_t now = atomic_load(&s->held) + (size_t)crowd_count(s->crowd) * EACH;
+    if (now > peak)
+        peak = now;
+    if (peak - now < WORTH || now > peak / 2)
+        return;
+    peak = now;
+    (void)malloc_trim(0);
+}

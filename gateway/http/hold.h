@@ -1,0 +1,31 @@
+/*
+ * limits.memory: the bytes of requests that are not yet judged and of replies until they are written, over all
+ * connections. Beyond it new bodies wait, up to body_timeout, and then get 503; and whoever is slowest, by octets a
+ * second, gets 408, or, in taking his reply, loses his connection. What a flood took goes back to the system.
+ */
+#ifndef KMSGATE_HTTP_HOLD_H
+#define KMSGATE_HTTP_HOLD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct conn;
+struct server;
+struct worker;
+
+/* Counts what the connection holds now; 0 where it is closed. A body counts as a whole from its beginning on; what has
+ * come of one that waits, a few KiB, does not. */
+void hold_count(struct conn *c);
+/* True when the connection may hold `more` octets beside what all hold: at once, or since slower ones had to go; it may
+ * itself be the slowest, and is refused then. Nobody but it holding anything, it always may. */
+bool hold_allows(struct conn *c, size_t more);
+/* The connection waits: it is asked again, by conn_go_on(), when there is room. */
+void hold_wait(struct conn *c);
+/* Another worker's connections wait: this worker's slowest may have to go. */
+void hold_make_room(struct worker *w);
+/* Looks whether those of the worker that wait may go on. */
+void hold_look(struct worker *w);
+/* From main, now and then: gives back what is free. */
+void hold_trim(struct server *s);
+
+#endif

@@ -1,0 +1,166 @@
+"""TLS over real sockets: sessions that are resumed and those that must not be; handshakes that fail are counted."""
+import socket
+import ssl
+import time
+
+import pytest
+
+import certs
+import kms
+import wire
+
+VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
+
+
+@pytest.fixture
+def secured(gateway, alice):
+    """Two listeners with client certificates, one with optional ones, all of one server certificate."""
+    ports = [kms.free_port() for _ in range(3)]
+    pair = "certificate: server.pem, key: server.key"
+    g = gateway([alice], start=False, listen="".join(
+        "  - address: 127.0.0.1:%d\n    tls: { %s, client_ca: clients.pem%s }\n" % (p, pair, more)
+        for p, more in zip(ports, ("", ", client_auth: optional", ""))))
+    g.ca = certs.authority(g.folder, "ca")
+    certs.authority(g.folder, "clients")
+    certs.authority(g.folder, "others")
+    certs.issue(g.folder, "ca", "server")
+    g.mine, g.theirs = certs.issue(g.folder, "clients", "mine"), certs.issue(g.folder, "others", "theirs")
+    g.sure, g.maybe, g.twin = ports
+    g.start()
+    return g
+
+
+def context_of(g, version, pair=None):
+    context = ssl.create_default_context(cafile=str(g.ca))
+    context.minimum_version = context.maximum_version = version
+    if pair:
+        context.load_cert_chain(*map(str, pair))
+    return context
+
+
+def visit(g, user, context, port, session=None):
+    """One request; whether the session was resumed, and what may be brought back."""
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as s:
+        with context.wrap_socket(s, server_hostname="127.0.0.1", session=session) as t:
+            t.sendall(wire.Request(g, user).bytes())
+            a = wire.Answer(wire.until_closed(t))
+            assert a.status == 200
+            return t.session_reused, t.session
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_resumed(secured, alice, version):
+    for port, pair in ((secured.sure, secured.mine), (secured.maybe, secured.mine), (secured.maybe, None)):
+        context = context_of(secured, version, pair)
+        reused, session = visit(secured, alice, context, port)
+        assert not reused and session.has_ticket
+        for _ in range(3):
+            reused, again = visit(secured, alice, context, port, session)
+            assert reused
+            session = again or session
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_not_elsewhere(secured, alice, version):
+    """What was made without a certificate opens no door that asks for one, and another door's is none."""
+    context = context_of(secured, version)
+    _, session = visit(secured, alice, context, secured.maybe)
+    for port in (secured.sure, secured.twin):
+        with pytest.raises((ssl.SSLError, ConnectionError, AssertionError)):
+            visit(secured, alice, context, port, session)
+    context = context_of(secured, version, secured.mine)
+    _, session = visit(secured, alice, context, secured.sure)
+    assert visit(secured, alice, context, secured.twin, session)[0] is False
+    assert visit(secured, alice, context, secured.sure, session)[0] is True
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_another_client_ca_ends_them(secured, alice, version):
+    g = secured
+    context = context_of(g, version, g.mine)
+    _, session = visit(g, alice, context, g.sure)
+    assert visit(g, alice, context, g.sure, session)[0]
+    (g.folder / "clients.pem").write_text((g.folder / "others.pem").read_text())
+
+    def refused():
+        try:
+            visit(g, alice, context, g.sure, session)
+        except (ssl.SSLError, ConnectionError, AssertionError):
+            return True
+        return False
+    kms.wait_for(refused, 10)
+    assert visit(g, alice, context_of(g, version, g.theirs), g.sure)[0] is False
+
+
+def test_a_fleet_shares_them(gateway, alice):
+    """The same secret and the same address: what one gateway has given, another resumes, after a restart, too."""
+    port = kms.free_port()
+    g = gateway([alice], start=False, config="tickets: file:tickets.key", listen="  - address: 127.0.0.1:%d\n"
+                "    tls: { certificate: server.pem, key: server.key }" % port)
+    g.ca = certs.authority(g.folder, "ca")
+    certs.issue(g.folder, "ca", "server")
+    key = g.folder / "tickets.key"
+    r = g.run("serve", "--config", g.config, check=False)
+    assert r.returncode == 1 and "tickets.key" in r.stderr
+    key.write_text("ab" * 32 + "\n")
+    key.chmod(0o600)
+    context = context_of(g, VERSIONS[1])
+    sessions = []
+    for secret in ("ab", "ab", "cd"):
+        key.write_text(secret * 32 + "\n")
+        g.start()
+        sessions.append(visit(g, alice, context, port, sessions[-1][1] if sessions else None))
+        g.running.stop()
+    assert [reused for reused, _ in sessions] == [False, True, False]
+
+
+def failures(g):
+    return {x.split(" ")[0].split("{")[1][:-1]: float(x.split()[-1])
+            for x in g.admin("/metrics")[1].splitlines() if x.startswith("kmsgate_tls_failures_total{")}
+
+
+def test_failed_handshakes_are_counted(gateway, alice):
+    port = kms.free_port()
+    g = gateway([alice], start=False, config="limits: { header_timeout: 1s }", listen="  - address: 127.0.0.1:%d\n"
+                "    tls: { certificate: server.pem, key: server.key, client_ca: clients.pem }" % port)
+    g.ca = certs.authority(g.folder, "ca")
+    certs.authority(g.folder, "clients")
+    certs.authority(g.folder, "others")
+    certs.issue(g.folder, "ca", "server")
+    mine, theirs = certs.issue(g.folder, "clients", "mine"), certs.issue(g.folder, "others", "theirs")
+    g.start()
+
+    def shake(context):
+        try:
+            return visit(g, alice, context, port)
+        except (ssl.SSLError, ConnectionError, AssertionError):
+            return None
+
+    def knock(data, wait):
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as s:
+            s.sendall(data)
+            if wait:
+                try:
+                    s.recv(100)
+                except ConnectionError:
+                    pass
+    old = context_of(g, ssl.TLSVersion.TLSv1_1, mine)
+    old.set_ciphers("DEFAULT:@SECLEVEL=0")
+    weak = context_of(g, VERSIONS[0], mine)
+    weak.set_ciphers("ECDHE-ECDSA-AES128-SHA256")
+    stranger = ssl.create_default_context()
+    stranger.load_cert_chain(*map(str, mine))
+    for why, act in (("plain_http", lambda: knock(b"POST / HTTP/1.1\r\n\r\n", True)),
+                     ("not_tls", lambda: knock(b"\0" * 20, True)), ("closed", lambda: knock(b"", False)),
+                     ("timeout", lambda: knock(b"\x16\x03\x01", True)), ("version", lambda: shake(old)),
+                     ("cipher", lambda: shake(weak)), ("no_client_certificate", lambda: shake(context_of(g, VERSIONS[0]))),
+                     ("client_certificate", lambda: shake(context_of(g, VERSIONS[0], theirs))),
+                     ("refused_by_client", lambda: shake(stranger))):
+        label = 'listener="127.0.0.1:%d",why="%s"' % (port, why)
+        before = failures(g).get(label, 0)
+        assert act() is None
+        kms.wait_for(lambda: failures(g).get(label, 0) == before + 1, 10)
+    before = failures(g)
+    assert shake(context_of(g, VERSIONS[1], mine))
+    time.sleep(0.3)
+    assert failures(g) == before and len(before) == 9
