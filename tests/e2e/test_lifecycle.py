@@ -484,14 +484,14 @@ def test_the_most_connections_behind_a_proxy(gateway, alice):
         assert s.recv(10) == b""
 
 
-def test_the_most_in_flight(gateway, alice):
+def test_the_most_in_flight(gateway, alice, bob):
     up = slow(1.5)
-    g = gateway([alice], upstream=up.url, config="limits: { in_flight: 2 }\nworkers: 2")
+    g = gateway([alice, bob], upstream=up.url, config="limits: { in_flight: 2 }\nworkers: 2")
     half = [wire.connect(g) for _ in range(5)]  # who only sends a head takes nobody's place
     for s in half:
         s.sendall(wire.Request(g, alice).head())
     got = []
-    threads = run_all(2, lambda i: got.append(g.ask(alice, "/keyprov").status))
+    threads = run_all(2, lambda i: got.append(g.ask((alice, bob)[i], "/keyprov").status))
     kms.wait_for(lambda: metric(g, "kmsgate_in_flight") == 2)
     began = time.monotonic()
     r = g.ask(alice, "/keyprov")
