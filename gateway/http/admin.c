@@ -88,7 +88,7 @@ static void decisions(struct server *s, struct str query, struct admin_answer *a
     sink_recent(s->sink, (size_t)n, &a->body);
 }
 
-/* known: by the token, or since none is needed. */
+/* known: by the token, or since none is needed, and by a Host that no web page can have. */
 static void route(struct server *s, struct str target, bool known, struct admin_answer *a)
 {
     const char *q = memchr(target.p, '?', target.n);
@@ -192,6 +192,6 @@ void admin_answer(struct server *s, struct str head, struct admin_answer *a)
         a->status = 403;
         buf_z(&a->body, "without an admin_token only addresses and localhost are taken as Host\n");
     } else {
-        route(s, target, known, a);
+        route(s, target, known && host_holds(s, head), a);
     }
 }

@@ -44,8 +44,12 @@ int socket_listen(const struct listen_config *l, uint64_t *file)
     if (ok && !local) /* TCP_NODELAY passes on to what is accepted */
         ok = setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) == 0 &&
              setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one) == 0;
-    if (ok && l->sa.ss_family == AF_INET6)
-        ok = setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one) == 0;
+    if (ok && l->sa.ss_family == AF_INET6) {
+        /* All addresses are all of IPv4, too, whatever the system's default is. */
+        const struct in6_addr *at = &((const struct sockaddr_in6 *)(const void *)&l->sa)->sin6_addr;
+        const int six = !IN6_IS_ADDR_UNSPECIFIED(at);
+        ok = setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &six, sizeof six) == 0;
+    }
     const mode_t mask = umask(0117); /* 0660 */
     ok = ok && bind(fd, (const struct sockaddr *)&l->sa, l->sa_len) == 0;
     umask(mask);

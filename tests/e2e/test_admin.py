@@ -130,6 +130,15 @@ def test_the_token(gateway):
     assert "s3cret" not in g.running.err
 
 
+def test_reasons_are_for_those_who_are_known(gate):
+    """A web page that renames its own host to this address may learn whether it is ready, and no file's name."""
+    (gate.folder / "rules.yaml").write_text("nonsense: 1\n")
+    kms.wait_for(lambda: "nonsense" in get(gate, "/readyz")[2], 5)
+    out = raw(gate, b"GET /readyz HTTP/1.1\r\nHost: evil.example\r\n\r\n")
+    assert out.startswith(b"HTTP/1.1 200 ") and b"rules: refused" in out
+    assert b"nonsense" not in out and str(gate.folder).encode() not in out
+
+
 def test_a_token_too_long(gateway):
     g = gateway(start=False, config="admin_token: file:token")
     (g.folder / "token").write_text("a" * 513)

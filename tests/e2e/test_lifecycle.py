@@ -175,6 +175,23 @@ def test_listeners_of_all_kinds(gateway, alice, tmp_path):
     assert g.running.stop() == 0 and not path.exists()
 
 
+def test_all_addresses_are_those_of_ipv4_too(gateway, alice):
+    port, other = kms.free_port(), kms.free_port()
+    g = gateway([alice], start=False, listen='  - address: "[::]:%d"\n  - address: "[::1]:%d"' % (port, other))
+    try:
+        with socket.socket(socket.AF_INET6) as s:
+            s.bind(("::1", 0))
+    except OSError:
+        pytest.skip("no IPv6 here")
+    g.start()
+    assert wire.Answer(wire.talk(wire.connect(g, port=port), wire.Request(g, alice).bytes())).status == 200
+    assert g.last(1)["source"] == "127.0.0.1"
+    with socket.create_connection(("::1", other), timeout=10) as s:
+        assert wire.Answer(wire.talk(s, wire.Request(g, alice).bytes())).status == 200
+    with pytest.raises(ConnectionRefusedError):
+        wire.connect(g, port=other)
+
+
 def test_a_file_is_no_stale_socket(gateway, tmp_path):
     path = tmp_path / "kms.sock"
     path.write_text("precious")
