@@ -77,6 +77,17 @@ static void set_presets(struct load *l)
         l->c->workers = 1;
 }
 
+/* Beside the keys: both belong together. */
+static void set_state(struct load *l)
+{
+    const char *slash = l->c->keys ? strrchr(l->c->keys, '/') : NULL;
+    const struct str folder = slash ? (struct str){l->c->keys, slash == l->c->keys ? 1 : (size_t)(slash - l->c->keys)}
+                                    : l->c->keys ? STR(".") : STR("/var/lib/kmsgate");
+    struct shown expected;
+    if (!l->c->state)
+        option_set(l, option_of("state"), &(struct incoming){folder, ""}, &expected, "default: beside the keys");
+}
+
 static bool print(struct load *l)
 {
     struct buf out BUF_CLEANUP = BUF_INIT(4 << 20);
@@ -123,6 +134,7 @@ struct config *config_load(const char *path, struct faults *faults)
             config_environment(&l);
             check_required(&l, y->root);
             check_together(&l);
+            set_state(&l);
         }
         yaml_sort_faults(faults, faults_before, path);
         ok = print(&l);
@@ -156,7 +168,7 @@ void config_free(struct config *c)
     listen_free(&c->admin);
     strings_free(&c->public_url);
     char *const texts[] = {c->file, c->admin_token.name, c->tickets.name, c->upstream.url, c->upstream.ca,
-                           c->upstream.certificate, c->upstream.key, c->rules, c->keys, c->master_key.name,
+                           c->upstream.certificate, c->upstream.key, c->rules, c->keys, c->state, c->master_key.name,
                            c->decisions, c->text};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         free(texts[i]);

@@ -64,6 +64,7 @@ struct config {
     struct upstream_config upstream;
     char *rules;               /* path */
     char *keys;                /* path of the SQLite file */
+    char *state;               /* folder of what one run leaves to the next: the replay memory's mark */
     struct secret_source master_key;
     char *decisions;           /* "stdout", "none" or a path */
     unsigned workers;

@@ -27,7 +27,7 @@ struct option {
     bool secret; /* what was found is never shown; NAME_FILE names the file that holds the secret */
 };
 extern const struct option OPTIONS[];
-enum { OPTION_COUNT = 38, OPTION_PATH = 100 };
+enum { OPTION_COUNT = 39, OPTION_PATH = 100 };
 
 /* One reading. */
 struct load {

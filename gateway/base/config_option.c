@@ -38,6 +38,7 @@ const struct option OPTIONS[] = {
     {"keys", read_keys, AT(keys), .required = true},
     {"master_key", read_secret, AT(master_key), .required = true, .secret = true},
     {"replay", read_memory, .preset = "memory"},
+    {"state", read_path, AT(state)},
     {"decisions", read_decisions, AT(decisions), .preset = "stdout"},
     {"workers", read_count, AT(workers), &WORKERS},
     {"limits.body", read_size, AT(limits.body), &SIZE, "64KiB"},

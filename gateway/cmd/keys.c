@@ -73,7 +73,7 @@ static int keys_revoke(struct keystore *ks, const struct keys_options *o)
 /* What the parser fills in for any of them. */
 struct keys_given {
     const char *config, *user, *id, *type, *not_after, *file;
-    bool replace, with_secrets, key_stdin, generate;
+    bool replace, with_secrets, key_stdin, generate, first;
 };
 typedef int keys_work(struct keystore *ks, const struct keys_options *o);
 
@@ -81,10 +81,10 @@ typedef int keys_work(struct keystore *ks, const struct keys_options *o);
 static int keys_run(const void *given, keys_work *work, bool create)
 {
     const struct keys_given *g = given;
-    const struct keys_options o = {
+    struct keys_options o = {
         .config = g->config, .user = str_z(g->user), .id = str_z(g->id), .type = str_z(g->type),
         .not_after = str_z(g->not_after), .file = g->file, .replace = g->replace, .with_secrets = g->with_secrets,
-        .key_stdin = g->key_stdin, .generate = g->generate};
+        .key_stdin = g->key_stdin, .generate = g->generate, .first = g->first};
     struct faults faults = {0};
     struct secret_key master SECRET_CLEANUP = {{0}};
     struct keystore *ks = NULL;
@@ -94,6 +94,7 @@ static int keys_run(const void *given, keys_work *work, bool create)
     secret_key_clear(&master);
     faults_print(&faults, stderr);
     faults_free(&faults);
+    o.state = c ? c->state : NULL;
     int code = ks ? work(ks, &o) : EXIT_NEGATIVE;
     keystore_close(ks);
     config_free(c);
@@ -122,7 +123,12 @@ static const struct command_option IMPORT_OPTIONS[] = {
     OPTION_CONFIG(struct keys_given, config),
     {.name = "replace", .at = offsetof(struct keys_given, replace),
      .help = "Overwrite a key whose ID is known but whose value differs, and apply a stricter state or another "
-             "not_after."}};
+             "not_after."},
+    {.name = "first", .at = offsetof(struct keys_given, first),
+     .help = "These are the first keys of a new gateway, and no gateway has ever accepted a request under them: it need "
+             "not wait at its first start until all that could have been accepted is past. Refused where there are "
+             "keys, or a gateway has started before. Wrong after a loss of the `state` folder: requests that were "
+             "captured could then be replayed."}};
 static const struct command_operand IMPORT_OPERANDS[] = {
     {.name = "FILE", .type = VALUE_FILE, .at = offsetof(struct keys_given, file),
      .help = "The key file, one JSON object a line; `-` is standard input."}};

@@ -12,6 +12,8 @@ struct keys_options {
     struct str user, id, type, not_after;
     const char *file;
     bool replace, with_secrets, key_stdin, generate;
+    bool first;        /* nobody has accepted anything under these keys */
+    const char *state; /* folder of the replay memory's mark */
 };
 
 /* Each gets the open store and returns an exit code. */

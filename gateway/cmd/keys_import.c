@@ -11,6 +11,7 @@
 #include "cmd/cmd.h"
 #include "cmd/keys.h"
 #include "keys/keyfile.h"
+#include "replay/mark.h"
 
 struct telling {
     const char *name;
@@ -36,7 +37,44 @@ void keys_warn_if_open(const char *path)
                  (unsigned)st.st_mode & 07777u);
 }
 
-int keys_import(struct keystore *ks, const struct keys_options *o)
+static bool any_key(void *arg, const struct keyring *ring, const struct key *key)
+{
+    (void)ring;
+    (void)key;
+    *(bool *)arg = true;
+    return false;
+}
+
+/* Whether nobody can have accepted anything under these keys. */
+static bool may_be_first(struct keystore *ks, const struct keys_options *o, const struct secret_key *key)
+{
+    struct mark mark;
+    struct detail why = {""};
+    bool any = false;
+    if (!keystore_walk(ks, any_key, &any) && !any)
+        return false;
+    if (any)
+        complain("keys import: %s holds keys: --first is for the first ones of a new gateway", keystore_path(ks));
+    const bool marked = mark_read(o->state, key, &mark, &why) != MARK_NONE;
+    if (marked)
+        complain("keys import: %s/%s is there: a gateway has started here before, and may have accepted requests; "
+                 "import without --first", o->state, MARK_FILE);
+    return !any && !marked;
+}
+
+/* After the keys: without them it would mean nothing. */
+static bool mark_first(const struct keys_options *o, const struct secret_key *key)
+{
+    const struct mark m = {.clock_us = time_now_us(), .clean = true};
+    struct detail why = {""};
+    if (mark_write(o->state, key, &m, &why))
+        return true;
+    complain("keys import: the keys were imported, but %s/%s %s: the first start waits as if there were no --first",
+             o->state, MARK_FILE, why.text);
+    return false;
+}
+
+static int import_file(struct keystore *ks, const struct keys_options *o)
 {
     struct keyfile file;
     struct faults faults = {0};
@@ -56,6 +94,19 @@ int keys_import(struct keystore *ks, const struct keys_options *o)
     }
     printf("%zu added, %zu replaced, %zu unchanged\n", counts[KEY_ADDED], counts[KEY_REPLACED], counts[KEY_SAME]);
     return EXIT_DONE;
+}
+
+int keys_import(struct keystore *ks, const struct keys_options *o)
+{
+    struct secret_key key SECRET_CLEANUP = {{0}};
+    if (!o->first)
+        return import_file(ks, o);
+    if (!keystore_state_key(ks, &key) || !may_be_first(ks, o, &key)) {
+        complain("keys import: nothing was imported");
+        return EXIT_NEGATIVE;
+    }
+    const int code = import_file(ks, o);
+    return code == EXIT_DONE && !mark_first(o, &key) ? EXIT_NEGATIVE : code;
 }
 
 /* 64 hex digits and at most a line end. */

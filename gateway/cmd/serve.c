@@ -31,9 +31,11 @@ static bool open_parts(struct server *s, struct faults *faults)
     }
     if (!loaded || !s->keys)
         return false;
-    s->floor_us = (time_now_us() / US_PER_S + 1) * US_PER_S;
     const struct replay_settings settings = {s->rules->max_past_us, s->rules->max_future_us};
-    s->replay = replay_memory_new(c->limits.replay_entries, s->floor_us, &settings);
+    struct replay_state state = {.folder = c->state};
+    if (keystore_state_key(s->keys, &state.key))
+        s->replay = replay_memory_kept(c->limits.replay_entries, &settings, &state, time_now_us());
+    secret_key_clear(&state.key);
     s->sink = sink_open(c->decisions, why, sizeof why);
     if (!s->sink)
         log_error("decisions", c->decisions, "%s", why);
@@ -123,6 +125,11 @@ static void watch(struct server *s, const sigset_t *signals)
 static int run(struct server *s, const sigset_t *signals)
 {
     pthread_t admin, keys;
+    struct detail why = {""};
+    if (!replay_start(s->replay, &why)) { /* before anything is accepted */
+        log_error("replay", s->config->state, "%s; `state` is to be a folder that the gateway may write to", why.text);
+        return EXIT_NEGATIVE;
+    }
     if (!start_workers(s) || !admin_start(s, &admin) || pthread_create(&keys, NULL, follow_keys, s) != 0) {
         log_error("gateway", NULL, "threads cannot be started");
         return EXIT_NEGATIVE; /* the process ends, and all with it */
@@ -135,6 +142,7 @@ static int run(struct server *s, const sigset_t *signals)
     tell_keys(s);
     watch(s, signals);
     drain(s, signals);
+    replay_end(s->replay);
     pthread_join(admin, NULL);
     pthread_join(keys, NULL);
     return EXIT_DONE;

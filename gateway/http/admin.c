@@ -6,9 +6,12 @@
 #include "http/bounds.h"
 #include "http/server.h"
 
-static bool ready(const struct server *s)
+/* Why the gateway is not ready, in a word; NULL: it is. */
+static const char *unready(const struct server *s)
 {
-    return atomic_load(&s->serving) && !atomic_load(&s->draining) && !replay_unready(s->replay, time_now_us());
+    if (atomic_load(&s->draining))
+        return "draining";
+    return atomic_load(&s->serving) ? replay_unready(s->replay, time_now_us()) : "starting";
 }
 
 static void count_keys(struct server *s)
@@ -53,8 +56,9 @@ static void measure(struct server *s)
 
 static void write_state(struct server *s, bool known, struct admin_answer *a)
 {
-    a->status = ready(s) ? 200 : 503;
-    buf_z(&a->body, a->status == 200 ? "ready\n" : atomic_load(&s->draining) ? "draining\n" : "starting\n");
+    const char *word = unready(s);
+    a->status = word ? 503 : 200;
+    buf_printf(&a->body, "%s\n", word ? word : "ready");
     reload_write_troubles(s, known, &a->body);
     if (known)
         bounds_write(&a->body);

@@ -57,7 +57,6 @@ struct server {
     unsigned connections_max; /* by the configuration and by the descriptors that the process may have */
     struct upstream_site *upstream_site;
     struct shares *shares; /* of in_flight */
-    int64_t floor_us;  /* before it no request can be told from a replay */
     atomic_uint in_flight;
     _Atomic int64_t crowded_told_us; /* monotonic: when the log last said that a limit was reached */
     atomic_bool serving, draining, stopping, leaving;

@@ -430,6 +430,11 @@ struct keystore *keystore_open(const char *path, const struct secret_key *master
     return NULL;
 }
 
+bool keystore_state_key(const struct keystore *ks, struct secret_key *out)
+{
+    return seal_state_key(ks->seal, out);
+}
+
 const char *keystore_path(const struct keystore *ks)
 {
     return ks->path;

@@ -29,6 +29,9 @@ bool seal_open(const struct seal *s, struct str user, const struct key *key, str
 /* HMAC-SHA256 under a key of its own. */
 bool seal_mac(const struct seal *s, const void *p, size_t n, uint8_t mac[SEAL_MAC]) MUST_CHECK;
 
+/* The key under which other files of this database's gateway are bound to it. */
+bool seal_state_key(const struct seal *s, struct secret_key *out) MUST_CHECK;
+
 struct seal_opener *seal_opener_new(const struct seal *s);
 void seal_opener_free(struct seal_opener *o);
 bool seal_opener_open(struct seal_opener *o, struct str user, const struct key *key,

@@ -1,404 +1,179 @@
-#include "replay/replay_engine.h"
-
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/crypto.h"
-
-enum {
-    SHARDS = 64,        /* more than any machine has cores: two users seldom meet at a lock */
-    DIGEST = REPLAY_DIGEST,
-    USER_SHARE = 16,    /* one user gets at most this part of the memory */
-    FIRST_BUCKETS = 64, /* of a shard */
-};
-
-struct user {
-    struct user *next;
-    unsigned entries;
-    uint8_t digest[DIGEST];
-};
-
-struct entry {
-    struct entry *next;
-    struct user *user;
-    int64_t time_us;
-    uint32_t at; /* in the heap */
-    uint8_t digest[DIGEST];
-};
-
-/* Entries stand in a chain of their bucket and in a heap with the oldest on top. */
-struct shard {
-    pthread_mutex_t lock;
-    struct entry **bucket;
-    struct user **users;
-    size_t buckets; /* of both; a power of two */
-    struct entry **heap;
-    size_t n, heap_cap;
-};
+#include "base/log.h"
+#include "replay/keeper.h"
+#include "replay/spent.h"
 
 struct memory {
     struct replay replay;
-    unsigned max, max_user;
-    _Atomic int64_t floor, retain;
-    _Atomic bool passed; /* the clock has reached the floor once: if it stands before it again, it stepped back */
-    atomic_size_t count;
-    struct shard shard[SHARDS];
+    struct spent *spent;
+    _Atomic bool passed;    /* the clock has reached the floor once: if it stands before it again, it stepped back */
+    _Atomic int64_t latest; /* the latest Time ever accepted, as its own rule read it */
+    struct keeper *keeper;  /* NULL: no mark is kept */
 };
 
-static size_t slot(const struct shard *s, const uint8_t digest[DIGEST])
-{
-    uint32_t h;
-    memcpy(&h, digest + 4, sizeof h);
-    return h & (s->buckets - 1);
-}
+/* With what waits for the mark. */
+struct memory_line {
+    struct replay_line line;
+    struct replay_host host;
+    struct replay_call *waiting;
+};
 
-static bool digest_of(struct str a, const uint8_t *b, size_t b_n, uint8_t out[DIGEST])
+static void raise_latest(struct memory *r, int64_t time_us)
 {
-    uint8_t full[HASH_BYTES];
-    const uint64_t a_n = a.n;
-    const struct crypto_part parts[] = {{&a_n, sizeof a_n}, {a.p, a.n}, {b, b_n}};
-    const bool ok = crypto_sha256_parts(parts, sizeof parts / sizeof *parts, full);
-    if (ok)
-        memcpy(out, full, DIGEST);
-    return ok;
-}
-
-static bool same(const uint8_t a[DIGEST], const uint8_t b[DIGEST])
-{
-    return str_eq((struct str){(const char *)a, DIGEST}, (struct str){(const char *)b, DIGEST});
-}
-
-static void heap_put(struct entry **h, size_t i, struct entry *e)
-{
-    h[i] = e;
-    e->at = (uint32_t)i;
-}
-
-static void heap_up(struct entry **h, size_t i)
-{
-    struct entry *e = h[i];
-    for (; i > 0 && e->time_us < h[(i - 1) / 2]->time_us; i = (i - 1) / 2)
-        heap_put(h, i, h[(i - 1) / 2]);
-    heap_put(h, i, e);
-}
-
-static void heap_down(struct entry **h, size_t n, size_t i)
-{
-    struct entry *e = h[i];
-    for (;;) {
-        size_t child = 2 * i + 1;
-        if (child >= n)
-            break;
-        if (child + 1 < n && h[child + 1]->time_us < h[child]->time_us)
-            child++;
-        if (e->time_us <= h[child]->time_us)
-            break;
-        heap_put(h, i, h[child]);
-        i = child;
-    }
-    heap_put(h, i, e);
-}
-
-static void drop_user(struct shard *s, struct user *u)
-{
-    struct user **at = &s->users[slot(s, u->digest)];
-    while (*at != u)
-        at = &(*at)->next;
-    *at = u->next;
-    free(u);
-}
-
-static void drop_entry(struct memory *r, struct shard *s, struct entry *e)
-{
-    struct entry **at = &s->bucket[slot(s, e->digest)];
-    while (*at != e)
-        at = &(*at)->next;
-    *at = e->next;
-    struct entry *last = s->heap[--s->n];
-    if (last != e) {
-        heap_put(s->heap, e->at, last);
-        heap_up(s->heap, last->at);
-        heap_down(s->heap, s->n, last->at);
-    }
-    if (--e->user->entries == 0)
-        drop_user(s, e->user);
-    free(e);
-    atomic_fetch_sub(&r->count, 1);
-}
-
-/* The floor rises before anything is forgotten: whoever holds the shard's lock next sees both or neither. */
-static void purge(struct memory *r, struct shard *s, int64_t now_us)
-{
-    const int64_t before = now_us - atomic_load(&r->retain);
-    if (s->n == 0 || s->heap[0]->time_us >= before)
-        return;
-    int64_t floor = atomic_load(&r->floor);
-    while (floor < before && !atomic_compare_exchange_weak(&r->floor, &floor, before))
+    int64_t latest = atomic_load(&r->latest);
+    while (latest < time_us && !atomic_compare_exchange_weak(&r->latest, &latest, time_us))
         ;
-    while (s->n && s->heap[0]->time_us < before)
-        drop_entry(r, s, s->heap[0]);
 }
 
-static void purge_all(struct memory *r, int64_t now_us)
+/* Remembered, but accepted only with a mark that covers its Time. */
+static enum reason mark_it(struct memory *r, struct memory_line *line, const uint8_t digest[2][REPLAY_DIGEST],
+                           const struct replay_claim *c, struct replay_call *call)
 {
-    for (size_t i = 0; i < SHARDS; i++) {
-        pthread_mutex_lock(&r->shard[i].lock);
-        purge(r, &r->shard[i], now_us);
-        pthread_mutex_unlock(&r->shard[i].lock);
+    const bool covered = !r->keeper || keeper_note(r->keeper, c->time_us, c->now_us);
+    if (!covered && !call) {
+        spent_forget(r->spent, digest);
+        return REASON_REPLAY_UNAVAILABLE;
     }
-}
-
-/* Twice the buckets; without memory for them the chains just get longer. */
-static void grow_buckets(struct shard *s)
-{
-    const size_t old = s->buckets;
-    struct entry **bucket = calloc(old * 2, sizeof(struct entry *));
-    struct user **users = calloc(old * 2, sizeof(struct user *));
-    if (!bucket || !users) {
-        free(bucket);
-        free(users);
-        return;
+    if (covered) {
+        raise_latest(r, c->time_us);
+        return REASON_OK;
     }
-    struct entry **old_bucket = s->bucket;
-    struct user **old_users = s->users;
-    s->bucket = bucket;
-    s->users = users;
-    s->buckets = old * 2;
-    for (size_t i = 0; i < old; i++) {
-        for (struct entry *e = old_bucket[i], *next; e; e = next) {
-            struct entry **at = &bucket[slot(s, e->digest)];
-            next = e->next;
-            e->next = *at;
-            *at = e;
-        }
-        for (struct user *u = old_users[i], *next; u; u = next) {
-            struct user **at = &users[slot(s, u->digest)];
-            next = u->next;
-            u->next = *at;
-            *at = u;
-        }
-    }
-    free(old_bucket);
-    free(old_users);
-}
-
-static bool room_in_heap(struct shard *s)
-{
-    if (s->n < s->heap_cap)
-        return true;
-    const size_t cap = s->heap_cap ? s->heap_cap * 2 : FIRST_BUCKETS;
-    struct entry **heap = realloc(s->heap, cap * sizeof(struct entry *));
-    if (!heap)
-        return false;
-    s->heap = heap;
-    s->heap_cap = cap;
-    return true;
-}
-
-static struct user *find_user(const struct shard *s, const uint8_t digest[DIGEST])
-{
-    struct user *u = s->users[slot(s, digest)];
-    while (u && !same(u->digest, digest))
-        u = u->next;
-    return u;
-}
-
-static struct entry *find_entry(const struct shard *s, const uint8_t digest[DIGEST])
-{
-    struct entry *e = s->bucket[slot(s, digest)];
-    while (e && !same(e->digest, digest))
-        e = e->next;
-    return e;
-}
-
-/* One of the places that all shards share; false when there is none. */
-static bool take_place(struct memory *r)
-{
-    size_t n = atomic_load(&r->count);
-    do {
-        if (n >= r->max)
-            return false;
-    } while (!atomic_compare_exchange_weak(&r->count, &n, n + 1));
-    return true;
-}
-
-/* With a place taken, which is given back on failure. */
-static enum reason remember(struct memory *r, struct shard *s, const uint8_t *user, const uint8_t *digest,
-                            int64_t time_us)
-{
-    struct user *u = find_user(s, user);
-    struct entry *e = NULL;
-    if (u && u->entries >= r->max_user)
-        goto full;
-    if (s->n >= s->buckets)
-        grow_buckets(s);
-    e = malloc(sizeof *e);
-    if (!e || !room_in_heap(s))
-        goto full;
-    if (!u) {
-        u = calloc(1, sizeof *u);
-        if (!u)
-            goto full;
-        memcpy(u->digest, user, DIGEST);
-        u->next = s->users[slot(s, user)];
-        s->users[slot(s, user)] = u;
-    }
-    u->entries++;
-    *e = (struct entry){.next = s->bucket[slot(s, digest)], .user = u, .time_us = time_us};
-    memcpy(e->digest, digest, DIGEST);
-    s->bucket[slot(s, digest)] = e;
-    s->heap[s->n] = e;
-    heap_up(s->heap, s->n++);
+    call->waits = true;
+    call->line = &line->line;
+    call->time_us = c->time_us;
+    call->now_us = c->now_us;
+    memcpy(call->digest, digest, sizeof call->digest);
+    call->next = line->waiting;
+    call->link = &line->waiting;
+    if (call->next)
+        call->next->link = &call->next;
+    line->waiting = call;
     return REASON_OK;
-full:
-    free(e);
-    atomic_fetch_sub(&r->count, 1);
-    return REASON_REPLAY_FULL;
 }
 
-/* *crowded: the shared bound refused, not the user's share or lack of memory. */
-static enum reason try_spend(struct memory *r, uint8_t digest[2][DIGEST], const struct replay_claim *c, bool *crowded)
+static void stop_waiting(struct replay_call *call)
 {
-    struct shard *s = &r->shard[digest[0][0] % SHARDS];
-    enum reason result;
-    *crowded = false;
-    pthread_mutex_lock(&s->lock);
-    purge(r, s, c->now_us);
-    const int64_t floor = atomic_load(&r->floor);
-    int64_t until_us = c->latest_us;
-    if (until_us == TIME_NONE || until_us < floor)
-        until_us = c->now_us > floor ? c->now_us : floor;
-    if (find_entry(s, digest[1]))
-        result = REASON_REPLAY_SEEN;
-    else if (c->earliest_us != TIME_NONE && c->earliest_us < floor)
-        result = REASON_REPLAY_UNAVAILABLE;
-    else if (!take_place(r)) {
-        *crowded = true;
-        result = REASON_REPLAY_FULL;
-    } else
-        result = remember(r, s, digest[0], digest[1], until_us);
-    pthread_mutex_unlock(&s->lock);
-    return result;
-}
-
-static bool digests_of(const struct replay_claim *c, uint8_t out[2][DIGEST])
-{
-    return digest_of(c->user, NULL, 0, out[0]) && digest_of(c->key_id, c->value, c->value_n, out[1]);
+    *call->link = call->next;
+    if (call->next)
+        call->next->link = call->link;
+    call->waits = false;
 }
 
 static enum reason memory_spend(struct replay *replay, struct replay_line *line, const struct replay_claim *c,
                                 struct replay_call *call)
 {
     struct memory *r = (struct memory *)replay;
-    uint8_t digest[2][DIGEST];
-    bool crowded;
-    (void)line;
-    (void)call;
-    if (!digests_of(c, digest))
+    uint8_t digest[2][REPLAY_DIGEST];
+    if (!spent_digests(c, digest))
         return REASON_REPLAY_FULL;
-    const enum reason result = try_spend(r, digest, c, &crowded);
-    if (!crowded)
-        return result;
-    purge_all(r, c->now_us); /* what other shards no longer need still takes places */
-    return try_spend(r, digest, c, &crowded);
-}
-
-static void forget(struct memory *r, uint8_t digest[2][DIGEST])
-{
-    struct shard *s = &r->shard[digest[0][0] % SHARDS];
-    pthread_mutex_lock(&s->lock);
-    struct entry *e = find_entry(s, digest[1]);
-    if (e)
-        drop_entry(r, s, e);
-    pthread_mutex_unlock(&s->lock);
+    const enum reason result = spent_add(r->spent, digest, c);
+    return result == REASON_OK ? mark_it(r, (struct memory_line *)line, digest, c, call) : result;
 }
 
 static void memory_give_back(struct replay *r, struct replay_line *line, const struct replay_claim *c)
 {
-    uint8_t digest[2][DIGEST];
+    uint8_t digest[2][REPLAY_DIGEST];
     (void)line;
-    if (digests_of(c, digest)) /* else it stays spent */
-        forget((struct memory *)r, digest);
+    if (spent_digests(c, digest)) /* else it stays spent */
+        spent_forget(((struct memory *)r)->spent, digest);
 }
 
 static void memory_cancel(struct replay_call *call)
 {
-    call->waits = false;
-    forget((struct memory *)call->line->replay, call->digest);
+    stop_waiting(call);
+    spent_forget(((struct memory *)call->line->replay)->spent, call->digest);
 }
 
 static void memory_settle(struct replay *r, const struct replay_settings *s)
 {
-    atomic_store(&((struct memory *)r)->retain, s->past_us);
+    spent_retain(((struct memory *)r)->spent, s->past_us);
 }
 
 static int64_t memory_floor(const struct replay *r)
 {
-    return atomic_load(&((const struct memory *)r)->floor);
+    return spent_floor(((const struct memory *)r)->spent);
 }
 
 static size_t memory_count(const struct replay *r)
 {
-    return atomic_load(&((const struct memory *)r)->count);
+    return spent_count(((const struct memory *)r)->spent);
 }
 
 static const char *memory_unready(const struct replay *replay, int64_t now_us)
 {
     struct memory *r = (struct memory *)replay; /* its atomics only */
-    if (now_us < atomic_load(&r->floor))
+    if (now_us < spent_floor(r->spent))
         return atomic_load(&r->passed) ? "clock" : "starting";
     atomic_store(&r->passed, true);
-    return NULL;
+    return r->keeper && !keeper_covers(r->keeper, TIME_NONE, now_us) ? "mark" : NULL;
 }
 
 static struct replay_line *memory_line_open(struct replay *r, const struct replay_host *host)
 {
-    struct replay_line *l = calloc(1, sizeof *l);
-    (void)host;
-    if (l)
-        l->replay = r;
-    return l;
-}
-
-static void memory_line_turn(struct replay_line *l)
-{
-    (void)l;
-}
-
-static void memory_line_close(struct replay_line *l)
-{
+    struct keeper *keeper = ((struct memory *)r)->keeper;
+    struct memory_line *l = calloc(1, sizeof *l);
+    if (!l)
+        return NULL;
+    *l = (struct memory_line){.line.replay = r, .host = *host};
+    if (!keeper || keeper_add(keeper, host))
+        return &l->line;
     free(l);
+    return NULL;
+}
+
+static void memory_line_turn(struct replay_line *line)
+{
+    struct memory_line *l = (struct memory_line *)line;
+    struct memory *r = (struct memory *)line->replay;
+    for (struct replay_call *call = l->waiting, *next; call; call = next) {
+        next = call->next;
+        if (!keeper_covers(r->keeper, call->time_us, call->now_us))
+            continue;
+        stop_waiting(call);
+        raise_latest(r, call->time_us);
+        call->done(call->arg, REASON_OK);
+    }
+}
+
+static void memory_line_close(struct replay_line *line)
+{
+    struct memory_line *l = (struct memory_line *)line;
+    struct keeper *keeper = ((struct memory *)line->replay)->keeper;
+    if (keeper)
+        keeper_remove(keeper, &l->host);
+    free(l);
+}
+
+static bool memory_start(struct replay *r, struct detail *why)
+{
+    struct keeper *keeper = ((struct memory *)r)->keeper;
+    return !keeper || keeper_start(keeper, why);
+}
+
+static void memory_end(struct replay *r)
+{
+    struct memory *m = (struct memory *)r;
+    if (m->keeper)
+        keeper_end(m->keeper, atomic_load(&m->latest));
 }
 
 static void memory_free(struct replay *replay)
 {
     struct memory *r = (struct memory *)replay;
-    for (size_t i = 0; i < SHARDS; i++) {
-        struct shard *s = &r->shard[i];
-        while (s->n)
-            drop_entry(r, s, s->heap[0]);
-        free(s->bucket);
-        free(s->users);
-        free(s->heap);
-        pthread_mutex_destroy(&s->lock);
-    }
+    keeper_free(r->keeper);
+    spent_free(r->spent);
     free(r);
-}
-
-static bool shard_init(struct shard *s)
-{
-    s->bucket = calloc(FIRST_BUCKETS, sizeof(struct entry *));
-    s->users = calloc(FIRST_BUCKETS, sizeof(struct user *));
-    s->buckets = FIRST_BUCKETS;
-    return pthread_mutex_init(&s->lock, NULL) == 0 && s->bucket && s->users;
 }
 
 struct replay *replay_memory_new(unsigned max_entries, int64_t floor_us, const struct replay_settings *s)
 {
     static const struct replay_engine MEMORY = {
         .free = memory_free,
+        .start = memory_start,
+        .end = memory_end,
         .settle = memory_settle,
         .floor = memory_floor,
         .unready = memory_unready,
@@ -414,17 +189,51 @@ struct replay *replay_memory_new(unsigned max_entries, int64_t floor_us, const s
     if (!r)
         return NULL;
     r->replay.engine = &MEMORY;
-    r->max = max_entries;
-    r->max_user = max_entries / USER_SHARE ? max_entries / USER_SHARE : 1;
-    atomic_init(&r->floor, floor_us);
-    atomic_init(&r->retain, s->past_us);
-    atomic_init(&r->count, 0);
+    r->spent = spent_new(max_entries, floor_us, s->past_us);
     atomic_init(&r->passed, false);
-    bool ok = true;
-    for (size_t i = 0; i < SHARDS; i++)
-        ok &= shard_init(&r->shard[i]);
-    if (ok)
+    atomic_init(&r->latest, floor_us - 1);
+    if (r->spent)
         return &r->replay;
     memory_free(&r->replay);
+    return NULL;
+}
+
+static void tell_floor(const struct replay_state *state, const struct mark *m, int64_t floor_us, bool back)
+{
+    char until[TIME_TEXT];
+    time_format(floor_us, false, until);
+    if (back)
+        log_warn("replay", state->folder,
+                 "this machine's clock stands before the time at which %s was last written: signed requests are refused "
+                 "until %s. Set the clock right; if it was wrong then, and is right now, delete the file: what was "
+                 "captured while it was wrong could be replayed after that", MARK_FILE, until);
+    else
+        log_info("replay", state->folder, "%s; signed requests are accepted from %s",
+                 !m ? "no mark of an earlier run" : m->clean ? "the last run ended in order" : "the last run was cut off",
+                 until);
+}
+
+struct replay *replay_memory_kept(unsigned max_entries, const struct replay_settings *s,
+                                  const struct replay_state *state, int64_t launch_us)
+{
+    struct mark m;
+    struct detail why = {""};
+    const enum mark_found found = mark_read(state->folder, &state->key, &m, &why);
+    if (found == MARK_FOREIGN)
+        log_warn("replay", state->folder, "%s %s: it is as if there were none", MARK_FILE, why.text);
+    const struct mark *mark = found == MARK_FOUND ? &m : NULL;
+    const int64_t floor_us = floor_at_start(mark, launch_us, s->future_us);
+    struct replay *r = replay_memory_new(max_entries, floor_us, s);
+    if (!r)
+        return NULL;
+    struct memory *memory = (struct memory *)r;
+    const bool back = mark && launch_us < mark->clock_us;
+    atomic_store(&memory->passed, back); /* it is the clock that makes the wait, not the start */
+    memory->keeper = keeper_new(state, floor_us - 1);
+    if (memory->keeper) {
+        tell_floor(state, mark, floor_us, back);
+        return r;
+    }
+    replay_free(r);
     return NULL;
 }

@@ -6,6 +6,17 @@ void replay_free(struct replay *r)
         r->engine->free(r);
 }
 
+bool replay_start(struct replay *r, struct detail *why)
+{
+    return !r->engine->start || r->engine->start(r, why);
+}
+
+void replay_end(struct replay *r)
+{
+    if (r->engine->end)
+        r->engine->end(r);
+}
+
 void replay_settle(struct replay *r, const struct replay_settings *s)
 {
     r->engine->settle(r, s);

@@ -18,6 +18,7 @@
 #define KMSGATE_REPLAY_REPLAY_H
 
 #include "base/reason.h"
+#include "base/secret.h"
 #include "base/timestamp.h"
 
 struct event_base;
@@ -57,8 +58,7 @@ struct replay_call {
     bool waits;
     struct replay_line *line;
     struct replay_call *next, **link; /* of the engine's list */
-    int64_t until_us;
-    uint64_t number;
+    int64_t time_us, now_us;
     uint8_t digest[2][16]; /* of user and request */
 };
 
@@ -94,8 +94,20 @@ void replay_cancel(struct replay_call *call);
 /* After REASON_OK, when certainly nothing was sent: the same bytes may be spent again. */
 void replay_give_back(struct replay *r, struct replay_line *line, const struct replay_claim *claim);
 
+/* Before the first line is opened; and when the last is closed and nothing is accepted any more, the end in order. */
+bool replay_start(struct replay *r, struct detail *why) MUST_CHECK;
+void replay_end(struct replay *r);
+
+/* Where the process's own memory leaves its mark (mark.h) for the next start. */
+struct replay_state {
+    const char *folder;
+    struct secret_key key; /* keystore_state_key() */
+};
 /* The process's own memory. max_entries: in all; a sixteenth of them for one user. floor_us: to begin with. NULL when
  * out of memory. */
 struct replay *replay_memory_new(unsigned max_entries, int64_t floor_us, const struct replay_settings *s);
+/* The same, with the floor that the mark in `state` makes, and a mark kept from replay_start() on. launch_us: now. */
+struct replay *replay_memory_kept(unsigned max_entries, const struct replay_settings *s,
+                                  const struct replay_state *state, int64_t launch_us);
 
 #endif

@@ -9,6 +9,8 @@
 
 struct replay_engine {
     void (*free)(struct replay *r);
+    bool (*start)(struct replay *r, struct detail *why); /* NULL: there is nothing to start or to end */
+    void (*end)(struct replay *r);
     void (*settle)(struct replay *r, const struct replay_settings *s);
     int64_t (*floor)(const struct replay *r);
     const char *(*unready)(const struct replay *r, int64_t now_us);

@@ -53,7 +53,7 @@ decisions: decisions.jsonl
         keys = folder / "keys.jsonl"
         keys.write_text("\n".join(line for u in users for line in u.lines()) + "\n")
         keys.chmod(0o600)
-        self.run("keys", "import", "--config", self.config, keys)
+        self.run("keys", "import", "--first", "--config", self.config, keys)
         if start:
             self.start()
 

@@ -45,6 +45,7 @@ SCALARS = [
     ("drain_timeout", "10s", ["0s", "1m"], ["-1s", "x", "5"]),
     ("sandbox", "on", ["off"], ["yes", "no", "maybe", ""]),
     ("replay", "memory", ["memory"], ["redis", ""]),
+    ("state", None, ["state", "/var/lib/kmsgate"], [""]),
     ("decisions", "stdout", ["none", "d.jsonl"], [""]),
     ("admin", "127.0.0.1:9090", ["127.0.0.1:1", "[::1]:9000"],
      ["9090", "localhost:9090", "127.0.0.1", "127.0.0.1:x", "127.0.0.1:65536", "::1:90", "unix:/a", ""]),
@@ -294,7 +295,8 @@ def test_the_master_key_of_the_environment(folder):
 def test_relative_paths(folder, tmp_path_factory):
     """Relative to the file, also behind sqlite: and file:; those of the environment to the working directory."""
     away = tmp_path_factory.mktemp("away")
-    folder.put("decisions", "d.jsonl").put("admin_token", "file:token")
+    assert effective(folder.check("--print", cwd=away))["state"][0] == str(folder.path)  # beside the keys
+    folder.put("decisions", "d.jsonl").put("admin_token", "file:token").put("state", "s")
     (folder.path / "token").write_text("a-token")
     run = folder.check("--print", cwd=away)
     assert run.returncode == 0, run.stderr
@@ -302,6 +304,7 @@ def test_relative_paths(folder, tmp_path_factory):
     base = str(folder.path) + "/"
     assert e["rules"][0] == base + "rules.yaml" and e["keys"][0] == "sqlite:" + base + "kmsgate.db"
     assert e["master_key"][0] == "file:" + base + "master.key" and e["decisions"][0] == base + "d.jsonl"
+    assert e["state"][0] == base + "s"
     (away / "r.yaml").write_text(RULES)
     run = folder.check("--print", cwd=away, env={"KMSGATE_RULES": "r.yaml", "KMSGATE_KEYS": "sqlite:k.db"})
     assert run.returncode == 0 and effective(run)["rules"][0] == "r.yaml" and effective(run)["keys"][0] == "sqlite:k.db"

@@ -1,0 +1,205 @@
+#include "replay/keeper.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/log.h"
+
+#define BEAT_US (FLOOR_BEAT_S * US_PER_S)
+#define STUCK_US (INT64_C(4) * US_PER_S) /* with BEAT_US and one write: the clock on the disk is at most 5 s old */
+enum { HOSTS = 257 };                    /* the most workers that can be configured, and one more */
+
+/* `due_us` is 0 while nothing was accepted since the last mark; what is behind the lock is the thread's to write. */
+struct keeper {
+    char *folder;
+    struct secret_key key;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    pthread_t thread;
+    bool started, ending;
+    struct mark wanted;
+    _Atomic int64_t latest_us; /* on the disk */
+    _Atomic int64_t due_us;    /* monotonic: since when a mark is due */
+    bool failing;              /* the last write did; told */
+    struct replay_host hosts[HOSTS];
+    size_t host_count;
+};
+
+struct keeper *keeper_new(const struct replay_state *state, int64_t latest_us)
+{
+    struct keeper *k = calloc(1, sizeof *k);
+    pthread_condattr_t attr;
+    if (!k || !(k->folder = str_dup(str_z(state->folder)))) {
+        free(k);
+        return NULL;
+    }
+    k->key = state->key;
+    k->wanted.latest_us = latest_us;
+    atomic_init(&k->latest_us, 0);
+    atomic_init(&k->due_us, 0);
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_mutex_init(&k->lock, NULL);
+    pthread_cond_init(&k->changed, &attr);
+    pthread_condattr_destroy(&attr);
+    return k;
+}
+
+static void keeper_join(struct keeper *k)
+{
+    if (!k->started)
+        return;
+    pthread_mutex_lock(&k->lock);
+    k->ending = true;
+    pthread_cond_signal(&k->changed);
+    pthread_mutex_unlock(&k->lock);
+    pthread_join(k->thread, NULL);
+    k->started = false;
+}
+
+void keeper_free(struct keeper *k)
+{
+    if (!k)
+        return;
+    keeper_join(k);
+    pthread_mutex_destroy(&k->lock);
+    pthread_cond_destroy(&k->changed);
+    secret_key_clear(&k->key);
+    free(k->folder);
+    free(k);
+}
+
+/* The clock of a mark never goes back, whatever the machine's does. */
+static void keeper_stamp(struct keeper *k)
+{
+    const int64_t now = time_now_us();
+    if (now > k->wanted.clock_us)
+        k->wanted.clock_us = now;
+}
+
+static void keeper_tell(struct keeper *k, bool ok, const struct detail *why)
+{
+    if (!ok && !k->failing)
+        log_error("replay", k->folder, "%s %s; signed requests are refused while the mark cannot be kept", MARK_FILE,
+                  why->text);
+    else if (ok && k->failing)
+        log_info("replay", k->folder, "%s is kept again", MARK_FILE);
+    k->failing = !ok;
+}
+
+/* With the lock, which is let go while the disk works. */
+static void keeper_write(struct keeper *k)
+{
+    struct detail why = {""};
+    const int64_t due = atomic_exchange(&k->due_us, 0);
+    keeper_stamp(k); /* after that: what was accepted as being due is not younger */
+    const struct mark m = k->wanted;
+    pthread_mutex_unlock(&k->lock);
+    const bool ok = mark_write(k->folder, &k->key, &m, &why);
+    keeper_tell(k, ok, &why);
+    pthread_mutex_lock(&k->lock);
+    if (!ok) {
+        const int64_t now = time_mono_us();
+        atomic_store(&k->due_us, due ? due : now);
+        return;
+    }
+    atomic_store(&k->latest_us, m.latest_us);
+    for (size_t i = 0; i < k->host_count; i++)
+        k->hosts[i].wake(k->hosts[i].arg);
+}
+
+static void keeper_sleep(struct keeper *k, int64_t until_us)
+{
+    const struct timespec t = {until_us / US_PER_S, until_us % US_PER_S * 1000};
+    pthread_cond_timedwait(&k->changed, &k->lock, &t);
+}
+
+/* A Time that waits is written at once; else one mark a beat, and none while nothing is accepted. */
+static void *keeper_run(void *arg)
+{
+    struct keeper *k = arg;
+    int64_t next = time_mono_us() + BEAT_US;
+    pthread_mutex_lock(&k->lock);
+    while (!k->ending) {
+        const bool awaited = k->wanted.latest_us > atomic_load(&k->latest_us) && !k->failing;
+        if (awaited || (atomic_load(&k->due_us) && time_mono_us() >= next)) {
+            next = time_mono_us() + BEAT_US;
+            keeper_write(k);
+        } else if (atomic_load(&k->due_us) || k->failing) {
+            keeper_sleep(k, next);
+        } else {
+            pthread_cond_wait(&k->changed, &k->lock);
+        }
+    }
+    pthread_mutex_unlock(&k->lock);
+    return NULL;
+}
+
+bool keeper_start(struct keeper *k, struct detail *why)
+{
+    keeper_stamp(k);
+    if (!mark_write(k->folder, &k->key, &k->wanted, why))
+        return false;
+    atomic_store(&k->latest_us, k->wanted.latest_us);
+    k->started = pthread_create(&k->thread, NULL, keeper_run, k) == 0;
+    if (!k->started)
+        detail_set(why, "has no thread that keeps it");
+    return k->started;
+}
+
+void keeper_end(struct keeper *k, int64_t latest_us)
+{
+    struct detail why = {""};
+    keeper_join(k);
+    keeper_stamp(k);
+    const struct mark m = {latest_us, k->wanted.clock_us, true};
+    if (!mark_write(k->folder, &k->key, &m, &why))
+        log_error("replay", k->folder, "%s %s; the next start takes this for an end that was none", MARK_FILE, why.text);
+}
+
+bool keeper_covers(struct keeper *k, int64_t time_us, int64_t now_us)
+{
+    const int64_t due = atomic_load(&k->due_us);
+    if (due && time_mono_us() - due > STUCK_US)
+        return false;
+    return time_us <= now_us + FLOOR_AHEAD_S * US_PER_S || time_us <= atomic_load(&k->latest_us);
+}
+
+bool keeper_note(struct keeper *k, int64_t time_us, int64_t now_us)
+{
+    const bool covered = keeper_covers(k, time_us, now_us);
+    if (covered && atomic_load(&k->due_us))
+        return true;
+    pthread_mutex_lock(&k->lock);
+    if (!atomic_load(&k->due_us))
+        atomic_store(&k->due_us, time_mono_us());
+    if (time_us > now_us + FLOOR_AHEAD_S * US_PER_S && time_us > k->wanted.latest_us)
+        k->wanted.latest_us = floor_mark_for(time_us);
+    pthread_cond_signal(&k->changed);
+    pthread_mutex_unlock(&k->lock);
+    return covered;
+}
+
+bool keeper_add(struct keeper *k, const struct replay_host *host)
+{
+    pthread_mutex_lock(&k->lock);
+    const bool room = k->host_count < HOSTS;
+    if (room)
+        k->hosts[k->host_count++] = *host;
+    pthread_mutex_unlock(&k->lock);
+    return room;
+}
+
+void keeper_remove(struct keeper *k, const struct replay_host *host)
+{
+    pthread_mutex_lock(&k->lock);
+    for (size_t i = 0; i < k->host_count; i++)
+        if (k->hosts[i].arg == host->arg) {
+            k->hosts[i] = k->hosts[--k->host_count];
+            break;
+        }
+    pthread_mutex_unlock(&k->lock);
+}

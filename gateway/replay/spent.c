@@ -1,0 +1,364 @@
+#include "replay/spent.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/crypto.h"
+
+enum {
+    SHARDS = 64,        /* more than any machine has cores: two users seldom meet at a lock */
+    DIGEST = REPLAY_DIGEST,
+    USER_SHARE = 16,    /* one user gets at most this part of the memory */
+    FIRST_BUCKETS = 64, /* of a shard */
+};
+
+struct user {
+    struct user *next;
+    unsigned entries;
+    uint8_t digest[DIGEST];
+};
+
+struct entry {
+    struct entry *next;
+    struct user *user;
+    int64_t time_us;
+    uint32_t at; /* in the heap */
+    uint8_t digest[DIGEST];
+};
+
+/* Entries stand in a chain of their bucket and in a heap with the oldest on top. */
+struct shard {
+    pthread_mutex_t lock;
+    struct entry **bucket;
+    struct user **users;
+    size_t buckets; /* of both; a power of two */
+    struct entry **heap;
+    size_t n, heap_cap;
+};
+
+struct spent {
+    unsigned max, max_user;
+    _Atomic int64_t floor, retain;
+    atomic_size_t count;
+    struct shard shard[SHARDS];
+};
+
+static size_t slot(const struct shard *s, const uint8_t digest[DIGEST])
+{
+    uint32_t h;
+    memcpy(&h, digest + 4, sizeof h);
+    return h & (s->buckets - 1);
+}
+
+static bool digest_of(struct str a, const uint8_t *b, size_t b_n, uint8_t out[DIGEST])
+{
+    uint8_t full[HASH_BYTES];
+    const uint64_t a_n = a.n;
+    const struct crypto_part parts[] = {{&a_n, sizeof a_n}, {a.p, a.n}, {b, b_n}};
+    const bool ok = crypto_sha256_parts(parts, sizeof parts / sizeof *parts, full);
+    if (ok)
+        memcpy(out, full, DIGEST);
+    return ok;
+}
+
+static bool same(const uint8_t a[DIGEST], const uint8_t b[DIGEST])
+{
+    return str_eq((struct str){(const char *)a, DIGEST}, (struct str){(const char *)b, DIGEST});
+}
+
+static void heap_put(struct entry **h, size_t i, struct entry *e)
+{
+    h[i] = e;
+    e->at = (uint32_t)i;
+}
+
+static void heap_up(struct entry **h, size_t i)
+{
+    struct entry *e = h[i];
+    for (; i > 0 && e->time_us < h[(i - 1) / 2]->time_us; i = (i - 1) / 2)
+        heap_put(h, i, h[(i - 1) / 2]);
+    heap_put(h, i, e);
+}
+
+static void heap_down(struct entry **h, size_t n, size_t i)
+{
+    struct entry *e = h[i];
+    for (;;) {
+        size_t child = 2 * i + 1;
+        if (child >= n)
+            break;
+        if (child + 1 < n && h[child + 1]->time_us < h[child]->time_us)
+            child++;
+        if (e->time_us <= h[child]->time_us)
+            break;
+        heap_put(h, i, h[child]);
+        i = child;
+    }
+    heap_put(h, i, e);
+}
+
+static void drop_user(struct shard *s, struct user *u)
+{
+    struct user **at = &s->users[slot(s, u->digest)];
+    while (*at != u)
+        at = &(*at)->next;
+    *at = u->next;
+    free(u);
+}
+
+static void drop_entry(struct spent *r, struct shard *s, struct entry *e)
+{
+    struct entry **at = &s->bucket[slot(s, e->digest)];
+    while (*at != e)
+        at = &(*at)->next;
+    *at = e->next;
+    struct entry *last = s->heap[--s->n];
+    if (last != e) {
+        heap_put(s->heap, e->at, last);
+        heap_up(s->heap, last->at);
+        heap_down(s->heap, s->n, last->at);
+    }
+    if (--e->user->entries == 0)
+        drop_user(s, e->user);
+    free(e);
+    atomic_fetch_sub(&r->count, 1);
+}
+
+/* The floor rises before anything is forgotten: whoever holds the shard's lock next sees both or neither. */
+static void purge(struct spent *r, struct shard *s, int64_t now_us)
+{
+    const int64_t before = now_us - atomic_load(&r->retain);
+    if (s->n == 0 || s->heap[0]->time_us >= before)
+        return;
+    int64_t floor = atomic_load(&r->floor);
+    while (floor < before && !atomic_compare_exchange_weak(&r->floor, &floor, before))
+        ;
+    while (s->n && s->heap[0]->time_us < before)
+        drop_entry(r, s, s->heap[0]);
+}
+
+static void purge_all(struct spent *r, int64_t now_us)
+{
+    for (size_t i = 0; i < SHARDS; i++) {
+        pthread_mutex_lock(&r->shard[i].lock);
+        purge(r, &r->shard[i], now_us);
+        pthread_mutex_unlock(&r->shard[i].lock);
+    }
+}
+
+/* Twice the buckets; without memory for them the chains just get longer. */
+static void grow_buckets(struct shard *s)
+{
+    const size_t old = s->buckets;
+    struct entry **bucket = calloc(old * 2, sizeof(struct entry *));
+    struct user **users = calloc(old * 2, sizeof(struct user *));
+    if (!bucket || !users) {
+        free(bucket);
+        free(users);
+        return;
+    }
+    struct entry **old_bucket = s->bucket;
+    struct user **old_users = s->users;
+    s->bucket = bucket;
+    s->users = users;
+    s->buckets = old * 2;
+    for (size_t i = 0; i < old; i++) {
+        for (struct entry *e = old_bucket[i], *next; e; e = next) {
+            struct entry **at = &bucket[slot(s, e->digest)];
+            next = e->next;
+            e->next = *at;
+            *at = e;
+        }
+        for (struct user *u = old_users[i], *next; u; u = next) {
+            struct user **at = &users[slot(s, u->digest)];
+            next = u->next;
+            u->next = *at;
+            *at = u;
+        }
+    }
+    free(old_bucket);
+    free(old_users);
+}
+
+static bool room_in_heap(struct shard *s)
+{
+    if (s->n < s->heap_cap)
+        return true;
+    const size_t cap = s->heap_cap ? s->heap_cap * 2 : FIRST_BUCKETS;
+    struct entry **heap = realloc(s->heap, cap * sizeof(struct entry *));
+    if (!heap)
+        return false;
+    s->heap = heap;
+    s->heap_cap = cap;
+    return true;
+}
+
+static struct user *find_user(const struct shard *s, const uint8_t digest[DIGEST])
+{
+    struct user *u = s->users[slot(s, digest)];
+    while (u && !same(u->digest, digest))
+        u = u->next;
+    return u;
+}
+
+static struct entry *find_entry(const struct shard *s, const uint8_t digest[DIGEST])
+{
+    struct entry *e = s->bucket[slot(s, digest)];
+    while (e && !same(e->digest, digest))
+        e = e->next;
+    return e;
+}
+
+/* One of the places that all shards share; false when there is none. */
+static bool take_place(struct spent *r)
+{
+    size_t n = atomic_load(&r->count);
+    do {
+        if (n >= r->max)
+            return false;
+    } while (!atomic_compare_exchange_weak(&r->count, &n, n + 1));
+    return true;
+}
+
+/* With a place taken, which is given back on failure. */
+static enum reason remember(struct spent *r, struct shard *s, const uint8_t *user, const uint8_t *digest,
+                            int64_t time_us)
+{
+    struct user *u = find_user(s, user);
+    struct entry *e = NULL;
+    if (u && u->entries >= r->max_user)
+        goto full;
+    if (s->n >= s->buckets)
+        grow_buckets(s);
+    e = malloc(sizeof *e);
+    if (!e || !room_in_heap(s))
+        goto full;
+    if (!u) {
+        u = calloc(1, sizeof *u);
+        if (!u)
+            goto full;
+        memcpy(u->digest, user, DIGEST);
+        u->next = s->users[slot(s, user)];
+        s->users[slot(s, user)] = u;
+    }
+    u->entries++;
+    *e = (struct entry){.next = s->bucket[slot(s, digest)], .user = u, .time_us = time_us};
+    memcpy(e->digest, digest, DIGEST);
+    s->bucket[slot(s, digest)] = e;
+    s->heap[s->n] = e;
+    heap_up(s->heap, s->n++);
+    return REASON_OK;
+full:
+    free(e);
+    atomic_fetch_sub(&r->count, 1);
+    return REASON_REPLAY_FULL;
+}
+
+/* *crowded: the shared bound refused, not the user's share or lack of memory. */
+static enum reason try_spend(struct spent *r, const uint8_t digest[2][DIGEST],
+                             const struct replay_claim *c, bool *crowded)
+{
+    struct shard *s = &r->shard[digest[0][0] % SHARDS];
+    enum reason result;
+    *crowded = false;
+    pthread_mutex_lock(&s->lock);
+    purge(r, s, c->now_us);
+    const int64_t floor = atomic_load(&r->floor);
+    int64_t until_us = c->latest_us;
+    if (until_us == TIME_NONE || until_us < floor)
+        until_us = c->now_us > floor ? c->now_us : floor;
+    if (find_entry(s, digest[1]))
+        result = REASON_REPLAY_SEEN;
+    else if (c->earliest_us != TIME_NONE && c->earliest_us < floor)
+        result = REASON_REPLAY_UNAVAILABLE;
+    else if (!take_place(r)) {
+        *crowded = true;
+        result = REASON_REPLAY_FULL;
+    } else
+        result = remember(r, s, digest[0], digest[1], until_us);
+    pthread_mutex_unlock(&s->lock);
+    return result;
+}
+
+bool spent_digests(const struct replay_claim *c, uint8_t out[2][REPLAY_DIGEST])
+{
+    return digest_of(c->user, NULL, 0, out[0]) && digest_of(c->key_id, c->value, c->value_n, out[1]);
+}
+
+enum reason spent_add(struct spent *r, const uint8_t digest[2][REPLAY_DIGEST], const struct replay_claim *c)
+{
+    bool crowded;
+    const enum reason result = try_spend(r, digest, c, &crowded);
+    if (!crowded)
+        return result;
+    purge_all(r, c->now_us); /* what other shards no longer need still takes places */
+    return try_spend(r, digest, c, &crowded);
+}
+
+void spent_forget(struct spent *r, const uint8_t digest[2][DIGEST])
+{
+    struct shard *s = &r->shard[digest[0][0] % SHARDS];
+    pthread_mutex_lock(&s->lock);
+    struct entry *e = find_entry(s, digest[1]);
+    if (e)
+        drop_entry(r, s, e);
+    pthread_mutex_unlock(&s->lock);
+}
+
+void spent_retain(struct spent *r, int64_t retain_us)
+{
+    atomic_store(&r->retain, retain_us);
+}
+
+int64_t spent_floor(const struct spent *r)
+{
+    return atomic_load(&r->floor);
+}
+
+size_t spent_count(const struct spent *r)
+{
+    return atomic_load(&r->count);
+}
+
+static bool shard_init(struct shard *s)
+{
+    s->bucket = calloc(FIRST_BUCKETS, sizeof(struct entry *));
+    s->users = calloc(FIRST_BUCKETS, sizeof(struct user *));
+    s->buckets = FIRST_BUCKETS;
+    return pthread_mutex_init(&s->lock, NULL) == 0 && s->bucket && s->users;
+}
+
+struct spent *spent_new(unsigned max_entries, int64_t floor_us, int64_t retain_us)
+{
+    struct spent *r = calloc(1, sizeof *r);
+    if (!r)
+        return NULL;
+    r->max = max_entries;
+    r->max_user = max_entries / USER_SHARE ? max_entries / USER_SHARE : 1;
+    atomic_init(&r->floor, floor_us);
+    atomic_init(&r->retain, retain_us);
+    atomic_init(&r->count, 0);
+    bool ok = true;
+    for (size_t i = 0; i < SHARDS; i++)
+        ok &= shard_init(&r->shard[i]);
+    if (ok)
+        return r;
+    spent_free(r);
+    return NULL;
+}
+
+void spent_free(struct spent *r)
+{
+    for (size_t i = 0; r && i < SHARDS; i++) {
+        struct shard *s = &r->shard[i];
+        while (s->n)
+            drop_entry(r, s, s->heap[0]);
+        free(s->bucket);
+        free(s->users);
+        free(s->heap);
+        pthread_mutex_destroy(&s->lock);
+    }
+    free(r);
+}

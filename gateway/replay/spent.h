@@ -1,0 +1,29 @@
+/*
+ * What this process has accepted: a table sharded by user, safe from any thread, bounded. Full, it refuses; it forgets
+ * nothing within the window, and its floor rises before anything is forgotten. Inside replay/ only.
+ *
+ *     if (!spent_digests(&claim, digest)) ...
+ *     reason = spent_add(s, digest, &claim);         REASON_OK, REPLAY_SEEN, REPLAY_FULL, REPLAY_UNAVAILABLE
+ */
+#ifndef KMSGATE_REPLAY_SPENT_H
+#define KMSGATE_REPLAY_SPENT_H
+
+#include "replay/replay_engine.h"
+
+struct spent;
+/* retain_us: how long something is remembered after its Time. NULL when out of memory. */
+struct spent *spent_new(unsigned max_entries, int64_t floor_us, int64_t retain_us);
+void spent_free(struct spent *s);
+/* A wider window brings nothing back: the floor stays. */
+void spent_retain(struct spent *s, int64_t retain_us);
+int64_t spent_floor(const struct spent *s);
+size_t spent_count(const struct spent *s);
+
+/* Of user and request: [0] and [1]. False when out of memory. */
+bool spent_digests(const struct replay_claim *c, uint8_t out[2][REPLAY_DIGEST]) MUST_CHECK;
+/* One atomic step. */
+enum reason spent_add(struct spent *s, const uint8_t digest[2][REPLAY_DIGEST],
+                      const struct replay_claim *c) MUST_CHECK;
+void spent_forget(struct spent *s, const uint8_t digest[2][REPLAY_DIGEST]);
+
+#endif
