@@ -17,6 +17,7 @@
     X(CONNECTIONS, gauge, "kmsgate_connections", "Open client connections.")                                         \
     X(KEYS, gauge, "kmsgate_keys", "Users' keys by type and state.")                                                 \
     X(REPLAY_ENTRIES, gauge, "kmsgate_replay_entries", "Signed requests remembered against replay.")                 \
+    X(CLOCK_STEPS, counter, "kmsgate_clock_steps_total", "Steps of this machine's wall clock by direction.")         \
     X(DECISIONS_DROPPED, counter, "kmsgate_decisions_dropped_total", "Decision lines dropped by a stalled sink.")    \
     X(RULES_RELOADS, counter, "kmsgate_rules_reloads_total", "Reloads of the rules by result.")                      \
     X(RULES_INFO, gauge, "kmsgate_rules_info", "The rules in force, by hash.")                                       \

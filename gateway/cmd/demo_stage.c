@@ -291,7 +291,8 @@ static bool start_kms(struct stage *s)
 
 static bool import_keys(const struct stage *s)
 {
-    const char *const argv[] = {s->program, "keys", "import", "--first", "--config", "gateway.yaml", "keys.jsonl", NULL};
+    const char *const argv[] = {s->program, "keys", "import", "--first", "--config", "gateway.yaml", "keys.jsonl",
+                                NULL};
     int code = -1;
     const pid_t child = start(s, "import.log", argv);
     if (!child)

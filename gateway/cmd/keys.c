@@ -125,9 +125,9 @@ static const struct command_option IMPORT_OPTIONS[] = {
      .help = "Overwrite a key whose ID is known but whose value differs, and apply a stricter state or another "
              "not_after."},
     {.name = "first", .at = offsetof(struct keys_given, first),
-     .help = "These are the first keys of a new gateway, and no gateway has ever accepted a request under them: it need "
-             "not wait at its first start until all that could have been accepted is past. Refused where there are "
-             "keys, or a gateway has started before. Wrong after a loss of the `state` folder: requests that were "
+     .help = "These are the first keys of a new gateway, and no gateway has ever accepted a request under them: it "
+             "need not wait at its first start until all that could have been accepted is past. Refused where there "
+             "are keys, or a gateway has started before. Wrong after a loss of the `state` folder: requests that were "
              "captured could then be replayed."}};
 static const struct command_operand IMPORT_OPERANDS[] = {
     {.name = "FILE", .type = VALUE_FILE, .at = offsetof(struct keys_given, file),

@@ -69,8 +69,8 @@ static bool mark_first(const struct keys_options *o, const struct secret_key *ke
     struct detail why = {""};
     if (mark_write(o->state, key, &m, &why))
         return true;
-    complain("keys import: the keys were imported, but %s/%s %s: the first start waits as if there were no --first",
-             o->state, MARK_FILE, why.text);
+    complain("keys import: the keys were imported, but %s: %s: the first start waits as if there were no --first",
+             o->state, why.text);
     return false;
 }
 

@@ -119,6 +119,7 @@ static void watch(struct server *s, const sigset_t *signals)
             reload_all(s);
         reload_tick(s);
         hold_trim(s);
+        clock_tick(s);
     }
 }
 
@@ -126,6 +127,7 @@ static int run(struct server *s, const sigset_t *signals)
 {
     pthread_t admin, keys;
     struct detail why = {""};
+    clock_tick(s); /* from here on a step is seen */
     if (!replay_start(s->replay, &why)) { /* before anything is accepted */
         log_error("replay", s->config->state, "%s; `state` is to be a folder that the gateway may write to", why.text);
         return EXIT_NEGATIVE;

@@ -350,6 +350,7 @@ void rules_lint(struct reading *g, int64_t now_us)
 {
     for (size_t i = 0; i < g->r->request_count; i++)
         lint_request(g, i, now_us);
+    rules_lint_replay(g);
     for (size_t i = 0; i < g->r->response_count; i++)
         lint_response(g, i);
     for (size_t i = 0; i < g->r->dialect_count; i++)

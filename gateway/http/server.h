@@ -56,7 +56,8 @@ struct server {
     atomic_size_t held;       /* octets of requests and replies: hold.h */
     unsigned connections_max; /* by the configuration and by the descriptors that the process may have */
     struct upstream_site *upstream_site;
-    struct shares *shares; /* of in_flight */
+    struct shares *shares;  /* of in_flight */
+    int64_t clock_apart_us; /* main's: wall clock minus monotonic clock, at the last tick */
     atomic_uint in_flight;
     _Atomic int64_t crowded_told_us; /* monotonic: when the log last said that a limit was reached */
     atomic_bool serving, draining, stopping, leaving;
@@ -151,6 +152,10 @@ void admin_answer(struct server *s, struct str head, struct admin_answer *a);
 int socket_listen(const struct listen_config *l, uint64_t *file);
 /* Removes the file of a Unix socket, unless another process has put its own there since. */
 void socket_remove(const struct listen_config *l, uint64_t file);
+
+/* clock.c */
+/* To be called every WATCH_TICK_MS by main: tells and counts steps of the wall clock. */
+void clock_tick(struct server *s);
 
 /* sandbox.c */
 bool sandbox_enter(void);

@@ -52,8 +52,8 @@ struct keystore *keystore_open(const char *path, const struct secret_key *master
 struct keystore *keystore_scratch(const struct key_entry *v, size_t n);
 void keystore_close(struct keystore *ks);
 const char *keystore_path(const struct keystore *ks);
-/* A key for files beside it (the replay memory's mark), the same at each start, other under other keys. The caller wipes
- * it. */
+/* A key for files beside it (the replay memory's mark): the same at each start, another for another database. The
+ * caller wipes it. */
 bool keystore_state_key(const struct keystore *ks, struct secret_key *out);
 /* Takes over what other processes changed since; called by one thread, twice a second. False (table unchanged, reason
  * in why) when the changes cannot be read or do not verify: again at each call, until they can. *changed tells whether

@@ -83,10 +83,9 @@ static void keeper_stamp(struct keeper *k)
 static void keeper_tell(struct keeper *k, bool ok, const struct detail *why)
 {
     if (!ok && !k->failing)
-        log_error("replay", k->folder, "%s %s; signed requests are refused while the mark cannot be kept", MARK_FILE,
-                  why->text);
+        log_error("replay", k->folder, "%s; signed requests are refused while it cannot be", why->text);
     else if (ok && k->failing)
-        log_info("replay", k->folder, "%s is kept again", MARK_FILE);
+        log_info("replay", k->folder, "%s is written again", MARK_FILE);
     k->failing = !ok;
 }
 
@@ -146,7 +145,7 @@ bool keeper_start(struct keeper *k, struct detail *why)
     atomic_store(&k->latest_us, k->wanted.latest_us);
     k->started = pthread_create(&k->thread, NULL, keeper_run, k) == 0;
     if (!k->started)
-        detail_set(why, "has no thread that keeps it");
+        detail_set(why, MARK_FILE " has no thread that keeps it");
     return k->started;
 }
 
@@ -157,7 +156,7 @@ void keeper_end(struct keeper *k, int64_t latest_us)
     keeper_stamp(k);
     const struct mark m = {latest_us, k->wanted.clock_us, true};
     if (!mark_write(k->folder, &k->key, &m, &why))
-        log_error("replay", k->folder, "%s %s; the next start takes this for an end that was none", MARK_FILE, why.text);
+        log_error("replay", k->folder, "%s; the next start takes this run for one that was cut off", why.text);
 }
 
 bool keeper_covers(struct keeper *k, int64_t time_us, int64_t now_us)

@@ -41,7 +41,7 @@ static bool mark_path(const char *folder, const char *suffix, char out[PATH_MAX]
     const int n = snprintf(out, PATH_MAX, "%s/" MARK_FILE "%s", folder, suffix);
     if (n > 0 && n < PATH_MAX)
         return true;
-    detail_set(why, "the name is too long");
+    detail_set(why, MARK_FILE " has a name that is too long");
     return false;
 }
 
@@ -70,7 +70,7 @@ enum mark_found mark_read(const char *folder, const struct secret_key *key, stru
         return MARK_NONE;
     const ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
     if (n < 0)
-        detail_set(why, "cannot be read: %s", strerror(errno));
+        detail_set(why, MARK_FILE " cannot be read: %s", strerror(errno));
     if (fd >= 0)
         close(fd);
     if (n < 0)
@@ -78,7 +78,7 @@ enum mark_found mark_read(const char *folder, const struct secret_key *key, stru
     text[n] = '\0';
     if (mark_parse(text, key, out))
         return MARK_FOUND;
-    detail_set(why, "damaged, or made under other keys");
+    detail_set(why, MARK_FILE " is damaged, or was made under other keys");
     return MARK_FOREIGN;
 }
 
@@ -103,7 +103,7 @@ bool mark_write(const char *folder, const struct secret_key *key, const struct m
     if (!mark_path(folder, "", path, why) || !mark_path(folder, ".new", fresh, why))
         return false;
     if (!mark_text(key, m, text)) {
-        detail_set(why, "OpenSSL failed");
+        detail_set(why, MARK_FILE ": OpenSSL failed");
         return false;
     }
     const int fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
@@ -112,6 +112,6 @@ bool mark_write(const char *folder, const struct secret_key *key, const struct m
         ok = close(fd) == 0 && ok;
     ok = ok && rename(fresh, path) == 0 && mark_sync_folder(folder);
     if (!ok)
-        detail_set(why, "cannot be written: %s", strerror(errno));
+        detail_set(why, MARK_FILE " cannot be written: %s", strerror(errno));
     return ok;
 }

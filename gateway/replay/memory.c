@@ -204,12 +204,14 @@ static void tell_floor(const struct replay_state *state, const struct mark *m, i
     time_format(floor_us, false, until);
     if (back)
         log_warn("replay", state->folder,
-                 "this machine's clock stands before the time at which %s was last written: signed requests are refused "
-                 "until %s. Set the clock right; if it was wrong then, and is right now, delete the file: what was "
+                 "this machine's clock stands before the time at which %s was last written: signed requests are "
+                 "refused until %s. Set the clock right; if it was wrong then, and is right now, delete the file: what was "
                  "captured while it was wrong could be replayed after that", MARK_FILE, until);
     else
         log_info("replay", state->folder, "%s; signed requests are accepted from %s",
-                 !m ? "no mark of an earlier run" : m->clean ? "the last run ended in order" : "the last run was cut off",
+                 !m         ? "no mark of an earlier run"
+                 : m->clean ? "the last run ended in order"
+                            : "the last run was cut off",
                  until);
 }
 
@@ -220,7 +222,7 @@ struct replay *replay_memory_kept(unsigned max_entries, const struct replay_sett
     struct detail why = {""};
     const enum mark_found found = mark_read(state->folder, &state->key, &m, &why);
     if (found == MARK_FOREIGN)
-        log_warn("replay", state->folder, "%s %s: it is as if there were none", MARK_FILE, why.text);
+        log_warn("replay", state->folder, "%s: it is as if there were none", why.text);
     const struct mark *mark = found == MARK_FOUND ? &m : NULL;
     const int64_t floor_us = floor_at_start(mark, launch_us, s->future_us);
     struct replay *r = replay_memory_new(max_entries, floor_us, s);

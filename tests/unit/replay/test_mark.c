@@ -27,7 +27,7 @@ struct place {
 static int begin(void **state)
 {
     struct place *p = calloc(1, sizeof *p);
-    strcpy(p->folder, "/tmp/kmsgate-mark-XXXXXX");
+    snprintf(p->folder, sizeof p->folder, "/tmp/kmsgate-mark-XXXXXX");
     assert_non_null(mkdtemp(p->folder));
     snprintf(p->file, sizeof p->file, "%s/" MARK_FILE, p->folder);
     memset(p->key.b, 7, sizeof p->key.b);

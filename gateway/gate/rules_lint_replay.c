@@ -1,0 +1,53 @@
+#include "gate/rules_internal.h"
+
+static bool holds_to_time(const struct checks *c)
+{
+    return c->mode[CHECK_TIME] == MODE_ENFORCE && c->mode[CHECK_REPLAY] == MODE_ENFORCE;
+}
+
+static bool takes_signed(const struct request_rule *q)
+{
+    return request_rule_takes(q) & FORM_SIGNED;
+}
+
+/* What has no Time that is looked at cannot be told from what was accepted before the last start. */
+static void lint_timeless(struct reading *g, size_t i)
+{
+    const struct request_rule *q = g->r->requests + i;
+    const struct checks *c = &q->checks;
+    if (takes_signed(q) && c->mode[CHECK_REPLAY] == MODE_ENFORCE && c->mode[CHECK_TIME] != MODE_ENFORCE)
+        rules_lint_add(rules_remark(g, q->id, rules_node(g->requests, i), "checks", "time"), LINT_REPLAY_TIMELESS,
+                       "enforces `replay` without `time`: after each start what was captured before is accepted once "
+                       "more");
+}
+
+static bool reads_zoneless(const struct request_rule *q)
+{
+    return takes_signed(q) && holds_to_time(&q->checks) && !q->checks.zone_refuse;
+}
+
+/* A Time without a zone may have been accepted as what any rule takes it for, and is held against the start by the
+ * earliest: by this rule's, the clients of that one have to wait. */
+static void lint_zone_restart(struct reading *g, size_t i)
+{
+    const struct request_rule *q = g->r->requests + i, *west = q;
+    for (size_t k = 0; k < g->r->request_count; k++) {
+        const struct request_rule *other = g->r->requests + k;
+        if (reads_zoneless(other) && other->checks.zone_minutes < west->checks.zone_minutes)
+            west = other;
+    }
+    const int minutes = q->checks.zone_minutes - west->checks.zone_minutes;
+    if (minutes > 0 && reads_zoneless(q))
+        rules_lint_add(rules_remark(g, q->id, rules_node(g->requests, i), "checks", "time"), LINT_ZONE_RESTART,
+                       "reads a Time without a zone as %d h %02d min earlier than `%s` does, whose clients without a "
+                       "zone are refused for so long after each start: let that say assume_zone: refuse, if it has none",
+                       minutes / 60, minutes % 60, west->id);
+}
+
+void rules_lint_replay(struct reading *g)
+{
+    for (size_t i = 0; i < g->r->request_count; i++) {
+        lint_timeless(g, i);
+        lint_zone_restart(g, i);
+    }
+}
