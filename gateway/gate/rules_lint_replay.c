@@ -40,7 +40,7 @@ static void lint_zone_restart(struct reading *g, size_t i)
     if (minutes > 0 && reads_zoneless(q))
         rules_lint_add(rules_remark(g, q->id, rules_node(g->requests, i), "checks", "time"), LINT_ZONE_RESTART,
                        "reads a Time without a zone as %d h %02d min earlier than `%s` does, whose clients without a "
-                       "zone are refused for so long after each start: let that say assume_zone: refuse, if it has none",
+                       "zone are refused for so long after each start: if it has none, let it say assume_zone: refuse",
                        minutes / 60, minutes % 60, west->id);
 }
 

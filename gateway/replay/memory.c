@@ -205,8 +205,9 @@ static void tell_floor(const struct replay_state *state, const struct mark *m, i
     if (back)
         log_warn("replay", state->folder,
                  "this machine's clock stands before the time at which %s was last written: signed requests are "
-                 "refused until %s. Set the clock right; if it was wrong then, and is right now, delete the file: what was "
-                 "captured while it was wrong could be replayed after that", MARK_FILE, until);
+                 "refused until %s. Set the clock right; if it was wrong then, and is right now, delete the file: "
+                 "what was captured while it was wrong could be replayed after that",
+                 MARK_FILE, until);
     else
         log_info("replay", state->folder, "%s; signed requests are accepted from %s",
                  !m         ? "no mark of an earlier run"
