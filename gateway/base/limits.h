@@ -11,7 +11,10 @@
 #define LIMIT_XML_ELEMENTS_REPLY 20000
 #define LIMIT_XML_ATTRIBUTES 16 /* an element */
 #define LIMIT_XML_NAMESPACES 16 /* declarations in scope of an element */
-#define LIMIT_XML_DECLARATIONS_REQUEST 16    /* in a whole message */
+#define LIMIT_XML_DECLARATIONS_REQUEST 64    /* in a whole message */
+/* To /redirect: a list of redirect responses, each signed. Costs stay linear: those in scope of an element are few. */
+#define LIMIT_XML_ELEMENTS_REDIRECT 2048
+#define LIMIT_XML_DECLARATIONS_REDIRECT 512
 #define LIMIT_XML_DECLARATIONS_REPLY 20000
 
 #define LIMIT_DECISION_TEXT 256       /* bytes of a client's string in a decision line */

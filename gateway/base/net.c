@@ -36,6 +36,30 @@ bool ip_parse(struct str text, struct ip *out)
     return true;
 }
 
+/* The digits of a port, all of the text. */
+static bool is_port(struct str s)
+{
+    uint64_t port;
+    return str_to_u64(s, UINT16_MAX, &port);
+}
+
+bool ip_parse_with_port(struct str text, struct ip *out)
+{
+    const char *end = text.n && text.p[0] == '[' ? memchr(text.p, ']', text.n) : NULL;
+    if (end) {
+        const struct str address = {text.p + 1, (size_t)(end - text.p) - 1};
+        const struct str behind = {end + 1, text.n - address.n - 2};
+        if (behind.n && !(behind.p[0] == ':' && is_port((struct str){behind.p + 1, behind.n - 1})))
+            return false;
+        return memchr(address.p, ':', address.n) && ip_parse(address, out);
+    }
+    const char *colon = text.n ? memchr(text.p, ':', text.n) : NULL;
+    const size_t before = colon ? (size_t)(colon - text.p) : 0;
+    if (colon && !memchr(colon + 1, ':', text.n - before - 1))
+        return is_port((struct str){colon + 1, text.n - before - 1}) && ip_parse((struct str){text.p, before}, out);
+    return ip_parse(text, out);
+}
+
 void ip_format(const struct ip *ip, char out[IP_TEXT])
 {
     if (!ip->known)

@@ -65,6 +65,11 @@ static bool next_event(struct walk *w, yaml_event_t *e)
     const yaml_parser_t *p = &w->parser;
     if (p->error == YAML_MEMORY_ERROR)
         return no_memory(w);
+    /* what its own words would not tell anybody: globs begin like that */
+    const bool alias = p->context && strstr(p->context, "alias"), anchor = p->context && strstr(p->context, "anchor");
+    if (alias || anchor)
+        return fault_at(w, p->context_mark, alias ? "a text that begins with `*` needs quotes: \"*@example.org\""
+                                                  : "a text that begins with `&` needs quotes");
     faults_add(w->faults, w->file, (int)p->problem_mark.line + 1, (int)p->problem_mark.column + 1,
                "this is no YAML: %s%s%s", p->problem ? p->problem : "malformed", p->context ? ", " : "",
                p->context ? p->context : "");
@@ -146,7 +151,8 @@ static bool read_key(struct walk *w, struct yaml_node *key)
     bool ok = true;
     *key = (struct yaml_node){.key_line = (int)e.start_mark.line + 1, .key_column = (int)e.start_mark.column + 1};
     if (e.type == YAML_ALIAS_EVENT || has_anchor_or_tag(&e))
-        ok = fault_at(w, e.start_mark, "anchors, aliases and tags are not taken here: write the text out");
+        ok = fault_at(w, e.start_mark, "anchors, aliases and tags are not taken here: write the text out, and in quotes where it "
+                                "begins with *, & or !");
     else if (e.type == YAML_SCALAR_EVENT)
         ok = keep_text(w, &e, &key->key);
     else if (e.type != YAML_MAPPING_END_EVENT)

@@ -208,8 +208,10 @@ static const struct yaml_choice *chosen(struct yaml_in *in, const struct yaml_no
             return c + i;
         buf_printf(&known, "%s%s", i == 0 ? "" : i + 1 == n ? " or " : ", ", c[i].name);
     }
-    const char *near =
-        node->kind == YAML_SCALAR && node->text.n ? nearest_name(node->text, &c->name, sizeof *c, n) : NULL;
+    const size_t strict = c[n].value ? (size_t)c[n].value : n;
+    const char *near = node->kind == YAML_SCALAR && node->text.n
+                           ? (strict < n ? similar_name : nearest_name)(node->text, &c->name, sizeof *c, strict)
+                           : NULL;
     yaml_fault(in, node, "found %s, expected %s%s%s%s", yaml_found(node).z, known.p ? known.p : "",
                near && n > 1 ? "; did you mean `" : "", near && n > 1 ? near : "", near && n > 1 ? "`?" : "");
     return NULL;

@@ -75,7 +75,7 @@ static bool find_target(const struct request *q, struct str body, const struct s
         buf_z(target, q->path);
         return !target->failed;
     }
-    if (body.n && xml_parse(body, &XML_LIMITS_REQUEST, &doc, NULL) == REASON_OK && kms_request_claim(doc, &claim))
+    if (body.n && xml_parse(body, &XML_LIMITS_REDIRECT, &doc, NULL) == REASON_OK && kms_request_claim(doc, &claim))
         buf_str(target, claim.client_req_url.p ? path_of_url(claim.client_req_url, bases, &ours) : STR(""));
     xml_free(doc);
     *from = ours ? "as its ClientReqUrl says" : "as its ClientReqUrl says, which begins with no public_url";

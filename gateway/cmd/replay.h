@@ -9,6 +9,7 @@
 /* What becomes of a decision, the gravest first: each falls into one of them. */
 #define CHANGE_LIST(X)                                                                                 \
     X(REFUSED, "newly_refused", "would be refused that were accepted")                                 \
+    X(REPLY_LOST, "reply_lost", "would be accepted as before, and get no reply: no response rule fits")     \
     X(ACCEPTED, "newly_accepted", "would be accepted that were refused")                               \
     X(REPLAYS_APART, "accepted_if_no_replay", "would be accepted that were refused, if they are no replays") \
     X(OPEN, "open", "cannot be told from the log")                                                     \

@@ -86,7 +86,7 @@ void replay_print_change(const struct record *r, const struct rejudged *a, enum 
     replay_was(r, out);
     buf_z(out, " -> ");
     replay_becomes(a, out);
-    if (c == CHANGE_REPLY) {
+    if (c == CHANGE_REPLY || c == CHANGE_REPLY_LOST) {
         buf_z(out, "; reply by ");
         plain(out, r->response_rule);
         buf_printf(out, " -> %s", a->response ? a->response->id : "no rule: upstream.invalid");

@@ -51,6 +51,8 @@ enum change change_of(const struct record *r, const struct rejudged *again)
         return r->accepted ? CHANGE_REFUSED : CHANGE_ACCEPTED;
     if (!r->accepted && (again->reason_open || again->reason != r->reason))
         return CHANGE_REASON;
+    if (again->response_judged && r->response_rule.p && !again->response) /* upstream.invalid: as bad as a refusal */
+        return CHANGE_REPLY_LOST;
     if (!same_shadow(r, again))
         return CHANGE_SHADOW;
     if (again->shadow_open)

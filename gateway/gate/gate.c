@@ -21,7 +21,9 @@ static enum reason read_body(struct judgement *j, struct str body)
         return REASON_OK;
     }
     struct detail *why = &j->decision.found[CHECK_SCHEMA];
-    const enum reason r = request_doc_read(body, j->gate->by_tree, &j->doc, why);
+    const struct xml_limits *limits =
+        j->resource.kind == RESOURCE_REDIRECT ? &XML_LIMITS_REDIRECT : &XML_LIMITS_REQUEST;
+    const enum reason r = request_doc_read(body, limits, j->gate->by_tree, &j->doc, why);
     if (r != REASON_OK)
         return r;
     switch (request_doc_root(j->doc)) {

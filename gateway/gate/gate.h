@@ -37,6 +37,7 @@ struct gate_head {
     struct str method, target;
     struct str content_type;     /* missing: none */
     bool content_encoded;        /* any Content-Encoding */
+    bool no_body;                /* the head says so: then the type of content is of nothing */
     struct ip source;
 };
 

@@ -131,7 +131,8 @@ static enum reason judge_head(struct judgement *j, const struct gate_head *head)
         return REASON_HTTP_METHOD;
     if (target != REASON_OK)
         return target;
-    return j->head.content_encoded || !media_type_holds(j->head.content_type) ? REASON_HTTP_MEDIA_TYPE : REASON_OK;
+    const bool type = j->head.no_body || media_type_holds(j->head.content_type);
+    return j->head.content_encoded || !type ? REASON_HTTP_MEDIA_TYPE : REASON_OK;
 }
 
 enum reason gate_head(struct judgement *j, const struct gate_head *head)

@@ -11,7 +11,7 @@ static const struct yaml_choice KEY_TEXTS[] = {
     {"auto", KEY_TEXT_AUTO}, {"hex", KEY_TEXT_HEX}, {"base64", KEY_TEXT_BASE64}, {NULL, 0}};
 static const struct yaml_choice PREFIXES[] = {{"keep", PREFIX_KEEP}, {"add", PREFIX_ADD}, {NULL, 0}};
 static const struct yaml_choice USERS[] = {
-    {"check", USERS_CHECK}, {"ignore_envelope", USERS_IGNORE_ENVELOPE}, {"ignore", USERS_IGNORE}, {NULL, 0}};
+    {"check", USERS_CHECK}, {"ignore_envelope", USERS_IGNORE_ENVELOPE}, {"ignore", USERS_IGNORE}, {NULL, 1}};
 
 /* One namespace; the empty text is that of elements that have none. */
 static void read_namespace(struct yaml_in *in, const struct yaml_node *node, struct strings *to)

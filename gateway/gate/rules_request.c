@@ -15,15 +15,21 @@
 #define IN_RULE(member) .offset = offsetof(struct request_rule, member)
 
 static const struct yaml_choice FORMS[] = {
-    {"signed", FORM_SIGNED}, {"unsigned", FORM_UNSIGNED}, {"empty", FORM_EMPTY}, {NULL, 0}};
+    {"signed", FORM_SIGNED}, {"unsigned", FORM_UNSIGNED}, {"empty", FORM_EMPTY}, {NULL, 1}};
 static const struct yaml_choice MODES[] = {
-    {"enforce", MODE_ENFORCE}, {"shadow", MODE_SHADOW}, {"off", MODE_OFF}, {NULL, 0}};
+    {"enforce", MODE_ENFORCE}, {"shadow", MODE_SHADOW}, {"off", MODE_OFF}, {NULL, 1}};
 static const struct yaml_choice C14NS[] = {
-    {"c14n", XMLSIG_C14N}, {"exc-c14n", XMLSIG_EXC_C14N}, {"c14n11", XMLSIG_C14N11}, {NULL, 0}};
+    {"c14n", XMLSIG_C14N},
+    {"exc-c14n", XMLSIG_EXC_C14N},
+    {"c14n11", XMLSIG_C14N11},
+    {"c14n-comments", XMLSIG_C14N_COMMENTS},
+    {"exc-c14n-comments", XMLSIG_EXC_C14N_COMMENTS},
+    {"c14n11-comments", XMLSIG_C14N11_COMMENTS},
+    {NULL, 1}};
 static const struct yaml_choice TRK_IDS[] = {{"optional", false}, {"required", true}, {NULL, 0}};
-static const struct yaml_choice URI_COMPARE[] = {{"exact", false}, {"host", true}, {NULL, 0}};
+static const struct yaml_choice URI_COMPARE[] = {{"exact", false}, {"host", true}, {NULL, 1}};
 static const struct yaml_choice URL_COMPARE[] = {
-    {"exact", URL_EXACT}, {"normalized", URL_NORMALIZED}, {"prefix", URL_PREFIX}, {NULL, 0}};
+    {"exact", URL_EXACT}, {"normalized", URL_NORMALIZED}, {"prefix", URL_PREFIX}, {NULL, 1}};
 static const struct yaml_choice BODIES[] = {{"request", FORWARD_REQUEST},
                                             {"signed", FORWARD_SIGNED},
                                             {"empty", FORWARD_EMPTY},
@@ -219,6 +225,15 @@ static void read_method(struct yaml_in *in, const struct yaml_node *node, void *
         yaml_fault(in, node, "out of memory");
 }
 
+static void read_capture(struct yaml_in *in, const struct yaml_node *node, void *to, const void *arg)
+{
+    bool on = false;
+    (void)to;
+    yaml_switch(in, node, &on, arg);
+    if (on)
+        rules_not_built(in, node, "`capture`");
+}
+
 #define MATCH_FIELDS                                                                                      \
     {"path", read_paths, IN_MATCH(path)}, {"path_user", read_path_users, IN_MATCH(path_user)},            \
         {"user", yaml_texts, IN_MATCH(user)}, {"client_id", yaml_texts, IN_MATCH(client_id)},             \
@@ -248,6 +263,7 @@ const struct yaml_field REQUEST_FIELDS[] = {
     {"shadow_accept", yaml_flags, IN_RULE(shadow_accept), FORMS, "[]"},
     {"checks", yaml_sub, IN_RULE(checks), .sub = CHECKS},
     {"forward", yaml_sub, IN_RULE(forward), .sub = FORWARD},
+    {"capture", read_capture, .offset = 0, .preset = "off"},
     {0}};
 
 static bool presets(struct request_rule *q, int line)

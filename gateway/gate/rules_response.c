@@ -32,14 +32,14 @@ static const struct yaml_choice OF_KMS_ID[] = {
     {"rules", FIELD_RULES}, {"keep", FIELD_KEEP}, {"remove", FIELD_REMOVE}, {NULL, 0}};
 static const struct yaml_choice OF_TIME[] = {{"now", FIELD_NOW}, {"keep", FIELD_KEEP}, {NULL, 0}};
 static const struct yaml_choice SIGNS[] = {
-    {"auto", SIGN_AUTO}, {"always", SIGN_ALWAYS}, {"none", SIGN_NONE}, {NULL, 0}};
+    {"auto", SIGN_AUTO}, {"always", SIGN_ALWAYS}, {"none", SIGN_NONE}, {NULL, 2}};
 static const struct yaml_choice CONTENTS[] = {
-    {"keys", ENCRYPT_KEYS}, {"message", ENCRYPT_MESSAGE}, {"none", ENCRYPT_NONE}, {NULL, 0}};
+    {"keys", ENCRYPT_KEYS}, {"message", ENCRYPT_MESSAGE}, {"none", ENCRYPT_NONE}, {NULL, 2}};
 static const struct yaml_choice WRAPS[] = {{"auto", KEY_WRAP_AUTO}, {"kw-aes256", KEY_WRAP_KW},
                                            {"kw-aes256-pad", KEY_WRAP_KWP}, {"aes256-gcm", KEY_WRAP_GCM}, {NULL, 0}};
 static const struct yaml_choice WHENS[] = {
-    {"always", WHEN_ALWAYS}, {"requested", WHEN_REQUESTED}, {"never", WHEN_NEVER}, {NULL, 0}};
-static const struct yaml_choice EXTENSIONS[] = {{"drop", false}, {"keep", true}, {NULL, 0}};
+    {"always", WHEN_ALWAYS}, {"requested", WHEN_REQUESTED}, {"never", WHEN_NEVER}, {NULL, 1}};
+static const struct yaml_choice EXTENSIONS[] = {{"drop", false}, {"keep", true}, {NULL, 1}};
 static const struct yaml_range AGE = {60 * US_PER_S, 3660 * INT64_C(86400) * US_PER_S};
 
 /* `to` is the rule's match. */

@@ -79,7 +79,7 @@ static struct ip source_of(const struct conn *c)
         struct str *list = &c->guard.headers[i - 1].value;
         const char *comma = list->n ? memrchr(list->p, ',', list->n) : NULL;
         const struct str last = comma ? (struct str){comma + 1, (size_t)(list->p + list->n - comma - 1)} : *list;
-        if (!ip_parse(str_trim(last), &ip))
+        if (!ip_parse_with_port(str_trim(last), &ip))
             return (struct ip){.garbled = true};
         if (comma)
             list->n = (size_t)(comma - list->p);
@@ -151,6 +151,7 @@ bool proxy_head(struct conn *c, enum reason reason, int status)
             .method = g->method.p ? g->method : STR(""),
             .target = g->target.p ? g->target : STR(""),
             .content_type = guard_header(g, "content-type"),
+            .no_body = !g->chunked && g->length == 0,
             .content_encoded = guard_header(g, "content-encoding").p != NULL,
             .source = source_of(c),
         };

@@ -43,7 +43,8 @@ static struct request_doc *doc_new(size_t room)
     return doc;
 }
 
-enum reason request_doc_read(struct str body, bool by_tree, struct request_doc **out, struct detail *why)
+enum reason request_doc_read(struct str body, const struct xml_limits *limits, bool by_tree, struct request_doc **out,
+                             struct detail *why)
 {
     by_tree = by_tree || body.n > SIZE_MAX / 4 || doc_by_tree_alone();
     const size_t room = by_tree ? 0 : REQUEST_PROFILE_ROOM(body.n);
@@ -53,7 +54,7 @@ enum reason request_doc_read(struct str body, bool by_tree, struct request_doc *
         return REASON_INTERNAL;
     doc->in_profile = !by_tree && request_profile_read(body, doc->room, room, &doc->profile);
     if (!doc->in_profile) {
-        const enum reason r = xml_parse(body, &XML_LIMITS_REQUEST, &doc->tree, why);
+        const enum reason r = xml_parse(body, limits, &doc->tree, why);
         if (r != REASON_OK) {
             free(doc);
             return r;

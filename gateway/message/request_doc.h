@@ -3,7 +3,7 @@
  * (request_profile.h), which nearly every request is, else by libxml2's tree and xmlsec1. Both say the same of what
  * both can read: verdict, fields, and what is forwarded. Values point into the document and live as long as it.
  *
- *     r = request_doc_read(body, false, &doc, why);
+ *     r = request_doc_read(body, &XML_LIMITS_REQUEST, false, &doc, why);
  *     request_doc_claim(doc, &claim);                                         claims: they choose rule and keys
  *     r = request_doc_schema(doc, versions, redirect, why);
  *     r = request_doc_signature(doc, &policy, &info, why);                    gives the KeyName
@@ -21,9 +21,11 @@ struct request_doc;
  * request_doc_verify() makes one, which lives as long as its document. */
 struct request_proof;
 
-/* REASON_OK and a document that the caller frees, or what xml_parse() says. `by_tree`: no short way; tests and explain
+/* REASON_OK and a document that the caller frees, or what xml_parse() says by these limits, which the short way never
+ * reaches. `by_tree`: no short way; tests and explain
  * compare the two. `body` need not outlive the call. */
-enum reason request_doc_read(struct str body, bool by_tree, struct request_doc **out, struct detail *why) MUST_CHECK;
+enum reason request_doc_read(struct str body, const struct xml_limits *limits, bool by_tree, struct request_doc **out,
+                             struct detail *why) MUST_CHECK;
 void request_doc_free(struct request_doc *doc);
 
 enum kms_root request_doc_root(const struct request_doc *doc);

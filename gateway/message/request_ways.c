@@ -20,7 +20,7 @@ static void way_go(struct way *w, struct str body, bool by_tree, const struct xm
                    const struct secret_key *key)
 {
     *w = (struct way){.forward = BUF_INIT(xml_canonical_ceiling(body.n))};
-    w->read = request_doc_read(body, by_tree, &w->doc, NULL);
+    w->read = request_doc_read(body, &XML_LIMITS_REQUEST, by_tree, &w->doc, NULL);
     if (w->read != REASON_OK)
         return;
     w->root = request_doc_root(w->doc);

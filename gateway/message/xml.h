@@ -25,7 +25,7 @@ struct xml_limits {
     const struct strings *relative; /* namespace URIs that may be declared though they are relative; NULL: none */
 };
 /* PROTECTED: what a gateway wrote and a client or the last look reads: each wrapped key declares its own namespaces. */
-extern const struct xml_limits XML_LIMITS_REQUEST, XML_LIMITS_REPLY, XML_LIMITS_PROTECTED;
+extern const struct xml_limits XML_LIMITS_REQUEST, XML_LIMITS_REDIRECT, XML_LIMITS_REPLY, XML_LIMITS_PROTECTED;
 
 /* Once, in main, before threads: libxml2 and its process-wide settings. False when a library will not start. */
 bool xml_startup(void);

@@ -44,15 +44,15 @@ void xmlsec_shutdown(void)
     xmlSecShutdown();
 }
 
-static xmlSecTransformId xmlsec_canonicalization(enum xml_c14n form)
+static xmlSecTransformId xmlsec_canonicalization(enum xml_c14n form, bool comments)
 {
     switch (form) {
     case XML_C14N_EXCLUSIVE:
-        return xmlSecTransformExclC14NId;
+        return comments ? xmlSecTransformExclC14NWithCommentsId : xmlSecTransformExclC14NId;
     case XML_C14N_INCLUSIVE_11:
-        return xmlSecTransformInclC14N11Id;
+        return comments ? xmlSecTransformInclC14N11WithCommentsId : xmlSecTransformInclC14N11Id;
     default:
-        return xmlSecTransformInclC14NId;
+        return comments ? xmlSecTransformInclC14NWithCommentsId : xmlSecTransformInclC14NId;
     }
 }
 
@@ -62,10 +62,12 @@ static bool xmlsec_lock(xmlSecDSigCtxPtr ctx, const struct signature *sig)
     ctx->flags = XMLSEC_DSIG_FLAGS_IGNORE_MANIFESTS | XMLSEC_DSIG_FLAGS_USE_VISA3D_HACK; /* Ids without XPath */
     ctx->enabledReferenceUris =
         sig->reference_id.p ? xmlSecTransformUriTypeSameDocument : xmlSecTransformUriTypeEmpty;
-    return xmlSecDSigCtxEnableSignatureTransform(ctx, xmlsec_canonicalization(sig->info_form)) == 0 &&
+    const xmlSecTransformId info = xmlsec_canonicalization(sig->info_form, sig->info_comments);
+    const xmlSecTransformId apex = xmlsec_canonicalization(sig->apex_form, sig->apex_comments);
+    return xmlSecDSigCtxEnableSignatureTransform(ctx, info) == 0 &&
            xmlSecDSigCtxEnableSignatureTransform(ctx, xmlSecTransformHmacSha256Id) == 0 &&
            xmlSecDSigCtxEnableReferenceTransform(ctx, xmlSecTransformSha256Id) == 0 &&
-           xmlSecDSigCtxEnableReferenceTransform(ctx, xmlsec_canonicalization(sig->apex_form)) == 0 &&
+           xmlSecDSigCtxEnableReferenceTransform(ctx, apex) == 0 &&
            (!sig->enveloped || xmlSecDSigCtxEnableReferenceTransform(ctx, xmlSecTransformEnvelopedId) == 0);
 }
 

@@ -16,7 +16,15 @@
 #include "base/secret.h"
 #include "message/xml.h"
 
-enum { XMLSIG_C14N = 1, XMLSIG_EXC_C14N = 2, XMLSIG_C14N11 = 4 };
+/* The forms that keep comments are the same as those that do not: a message with a comment is refused before. */
+enum {
+    XMLSIG_C14N = 1,
+    XMLSIG_EXC_C14N = 2,
+    XMLSIG_C14N11 = 4,
+    XMLSIG_C14N_COMMENTS = 8,
+    XMLSIG_EXC_C14N_COMMENTS = 16,
+    XMLSIG_C14N11_COMMENTS = 32
+};
 struct xmlsig_policy {
     unsigned min_hmac_bits;    /* 256; less only where a rule says so: 128 */
     unsigned canonicalization; /* XMLSIG_… that are allowed */

@@ -10,6 +10,9 @@
 
 #define ALG_C14N "http://www.w3.org/TR/2001/REC-xml-c14n-20010315"
 #define ALG_C14N11 "http://www.w3.org/2006/12/xml-c14n11"
+#define ALG_C14N_COMMENTS ALG_C14N "#WithComments"
+#define ALG_EXC_C14N_COMMENTS ALG_EXC_C14N "WithComments"
+#define ALG_C14N11_COMMENTS ALG_C14N11 "#WithComments"
 #define ALG_EXC_C14N "http://www.w3.org/2001/10/xml-exc-c14n#"
 #define ALG_ENVELOPED "http://www.w3.org/2000/09/xmldsig#enveloped-signature"
 #define ALG_HMAC_SHA256 "http://www.w3.org/2001/04/xmldsig-more#hmac-sha256"
@@ -19,6 +22,7 @@ struct signature {
     const xmlNode *top, *payload, *node, *info; /* Signed…, KmsRequest or KmsResponse, Signature, SignedInfo */
     const xmlNode *apex;                        /* what is digested: payload, or top without node */
     enum xml_c14n info_form, apex_form;
+    bool info_comments, apex_comments; /* by the names that keep comments */
     bool enveloped;
     size_t hmac_bytes;
     uint8_t value[HASH_BYTES], digest[HASH_BYTES];

@@ -68,7 +68,8 @@ enum reason signature_tell_canonicalization(struct detail *why, struct str found
     return profile(&r, "CanonicalizationMethod", found, "one that the rule lists");
 }
 
-static bool canonicalization(const struct reading *r, struct str algorithm, enum xml_c14n *form)
+static bool canonicalization(const struct reading *r, struct str algorithm, enum xml_c14n *form,
+                             bool *comments)
 {
     static const struct {
         const char *name;
@@ -76,10 +77,14 @@ static bool canonicalization(const struct reading *r, struct str algorithm, enum
         enum xml_c14n form;
     } known[] = {{ALG_C14N, XMLSIG_C14N, XML_C14N_INCLUSIVE},
                  {ALG_EXC_C14N, XMLSIG_EXC_C14N, XML_C14N_EXCLUSIVE},
-                 {ALG_C14N11, XMLSIG_C14N11, XML_C14N_INCLUSIVE_11}};
+                 {ALG_C14N11, XMLSIG_C14N11, XML_C14N_INCLUSIVE_11},
+                 {ALG_C14N_COMMENTS, XMLSIG_C14N_COMMENTS, XML_C14N_INCLUSIVE},
+                 {ALG_EXC_C14N_COMMENTS, XMLSIG_EXC_C14N_COMMENTS, XML_C14N_EXCLUSIVE},
+                 {ALG_C14N11_COMMENTS, XMLSIG_C14N11_COMMENTS, XML_C14N_INCLUSIVE_11}};
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
         if (str_eq_z(algorithm, known[i].name) && (r->policy->canonicalization & known[i].bit)) {
             *form = known[i].form;
+            *comments = known[i].bit >= XMLSIG_C14N_COMMENTS;
             return true;
         }
     }
@@ -129,7 +134,7 @@ static enum reason read_transforms(const struct reading *r, const xmlNode *trans
         if (bad != REASON_OK)
             return bad;
     }
-    if (!canonicalization(r, algorithm, &r->sig->apex_form))
+    if (!canonicalization(r, algorithm, &r->sig->apex_form, &r->sig->apex_comments))
         return profile(r, "Transform", algorithm, ALG_C14N);
     return xml_next(t) ? profile(r, "Transforms", STR("more"), "one canonicalization at most") : REASON_OK;
 }
@@ -206,7 +211,7 @@ static enum reason read_signed_info(const struct reading *r, struct str *uri, st
     bad = expect_algorithm(r, n, "CanonicalizationMethod", false, &algorithm);
     if (bad != REASON_OK)
         return bad;
-    if (!canonicalization(r, algorithm, &sig->info_form))
+    if (!canonicalization(r, algorithm, &sig->info_form, &sig->info_comments))
         return signature_tell_canonicalization(r->why, algorithm);
     n = xml_next(n);
     bad = read_hmac(r, n);

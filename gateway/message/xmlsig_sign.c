@@ -9,9 +9,18 @@
 static void put_signed_info(const struct xmlsig_policy *profile, const uint8_t digest[HASH_BYTES],
                             const char *declaration, struct buf *out)
 {
-    const char *c14n = profile->canonicalization == XMLSIG_EXC_C14N ? ALG_EXC_C14N
-                       : profile->canonicalization == XMLSIG_C14N11 ? ALG_C14N11
-                                                                    : ALG_C14N;
+    static const struct {
+        unsigned form;
+        const char *name;
+    } FORMS[] = {{XMLSIG_EXC_C14N, ALG_EXC_C14N},
+                 {XMLSIG_C14N11, ALG_C14N11},
+                 {XMLSIG_C14N_COMMENTS, ALG_C14N_COMMENTS},
+                 {XMLSIG_EXC_C14N_COMMENTS, ALG_EXC_C14N_COMMENTS},
+                 {XMLSIG_C14N11_COMMENTS, ALG_C14N11_COMMENTS}};
+    const char *c14n = ALG_C14N;
+    for (size_t i = 0; i < sizeof FORMS / sizeof *FORMS; i++)
+        if (FORMS[i].form == profile->canonicalization)
+            c14n = FORMS[i].name;
     buf_z(out, "<SignedInfo");
     buf_z(out, declaration);
     buf_z(out, "><CanonicalizationMethod Algorithm=\"");

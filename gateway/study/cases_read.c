@@ -14,7 +14,13 @@ static const struct yaml_choice SIGNERS[] = {{"ink", SIGNER_INK},         {"trk"
                                              {"another", SIGNER_ANOTHER}, {NULL, 0}};
 static const struct yaml_choice KEYS[] = {{"ink", HAS_INK}, {"trk", HAS_TRK}, {"none", HAS_NONE}, {NULL, 0}};
 static const struct yaml_choice C14NS[] = {
-    {"c14n", XMLSIG_C14N}, {"exc-c14n", XMLSIG_EXC_C14N}, {"c14n11", XMLSIG_C14N11}, {NULL, 0}};
+    {"c14n", XMLSIG_C14N},
+    {"exc-c14n", XMLSIG_EXC_C14N},
+    {"c14n11", XMLSIG_C14N11},
+    {"c14n-comments", XMLSIG_C14N_COMMENTS},
+    {"exc-c14n-comments", XMLSIG_EXC_C14N_COMMENTS},
+    {"c14n11-comments", XMLSIG_C14N11_COMMENTS},
+    {NULL, 0}};
 static const struct yaml_choice CHECK_NAMES[] = {
 #define CHOICE(e, name) {name, CHECK_##e},
     CHECK_LIST(CHOICE)

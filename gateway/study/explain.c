@@ -173,8 +173,13 @@ static void show_schema(const struct explain_in *in, struct explanation *e, stru
 struct shown explain_canonicalizations(unsigned bits)
 {
     struct shown out;
-    snprintf(out.z, sizeof out.z, "c14n%s%s", bits & XMLSIG_EXC_C14N ? ", exc-c14n" : "",
-             bits & XMLSIG_C14N11 ? ", c14n11" : "");
+    static const char *const NAMES[] = {"c14n",          "exc-c14n",          "c14n11",
+                                        "c14n-comments", "exc-c14n-comments", "c14n11-comments"};
+    size_t n = 0;
+    out.z[0] = '\0';
+    for (unsigned i = 0; i < sizeof NAMES / sizeof *NAMES; i++)
+        if (bits & 1u << i)
+            n += (size_t)snprintf(out.z + n, sizeof out.z - n, "%s%s", n ? ", " : "", NAMES[i]);
     return out;
 }
 

@@ -206,7 +206,13 @@ static void tell_keys(const struct explain_in *in, struct explanation *e)
 
 bool explain_profile(const struct explain_in *in, struct xmlsig_policy *need)
 {
-    static const unsigned MORE[] = {0, XMLSIG_EXC_C14N, XMLSIG_C14N11, XMLSIG_EXC_C14N | XMLSIG_C14N11};
+    static const unsigned MORE[] = {0,
+                                    XMLSIG_EXC_C14N,
+                                    XMLSIG_C14N11,
+                                    XMLSIG_EXC_C14N | XMLSIG_C14N11,
+                                    XMLSIG_C14N_COMMENTS,
+                                    XMLSIG_EXC_C14N_COMMENTS,
+                                    XMLSIG_C14N11_COMMENTS};
     const struct judgement *j = in->j;
     const struct checks *c = &j->rule->checks;
     struct xmlsig_info info;
@@ -229,7 +235,7 @@ static void tell_profile(const struct explain_in *in, struct explanation *e)
     if (explain_profile(in, &need) && need.canonicalization != c->canonicalization)
         explain_sentence(e, "the message declares %scanonicalization (%s), which rule `%s` does not take (%s)",
                          need.canonicalization & ~c->canonicalization & XMLSIG_EXC_C14N ? "exclusive " : "",
-                         need.canonicalization & ~c->canonicalization & XMLSIG_EXC_C14N ? "exc-c14n" : "c14n11",
+                         explain_canonicalizations(need.canonicalization & ~c->canonicalization).z,
                          in->j->rule->id, explain_canonicalizations(c->canonicalization).z);
 }
 

@@ -181,3 +181,13 @@ def test_a_call_is_made_once(bench, alice):
         reply, decision = bench.ask(alice, "/keyprov", b"", case=case, raw=b"", close=True)
         assert reply.status == 502 and decision["reason"] == "upstream.unreachable", decision
         assert len(bench.upstream.seen) == before + 1
+
+
+@pytest.mark.parametrize("content", ["application/octet-stream", "application/x-www-form-urlencoded", "text/plain"])
+def test_no_body_has_no_type(bench, content):
+    """What libraries write into the head of an empty POST says nothing; with a body it does."""
+    path = "/keyprov/sip%3Anobody%40example.org"
+    plain = bench.gate.post(path, b"")
+    typed = bench.gate.post(path, b"", headers={"Content-Type": content, "Content-Length": "0"})
+    assert typed.status == plain.status != 415
+    assert bench.gate.post(path, b"x", headers={"Content-Type": content}).status == 415

@@ -163,10 +163,10 @@ def test_listeners_of_all_kinds(gateway, alice, tmp_path):
         for s in (wire.connect(g), wire.connect(g, ca, port), wire.connect(g, port=str(path))):
             assert wire.Answer(wire.talk(s, wire.Request(g, alice).bytes())).status == 200
     assert {d["source"] for d in g.decisions(18)} == {"127.0.0.1", "unix"}
-    r = wire.Request(g, alice).add(b"X-Forwarded-For: 6.6.6.6, 192.0.2.7, 10.1.2.3")
+    r = wire.Request(g, alice).add(b"X-Forwarded-For: 6.6.6.6:1, 192.0.2.7:52113, 10.1.2.3:443")
     assert wire.Answer(wire.talk(wire.connect(g, port=str(path)), r.bytes())).status == 200
     assert g.last(19)["source"] == "192.0.2.7"
-    for n, garbled in enumerate((b"radio-7", b"192.0.2.7, , 10.1.2.3", b"192.0.2.7:4711")):
+    for n, garbled in enumerate((b"radio-7", b"192.0.2.7, , 10.1.2.3", b"192.0.2.7:65536")):
         r = wire.Request(g, alice).add(b"X-Forwarded-For: " + garbled)
         assert wire.Answer(wire.talk(wire.connect(g, port=str(path)), r.bytes())).status == 200
         assert g.last(20 + n)["source"] == "unknown", garbled

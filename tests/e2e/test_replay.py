@@ -83,7 +83,7 @@ def one(tmp_path, new, d):
     return counted[0], (got["changes"][0]["to"] if got["changes"] else None)
 
 
-NAMES = ["newly_refused", "newly_accepted", "accepted_if_no_replay", "open", "other_reason", "other_shadow", "open_shadow",
+NAMES = ["newly_refused", "reply_lost", "newly_accepted", "accepted_if_no_replay", "open", "other_reason", "other_shadow", "open_shadow",
          "other_reply", "other_rule", "unchanged"]
 
 # A recorded decision, new rules, what becomes of it, and words of how.
@@ -207,7 +207,7 @@ KINDS = [
     # replies
     (decision(), rules(responses="[{ id: inits, match: { message: KmsInit } }, { id: default }]"), "other_reply",
      {"response_rule": "inits"}),
-    (decision(), rules(responses="[{ id: default, match: { message: KmsKeyProv } }]"), "other_reply", {"response_rule": "none"}),
+    (decision(), rules(responses="[{ id: default, match: { message: KmsKeyProv } }]"), "reply_lost", {"response_rule": "none"}),
     # shadow alone
     (decision(checks={"time": "shadow_fail"}, shadow=["time.stale"], claims={"time": "2026-11-23T17:59:40Z"}),
      rules("{ time: { mode: shadow, past: 30s } }"), "other_shadow", {"shadow": []}),

@@ -17,6 +17,41 @@ static uint32_t dice(uint32_t *seed)
     return *seed >> 8;
 }
 
+/* What balancers write into X-Forwarded-For. */
+static void addresses_with_ports(void **state)
+{
+    static const struct {
+        const char *bad, *good, *written;
+    } CASES[] = {
+        {"10.20.3.4:65536", "10.20.3.4:52113", "10.20.3.4"},
+        {"10.20.3.4:", "10.20.3.4:0", "10.20.3.4"},
+        {"10.20.3.4:80:80", "10.20.3.4", "10.20.3.4"},
+        {"10.20.3.4:x", "10.20.3.4:1", "10.20.3.4"},
+        {":80", "::80", "::80"},
+        {"[2001:db8::1]:", "[2001:db8::1]:443", "2001:db8::1"},
+        {"[2001:db8::1", "[2001:db8::1]", "2001:db8::1"},
+        {"[2001:db8::1]443", "2001:db8::1:443", "2001:db8::1:443"}, /* without brackets it is all address */
+        {"[10.20.3.4]:80", "[::ffff:10.20.3.4]:80", "10.20.3.4"},
+        {"[]:80", "[::]:80", "::"},
+        {"[", "::1", "::1"},
+        {"unknown:80", "10.0.0.1:80", "10.0.0.1"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        struct ip ip = {.known = false};
+        char text[IP_TEXT];
+        if (ip_parse_with_port(str_z(CASES[i].bad), &ip))
+            fail_msg("`%s` is taken", CASES[i].bad);
+        assert_false(ip.known);
+        assert_true(ip_parse_with_port(str_z(CASES[i].good), &ip));
+        ip_format(&ip, text);
+        assert_string_equal(text, CASES[i].written);
+    }
+    struct ip ip;
+    assert_false(ip_parse_with_port(STR(""), &ip));
+    assert_false(ip_parse_with_port(STR_MISSING, &ip));
+}
+
 static void addresses(void **state)
 {
     static const struct {
@@ -173,7 +208,8 @@ static void networks_bit_by_bit(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(addresses), cmocka_unit_test(from_sockets),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(addresses), cmocka_unit_test(addresses_with_ports),
+                                       cmocka_unit_test(from_sockets),
                                        cmocka_unit_test(networks), cmocka_unit_test(networks_bit_by_bit)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -600,6 +600,27 @@ static void test_twins_of_elements(void **state)
     }
 }
 
+/* A list of redirect responses is long: it has caps of its own, and only where it belongs. */
+static void test_caps_of_redirect(void **state)
+{
+    enum { RESPONSES = 300, ROOM = 64 };
+    struct world *w = *state;
+    static char put[RESPONSES * ROOM + 100];
+    size_t n = (size_t)snprintf(put, sizeof put, "<KrrList>");
+    for (int i = 0; i < RESPONSES; i++)
+        n += (size_t)snprintf(put + n, sizeof put - n, "<k:R xmlns:k=\"" NS_KRR "\"/>");
+    snprintf(put + n, sizeof put - n, "</KrrList></KmsRequest>");
+    struct ask a = ask_of(w);
+    unsigned_twin(&a);
+    a.find = "</KmsRequest>";
+    a.put = put;
+    w->rule[0].accept = FORM_UNSIGNED;
+    w->rule[0].checks.mode[CHECK_CLIENT_REQ_URL] = MODE_OFF;
+    assert_judged(w, &a, REASON_XML_FORBIDDEN);
+    ask_at(&a, V1 "/redirect", BASE V1 "/redirect");
+    assert_judged(w, &a, REASON_OK);
+}
+
 /* What is passed on as it came may hold no attribute that could be taken for Id or Version; else none goes on. */
 static void test_foreign_attributes(void **state)
 {
@@ -711,6 +732,7 @@ int main(void)
         CASE(test_composed_values),
         CASE(test_twins_of_elements),
         CASE(test_foreign_attributes),
+        CASE(test_caps_of_redirect),
         CASE(test_dropped_extensions),
         CASE(test_headers_of_the_unproven),
     };

@@ -64,7 +64,7 @@ static inline enum reason judge(struct str text, const struct options *o, const 
 {
     struct xmlsig_info info;
     const struct request_proof *proof = NULL;
-    enum reason r = request_doc_read(text, o->by_tree, doc, why);
+    enum reason r = request_doc_read(text, &XML_LIMITS_REQUEST, o->by_tree, doc, why);
     if (r != REASON_OK) {
         assert_null(*doc);
         return r;

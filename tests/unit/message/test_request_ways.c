@@ -142,7 +142,7 @@ static void test_cut(void **state)
         struct request_doc *doc = NULL;
         assert_non_null(exact);
         memcpy(exact, text.p, n);
-        const enum reason r = request_doc_read((struct str){exact, n}, false, &doc, NULL);
+        const enum reason r = request_doc_read((struct str){exact, n}, &XML_LIMITS_REQUEST, false, &doc, NULL);
         assert_true(r != REASON_OK || n == text.n - 1); /* the last byte is a line end */
         request_doc_free(doc);
         free(exact);
