@@ -151,8 +151,9 @@ static bool read_key(struct walk *w, struct yaml_node *key)
     bool ok = true;
     *key = (struct yaml_node){.key_line = (int)e.start_mark.line + 1, .key_column = (int)e.start_mark.column + 1};
     if (e.type == YAML_ALIAS_EVENT || has_anchor_or_tag(&e))
-        ok = fault_at(w, e.start_mark, "anchors, aliases and tags are not taken here: write the text out, and in quotes where it "
-                                "begins with *, & or !");
+        ok = fault_at(w, e.start_mark,
+                      "anchors, aliases and tags are not taken here: write the text out, in quotes "
+                      "where it begins with *, & or !");
     else if (e.type == YAML_SCALAR_EVENT)
         ok = keep_text(w, &e, &key->key);
     else if (e.type != YAML_MAPPING_END_EVENT)

@@ -79,8 +79,8 @@ struct yaml_range {
 };
 struct yaml_choice {
     const char *name; /* NULL ends the list; */
-    int value;        /* there: how many, from the first, "did you mean" may name, 0: all. No slip of the pen is answered
-                       * with the advice to let more through than what was written could have meant */
+    int value;        /* there: how many, from the first, "did you mean" may name, 0: all. No slip of the pen is
+                       * answered with the advice to let more through than what was written */
 };
 yaml_reader yaml_text;     /* char *; not empty, no line breaks */
 yaml_reader yaml_prose;    /* char *; not empty, line breaks allowed */

@@ -14,9 +14,9 @@
 const struct xml_limits XML_LIMITS_REQUEST = {LIMIT_XML_DEPTH_REQUEST, LIMIT_XML_ELEMENTS_REQUEST, LIMIT_XML_ATTRIBUTES,
                                               LIMIT_XML_NAMESPACES, LIMIT_XML_DECLARATIONS_REQUEST, false, false,
                                               NULL};
-const struct xml_limits XML_LIMITS_REDIRECT = {LIMIT_XML_DEPTH_REQUEST, LIMIT_XML_ELEMENTS_REDIRECT, LIMIT_XML_ATTRIBUTES,
-                                               LIMIT_XML_NAMESPACES, LIMIT_XML_DECLARATIONS_REDIRECT, false, false,
-                                               NULL};
+const struct xml_limits XML_LIMITS_REDIRECT = {LIMIT_XML_DEPTH_REQUEST, LIMIT_XML_ELEMENTS_REDIRECT,
+                                               LIMIT_XML_ATTRIBUTES, LIMIT_XML_NAMESPACES,
+                                               LIMIT_XML_DECLARATIONS_REDIRECT, false, false, NULL};
 const struct xml_limits XML_LIMITS_REPLY = {LIMIT_XML_DEPTH_REPLY, LIMIT_XML_ELEMENTS_REPLY, LIMIT_XML_ATTRIBUTES,
                                             LIMIT_XML_NAMESPACES, LIMIT_XML_DECLARATIONS_REPLY, true, true, NULL};
 /* Around a reply comes SignedKmsResponse; each key content becomes an EncryptedKey, which declares two namespaces; what
