@@ -31,7 +31,7 @@ set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
 set(CPACK_DEBIAN_PACKAGE_SECTION net)
 set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS ON)
 # libevent: the first build of Debian 12 with the fixes against request smuggling
-set(CPACK_DEBIAN_PACKAGE_DEPENDS "passwd, libevent-2.1-7 (>= 2.1.12-stable-8)")
+set(CPACK_DEBIAN_PACKAGE_DEPENDS "passwd, tzdata, libevent-2.1-7 (>= 2.1.12-stable-8)")
 set(CPACK_DEBIAN_PACKAGE_RECOMMENDS "ca-certificates, openssl")
 set(CPACK_DEBIAN_PACKAGE_CONTROL_EXTRA ${debian}/conffiles ${debian}/postinst ${debian}/prerm ${debian}/postrm)
 set(CPACK_DEBIAN_PACKAGE_CONTROL_STRICT_PERMISSION ON)

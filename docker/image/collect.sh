@@ -25,6 +25,9 @@ while read -r library; do
 done </tmp/libraries
 cp /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
 cp /etc/os-release "$root/etc/os-release"
+# the zones that rules may name (assume_zone), without their doubles
+mkdir -p "$root/usr/share/zoneinfo"
+(cd /usr/share/zoneinfo && tar -c --exclude=./posix --exclude=./right .) | tar -x -C "$root/usr/share/zoneinfo"
 echo 'hosts: files dns' >"$root/etc/nsswitch.conf"
 printf 'root:x:0:0::/:/sbin/nologin\n%s:x:%s:%s::/var/lib/%s:/sbin/nologin\n' "$name" $user $user "$name" >"$root/etc/passwd"
 printf 'root:x:0:\n%s:x:%s:\n' "$name" $user >"$root/etc/group"
@@ -36,6 +39,7 @@ printf 'root:x:0:\n%s:x:%s:\n' "$name" $user >"$root/etc/group"
         dpkg-query -S "$library" "$(readlink -f "$library")" "${library#/usr}" 2>/dev/null | sed -n '1s/:.*//p'
     done </tmp/libraries
     echo ca-certificates
+    echo tzdata
     echo base-files
 } | sort -u >/tmp/packages
 [ "$(wc -l </tmp/packages)" -gt 5 ] || { echo "collect.sh: dpkg knows too few of the libraries" >&2; exit 1; }

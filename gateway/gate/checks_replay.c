@@ -1,37 +1,46 @@
 #include "gate/checks.h"
 
-/* The request's Time as a rule reads it; TIME_NONE where the rule takes no Time like it, or does not look. */
-static int64_t time_under(const struct checks *c, int64_t time_us, bool has_zone)
+/* The request's Time as a rule reads it, the earliest reading first; none where the rule takes no Time like it, or does
+ * not look. */
+static unsigned times_under(const struct checks *c, int64_t time_us, bool has_zone, int64_t out[2])
 {
-    if (c->mode[CHECK_TIME] != MODE_ENFORCE || c->mode[CHECK_REPLAY] == MODE_OFF || (!has_zone && c->zone_refuse))
-        return TIME_NONE;
-    return has_zone ? time_us : time_us - (int64_t)c->zone_minutes * 60 * US_PER_S;
+    if (c->mode[CHECK_TIME] != MODE_ENFORCE || c->mode[CHECK_REPLAY] == MODE_OFF)
+        return 0;
+    if (!has_zone)
+        return checks_readings(c, time_us, out);
+    out[0] = time_us;
+    return 1;
 }
 
 /*
  * The Times to remember a request by: all that any rule takes it for. Else what one rule let through early, because it
- * does not enforce Time or assumes a zone further east, could come again under another when it is forgotten. A Time far
- * ahead is not remembered that long: it would keep places for years.
+ * does not enforce Time, assumes a zone further east or one whose clocks show that Time twice, could come again under
+ * another, or later, when it is forgotten. A Time far ahead is not remembered that long: it would keep places for
+ * years.
  */
 static void claim_times(const struct judgement *j, int64_t now_us, struct replay_claim *claim)
 {
     enum { AHEAD_MAX_HOURS = 24 };
     const int64_t furthest = now_us + (int64_t)AHEAD_MAX_HOURS * 3600 * US_PER_S;
-    int64_t time_us;
+    int64_t time_us, at[2];
     bool has_zone;
     claim->time_us = claim->earliest_us = claim->latest_us = TIME_NONE;
     if (!time_parse(j->request.time, &time_us, &has_zone))
         return;
-    const int64_t own = time_under(&j->rule->checks, time_us, has_zone);
-    claim->time_us = claim->earliest_us = claim->latest_us = own;
-    for (size_t i = 0; i < j->rules->request_count && !(own != TIME_NONE && has_zone); i++) {
-        const int64_t t = time_under(&j->rules->requests[i].checks, time_us, has_zone);
-        if (t != TIME_NONE && own != TIME_NONE && t < claim->earliest_us)
-            claim->earliest_us = t;
-        if (t != TIME_NONE && t > claim->latest_us)
-            claim->latest_us = t < furthest ? t : furthest;
+    const unsigned own = times_under(&j->rule->checks, time_us, has_zone, at);
+    if (own) {
+        claim->time_us = now_us - j->decision.skew_us; /* the reading that was judged */
+        claim->earliest_us = at[0];
+        claim->latest_us = at[own - 1];
     }
-    if (own == TIME_NONE && claim->latest_us <= now_us)
+    for (size_t i = 0; i < j->rules->request_count && !(own && has_zone); i++) {
+        const unsigned n = times_under(&j->rules->requests[i].checks, time_us, has_zone, at);
+        if (n && own && at[0] < claim->earliest_us)
+            claim->earliest_us = at[0];
+        if (n && at[n - 1] > claim->latest_us)
+            claim->latest_us = at[n - 1] < furthest ? at[n - 1] : furthest;
+    }
+    if (!own && claim->latest_us <= now_us)
         claim->latest_us = TIME_NONE;
 }
 

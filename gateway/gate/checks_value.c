@@ -35,6 +35,18 @@ enum reason check_kms_uri(struct judgement *j, int64_t now_us, struct detail *fo
     return REASON_KMS_URI_MISMATCH;
 }
 
+/* Of a Time that clocks show twice, the reading that is nearer to now. False: it has none. */
+static bool nearest_reading(const struct checks *c, int64_t now_us, int64_t *t)
+{
+    int64_t at[2];
+    const unsigned n = checks_readings(c, *t, at);
+    if (n == 2 && llabs(at[1] - now_us) < llabs(at[0] - now_us))
+        at[0] = at[1];
+    if (n)
+        *t = at[0];
+    return n > 0;
+}
+
 enum reason check_time(struct judgement *j, int64_t now_us, struct detail *found)
 {
     const struct checks *c = &j->rule->checks;
@@ -45,12 +57,13 @@ enum reason check_time(struct judgement *j, int64_t now_us, struct detail *found
         detail_set(found, "Time is %.*s, which is no time", STR_FMT(text));
         return REASON_TIME_STALE;
     }
-    if (!has_zone && c->zone_refuse) {
-        detail_set(found, "Time is %.*s, without a zone", STR_FMT(text));
+    if (!has_zone && !nearest_reading(c, now_us, &t)) {
+        if (c->zone_refuse)
+            detail_set(found, "Time is %.*s, without a zone", STR_FMT(text));
+        else
+            detail_set(found, "Time is %.*s, which clocks of %s never show", STR_FMT(text), c->zone_name);
         return REASON_TIME_ZONE;
     }
-    if (!has_zone)
-        t -= (int64_t)c->zone_minutes * 60 * US_PER_S;
     j->decision.skew_us = now_us - t;
     if (t > now_us + c->future_us) {
         detail_set(found, "Time is %.*s, %lld ms ahead", STR_FMT(text), (long long)((t - now_us) / 1000));

@@ -7,6 +7,7 @@
 #include "base/buf.h"
 #include "base/config.h"
 #include "base/reason.h"
+#include "base/zone.h"
 #include "message/dialect.h"
 #include "message/xmlenc.h"
 
@@ -39,7 +40,9 @@ struct checks {
     bool kms_uri_host;         /* kms_uri: compare host */
     int64_t past_us, future_us;
     bool zone_refuse;          /* time: assume_zone: refuse */
-    int zone_minutes;          /* else the offset assumed, east positive */
+    int zone_minutes;          /* else the offset assumed, east positive, */
+    struct zone *zone;         /* or the zone; NULL: the offset */
+    char *zone_name;
     enum { URL_EXACT, URL_NORMALIZED, URL_PREFIX } url_compare;
     struct strings also;       /* path_user: globs */
 };
@@ -121,6 +124,9 @@ struct rules {
     unsigned refs;       /* by rules_ref and rules_unref only (atomic) */
 };
 
+/* The instants that a Time without a zone, read as UTC, stands for under the rule, the earliest first: none where the
+ * rule refuses such a Time or its zone's clocks never show it, two where they show it twice. */
+unsigned checks_readings(const struct checks *c, int64_t wall_us, int64_t out[2]);
 /* The forms that get through; none of a rule that denies. */
 unsigned request_rule_takes(const struct request_rule *q);
 /* What the rule says of a form before any check: REASON_OK also where only shadow_accept lets it through; then

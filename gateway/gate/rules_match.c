@@ -1,6 +1,16 @@
 #include "base/timestamp.h"
 #include "gate/rules.h"
 
+unsigned checks_readings(const struct checks *c, int64_t wall_us, int64_t out[2])
+{
+    if (c->zone_refuse)
+        return 0;
+    if (c->zone)
+        return zone_instants(c->zone, wall_us, out);
+    out[0] = wall_us - (int64_t)c->zone_minutes * 60 * US_PER_S;
+    return 1;
+}
+
 unsigned request_rule_takes(const struct request_rule *q)
 {
     return q->deny ? 0 : q->accept | q->shadow_accept;

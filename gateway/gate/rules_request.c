@@ -86,19 +86,24 @@ static void read_zone(struct yaml_in *in, const struct yaml_node *node, void *to
     struct checks *c = to;
     const struct str z = node->text;
     (void)arg;
-    if (!yaml_is_scalar(in, node, "UTC, refuse or an offset such as \"+01:00\""))
+    if (!yaml_is_scalar(in, node, "UTC, refuse, an offset such as \"+01:00\" or a zone such as Europe/Paris"))
         return;
+    zone_free(c->zone);
+    free(c->zone_name);
+    c->zone = NULL;
+    c->zone_name = NULL;
     c->zone_refuse = str_eq_z(z, "refuse");
     c->zone_minutes = 0;
     if (c->zone_refuse || str_eq_z(z, "UTC") || str_eq_z(z, "Z"))
         return;
     uint64_t h, m;
-    if (z.n == 6 && (z.p[0] == '+' || z.p[0] == '-') && z.p[3] == ':' && str_to_u64((struct str){z.p + 1, 2}, 14, &h) &&
+    const bool offset = z.n && (z.p[0] == '+' || z.p[0] == '-');
+    if (z.n == 6 && offset && z.p[3] == ':' && str_to_u64((struct str){z.p + 1, 2}, 14, &h) &&
         str_to_u64((struct str){z.p + 4, 2}, 59, &m) && h * 60 + m <= 14 * 60)
         c->zone_minutes = (z.p[0] == '-' ? -1 : 1) * (int)(h * 60 + m);
-    else
-        yaml_fault(in, node, "found %s, expected UTC, refuse or an offset from \"-14:00\" to \"+14:00\"",
-                   yaml_found(node).z);
+    else if (offset || !(c->zone = zone_load(z)) || !(c->zone_name = str_dup(z)))
+        yaml_fault(in, node, "found %s, expected UTC, refuse, an offset from \"-14:00\" to \"+14:00\" or a zone of the "
+                   "system's tzdata such as Europe/Paris", yaml_found(node).z);
 }
 
 #define MODE_FIELD(check) {"mode", yaml_choose, .offset = offsetof(struct checks, mode[check]), MODES, "enforce"}
@@ -420,6 +425,8 @@ void request_rule_free(struct request_rule *q)
     request_match_free(&q->match);
     request_match_free(&q->except);
     free(q->checks.versions);
+    zone_free(q->checks.zone);
+    free(q->checks.zone_name);
     strings_free(&q->checks.also);
     free(q->forward.method);
     for (size_t i = 0; i < q->forward.header_count; i++) {

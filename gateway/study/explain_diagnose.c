@@ -59,7 +59,9 @@ void explain_time(const struct explain_in *in, struct explanation *e)
     if (minutes && !has_zone)
         explain_sentence(e, "Time is off by %s%s, no zone: the client sends local time (%s). Without a zone a "
                             "Time counts as %s here", sign, nominal.z, zone(minutes).z,
-                         j->rule->checks.zone_minutes ? zone(j->rule->checks.zone_minutes).z : "UTC");
+                         j->rule->checks.zone           ? j->rule->checks.zone_name
+                         : j->rule->checks.zone_minutes ? zone(j->rule->checks.zone_minutes).z
+                                                        : "UTC");
     else if (minutes)
         explain_sentence(e, "Time is %s%s from now: it looks like the local time of %s with another zone written "
                             "behind it", sign, nominal.z, zone(minutes).z);

@@ -600,6 +600,43 @@ static void test_twins_of_elements(void **state)
     }
 }
 
+/* Without a zone, Time is what the zone's clocks show: also where they show it twice, and never. */
+static void test_zones(void **state)
+{
+    struct world *w = *state;
+    static const struct {
+        const char *now, *time;
+        enum reason reason;
+    } CASES[] = {
+        {"2026-07-01T10:00:00Z", "2026-07-01T12:00:00", REASON_OK},
+        {"2026-07-01T10:00:00Z", "2026-07-01T11:00:00", REASON_TIME_STALE},
+        {"2026-12-01T11:00:00Z", "2026-12-01T12:00:00", REASON_OK},
+        {"2026-10-25T00:30:00Z", "2026-10-25T02:30:00", REASON_OK}, /* the first time */
+        {"2026-10-25T01:30:00Z", "2026-10-25T02:30:00", REASON_OK}, /* the second */
+        {"2026-10-25T01:00:00Z", "2026-10-25T02:30:00", REASON_TIME_STALE},
+        {"2026-03-29T01:30:00Z", "2026-03-29T02:30:00", REASON_TIME_ZONE},
+        {"2026-03-29T01:30:00Z", "2026-03-29T03:30:00", REASON_OK},
+        {"2026-07-01T10:00:00Z", "2026-07-01T10:00:00Z", REASON_OK}, /* its own zone wins */
+    };
+    struct checks *c = &w->rule[0].checks;
+    w->rule[0].accept = FORM_UNSIGNED;
+    c->zone = zone_load(STR("Europe/Paris"));
+    char name[] = "Europe/Paris";
+    c->zone_name = name;
+    assert_non_null(c->zone);
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        struct ask a = ask_of(w);
+        bool has_zone;
+        unsigned_twin(&a);
+        assert_true(time_parse(str_z(CASES[i].now), &a.now_us, &has_zone));
+        a.fields.time = str_z(CASES[i].time);
+        assert_judged(w, &a, CASES[i].reason);
+    }
+    zone_free(c->zone);
+    c->zone = NULL;
+    c->zone_name = NULL;
+}
+
 /* A list of redirect responses is long: it has caps of its own, and only where it belongs. */
 static void test_caps_of_redirect(void **state)
 {
@@ -732,6 +769,7 @@ int main(void)
         CASE(test_composed_values),
         CASE(test_twins_of_elements),
         CASE(test_foreign_attributes),
+        CASE(test_zones),
         CASE(test_caps_of_redirect),
         CASE(test_dropped_extensions),
         CASE(test_headers_of_the_unproven),
