@@ -27,6 +27,9 @@ requests:
   - id: quiet
     match: { source: 10.30.0.0/16 }
     checks: { key_policy: { trk_id: required } }
+  - id: commented
+    match: { source: 10.50.0.0/16 }
+    checks: { signature: { canonicalization: [c14n-comments, exc-c14n-comments, c14n11-comments] } }
   - id: everyone
     checks: { path_user: { also: "sip:group-*@example.org" }, time: { assume_zone: Europe/Paris } }
 responses: [{ id: default, encrypt: { when: requested } }]
@@ -61,6 +64,11 @@ ROWS = [
      '{ verdict: reject, reason: time.stale }'),
     ('a time that never was', 'at: "2027-03-28T01:30:00Z", time: "2027-03-28T02:30:00"',
      '{ verdict: reject, reason: time.zone }'),
+    ('comments', 'source: 10.50.0.1, canonicalization: c14n-comments', '{ verdict: accept, rule: commented }'),
+    ('comments exclusive', 'source: 10.50.0.1, canonicalization: exc-c14n-comments', 'accept'),
+    ('comments of 1.1', 'source: 10.50.0.1, canonicalization: c14n11-comments', 'accept'),
+    ('none where comments are due', 'source: 10.50.0.1', '{ verdict: reject, reason: signature.profile }'),
+    ('comments elsewhere', 'canonicalization: c14n-comments', '{ verdict: reject, reason: signature.profile }'),
 ]
 CASES = "version: 1\ncases:\n" + "".join(
     "  - { name: %s, request: { %s }, expect: %s }\n" % row for row in ROWS
