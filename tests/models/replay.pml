@@ -1,0 +1,199 @@
+/*
+ * The shared replay memory over failovers: two servers of which one follows the other, two gateways, one signed request
+ * that somebody posts again and again, to whichever gateway, at any time. Replication lags and is cut; servers are killed,
+ * restarted (with what they had, or emptied), promoted and promoted back; clocks differ; a gateway's rules are given a
+ * wider window. Checked for every interleaving by tests/models/run.
+ *
+ * What must hold: the request is accepted at most once.
+ *
+ * The rule: an epoch (owner, floor, window) is replicated with the data. A server whose own name is not the epoch's owner, or which
+ * is asked for a wider window, opens a new one: floor = its now + F + 3D. It accepts iff its clock and the gateway's are
+ * within D, Time >= floor, Time + window > now, and the request is new. A server's name is new with each process and with each
+ * promotion (Redis: a random number of the library and the replication ID).
+ *
+ * Two settings in which the rule holds:
+ *   (none)            two primaries may live apart; a request is accepted once the replica has it (wait_replicas: 1)
+ *   NO_WAIT, SINGLE   no waiting; nobody is promoted before the old primary is dead
+ * Variants that must be found wrong (-D):
+ *   SETNX             no epoch: the memory alone
+ *   NO_WAIT           two primaries live apart, and nobody waits
+ *   NO_WAIT, SINGLE, OWNER_BY_PROCESS   a promotion gives no new name: promoted back, it goes on with its old epoch
+ *   NO_WAIT, SINGLE, SHORT_FLOOR        floor = now + F: clocks that differ are forgotten
+ *
+ * Left out: a server's clock that goes back (the library opens an epoch when it sees that), eviction (not ready).
+ */
+#define D 1    /* how far clocks may differ */
+#define PAST 1 /* of all rules */
+#define F(g) (1 + wide[g])
+#define W(g) (PAST + F(g) + 2 * D)
+#ifndef END
+#define END 5 /* of time */
+#endif
+#ifndef EVENTS
+#define EVENTS 3 /* kills, cuts, promotions, switches */
+#endif
+
+byte now, events;
+byte time_;       /* the request's */
+byte ahead[2];    /* of servers: their clocks, by so much */
+byte before[2];   /* of gateways */
+bit wide[2];
+byte accepted;
+
+bool up[2], primary[2], linked;
+byte name[2], names; /* a server's own, 0: none yet; the last one given */
+/* Data: replicated. */
+byte owner[2], floor[2], window[2], ends[2]; /* ends: until when the request is remembered; 0: not at all */
+
+#define CLOCK(s) (now + ahead[s])
+#define OTHER(s) (1 - (s))
+#define FOLLOWS(s) (linked && up[s] && !primary[s] && up[OTHER(s)] && primary[OTHER(s)])
+
+inline copy(from)
+{
+    owner[1 - from] = owner[from]; floor[1 - from] = floor[from];
+    window[1 - from] = window[from]; ends[1 - from] = ends[from]
+}
+
+inline rename(s)
+{
+    names++;
+    name[s] = names
+}
+
+/* A gateway's own check. */
+#define TIME_HOLDS(g) (time_ + PAST >= now + before[g] && time_ <= now + before[g] + F(g))
+
+/* A new one is opened where the old one is not this server's own, or too narrow. */
+inline epoch(g, s)
+{
+    if
+    :: owner[s] != name[s] || W(g) > window[s] ->
+        owner[s] = name[s];
+#ifdef SHORT_FLOOR
+        if :: CLOCK(s) + F(g) > floor[s] -> floor[s] = CLOCK(s) + F(g) :: else fi;
+#else
+        if :: CLOCK(s) + F(g) + 3 * D > floor[s] -> floor[s] = CLOCK(s) + F(g) + 3 * D :: else fi;
+#endif
+        if :: W(g) > window[s] -> window[s] = W(g) :: else fi
+    :: else
+    fi
+}
+
+/* One call of the library; `ok` says whether it says yes. */
+inline spend(g, s, ok)
+{
+    ok = false;
+    if
+    :: CLOCK(s) > now + before[g] + D || now + before[g] > CLOCK(s) + D -> skip /* clocks apart */
+    :: else ->
+#ifndef SETNX
+        epoch(g, s);
+#else
+        window[s] = W(g);
+#endif
+        if
+        :: time_ >= floor[s] && time_ + window[s] > CLOCK(s) && ends[s] <= CLOCK(s) ->
+            ends[s] = time_ + window[s];
+            ok = true
+        :: else
+        fi
+    fi
+}
+
+proctype gateway(byte g)
+{
+    byte s;
+    bool ok;
+again:
+    atomic {
+        if /* nothing before this may be done: an atomic step ends where it must wait */
+        :: up[0] && primary[0] && TIME_HOLDS(g) -> s = 0
+        :: up[1] && primary[1] && TIME_HOLDS(g) -> s = 1
+        fi;
+        spend(g, s, ok)
+#ifndef NO_WAIT
+    }
+    if
+    :: atomic { ok && FOLLOWS(OTHER(s)) -> copy(s) } /* the replica has it: what it has is all that came before, too */
+    :: ok = false /* no answer in time: refused, and spent */
+    fi;
+    atomic {
+#else
+        ;
+#endif
+        if
+        :: ok -> accepted++; assert(accepted <= 1)
+        :: else
+        fi;
+        ok = false;
+        s = 0;
+        goto again
+    }
+}
+
+proctype world()
+{
+    do
+    :: now < END -> now++
+    :: atomic { FOLLOWS(0) -> copy(1) } /* replication arrives, or lags */
+    :: atomic { FOLLOWS(1) -> copy(0) }
+#ifndef SETNX
+    :: atomic { up[0] && primary[0] && owner[0] != name[0] -> epoch(1, 0) } /* others' requests come, too */
+    :: atomic { up[1] && primary[1] && owner[1] != name[1] -> epoch(1, 1) }
+#endif
+    :: atomic { !wide[0] -> wide[0] = 1 }
+    :: atomic { events < EVENTS && linked -> linked = false; events++ }
+    :: atomic { !linked && (primary[0] + primary[1] == 1) -> linked = true } /* whoever follows begins with a full copy */
+    /* two primaries: one is told to follow again, and does */
+    :: atomic { primary[0] && primary[1] -> primary[0] = false; linked = up[1]; if :: up[1] -> copy(1) :: else fi }
+    :: atomic { primary[0] && primary[1] -> primary[1] = false; linked = up[0]; if :: up[0] -> copy(0) :: else fi }
+    :: atomic { events < EVENTS && up[0] -> up[0] = false; events++ }
+    :: atomic { events < EVENTS && up[1] -> up[1] = false; events++ }
+    /* a new process, in its old part; with its data or emptied */
+    :: atomic { !up[0] -> up[0] = true; rename(0); if :: skip :: owner[0] = 0; floor[0] = 0; window[0] = 0; ends[0] = 0 fi }
+    :: atomic { !up[1] -> up[1] = true; rename(1); if :: skip :: owner[1] = 0; floor[1] = 0; window[1] = 0; ends[1] = 0 fi }
+    /* promotion: of who does not follow any more */
+#ifdef SINGLE
+#define MAY(s) (!primary[s] && up[s] && !up[OTHER(s)])
+#else
+#define MAY(s) (!primary[s] && up[s] && (!linked || !up[OTHER(s)]))
+#endif
+#define TAKE(s) if :: up[OTHER(s)] -> linked = false :: else -> primary[OTHER(s)] = false /* it comes back as a follower */ fi
+#ifdef OWNER_BY_PROCESS
+#define NEW_NAME(s) skip
+#else
+#define NEW_NAME(s) rename(s)
+#endif
+    :: atomic { events < EVENTS && MAY(0) -> events++; primary[0] = true; TAKE(0); NEW_NAME(0) }
+    :: atomic { events < EVENTS && MAY(1) -> events++; primary[1] = true; TAKE(1); NEW_NAME(1) }
+    /* a switch by hand: the old primary follows the new one, and what had not arrived there is lost */
+    :: atomic { events < EVENTS && FOLLOWS(0) -> events++; primary[0] = true; primary[1] = false; NEW_NAME(0); copy(0) }
+    :: atomic { events < EVENTS && FOLLOWS(1) -> events++; primary[1] = true; primary[0] = false; NEW_NAME(1); copy(1) }
+    od
+}
+
+init {
+    atomic {
+        up[0] = true; up[1] = true; primary[0] = true; linked = true;
+        rename(0);
+        rename(1);
+        /* clocks: the first server's is one ahead, so that the others may be on both sides of it */
+        ahead[0] = 1;
+        if :: ahead[1] = 0 :: ahead[1] = 1 :: ahead[1] = 2 fi;
+        if :: before[0] = 0 :: before[0] = 1 :: before[0] = 2 fi;
+        if :: before[1] = 0 :: before[1] = 1 :: before[1] = 2 fi;
+        /* an epoch that is open, and old enough that every Time is behind its floor */
+        owner[0] = name[0];
+        window[0] = W(0);
+        copy(0);
+#ifdef LATE /* behind the floor of whoever was promoted early */
+        time_ = END - 1;
+#else
+        if :: time_ = 1 :: time_ = 2 fi;
+#endif
+        run gateway(0);
+        run gateway(1);
+        run world()
+    }
+}
