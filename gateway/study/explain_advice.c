@@ -115,8 +115,7 @@ static void advise_time(struct advising *a)
         snprintf(parameter, sizeof parameter, "assume_zone: \"%c%02d:%02d\"", minutes < 0 ? '-' : '+', m / 60, m % 60);
         advise(a->e, place_of_check(a, CHECK_TIME), change_check(a, CHECK_TIME, parameter),
                explain_text(a->e, "a client elsewhere that leaves its zone out is judged wrong, and daylight saving "
-                                  "moves all of them by an hour twice a year; a zone's name, such as Europe/Paris, "
-                                  "moves along"));
+                                  "moves all of them by an hour twice a year"));
         return;
     }
     const int64_t lag = j->decision.skew_us == TIME_NONE ? a->in->now_us - t : j->decision.skew_us;
