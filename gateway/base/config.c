@@ -167,8 +167,9 @@ void config_free(struct config *c)
     free(c->listen);
     listen_free(&c->admin);
     strings_free(&c->public_url);
+    config_clear_masters(c);
     char *const texts[] = {c->file, c->admin_token.name, c->tickets.name, c->upstream.url, c->upstream.ca,
-                           c->upstream.certificate, c->upstream.key, c->rules, c->keys, c->state, c->master_key.name,
+                           c->upstream.certificate, c->upstream.key, c->rules, c->keys, c->state, c->keys_counter,
                            c->decisions, c->text};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         free(texts[i]);

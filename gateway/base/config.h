@@ -22,6 +22,8 @@ struct secret_source {
     char *name; /* the path, or the variable */
 };
 
+enum { MASTER_KEYS_MAX = 8 };
+
 enum client_auth { CLIENT_AUTH_NONE, CLIENT_AUTH_OPTIONAL, CLIENT_AUTH_REQUIRED };
 
 struct listen_config {
@@ -65,7 +67,11 @@ struct config {
     char *rules;               /* path */
     char *keys;                /* path of the SQLite file */
     char *state;               /* folder of what one run leaves to the next: the replay memory's mark */
-    struct secret_source master_key;
+    struct secret_source master_key;                     /* the first of the list: what is written is sealed under it */
+    struct secret_source master_more[MASTER_KEYS_MAX - 1]; /* the others: what is sealed under them opens */
+    size_t master_more_n;
+    char *keys_counter;        /* path of the count of changes; NULL: none is kept */
+    int64_t keys_max_age_us;   /* not ready when the keys have not been in step for so long */
     char *decisions;           /* "stdout", "none" or a path */
     unsigned workers;
     struct limits_config limits;
@@ -83,6 +89,14 @@ void config_free(struct config *c);
 /* Reads 64 hex digits (one trailing newline allowed) from the source. A file that others may read is refused. The
  * message in faults never holds what was read. */
 bool config_read_master_key(const struct secret_source *from, struct secret_key *out, struct faults *faults);
+struct master_keys {
+    struct secret_key v[MASTER_KEYS_MAX];
+    size_t n;
+};
+void master_keys_clear(struct master_keys *m);
+#define MASTERS_CLEANUP __attribute__((cleanup(master_keys_clear)))
+/* The whole list of `master_key`; the caller wipes it. False with every fault. */
+bool config_read_master_keys(const struct config *c, struct master_keys *out, struct faults *faults);
 /* Reads a token (trailing newline cut) into a malloc'ed string; the caller wipes and frees it. NULL with a fault. */
 char *config_read_token(const struct secret_source *from, struct faults *faults);
 

@@ -93,13 +93,21 @@ static bool is_secret_of(const struct secret_source *s, struct str name)
     return s->kind == SECRET_ENV && str_eq_z(name, s->name);
 }
 
+static bool is_master(const struct config *c, struct str name)
+{
+    for (size_t i = 0; i < c->master_more_n; i++)
+        if (is_secret_of(&c->master_more[i], name))
+            return true;
+    return is_secret_of(&c->master_key, name);
+}
+
 static void tell_unknown(const struct load *l)
 {
     for (char **e = environ; e && *e; e++) {
         const char *equals = strchr(*e, '=');
         const struct str name = {*e, equals ? (size_t)(equals - *e) : strlen(*e)};
         if (!str_starts(name, STR(PREFIX)) || str_eq_z(name, PREFIX "CONFIG") || is_ours(name.p, name.n) ||
-            is_secret_of(&l->c->master_key, name) ||
+            is_master(l->c, name) ||
             is_secret_of(&l->c->admin_token, name))
             continue;
         log_info("environment", NULL, "%s is no setting of kmsgate: ignored", show(name).z);

@@ -27,7 +27,7 @@ struct option {
     bool secret; /* what was found is never shown; NAME_FILE names the file that holds the secret */
 };
 extern const struct option OPTIONS[];
-enum { OPTION_COUNT = 39, OPTION_PATH = 100 };
+enum { OPTION_COUNT = 41, OPTION_PATH = 100 };
 
 /* One reading. */
 struct load {
@@ -47,6 +47,7 @@ struct load {
 /* Holds the value against the option, stores it, remembers where from. */
 bool option_set(struct load *l, size_t i, const struct incoming *in, struct shown *expected, const char *origin);
 void option_clear(struct load *l, size_t i); /* of lists: what another origin had put there */
+void config_clear_masters(struct config *c);
 /* Reads gateway.yaml's root by the table. */
 void config_walk(struct load *l, const struct yaml_node *root);
 void config_environment(struct load *l);
@@ -55,6 +56,7 @@ yaml_reader config_listen; /* `to` is a struct load */
 
 /* Readers. */
 option_reader read_path, read_decisions, read_keys, read_memory, read_public_url, read_upstream_url, read_secret;
+option_reader read_master_key, read_counter;
 option_reader read_size, read_count, read_duration, read_choice, read_switch, read_admin;
 /* "1.2.3.4:80", "[::1]:80" or, where `unix_too`, "unix:PATH". Sets address, sa and sa_len. */
 bool address_parse(const struct incoming *in, bool unix_too, struct listen_config *out, struct shown *expected);

@@ -16,6 +16,7 @@ static const struct yaml_choice FORMATS[] = {{"text", LOG_FORMAT_TEXT}, {"json",
 static const struct yaml_range SIZE = {64, 64 << 20}, MEMORY = {1 << 20, INT64_C(1) << 40},
                                COUNT = {1, 1000000}, WAIT = {1000, 3600 * US_PER_S},
                                DRAIN = {0, 3600 * US_PER_S}, ENTRIES = {16, 1 << 28}, WORKERS = {1, 256},
+                               AGE = {1000, 366 * 86400 * US_PER_S},
                                LIFE = {US_PER_S, 7 * 24 * 3600 * US_PER_S}, PROBE = {100000, 3600 * US_PER_S};
 
 const struct option OPTIONS[] = {
@@ -36,7 +37,9 @@ const struct option OPTIONS[] = {
     {"upstream.breaker.probe", read_duration, AT(upstream.breaker_probe_us), &PROBE, "1s"},
     {"rules", read_path, AT(rules), .required = true},
     {"keys", read_keys, AT(keys), .required = true},
-    {"master_key", read_secret, AT(master_key), .required = true, .secret = true},
+    {"master_key", read_master_key, AT(master_key), .required = true, .list = true, .secret = true},
+    {"keys_counter", read_counter, AT(keys_counter)},
+    {"keys_max_age", read_duration, AT(keys_max_age_us), &AGE, "1h"},
     {"replay", read_memory, .preset = "memory"},
     {"state", read_path, AT(state)},
     {"decisions", read_decisions, AT(decisions), .preset = "stdout"},
@@ -70,6 +73,14 @@ static char *effective(const struct option *o, struct str text, const void *fiel
     if (o->read == read_secret) {
         const struct secret_source *s = field;
         buf_printf(&b, "%s:%s", s->kind == SECRET_FILE ? "file" : "env", s->name);
+    } else if (o->read == read_master_key) {
+        const struct config *c = (const struct config *)(const void *)((const char *)field - o->offset);
+        for (size_t i = 0; i <= c->master_more_n; i++) {
+            const struct secret_source *s = i ? &c->master_more[i - 1] : &c->master_key;
+            buf_printf(&b, "%s%s:%s", i ? ", " : c->master_more_n ? "[" : "", s->kind == SECRET_FILE ? "file" : "env",
+                       s->name);
+        }
+        buf_z(&b, c->master_more_n ? "]" : "");
     } else if (o->read == read_public_url) {
         const struct strings *s = field;
         for (size_t i = 0; i < s->n; i++)
@@ -77,7 +88,8 @@ static char *effective(const struct option *o, struct str text, const void *fiel
         buf_z(&b, s->n > 1 ? "]" : "");
     } else if (o->read == read_keys) {
         buf_printf(&b, "sqlite:%s", *(char *const *)field);
-    } else if (o->read == read_path || o->read == read_decisions || o->read == read_upstream_url) {
+    } else if (o->read == read_path || o->read == read_counter || o->read == read_decisions ||
+               o->read == read_upstream_url) {
         buf_z(&b, *(char *const *)field);
     } else {
         buf_str(&b, text);
@@ -102,7 +114,9 @@ bool option_set(struct load *l, size_t i, const struct incoming *in, struct show
 
 void option_clear(struct load *l, size_t i)
 {
-    if (OPTIONS[i].list)
+    if (OPTIONS[i].read == read_master_key)
+        config_clear_masters(l->c);
+    else if (OPTIONS[i].list)
         strings_free((struct strings *)((char *)l->c + OPTIONS[i].offset));
 }
 

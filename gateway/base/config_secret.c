@@ -92,6 +92,20 @@ bool config_read_master_key(const struct secret_source *from, struct secret_key 
     return ok;
 }
 
+void master_keys_clear(struct master_keys *m)
+{
+    secret_wipe(m, sizeof *m);
+}
+
+bool config_read_master_keys(const struct config *c, struct master_keys *out, struct faults *faults)
+{
+    bool ok = config_read_master_key(&c->master_key, &out->v[0], faults);
+    out->n = 1 + c->master_more_n;
+    for (size_t i = 0; i < c->master_more_n; i++)
+        ok = config_read_master_key(&c->master_more[i], &out->v[i + 1], faults) && ok;
+    return ok;
+}
+
 static bool is_token(struct str s)
 {
     for (size_t i = 0; i < s.n; i++)

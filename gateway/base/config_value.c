@@ -104,6 +104,38 @@ bool read_secret(const struct option *o, const struct incoming *in, void *to, st
     return true;
 }
 
+/* One of the list; `to` is the first's place in its struct config. */
+bool read_master_key(const struct option *o, const struct incoming *in, void *to, struct shown *expected)
+{
+    struct config *c = (struct config *)(void *)((char *)to - o->offset);
+    if (c->master_key.kind == SECRET_NONE)
+        return read_secret(o, in, to, expected);
+    if (c->master_more_n == MASTER_KEYS_MAX - 1)
+        return expect(expected, "at most 8 master keys");
+    if (!read_secret(o, in, &c->master_more[c->master_more_n], expected))
+        return false;
+    c->master_more_n++;
+    return true;
+}
+
+void config_clear_masters(struct config *c)
+{
+    free(c->master_key.name);
+    for (size_t i = 0; i < MASTER_KEYS_MAX - 1; i++)
+        free(c->master_more[i].name);
+    memset(&c->master_key, 0, sizeof c->master_key);
+    memset(c->master_more, 0, sizeof c->master_more);
+    c->master_more_n = 0;
+}
+
+bool read_counter(const struct option *o, const struct incoming *in, void *to, struct shown *expected)
+{
+    struct str name;
+    (void)o;
+    return (after(in->text, STR("file:"), &name) && path_into(to, in, name, expected)) ||
+           expect(expected, "file:PATH");
+}
+
 bool read_size(const struct option *o, const struct incoming *in, void *to, struct shown *expected)
 {
     const struct yaml_range *r = o->arg;

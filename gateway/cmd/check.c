@@ -67,14 +67,14 @@ static void check_pair(const char *certificate_path, const char *key_path, struc
  * key, damage, a tampered row. */
 static void check_keys(const struct config *c, struct faults *faults)
 {
-    struct secret_key key SECRET_CLEANUP = {{0}};
-    const bool master = config_read_master_key(&c->master_key, &key, faults);
+    struct master_keys masters MASTERS_CLEANUP = {.n = 0};
+    const bool master = config_read_master_keys(c, &masters, faults);
     if (access(c->keys, F_OK) != 0)
         return;
     if (access(c->keys, R_OK | W_OK) != 0)
         faults_add(faults, c->keys, 0, 0, "the keys' database cannot be read and written: %s", strerror(errno));
     else if (master)
-        keystore_close(keystore_open(c->keys, &key, false, faults));
+        keystore_close(keystore_open_under(c->keys, masters.v, masters.n, false, faults));
 }
 
 /* What the configuration names must be there and readable by the user who checks. */

@@ -131,12 +131,12 @@ static int judge(const struct request *q, const struct config *c, const struct g
 static int explain_file(const struct request *q, const struct config *c, struct faults *faults)
 {
     struct buf body BUF_CLEANUP = BUF_INIT(c->limits.body);
-    struct secret_key master SECRET_CLEANUP = {{0}};
+    struct master_keys masters MASTERS_CLEANUP = {.n = 0};
     struct rules *rules = rules_load(c->rules, faults);
     struct keystore *keys = NULL;
     int code = EXIT_NEGATIVE;
-    if (config_read_master_key(&c->master_key, &master, faults))
-        keys = keystore_open(c->keys, &master, false, faults);
+    if (config_read_master_keys(c, &masters, faults))
+        keys = keystore_open_under(c->keys, masters.v, masters.n, false, faults);
     const struct gate gate = {.public_url = &c->public_url, .rules = rules, .keys = keys};
     if (rules && keys && client_read(q->file, &body) && is_body(q->file, buf_view(&body)))
         code = judge(q, c, &gate, keys, body.p ? buf_view(&body) : STR(""));

@@ -4,6 +4,7 @@
 
 #include "base/config.h"
 #include "base/log.h"
+#include "base/yaml.h"
 #include "cmd/cmd.h"
 #include "cmd/options.h"
 
@@ -34,46 +35,49 @@ void keys_time(int64_t us, char out[TIME_TEXT])
         time_format(us, us % US_PER_S != 0, out);
 }
 
-static int set_state(struct keystore *ks, const struct keys_options *o, enum key_state state)
+/* Where a type was given, the key must be of it. */
+static bool is_of_type(struct keystore *ks, const struct keys_options *o)
 {
     enum key_type type;
-    if (keys_type(o->type, &type) && o->type.p) {
-        struct keyring ring;
-        enum keystore_result r = keystore_user(ks, o->user, &ring);
-        const struct key *key = r == KEYSTORE_OK ? keyring_find(&ring, o->id) : NULL;
-        bool other = key && key->type != type;
-        keyring_clear(&ring);
-        if (other) {
-            complain("user %.*s, key %.*s: is of the other type", STR_FMT(o->user), STR_FMT(o->id));
-            return EXIT_NEGATIVE;
-        }
-    }
-    struct faults faults = {0};
-    bool ok = keystore_set_state(ks, o->user, o->id, state, &faults);
-    faults_print(&faults, stderr);
-    faults_free(&faults);
-    if (!ok)
-        return EXIT_NEGATIVE;
-    printf("user %.*s, key %.*s: %s\n", STR_FMT(o->user), STR_FMT(o->id), key_state_name(state));
-    return EXIT_DONE;
+    struct keyring ring;
+    if (!keys_type(o->type, &type))
+        return false;
+    if (!o->type.p || !o->id.p)
+        return true;
+    enum keystore_result r = keystore_user(ks, o->user, &ring);
+    const struct key *key = r == KEYSTORE_OK ? keyring_find(&ring, o->id) : NULL;
+    const bool other = key && key->type != type;
+    keyring_clear(&ring);
+    if (other)
+        complain("user %.*s, key %.*s: is of the other type", STR_FMT(o->user), STR_FMT(o->id));
+    return !other;
 }
 
 static int keys_retire(struct keystore *ks, const struct keys_options *o)
 {
-    return set_state(ks, o, KEY_RETIRING);
+    if (!is_of_type(ks, o))
+        return EXIT_NEGATIVE;
+    struct faults faults = {0};
+    bool ok = keystore_set_state(ks, o->user, o->id, KEY_RETIRING, &faults);
+    faults_print(&faults, stderr);
+    faults_free(&faults);
+    if (!ok)
+        return EXIT_NEGATIVE;
+    printf("user %.*s, key %.*s: retiring\n", STR_FMT(o->user), STR_FMT(o->id));
+    return EXIT_DONE;
 }
 
-static int keys_revoke(struct keystore *ks, const struct keys_options *o)
+static int keys_revoke_one(struct keystore *ks, const struct keys_options *o)
 {
-    return set_state(ks, o, KEY_REVOKED);
+    return is_of_type(ks, o) ? keys_revoke(ks, o) : EXIT_NEGATIVE;
 }
 
 /* --- the commands --- */
 
 /* What the parser fills in for any of them. */
 struct keys_given {
-    const char *config, *user, *id, *type, *not_after, *file;
-    bool replace, with_secrets, key_stdin, generate, first;
+    const char *config, *user, *id, *type, *not_after, *file, *in_state, *expiring, *format;
+    bool replace, force, dry, with_secrets, key_stdin, generate, all, cascade, first;
 };
 typedef int keys_work(struct keystore *ks, const struct keys_options *o);
 
@@ -83,19 +87,27 @@ static int keys_run(const void *given, keys_work *work, bool create)
     const struct keys_given *g = given;
     struct keys_options o = {
         .config = g->config, .user = str_z(g->user), .id = str_z(g->id), .type = str_z(g->type),
-        .not_after = str_z(g->not_after), .file = g->file, .replace = g->replace, .with_secrets = g->with_secrets,
+        .not_after = str_z(g->not_after), .file = g->file, .replace = g->replace, .force = g->force,
+        .in_state = str_z(g->in_state), .dry = g->dry, .all = g->all, .cascade = g->cascade,
+        .json = g->format && format_is_json(g->format), .with_secrets = g->with_secrets,
         .key_stdin = g->key_stdin, .generate = g->generate, .first = g->first};
+    if (g->expiring && !duration_parse(str_z(g->expiring), &o.expiring_us)) {
+        complain("keys list: --expiring must be a duration such as 30d");
+        return EXIT_USAGE;
+    }
     struct faults faults = {0};
-    struct secret_key master SECRET_CLEANUP = {{0}};
+    struct master_keys masters MASTERS_CLEANUP = {.n = 0};
     struct keystore *ks = NULL;
     struct config *c = config_load(o.config, &faults);
-    if (c && config_read_master_key(&c->master_key, &master, &faults))
-        ks = keystore_open(c->keys, &master, create, &faults);
-    secret_key_clear(&master);
+    if (c && config_read_master_keys(c, &masters, &faults))
+        ks = keystore_open_under(c->keys, masters.v, masters.n, create, &faults);
+    const bool ok = ks && (!c->keys_counter || keystore_use_counter(ks, c->keys_counter, &faults));
+    o.state = c ? c->state : NULL;
+    int code = ok ? work(ks, &o) : EXIT_NEGATIVE;
+    if (ok && !keystore_counted(ks, &faults))
+        code = EXIT_NEGATIVE;
     faults_print(&faults, stderr);
     faults_free(&faults);
-    o.state = c ? c->state : NULL;
-    int code = ks ? work(ks, &o) : EXIT_NEGATIVE;
     keystore_close(ks);
     config_free(c);
     if (fflush(stdout) != 0 || ferror(stdout)) {
@@ -114,6 +126,10 @@ static int keys_run(const void *given, keys_work *work, bool create)
     {.name = "type", .argument = "ink|trk", .type = VALUE_CHOICE, .required = (must),                            \
      .at = offsetof(struct keys_given, type), .help = "The type of the key."}
 
+#define OPTION_FORCE                                                                                             \
+    {.name = "force", .at = offsetof(struct keys_given, force),                                                  \
+     .help = "Accept a key value that was revoked or has expired under another ID."}
+
 static int keys_run_import(const void *given)
 {
     return keys_run(given, keys_import, true);
@@ -128,7 +144,10 @@ static const struct command_option IMPORT_OPTIONS[] = {
      .help = "These are the first keys of a new gateway, and no gateway has ever accepted a request under them: it "
              "need not wait at its first start until all that could have been accepted is past. Refused where there "
              "are keys, or a gateway has started before. Wrong after a loss of the `state` folder: requests that were "
-             "captured could then be replayed."}};
+             "captured could then be replayed."},
+    {.name = "dry-run", .at = offsetof(struct keys_given, dry),
+     .help = "Only report what would be done, and every fault; change nothing."},
+    OPTION_FORCE};
 static const struct command_operand IMPORT_OPERANDS[] = {
     {.name = "FILE", .type = VALUE_FILE, .at = offsetof(struct keys_given, file),
      .help = "The key file, one JSON object a line; `-` is standard input."}};
@@ -160,11 +179,17 @@ static int keys_run_list(const void *given)
 }
 
 static const struct command_option LIST_OPTIONS[] = {
-    OPTION_CONFIG(struct keys_given, config), OPTION_USER(false, "List the keys of this user only.")};
+    OPTION_CONFIG(struct keys_given, config), OPTION_USER(false, "List the keys of this user only."),
+    {.name = "state", .argument = "active|retiring|offered|expired|revoked", .type = VALUE_CHOICE,
+     .at = offsetof(struct keys_given, in_state), .help = "List the keys of this state only."},
+    {.name = "expiring", .argument = "DURATION", .at = offsetof(struct keys_given, expiring),
+     .help = "List the usable keys that expire within this time, such as `30d`."},
+    OPTION_FORMAT(struct keys_given, format)};
 static const struct command KEYS_LIST = {
     .name = "list", .group = "keys", .does = "list keys",
-    .about = "Lists the keys, one a line: user, type, ID, state and not_after, separated by tabs. Key values are never "
-             "printed.",
+    .about = "Lists the keys, one a line: user, type, ID, state, not_after, age (since the key became active) and "
+             "origin, separated by tabs. The state is the present one: a key whose not_after has passed is `expired`. "
+             "Key values are never printed.",
     .exits = "0 done; 1 the user has no keys, or an error occurred",
     COMMAND_OPTIONS(LIST_OPTIONS), .size = sizeof(struct keys_given), .run = keys_run_list};
 
@@ -199,7 +224,8 @@ static const struct command_option ADD_OPTIONS[] = {
      .help = "Read the key, 64 hex digits, from standard input. A key is never given on the command line, which other "
              "users of the machine can see."},
     {.name = "generate", .at = offsetof(struct keys_given, generate),
-     .help = "Generate a random key; `kmsgate keys export --with-secrets --user URI` prints it."}};
+     .help = "Generate a random key; `kmsgate keys export --with-secrets --user URI` prints it."},
+    OPTION_FORCE};
 static const struct command KEYS_ADD = {
     .name = "add", .group = "keys", .does = "add a key",
     .about = "Adds an active key. If the user has an active key of this type, that key becomes retiring.",
@@ -221,19 +247,77 @@ static const struct command KEYS_RETIRE = {
     .exits = "0 done; 1 the key was not retired",
     COMMAND_OPTIONS(STATE_OPTIONS), .size = sizeof(struct keys_given), .run = keys_run_retire};
 
+static const struct command KEYS_REVOKE;
+
 static int keys_run_revoke(const void *given)
 {
-    return keys_run(given, keys_revoke, false);
+    const struct keys_given *g = given;
+    if (g->all == (g->id != NULL))
+        return usage_error(&KEYS_REVOKE, "expected either --id or --all");
+    return keys_run(given, keys_revoke_one, false);
 }
 
+static const struct command_option REVOKE_OPTIONS[] = {
+    OPTION_CONFIG(struct keys_given, config), OPTION_USER(true, "The owner of the key."),
+    {.name = "id", .argument = "ID", .at = offsetof(struct keys_given, id), .help = "The ID of the key."},
+    OPTION_TYPE(false),
+    {.name = "all", .at = offsetof(struct keys_given, all),
+     .help = "Revoke all keys of the user, as for a stolen device."},
+    {.name = "cascade", .at = offsetof(struct keys_given, cascade),
+     .help = "With a TrK, also revoke the keys in use that were sent under it. Keys that were sent under it and not "
+             "used yet are always revoked."}};
 static const struct command KEYS_REVOKE = {
-    .name = "revoke", .group = "keys", .does = "revoke a key permanently",
-    .about = "Revokes a key. It is never accepted again; this cannot be undone.",
-    .exits = "0 done; 1 the key was not revoked",
-    COMMAND_OPTIONS(STATE_OPTIONS), .size = sizeof(struct keys_given), .run = keys_run_revoke};
+    .name = "revoke", .group = "keys", .does = "revoke keys permanently",
+    .about = "Revokes a key, or all keys of a user. They are never accepted again; this cannot be undone.",
+    .exits = "0 done; 1 nothing was revoked",
+    .examples = "kmsgate keys revoke --user sip:alice@example.org --all\n",
+    COMMAND_OPTIONS(REVOKE_OPTIONS), .size = sizeof(struct keys_given), .run = keys_run_revoke};
+
+static int keys_run_renew(const void *given)
+{
+    return keys_run(given, keys_renew, false);
+}
+
+static const struct command_option RENEW_OPTIONS[] = {
+    OPTION_CONFIG(struct keys_given, config), OPTION_USER(true, "The user whose keys are renewed.")};
+static const struct command KEYS_RENEW = {
+    .name = "renew", .group = "keys", .does = "mark the keys of a user as due",
+    .about = "Marks the active keys of a user as due, whatever their age. The next reply under a response rule with "
+             "`renew` offers new ones.",
+    .exits = "0 done; 1 the user has no active key",
+    COMMAND_OPTIONS(RENEW_OPTIONS), .size = sizeof(struct keys_given), .run = keys_run_renew};
+
+static const struct command_option CONFIG_OPTIONS[] = {OPTION_CONFIG(struct keys_given, config)};
+
+static int keys_run_prune(const void *given)
+{
+    return keys_run(given, keys_prune, false);
+}
+
+static const struct command KEYS_PRUNE = {
+    .name = "prune", .group = "keys", .does = "remove keys that are no longer needed",
+    .about = "Removes expired and revoked keys of all users beyond the newest two of each type, as each change does "
+             "for its user. What was revoked stays refused.",
+    .exits = "0 done; 1 an error occurred",
+    COMMAND_OPTIONS(CONFIG_OPTIONS), .size = sizeof(struct keys_given), .run = keys_run_prune};
+
+static int keys_run_rekey(const void *given)
+{
+    return keys_run(given, keys_rekey, false);
+}
+
+static const struct command KEYS_REKEY = {
+    .name = "rekey", .group = "keys", .does = "seal all keys under the first master key",
+    .about = "Seals under the first key of `master_key` what is sealed under another of its list, beside serving "
+             "gateways. It can be interrupted at any moment and run again.\n"
+             "To change the master key: list the new key behind the old one at all gateways and send SIGHUP; list it "
+             "in front at all and send SIGHUP; run this command; take the old key out and send SIGHUP.",
+    .exits = "0 done; 1 an error occurred: run it again",
+    COMMAND_OPTIONS(CONFIG_OPTIONS), .size = sizeof(struct keys_given), .run = keys_run_rekey};
 
 static const struct command *const KEYS_COMMANDS[] = {
-    &KEYS_IMPORT, &KEYS_EXPORT, &KEYS_LIST, &KEYS_SHOW, &KEYS_ADD, &KEYS_RETIRE, &KEYS_REVOKE, NULL};
+    &KEYS_IMPORT, &KEYS_EXPORT, &KEYS_LIST, &KEYS_SHOW, &KEYS_ADD, &KEYS_RETIRE, &KEYS_REVOKE,
+    &KEYS_RENEW, &KEYS_PRUNE, &KEYS_REKEY, NULL};
 const struct command COMMAND_KEYS = {
     .name = "keys", .does = "manage the keys of the users",
     .about = "Manages the key database of a gateway. A running gateway follows changes within a second.",

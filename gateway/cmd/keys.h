@@ -9,9 +9,10 @@
 /* What was given; a text that was not is missing. */
 struct keys_options {
     const char *config;
-    struct str user, id, type, not_after;
+    struct str user, id, type, not_after, in_state;
+    int64_t expiring_us; /* list: only keys that end within it; 0: all */
     const char *file;
-    bool replace, with_secrets, key_stdin, generate;
+    bool replace, force, dry, with_secrets, key_stdin, generate, all, cascade, json;
     bool first;        /* nobody has accepted anything under these keys */
     const char *state; /* folder of the replay memory's mark */
 };
@@ -22,6 +23,20 @@ int keys_add(struct keystore *ks, const struct keys_options *o);
 int keys_export(struct keystore *ks, const struct keys_options *o);
 int keys_list(struct keystore *ks, const struct keys_options *o);
 int keys_show(struct keystore *ks, const struct keys_options *o);
+int keys_revoke(struct keystore *ks, const struct keys_options *o);
+int keys_renew(struct keystore *ks, const struct keys_options *o);
+int keys_prune(struct keystore *ks, const struct keys_options *o);
+int keys_rekey(struct keystore *ks, const struct keys_options *o);
+
+/* How far a long command has come, on a terminal's stderr after a second: count, rate, time left. */
+struct keys_progress {
+    const char *noun;  /* "keys" */
+    int64_t begin_us, shown_us; /* monotonic; 0 at first */
+    bool terminal, shown;
+};
+struct keys_progress keys_progress_new(const char *noun);
+void keys_progress(struct keys_progress *p, size_t done, size_t of);
+void keys_progress_end(struct keys_progress *p);
 
 /* Warns of a key file that all users of the machine can read. */
 void keys_warn_if_open(const char *path);

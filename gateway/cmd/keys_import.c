@@ -19,6 +19,7 @@ struct telling {
     size_t n;
     struct faults *faults;
     const char *database; /* what is at fault where no entry is */
+    struct keys_progress progress;
 };
 
 static void tell(void *arg, size_t at, const char *text)
@@ -26,6 +27,11 @@ static void tell(void *arg, size_t at, const char *text)
     struct telling *t = arg;
     int line = t->file && at < t->n ? (int)t->file->line[at] : 0;
     faults_add(t->faults, at < t->n ? t->name : t->database, line, 0, "%s", text);
+}
+
+static void show_import(void *arg, size_t done, size_t of)
+{
+    keys_progress(&((struct telling *)arg)->progress, done, of);
 }
 
 /* What can be read by others is known to others: the keys are taken, since nothing is made better by refusing them. */
@@ -54,7 +60,7 @@ static bool may_be_first(struct keystore *ks, const struct keys_options *o, cons
     if (!keystore_walk(ks, any_key, &any) && !any)
         return false;
     if (any)
-        complain("keys import: %s holds keys: --first is for the first ones of a new gateway", keystore_path(ks));
+        complain("keys import: %s holds keys: --first is for the first ones of a new gateway", keystore_where(ks));
     const bool marked = mark_read(o->state, key, &mark, &why) != MARK_NONE;
     if (marked)
         complain("keys import: %s/%s is there: a gateway has started here before, and may have accepted requests; "
@@ -83,8 +89,14 @@ static int import_file(struct keystore *ks, const struct keys_options *o)
     if (!standard)
         keys_warn_if_open(o->file);
     bool ok = keyfile_read(o->file, &file, &faults);
-    struct telling t = {standard ? "standard input" : o->file, &file, file.n, &faults, keystore_path(ks)};
-    ok = ok && keystore_import(ks, file.v, file.n, o->replace, counts, tell, &t);
+    struct telling t = {standard ? "standard input" : o->file, &file, file.n, &faults, keystore_where(ks),
+                        keys_progress_new("keys")};
+    ok = ok && keystore_import(ks, file.v, file.n,
+                               (o->replace ? KEY_PUT_REPLACE : 0) | (o->force ? KEY_PUT_FORCE : 0) |
+                                   (o->dry ? KEY_PUT_DRY : 0),
+                               counts,
+                               &(struct key_telling){.fault = tell, .progress = show_import, .arg = &t});
+    keys_progress_end(&t.progress);
     keyfile_free(&file);
     faults_print(&faults, stderr);
     faults_free(&faults);
@@ -92,7 +104,8 @@ static int import_file(struct keystore *ks, const struct keys_options *o)
         complain("keys import: nothing was imported");
         return EXIT_NEGATIVE;
     }
-    printf("%zu added, %zu replaced, %zu unchanged\n", counts[KEY_ADDED], counts[KEY_REPLACED], counts[KEY_SAME]);
+    printf("%s%zu added, %zu replaced, %zu unchanged\n", o->dry ? "would be: " : "", counts[KEY_ADDED],
+           counts[KEY_REPLACED], counts[KEY_SAME]);
     return EXIT_DONE;
 }
 
@@ -106,7 +119,7 @@ int keys_import(struct keystore *ks, const struct keys_options *o)
         return EXIT_NEGATIVE;
     }
     const int code = import_file(ks, o);
-    return code == EXIT_DONE && !mark_first(o, &key) ? EXIT_NEGATIVE : code;
+    return code == EXIT_DONE && !o->dry && !mark_first(o, &key) ? EXIT_NEGATIVE : code;
 }
 
 /* 64 hex digits and at most a line end. */
@@ -140,9 +153,10 @@ int keys_add(struct keystore *ks, const struct keys_options *o)
     bool ok = o->generate ? RAND_bytes(e.key.b, sizeof e.key.b) == 1 : read_key(&e.key);
     if (ok) {
         struct faults faults = {0};
-        struct telling t = {.n = 1, .faults = &faults, .database = keystore_path(ks)};
+        struct telling t = {.n = 1, .faults = &faults, .database = keystore_where(ks)};
         size_t counts[3] = {0};
-        ok = keystore_import(ks, &e, 1, false, counts, tell, &t);
+        ok = keystore_import(ks, &e, 1, KEY_PUT_BY_HAND | (o->force ? KEY_PUT_FORCE : 0), counts,
+                             &(struct key_telling){.fault = tell, .arg = &t});
         faults_print(&faults, stderr);
         faults_free(&faults);
         if (ok)

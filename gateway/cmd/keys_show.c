@@ -45,14 +45,80 @@ static int walk(struct keystore *ks, struct walk *w)
     return w->failed ? EXIT_NEGATIVE : EXIT_DONE;
 }
 
+static const char *state_now(const struct key *key, int64_t now_us)
+{
+    return key->state != KEY_REVOKED && !key_usable(key, now_us) ? "expired" : key_state_name(key->state);
+}
+
+static const char *origin_name(enum key_origin o)
+{
+    static const char *const NAMES[] = {
+        [KEY_IMPORTED] = "imported", [KEY_BY_HAND] = "added", [KEY_RENEWED] = "renewed", [KEY_LEARNT] = "learnt"};
+    return NAMES[o];
+}
+
+static void age_text(const struct key *key, int64_t now_us, char out[24])
+{
+    const int64_t s = key->since == TIME_NONE ? -1 : (now_us - key->since) / US_PER_S;
+    if (s < 0)
+        snprintf(out, 24, "-");
+    else if (s < 3600)
+        snprintf(out, 24, "%llds", (long long)s);
+    else if (s < 2 * 86400)
+        snprintf(out, 24, "%lldh", (long long)(s / 3600));
+    else
+        snprintf(out, 24, "%lldd", (long long)(s / 86400));
+}
+
+static bool is_listed(const struct walk *w, const struct key *key)
+{
+    const struct keys_options *o = w->options;
+    if (o->in_state.p && !str_eq_z(o->in_state, state_now(key, w->now_us)))
+        return false;
+    return !o->expiring_us || (key_usable(key, w->now_us) && key->not_after != TIME_NONE &&
+                               key->not_after - w->now_us <= o->expiring_us);
+}
+
+static bool list_json(const struct walk *w, const struct keyring *ring, const struct key *key)
+{
+    struct buf line BUF_CLEANUP = BUF_INIT(LINE_LIMIT);
+    struct json j = {.out = &line};
+    char at[TIME_TEXT];
+    json_object(&j, NULL);
+    json_string(&j, "user", ring->user, 0);
+    json_string(&j, "type", str_z(key_type_name(key->type)), 0);
+    json_string(&j, "id", key->id, 0);
+    json_string(&j, "state", str_z(state_now(key, w->now_us)), 0);
+    if (key->not_after != TIME_NONE) {
+        keys_time(key->not_after, at);
+        json_string(&j, "not_after", str_z(at), 0);
+    }
+    if (key->since != TIME_NONE) {
+        keys_time(key->since, at);
+        json_string(&j, "since", str_z(at), 0);
+        json_int(&j, "age_s", (w->now_us - key->since) / US_PER_S);
+    }
+    json_string(&j, "origin", str_z(origin_name(key->origin)), 0);
+    if (key->due)
+        json_bool(&j, "due", true);
+    json_end(&j);
+    buf_char(&line, '\n');
+    return !line.failed && fwrite(line.p, 1, line.n, stdout) == line.n;
+}
+
 static bool list_key(void *arg, const struct keyring *ring, const struct key *key)
 {
     struct walk *w = arg;
-    char end[TIME_TEXT];
-    keys_time(key->not_after, end);
+    char end[TIME_TEXT], age[24];
     w->seen++;
-    printf("%.*s\t%s\t%.*s\t%s\t%s\n", STR_FMT(ring->user), key_type_name(key->type), STR_FMT(key->id),
-           key_state_name(key->state), end);
+    if (!is_listed(w, key))
+        return true;
+    if (w->options->json)
+        return list_json(w, ring, key);
+    keys_time(key->not_after, end);
+    age_text(key, w->now_us, age);
+    printf("%.*s\t%s\t%.*s\t%s\t%s\t%s\t%s%s\n", STR_FMT(ring->user), key_type_name(key->type), STR_FMT(key->id),
+           state_now(key, w->now_us), end, age, origin_name(key->origin), key->due ? " (due)" : "");
     return !ferror(stdout);
 }
 

@@ -11,16 +11,17 @@
 #include "http/hold.h"
 #include "http/server.h"
 
+enum { KEYS_TELL_EACH_S = 60 };
+
 /* Everything that can be refused is refused here, before a thread runs. */
 static bool open_parts(struct server *s, struct faults *faults)
 {
     struct config *c = s->config;
     char why[256] = "";
     const bool loaded = reload_start(s, faults);
-    struct secret_key master;
-    if (config_read_master_key(&c->master_key, &master, faults))
-        s->keys = keystore_open(c->keys, &master, true, faults);
-    secret_wipe(&master, sizeof master);
+    struct master_keys masters MASTERS_CLEANUP = {.n = 0};
+    if (config_read_master_keys(c, &masters, faults))
+        s->keys = keystore_open_under(c->keys, masters.v, masters.n, true, faults);
     const bool token = c->admin_token.kind != SECRET_NONE;
     if (token && !(s->admin_token = config_read_token(&c->admin_token, faults)))
         return false;
@@ -29,7 +30,7 @@ static bool open_parts(struct server *s, struct faults *faults)
                    ADMIN_TOKEN_MAX);
         return false;
     }
-    if (!loaded || !s->keys)
+    if (!loaded || !s->keys || (c->keys_counter && !keystore_use_counter(s->keys, c->keys_counter, faults)))
         return false;
     const struct replay_settings settings = {s->rules->max_past_us, s->rules->max_future_us};
     struct replay_state state = {.folder = c->state};
@@ -62,32 +63,30 @@ static bool open_sockets(struct server *s)
 /* A gateway without keys serves, since they can come while it runs; nobody should have to guess why all are refused. */
 static void tell_keys(const struct server *s)
 {
-    size_t count[2][3], total = 0;
+    size_t count[2][KEY_STATES], total = 0;
     keystore_count(s->keys, time_now_us(), count);
-    for (size_t i = 0; i < 6; i++)
-        total += count[i / 3][i % 3];
+    for (size_t i = 0; i < 2 * KEY_STATES; i++)
+        total += count[i / KEY_STATES][i % KEY_STATES];
     if (total)
         log_info("keys", s->config->keys, "%zu key%s loaded", total, total == 1 ? "" : "s");
     else
         log_warn("keys", s->config->keys, "holds no key: signed requests are refused until `kmsgate keys import`");
 }
 
-static void *follow_keys(void *arg)
+/* In the keys' own thread, twice a second. */
+static void keys_turn(void *arg, bool ok, bool changed, const char *why)
 {
     struct server *s = arg;
-    bool failed = false;
-    while (!atomic_load(&s->stopping)) {
-        char why[256] = "";
-        bool changed = false;
-        const bool ok = keystore_refresh(s->keys, &changed, why, sizeof why);
-        if (!ok && !failed)
-            log_error("keys", s->config->keys, "%s; the keys known before stay in force", why);
-        if (ok && (changed || failed))
-            log_info("keys", s->config->keys, "changes taken over");
-        failed = !ok;
-        usleep(400000);
+    const int64_t now = time_mono_us();
+    if (!ok && now - s->keys_told_us >= KEYS_TELL_EACH_S * US_PER_S) {
+        log_error("keys", s->config->keys, "%s; the keys known before stay in force, and no change since is seen", why);
+        s->keys_told_us = now;
     }
-    return NULL;
+    if (ok && (changed || s->keys_failed))
+        log_info("keys", s->config->keys, "changes taken over");
+    if (ok)
+        s->keys_told_us = now - KEYS_TELL_EACH_S * US_PER_S;
+    s->keys_failed = !ok;
 }
 
 static bool start_workers(struct server *s)
@@ -107,6 +106,21 @@ static bool start_workers(struct server *s)
     return s->workers != NULL;
 }
 
+/* Another list of master keys; what a key in use is still sealed under cannot go. */
+static void reload_masters(struct server *s)
+{
+    struct faults faults = {0};
+    struct master_keys masters MASTERS_CLEANUP = {.n = 0};
+    struct config *c = config_load(s->config->file, &faults);
+    if (c && config_read_master_keys(c, &masters, &faults) &&
+        keystore_set_masters(s->keys, masters.v, masters.n, &faults))
+        log_info("keys", s->config->keys, "%zu master key%s in force", masters.n, masters.n == 1 ? "" : "s");
+    for (size_t i = 0; i < faults.n; i++)
+        log_error("keys", NULL, "%s; the master keys known before stay in force", faults.v[i].text);
+    faults_free(&faults);
+    config_free(c);
+}
+
 /* Until a signal says that it is over. */
 static void watch(struct server *s, const sigset_t *signals)
 {
@@ -115,8 +129,10 @@ static void watch(struct server *s, const sigset_t *signals)
         const int got = sigtimedwait(signals, NULL, &TICK);
         if (got == SIGTERM || got == SIGINT)
             return;
-        if (got == SIGHUP)
+        if (got == SIGHUP) {
             reload_all(s);
+            reload_masters(s);
+        }
         reload_tick(s);
         hold_trim(s);
         clock_tick(s);
@@ -125,14 +141,15 @@ static void watch(struct server *s, const sigset_t *signals)
 
 static int run(struct server *s, const sigset_t *signals)
 {
-    pthread_t admin, keys;
+    pthread_t admin;
     struct detail why = {""};
     clock_tick(s); /* from here on a step is seen */
     if (!replay_start(s->replay, &why)) { /* before anything is accepted */
         log_error("replay", s->config->state, "%s; `state` is to be a folder that the gateway may write to", why.text);
         return EXIT_NEGATIVE;
     }
-    if (!start_workers(s) || !admin_start(s, &admin) || pthread_create(&keys, NULL, follow_keys, s) != 0) {
+    s->keys_told_us = time_mono_us() - KEYS_TELL_EACH_S * US_PER_S;
+    if (!start_workers(s) || !admin_start(s, &admin) || !(s->keeper = keykeeper_start(s->keys, keys_turn, s))) {
         log_error("gateway", NULL, "threads cannot be started");
         return EXIT_NEGATIVE; /* the process ends, and all with it */
     }
@@ -146,7 +163,7 @@ static int run(struct server *s, const sigset_t *signals)
     drain(s, signals);
     replay_end(s->replay);
     pthread_join(admin, NULL);
-    pthread_join(keys, NULL);
+    keykeeper_stop(s->keeper);
     return EXIT_DONE;
 }
 

@@ -67,16 +67,12 @@ static bool due(const struct judgement *j, enum check c, enum reason first)
     return c != CHECK_REPLAY || (first == REASON_OK && j->proven && j->gate->replay);
 }
 
-_Static_assert(CHECK_REPLAY == CHECK_COUNT - 1, "whoever is turned away is so after all other checks");
-
 enum reason checks_run(struct judgement *j, int64_t now_us)
 {
     enum reason first = REASON_OK;
     bool stopped = false;
     for (enum check c = 0; c < CHECK_COUNT; c++) {
         const bool off = j->rule->checks.mode[c] == MODE_OFF;
-        if (c == CHECK_REPLAY && first == REASON_OK && j->admit && !j->admit(j->admit_arg))
-            first = REASON_HTTP_BUSY; /* and nothing is spent */
         if (stopped || !due(j, c, first) || (off && !CHECKS[c].quiet)) {
             j->decision.checks[c] = off ? CHECK_OFF : CHECK_SKIP;
             continue;

@@ -65,8 +65,6 @@ struct judgement {
     struct replay_claim claim;   /* what is spent; its texts are the document's */
     struct replay_call spending; /* `done` and `arg`: whom to tell after GATE_WAIT; none: nothing waits */
     bool spent;                  /* the replay memory has taken note */
-    bool (*admit)(void *arg);    /* asked once all checks but replay hold: false is HTTP_BUSY; NULL: all are let in */
-    void *admit_arg;
     struct decision decision; /* last: most of it need not be zeroed */
 };
 

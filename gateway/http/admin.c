@@ -11,15 +11,19 @@ static const char *unready(const struct server *s)
 {
     if (atomic_load(&s->draining))
         return "draining";
-    return atomic_load(&s->serving) ? replay_unready(s->replay, time_now_us()) : "starting";
+    if (!atomic_load(&s->serving))
+        return "starting";
+    if (keystore_age_us(s->keys) >= s->config->keys_max_age_us)
+        return "keys";
+    return replay_unready(s->replay, time_now_us());
 }
 
 static void count_keys(struct server *s)
 {
-    size_t n[2][3];
+    size_t n[2][KEY_STATES];
     keystore_count(s->keys, time_now_us(), n);
     for (int t = 0; t < 2; t++)
-        for (int k = 0; k < 3; k++) {
+        for (int k = 0; k < KEY_STATES; k++) {
             struct buf label BUF_CLEANUP = BUF_INIT(256);
             metric_label(&label, "type", str_z(key_type_name((enum key_type)t)));
             buf_char(&label, ',');
@@ -47,6 +51,7 @@ static void rules_json(struct server *s, struct buf *out)
 static void measure(struct server *s)
 {
     count_keys(s);
+    metric_set(METRIC_KEYS_AGE, NULL, (double)keystore_age_us(s->keys) / (double)US_PER_S);
     reload_measure(s);
     bounds_measure();
     metric_set(METRIC_IN_FLIGHT, NULL, atomic_load(&s->in_flight));
@@ -54,11 +59,21 @@ static void measure(struct server *s)
     metric_set(METRIC_REPLAY_ENTRIES, NULL, (double)replay_count(s->replay));
 }
 
+/* A line when changes of the keys are not seen any more; what is in force goes on. */
+static void write_keys_age(const struct server *s, bool known, struct buf *out)
+{
+    enum { TOLD_FROM_S = 5 };
+    const long long age = keystore_age_us(s->keys) / US_PER_S;
+    if (known && age >= TOLD_FROM_S)
+        buf_printf(out, "keys: for %lld s no change of the database could be taken over; the log says why\n", age);
+}
+
 static void write_state(struct server *s, bool known, struct admin_answer *a)
 {
     const char *word = unready(s);
     a->status = word ? 503 : 200;
     buf_printf(&a->body, "%s\n", word ? word : "ready");
+    write_keys_age(s, known, &a->body);
     reload_write_troubles(s, known, &a->body);
     if (known)
         bounds_write(&a->body);

@@ -88,21 +88,6 @@ static struct ip source_of(const struct conn *c)
     }
 }
 
-/* What one proven user, or of unproven requests one source, may have in flight: before replay is spent. */
-static bool has_share(void *arg)
-{
-    struct exchange *x = arg;
-    struct shares *s = x->worker->server->shares;
-    const struct judgement *j = x->judgement;
-    const uint64_t who = j->proven ? shares_user(s, j->request.user_uri) : shares_source(s, &j->head.source);
-    if (!shares_enter(s, who)) {
-        bounds_hit(BOUND_USER);
-        return false;
-    }
-    x->who = who;
-    return true;
-}
-
 static struct exchange *exchange_new(struct conn *c)
 {
     struct exchange *x = calloc(1, sizeof *x);
@@ -123,8 +108,6 @@ static struct exchange *exchange_new(struct conn *c)
     if (x->judgement) {
         x->judgement->spending.done = on_spent;
         x->judgement->spending.arg = x;
-        x->judgement->admit = has_share;
-        x->judgement->admit_arg = x;
         return x;
     }
     exchange_free(x);
@@ -288,13 +271,27 @@ static enum reason ask(struct exchange *x)
     return r;
 }
 
+/* What one proven user, or of unproven requests one source, may have in flight. */
+static bool has_share(struct exchange *x)
+{
+    struct shares *s = x->worker->server->shares;
+    const struct judgement *j = x->judgement;
+    const uint64_t who = j->proven ? shares_user(s, j->request.user_uri) : shares_source(s, &j->head.source);
+    if (!shares_enter(s, who)) {
+        bounds_hit(BOUND_USER);
+        return false;
+    }
+    x->who = who;
+    return true;
+}
+
 /* It is judged, and the replay memory has answered. */
 static void act(struct exchange *x, enum gate_action action)
 {
     enum reason r = x->judgement->decision.reason;
     if (action == GATE_FORWARD) {
         enter(x, EXCHANGE_UPSTREAM);
-        r = ask(x);
+        r = has_share(x) ? ask(x) : REASON_HTTP_BUSY;
         if (r == REASON_OK)
             return;
         gate_unsent(x->judgement);

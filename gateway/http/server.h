@@ -19,6 +19,7 @@
 #include "http/tls.h"
 #include "http/upstream.h"
 #include "http/watch.h"
+#include "keys/keylife.h"
 
 struct evhtp;
 
@@ -35,6 +36,9 @@ struct part {
 struct server {
     struct config *config;
     struct keystore *keys;
+    struct keykeeper *keeper; /* NULL until all else runs */
+    bool keys_failed;         /* the keeper's own, like: when the log last said so (monotonic) */
+    int64_t keys_told_us;
     struct replay *replay;
     struct sink *sink;
     char *admin_token; /* NULL: none */

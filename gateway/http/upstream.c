@@ -260,7 +260,7 @@ void upstream_free(struct upstream *u)
     if (!u)
         return;
     while (u->calls) /* the gateway ends: nothing is known of the upstream by that */
-        call_finish(u->calls, REASON_UPSTREAM_UNREACHABLE); /* NOLINT(clang-analyzer-unix.Malloc): it leaves the list */
+        call_finish(u->calls, REASON_UPSTREAM_UNREACHABLE);
     if (u->probe_timer)
         event_free(u->probe_timer);
     pool_end(u);

@@ -125,12 +125,12 @@ static bool take_state(struct reading *r, const struct json_value *v, enum key_s
     *out = KEY_ACTIVE;
     if (!v)
         return true;
-    for (enum key_state s = KEY_ACTIVE; s <= KEY_REVOKED; s++)
+    for (enum key_state s = KEY_ACTIVE; s <= KEY_OFFERED; s++)
         if (str_eq_z(v->text, key_state_name(s))) {
             *out = s;
             return true;
         }
-    return fault(r, v->at + 1, "`state` must be active, retiring or revoked");
+    return fault(r, v->at + 1, "`state` must be active, retiring, revoked or offered");
 }
 
 static bool take_text(struct reading *r, const struct json_value *v, const char *name)

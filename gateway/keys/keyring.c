@@ -11,7 +11,9 @@ const char *key_type_name(enum key_type t)
 const char *key_state_name(enum key_state s)
 {
     static const char *const NAMES[] = {
-        [KEY_ACTIVE] = "active", [KEY_RETIRING] = "retiring", [KEY_REVOKED] = "revoked"};
+        [KEY_ACTIVE] = "active",   [KEY_RETIRING] = "retiring",
+        [KEY_REVOKED] = "revoked",
+        [KEY_OFFERED] = "offered",   [KEY_PRUNED] = "pruned"};
     return NAMES[s];
 }
 
@@ -35,39 +37,45 @@ const struct key *keyring_find(const struct keyring *ring, struct str id)
 
 bool key_usable(const struct key *key, int64_t now_us)
 {
-    return (key->state == KEY_ACTIVE || key->state == KEY_RETIRING) &&
+    return key->state != KEY_REVOKED && key->state != KEY_PRUNED &&
            (key->not_after == TIME_NONE || now_us <= key->not_after);
 }
 
 bool keyring_has_ink(const struct keyring *ring)
 {
     for (size_t i = 0; i < ring->n; i++)
-        if (ring->keys[i].type == KEY_INK)
+        if (ring->keys[i].type == KEY_INK && ring->keys[i].since != TIME_NONE)
             return true;
     return false;
 }
 
-const struct key *keyring_newest(const struct keyring *ring, enum key_type type, int64_t now_us)
+static const struct key *newest(const struct keyring *ring, enum key_type type, enum key_state state, int64_t now_us)
 {
-    const struct key *newest = NULL;
+    const struct key *found = NULL;
     for (size_t i = 0; i < ring->n; i++) {
         const struct key *k = &ring->keys[i];
-        if (k->type == type && k->state == KEY_ACTIVE && key_usable(k, now_us) && (!newest || k->seq > newest->seq))
-            newest = k;
+        if (k->type == type && k->state == state && key_usable(k, now_us) && (!found || k->seq > found->seq))
+            found = k;
     }
-    return newest;
+    return found;
+}
+
+const struct key *keyring_newest(const struct keyring *ring, enum key_type type, int64_t now_us)
+{
+    const struct key *k = newest(ring, type, KEY_ACTIVE, now_us);
+    return k || type == KEY_INK ? k : newest(ring, type, KEY_RETIRING, now_us);
 }
 
 bool keyring_open(const struct keyring *ring, const struct key *key, struct secret_key *out)
 {
-    return ring->store && ring->user.p && seal_open(ring->store->seal, ring->user, key, out);
+    return ring->store && ring->user.p && seal_open(ring->store->seals[key->under], ring->user, key, out);
 }
 
 /* A copy of the names in order: the table may change, even be replaced, while the callback runs. */
 static struct str *copy_names(struct keystore *ks, size_t *n, char **text)
 {
     pthread_rwlock_rdlock(&ks->locks->table);
-    struct str *v = table_users(ks->table, n);
+    struct str *v = table_users(ks->now.table, n);
     size_t total = 1;
     for (size_t i = 0; v && i < *n; i++)
         total += v[i].n;

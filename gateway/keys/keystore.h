@@ -15,17 +15,29 @@
 #include "base/secret.h"
 #include "base/timestamp.h"
 
-enum key_type { KEY_INK, KEY_TRK };                       /* integrity; transport */
-enum key_state { KEY_ACTIVE, KEY_RETIRING, KEY_REVOKED }; /* as stored; not_after is looked at by key_usable() */
-enum { KEY_SEALED = 60 };                                 /* nonce 12, ciphertext 32, tag 16 */
-enum { KEY_TEXT_MAX = 1024 };                             /* bytes of a user's URI or of a key's ID */
+enum key_type { KEY_INK, KEY_TRK }; /* integrity; transport */
+/* As stored; not_after is looked at by key_usable(). OFFERED: sent to its user, who has not used it yet. PRUNED: a
+ * tombstone, seen by writers only; it keeps revoked bytes from coming back. */
+enum key_state { KEY_ACTIVE, KEY_RETIRING, KEY_REVOKED, KEY_OFFERED, KEY_PRUNED };
+enum { KEY_STATES = 4 };                                         /* that a user's key may have */
+enum key_origin { KEY_IMPORTED, KEY_BY_HAND, KEY_RENEWED, KEY_LEARNT }; /* by whom it came */
+enum { KEY_SEALED = 60 };                                        /* nonce 12, ciphertext 32, tag 16 */
+enum { KEY_TEXT_MAX = 1024 };                                    /* bytes of a user's URI or of a key's ID */
+enum { KEY_SENT_MAX = 4096 };                                    /* bytes of the IDs of TrKs that it was sent under */
+enum { KEY_RETIRING_MAX = 8 };                                   /* retiring keys of a user and type */
 
 struct key {
     enum key_type type;
     enum key_state state;
+    enum key_origin origin;
+    bool due;          /* to be renewed at the next occasion, whatever its age */
+    uint8_t under;     /* which of the store's master keys it is sealed under: the store's own number */
     int64_t not_after; /* us; TIME_NONE: no end */
+    int64_t since;     /* us, whole seconds: when it became active; TIME_NONE: not yet */
+    int64_t keep_old;  /* us that older keys go on when this one is confirmed; TIME_NONE: was never offered */
     uint64_t seq;      /* larger is newer */
     struct str id;     /* points into the keyring */
+    struct str sent;   /* IDs of the TrKs that it was sent under, a line end after each; mostly empty */
     uint8_t sealed[KEY_SEALED];
 };
 
@@ -35,7 +47,7 @@ struct keyring {
     struct str user;
     struct key keys[LIMIT_USER_KEYS];
     size_t n;
-    char *text; /* owns user and ids */
+    char *text; /* owns user, ids and sent */
 };
 
 enum keystore_result { KEYSTORE_OK, KEYSTORE_NOT_FOUND, KEYSTORE_FAILED };
@@ -43,41 +55,62 @@ enum keystore_result { KEYSTORE_OK, KEYSTORE_NOT_FOUND, KEYSTORE_FAILED };
 struct keystore;
 struct key_entry;
 
-/* Opens the SQLite file (created when `create`), checks every row against the master key and loads the table. The
- * working keys, derived from the master key, stay in locked memory. NULL with the reason in `faults` on a wrong master
- * key, damage, tampering. A file or folder that cannot be written is opened for reading. */
-struct keystore *keystore_open(const char *path, const struct secret_key *master, bool create, struct faults *faults);
+/* Opens the database (made when `create` and there is none; one of an earlier schema is taken over), checks every row
+ * against the master keys and loads the table. What is sealed under any of the n master keys opens; what is written is
+ * sealed under the first. The working keys, derived from them, stay in locked memory. NULL with the reason in `faults`
+ * on a wrong master key, damage, tampering. A file or folder that cannot be written is opened for reading. */
+struct keystore *keystore_open_under(const char *where, const struct secret_key *masters, size_t n, bool create,
+                                     struct faults *faults);
+struct keystore *keystore_open(const char *where, const struct secret_key *master, bool create, struct faults *faults);
+/* Another list of master keys, at once for all that comes. False with a fault, and the old list stays, when a key in
+ * use is sealed under one that is not listed any more. Any thread that does not serve. */
+bool keystore_set_masters(struct keystore *ks, const struct secret_key *masters, size_t n, struct faults *faults);
+/* Keeps the number of changes in a file elsewhere, from which an older database is known across restarts: written after
+ * each change and whatever was seen of others. False with a fault when the database is older than the file says, or the
+ * file is another database's, damaged, or cannot be written. A file that is not there is made. */
+bool keystore_use_counter(struct keystore *ks, const char *path, struct faults *faults);
+/* False with a fault when the last change is not in that file. */
+bool keystore_counted(struct keystore *ks, struct faults *faults);
 /* A store of these keys in memory alone, sealed under a key that dies with it: nothing can be changed or refreshed.
  * NULL when out of memory, when OpenSSL fails, or when a user has more than LIMIT_USER_KEYS keys. */
 struct keystore *keystore_scratch(const struct key_entry *v, size_t n);
 void keystore_close(struct keystore *ks);
-const char *keystore_path(const struct keystore *ks);
+const char *keystore_where(const struct keystore *ks);
 /* A key for files beside it (the replay memory's mark): the same at each start, another for another database. The
  * caller wipes it. */
 bool keystore_state_key(const struct keystore *ks, struct secret_key *out);
 /* Takes over what other processes changed since; called by one thread, twice a second. False (table unchanged, reason
  * in why) when the changes cannot be read or do not verify: again at each call, until they can. *changed tells whether
  * anything did. Never waits for a writer: what he does is seen at the call after his commit. A file that replaced the
- * open one (same database, not older) is taken over, too. */
+ * open one, or was written to by anything but a database, is taken over when it is the same database and comes after
+ * what is in use by changes alone: no revocation is ever undone. */
 bool keystore_refresh(struct keystore *ks, bool *changed, char *why, size_t why_size);
+/* For how long (us) it has not been known that the table is what the database holds. Any thread. */
+int64_t keystore_age_us(const struct keystore *ks);
 /* Number of keys by type and state, for metrics; an expired key counts as revoked. */
-void keystore_count(struct keystore *ks, int64_t now_us, size_t out[2][3]);
+void keystore_count(struct keystore *ks, int64_t now_us, size_t out[2][KEY_STATES]);
 
 /* Any thread. The caller frees the ring with keyring_clear(), also after NOT_FOUND. */
 enum keystore_result keystore_user(const struct keystore *ks, struct str user, struct keyring *out);
 void keyring_clear(struct keyring *ring);
 /* NULL when there is none of that ID. Type is not looked at. */
 const struct key *keyring_find(const struct keyring *ring, struct str id);
-/* Active or retiring, and not_after not passed at now_us. */
+/* Active, retiring or offered, and not_after not passed at now_us. */
 bool key_usable(const struct key *key, int64_t now_us);
-/* True when the user has (or had: revoked and expired ones count) an InK. */
+/* True when the user has (or had: revoked and expired ones count) an InK. One that was only ever offered is none yet:
+ * he may not have got it. */
 bool keyring_has_ink(const struct keyring *ring);
-/* The newest active, usable key of a type; NULL when there is none. */
+/* The newest active, usable key of a type, of TrKs else the newest retiring; NULL when there is none. */
 const struct key *keyring_newest(const struct keyring *ring, enum key_type type, int64_t now_us);
 /* Decrypts into *out, which the caller wipes. False when the sealed bytes do not verify. */
 bool keyring_open(const struct keyring *ring, const struct key *key, struct secret_key *out);
 
-/* Writing, by `kmsgate keys`. Each function is one transaction. */
+/*
+ * Writing. Each function is one transaction, and blocks. Whatever adds a key or makes one active keeps two promises:
+ * one key of a type is active at most (the older one retires), and old ones give way, so that no number of changes
+ * fills a user's places: of those that are revoked or expired the newest two of a type stay, of those that retire the
+ * newest KEY_RETIRING_MAX go on. A revoked key that goes leaves a tombstone.
+ */
 struct key_entry {
     struct str user, id;
     enum key_type type;
@@ -86,23 +119,37 @@ struct key_entry {
     struct secret_key key;
 };
 enum key_change { KEY_ADDED, KEY_REPLACED, KEY_SAME };
-/* All or nothing. Refuses other bytes under a known ID unless `replace`, an all-zero key, InK equal to TrK of one user.
- * A second active key of a type makes the older one retiring. counts[KEY_ADDED..KEY_SAME] says what was done; the
- * fault names the entry by its index (0-based) in *at. */
+/* REPLACE: other bytes under a known ID overwrite it, a stricter state or another not_after is taken over. FORCE: takes
+ * bytes that were revoked, under another ID. DRY: tells what would be done and does nothing. BY_HAND: the origin. */
+enum key_put { KEY_PUT_REPLACE = 1, KEY_PUT_FORCE = 2, KEY_PUT_DRY = 4, KEY_PUT_BY_HAND = 8 };
+/* All or nothing. Refuses other bytes under a known ID unless replaced, an all-zero key, InK equal to TrK of one user,
+ * bytes of that user that were revoked. counts[KEY_ADDED..KEY_SAME] says what was done; the fault names the entry by
+ * its index (0-based) in *at. */
 bool keystore_put(struct keystore *ks, const struct key_entry *v, size_t n, bool replace, size_t counts[3], size_t *at,
                   struct faults *faults);
-/* The same for a file: goes on after a fault, so that all are told (up to 100), each with the number of its entry
- * (n: the fault is no entry's). */
-bool keystore_import(struct keystore *ks, const struct key_entry *v, size_t n, bool replace, size_t counts[3],
-                     void (*fault)(void *arg, size_t at, const char *text), void *arg);
+/* What a long change tells while it runs. All may be NULL. */
+struct key_telling {
+    void (*fault)(void *arg, size_t at, const char *text); /* at n: the fault is no entry's */
+    void (*progress)(void *arg, size_t done, size_t of);
+    void *arg;
+};
+/* The same for a file: goes on after a fault, so that all are told (up to 100), each with the number of its entry. */
+bool keystore_import(struct keystore *ks, const struct key_entry *v, size_t n, unsigned how, size_t counts[3],
+                     const struct key_telling *tell);
 /* Sets the state of one key; false with a fault when there is none, or when it would un-revoke. */
 bool keystore_set_state(struct keystore *ks, struct str user, struct str id, enum key_state state,
                         struct faults *faults);
+/* Seals under the first master key what is sealed under another, a few hundred users a transaction, beside whoever
+ * serves; killed at any moment, every row opens under one of the listed, and the next call goes on. *n: the keys (and
+ * tombstones) that were sealed anew. */
+bool keystore_rekey(struct keystore *ks, const struct key_telling *tell, size_t *n, struct faults *faults);
+/* Lets old keys of all users give way, as each change does for its user. *n: the keys that went or were ended. */
+bool keystore_prune(struct keystore *ks, const struct key_telling *tell, size_t *n, struct faults *faults);
 /* Walks all keys in order of user and ID; stops when the callback returns false. False when out of memory. */
 bool keystore_walk(struct keystore *ks, bool (*each)(void *arg, const struct keyring *ring, const struct key *key),
                    void *arg);
 
 const char *key_type_name(enum key_type t);   /* "ink", "trk" */
-const char *key_state_name(enum key_state s); /* "active", "retiring", "revoked" */
+const char *key_state_name(enum key_state s); /* "active", "retiring", "revoked", "offered" */
 
 #endif

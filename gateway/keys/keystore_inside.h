@@ -1,44 +1,81 @@
 /*
- * What the parts of the keystore share: keystore.c (opening, following changes), keystore_write.c, keyring.c.
+ * What the parts of the keystore share: keystore.c (opening, closing, master keys), keystore_load.c (verifying what a
+ * database holds), keystore_follow.c (changes of others), keystore_change.c (a transaction of one's own),
+ * keystore_write.c (import), keystore_renew.c (a key's life), keyring.c.
  */
 #ifndef KMSGATE_KEYS_KEYSTORE_INSIDE_H
 #define KMSGATE_KEYS_KEYSTORE_INSIDE_H
 
 #include <pthread.h>
-#include <sys/stat.h>
+#include <stdatomic.h>
 
 #include "keys/keydb.h"
+
+/* What a table holds, as a meta row vouches for it. */
+struct keystore_state {
+    struct table *table;
+    struct seal_sum sum; /* of the tags of all its keys */
+    uint64_t last_seq;
+};
 
 /*
  * Readers hold `table_lock` for reading, for one look-up. `db_lock` is held by whoever uses the database; only such a
  * thread changes the table, with `table_lock` held for writing, after all that it will put in was verified.
  */
 struct keystore {
-    char *path;
-    struct seal *seal;
+    char *where;
+    uint8_t salt[SEAL_SALT];
+    struct seal *seals[TABLE_MASTERS]; /* set once each, before any key in the table points to it; freed at the end */
+    bool listed[TABLE_MASTERS];        /* may open what comes; what is in the table opens in any case */
+    size_t seal_n, first;              /* first: what is written is sealed under it */
     struct keystore_locks {
         pthread_mutex_t db;
         pthread_rwlock_t table;
     } *locks;
     struct keydb *db;
-    struct table *table;
-    int64_t seen;          /* the data_version that the table reflects */
+    struct keystore_state now; /* `table` changes under both locks, the rest under db_lock */
+    int64_t seen;          /* the database's version that the table reflects */
+    uint64_t stamp;        /* and its file's */
     bool behind;           /* the table lacks what this process itself has committed */
-    int64_t refused;       /* the data_version whose content was refused, for `refusal`; -1: none */
-    struct stat refused_file; /* the same for a file that replaced the one that is open */
+    int64_t refused;       /* the version whose content was refused, for `refusal`; -1: none */
+    uint64_t refused_stamp;/* the same for a file that replaced the one that is open; 0: none */
     struct detail refusal;
     unsigned busy;         /* refreshes in a row that found the database locked */
+    int64_t reopened_us;   /* monotonic: when a file was last read anew */
+    char *counter;         /* path of the count of changes that is kept elsewhere; NULL: none */
+    uint64_t counted;      /* what it says at least */
+    _Atomic int64_t in_step_us; /* monotonic: when the table was last known to be what the database holds */
 };
+
+/* One opener a master key, made when it is first needed. */
+struct openers {
+    const struct keystore *ks;
+    struct seal_opener *v[TABLE_MASTERS];
+    struct secret_key clear; /* of the row that was opened last */
+};
+void openers_free(struct openers *o);
+/* Which of the master keys a row is sealed under; -1: none that is listed. */
+int keystore_seal_of(const struct keystore *ks, uint32_t name);
+/* Sets row->key.under, opens it into o->clear. */
+enum keydb_result keystore_verify(struct openers *o, struct key_row *row, struct detail *why) MUST_CHECK;
+/* The tag of a verified key, or of one in the table. */
+bool keystore_tag(struct openers *o, const struct key *key, struct seal_sum *tag) MUST_CHECK;
 
 /* NULL without memory; keystore_close() frees it. */
 struct keystore_locks *keystore_locks_new(void);
-/* Inside a transaction: the authenticated meta row. */
-enum keydb_result keystore_meta(struct keydb *db, const struct seal *seal, struct keydb_meta *out,
+/* Inside a transaction: the authenticated meta row, and the sums of keys and tombstones in it. */
+enum keydb_result keystore_meta(struct keydb *db, const struct keystore *ks, struct keydb_meta *out,
+                                struct seal_sum sums[2], struct detail *why) MUST_CHECK;
+/* Writes check and sums into the meta row, over everything else in it. */
+bool keystore_meta_seal(const struct seal *seal, struct keydb_meta *meta, const struct seal_sum sums[2]) MUST_CHECK;
+/* Inside a transaction: the whole database as a new table. */
+enum keydb_result keystore_load(struct keydb *db, const struct keystore *ks, struct keystore_state *out,
                                 struct detail *why) MUST_CHECK;
-/* The mac over everything else in it. */
-bool keystore_meta_mac(const struct seal *seal, const struct keydb_meta *meta, uint8_t mac[SEAL_MAC]) MUST_CHECK;
-/* Inside a transaction, with the db lock: takes over into the table what the database has and the table lacks. */
+/* Inside a transaction, with the db lock: takes over into the table what the database has and the table lacks. Where
+ * somebody wrote who changed no key by our rules, all is read and verified anew. */
 enum keydb_result keystore_absorb(struct keystore *ks, bool *changed, struct detail *why) MUST_CHECK;
+/* With the db lock: the counter becomes what the table has seen. True, too, where there is none. */
+bool keystore_count_up(struct keystore *ks, struct detail *why) MUST_CHECK;
 /* "user U, key ID": for messages; texts from a damaged file are cut and made printable. */
 struct detail key_row_name(const struct key_row *row);
 

@@ -5,14 +5,7 @@
 
 #include <openssl/rand.h>
 
-/* Equal items in chunks that never move: growing copies nothing, so memory never peaks at twice its size. */
-struct pool {
-    uint8_t **chunk;
-    size_t chunks, slots; /* chunks there; room in the array of them */
-    size_t n;             /* items in use */
-    size_t item;          /* bytes */
-    unsigned shift;       /* log2 of the items a chunk */
-};
+#include "keys/pool.h"
 
 /* A text is an offset into the text pool; none crosses the end of a chunk. */
 struct user_slot {
@@ -23,63 +16,37 @@ struct user_slot {
     uint16_t keys;
 };
 struct key_slot {
-    uint64_t seq;
-    int64_t not_after;
-    uint32_t next, id;
-    uint16_t id_n;
-    uint8_t type, state;
+    uint32_t next, id; /* next: of the user's keys, or of the free slots */
+    uint32_t extra;    /* NONE for most */
+    uint32_t since;    /* s; 0: never active */
+    uint64_t seq : 40; /* 0: a free slot */
+    uint64_t id_n : 11, type : 1, state : 2, origin : 2, due : 1, under : 4;
     uint8_t sealed[KEY_SEALED];
 };
+/* What few keys have. */
+struct extra_slot {
+    int64_t not_after, keep_old;
+    uint32_t key, sent; /* key: its slot; of a free one NONE, and `sent` is the next free one */
+    uint16_t sent_n;
+};
 _Static_assert(sizeof(struct key_slot) == 88, "two million of them are most of the memory");
-_Static_assert(KEY_TEXT_MAX <= UINT16_MAX, "lengths of texts are kept in 16 bits");
+_Static_assert(KEY_TEXT_MAX < 1 << 11 && KEY_SENT_MAX <= UINT16_MAX, "lengths of texts are kept in so many bits");
+_Static_assert(KEY_TRK < 2 && KEY_OFFERED < 4 && KEY_LEARNT < 4 && TABLE_MASTERS <= 16, "and so are these");
 
-enum { TEXT_SHIFT = 18, USER_SHIFT = 13, KEY_SHIFT = 12, INDEX_FIRST = 1024 };
-#define NONE UINT32_MAX
+enum { TEXT_SHIFT = 18, USER_SHIFT = 13, KEY_SHIFT = 12, EXTRA_SHIFT = 10, INDEX_FIRST = 1024, LOOSE_FROM = 1 << 20 };
+#define NONE POOL_NONE
 
 struct table {
-    struct pool text, users, keys;
+    struct pool text, users, keys, extras;
+    uint32_t free_key, free_extra; /* lists of slots that were used before */
     uint32_t *index; /* open addressing, linear probing; user's number + 1, 0: free */
     size_t index_n;  /* a power of two */
     uint64_t seed[2];
-    struct key_totals totals;
-    size_t counts[2][3];
-    size_t with_end; /* keys that have a not_after */
+    size_t counts[2][KEY_STATES];
+    size_t under[TABLE_MASTERS];
+    size_t n;    /* keys */
+    size_t lost; /* bytes of texts that nobody uses any more */
 };
-
-static void *pool_at(const struct pool *p, size_t i)
-{
-    return p->chunk[i >> p->shift] + (i & (((size_t)1 << p->shift) - 1)) * p->item;
-}
-
-static bool pool_reserve(struct pool *p, size_t items)
-{
-    size_t want = (items + ((size_t)1 << p->shift) - 1) >> p->shift;
-    if (items > NONE) /* places are kept in 32 bits */
-        return false;
-    if (want > p->slots) {
-        size_t slots = p->slots ? p->slots : 8;
-        while (slots < want)
-            slots *= 2;
-        uint8_t **chunk = realloc(p->chunk, slots * sizeof *chunk);
-        if (!chunk)
-            return false;
-        p->chunk = chunk;
-        p->slots = slots;
-    }
-    for (; p->chunks < want; p->chunks++) {
-        p->chunk[p->chunks] = malloc(p->item << p->shift);
-        if (!p->chunk[p->chunks])
-            return false;
-    }
-    return true;
-}
-
-static void pool_free(struct pool *p)
-{
-    for (size_t i = 0; i < p->chunks; i++)
-        free(p->chunk[i]);
-    free(p->chunk);
-}
 
 static bool text_add(struct pool *p, struct str s, uint32_t *at)
 {
@@ -107,6 +74,8 @@ struct table *table_new(void)
     t->text = (struct pool){.item = 1, .shift = TEXT_SHIFT};
     t->users = (struct pool){.item = sizeof(struct user_slot), .shift = USER_SHIFT};
     t->keys = (struct pool){.item = sizeof(struct key_slot), .shift = KEY_SHIFT};
+    t->extras = (struct pool){.item = sizeof(struct extra_slot), .shift = EXTRA_SHIFT};
+    t->free_key = t->free_extra = NONE;
     t->index_n = INDEX_FIRST;
     t->index = calloc(t->index_n, sizeof *t->index);
     if (!t->index || RAND_bytes((unsigned char *)t->seed, sizeof t->seed) != 1) {
@@ -123,13 +92,19 @@ void table_free(struct table *t)
     pool_free(&t->text);
     pool_free(&t->users);
     pool_free(&t->keys);
+    pool_free(&t->extras);
     free(t->index);
     free(t);
 }
 
-struct key_totals table_totals(const struct table *t)
+size_t table_size(const struct table *t)
 {
-    return t->totals;
+    return t->n;
+}
+
+bool table_is_loose(const struct table *t)
+{
+    return t->lost > LOOSE_FROM && t->lost > t->text.n / 3;
 }
 
 static uint64_t fold(uint64_t a, uint64_t b)
@@ -177,6 +152,11 @@ static struct user_slot *find_user(const struct table *t, struct str user, uint3
     return t->index[at] ? user_at(t, t->index[at] - 1) : NULL;
 }
 
+static struct extra_slot *extra_at(const struct table *t, uint32_t i)
+{
+    return pool_at(&t->extras, i);
+}
+
 static struct key_slot *find_key(const struct table *t, const struct user_slot *u, struct str id)
 {
     for (uint32_t i = u->first; i != NONE; i = key_at(t, i)->next)
@@ -211,7 +191,8 @@ bool table_reserve(struct table *t, size_t keys, size_t text)
 {
     size_t chunk = (size_t)1 << TEXT_SHIFT;
     size_t gaps = text / (chunk - KEY_TEXT_MAX) * KEY_TEXT_MAX + 2 * KEY_TEXT_MAX; /* at the ends of chunks */
-    return pool_reserve(&t->keys, t->keys.n + keys) && pool_reserve(&t->users, t->users.n + keys) &&
+    return pool_reserve(&t->keys, t->keys.n + keys) && pool_reserve(&t->extras, t->extras.n + keys) &&
+           pool_reserve(&t->users, t->users.n + keys) &&
            pool_reserve(&t->text, t->text.n + text + gaps) && index_reserve(t, t->users.n + keys);
 }
 
@@ -231,31 +212,85 @@ static struct user_slot *add_user(struct table *t, struct str user, uint32_t has
 
 static struct key_slot *add_key(struct table *t, struct user_slot *u, const struct key *key)
 {
-    uint32_t id;
-    if (u->keys >= LIMIT_USER_KEYS || !pool_reserve(&t->keys, t->keys.n + 1) || !text_add(&t->text, key->id, &id))
+    uint32_t id, number = t->free_key, *link = &u->first;
+    if (u->keys >= LIMIT_USER_KEYS || (number == NONE && !pool_reserve(&t->keys, t->keys.n + 1)) ||
+        !text_add(&t->text, key->id, &id))
         return NULL;
-    uint32_t number = (uint32_t)t->keys.n++, *link = &u->first;
+    if (number == NONE)
+        number = (uint32_t)t->keys.n++;
+    else
+        t->free_key = key_at(t, number)->next;
     struct key_slot *k = key_at(t, number);
-    *k = (struct key_slot){.next = NONE, .id = id, .id_n = (uint16_t)key->id.n, .type = (uint8_t)key->type};
+    *k = (struct key_slot){.next = NONE, .id = id, .id_n = (uint16_t)key->id.n & 0x7ff, .type = key->type & 1,
+                           .extra = NONE};
     while (*link != NONE)
         link = &key_at(t, *link)->next;
     *link = number;
     u->keys++;
-    t->totals.count++;
+    t->n++;
     return k;
 }
 
 static void count_key(struct table *t, const struct key_slot *k, size_t by)
 {
     t->counts[k->type][k->state] += by;
-    t->with_end += k->not_after != TIME_NONE ? by : 0;
-    t->totals.seq_sum += by * k->seq;
+    t->under[k->under] += by;
+}
+
+static void drop_extra(struct table *t, struct key_slot *k)
+{
+    if (k->extra == NONE)
+        return;
+    struct extra_slot *e = extra_at(t, k->extra);
+    t->lost += e->sent_n;
+    *e = (struct extra_slot){.key = NONE, .sent = t->free_extra};
+    t->free_extra = k->extra;
+    k->extra = NONE;
+}
+
+/* A text that is there already is not stored again. */
+static bool set_extra(struct table *t, struct key_slot *k, uint32_t number, const struct key *key)
+{
+    if (key->not_after == TIME_NONE && key->keep_old == TIME_NONE && !key->sent.n) {
+        drop_extra(t, k);
+        return true;
+    }
+    if (k->extra == NONE) {
+        uint32_t at = t->free_extra;
+        if (at == NONE && !pool_reserve(&t->extras, t->extras.n + 1))
+            return false;
+        if (at == NONE)
+            at = (uint32_t)t->extras.n++;
+        else
+            t->free_extra = extra_at(t, at)->sent;
+        *extra_at(t, at) = (struct extra_slot){.key = number};
+        k->extra = at;
+    }
+    struct extra_slot *e = extra_at(t, k->extra);
+    uint32_t sent = e->sent;
+    const bool same = key->sent.n == e->sent_n && (!e->sent_n || str_eq(text_at(t, e->sent, e->sent_n), key->sent));
+    if (!same && key->sent.n && !text_add(&t->text, key->sent, &sent))
+        return false;
+    if (!same)
+        t->lost += e->sent_n;
+    *e = (struct extra_slot){.not_after = key->not_after, .keep_old = key->keep_old, .key = number, .sent = sent,
+                             .sent_n = (uint16_t)key->sent.n};
+    return true;
+}
+
+static uint32_t number_of(const struct table *t, const struct user_slot *u, const struct key_slot *k)
+{
+    uint32_t i = u->first;
+    while (key_at(t, i) != k)
+        i = key_at(t, i)->next;
+    return i;
 }
 
 bool table_set(struct table *t, const struct key_row *row)
 {
     const struct key *key = &row->key;
-    if (row->user.n > KEY_TEXT_MAX || key->id.n > KEY_TEXT_MAX)
+    if (row->user.n > KEY_TEXT_MAX || key->id.n > KEY_TEXT_MAX || key->sent.n > KEY_SENT_MAX ||
+        key->state > KEY_OFFERED || key->under >= TABLE_MASTERS || key->seq >> 40)
         return false;
     uint32_t hash = hash_name(t, row->user);
     struct user_slot *u = find_user(t, row->user, hash, NULL);
@@ -266,21 +301,69 @@ bool table_set(struct table *t, const struct key_row *row)
         count_key(t, k, (size_t)-1);
     else if ((!u && !(u = add_user(t, row->user, hash))) || !(k = add_key(t, u, key)))
         return false;
-    k->seq = key->seq;
-    k->not_after = key->not_after;
-    k->state = (uint8_t)key->state;
+    k->seq = key->seq & 0xffffffffff;
+    k->state = key->state & 3;
+    k->origin = key->origin & 3;
+    k->due = key->due;
+    k->under = key->under & 15;
+    k->since = key->since == TIME_NONE ? 0 : (uint32_t)(key->since / US_PER_S);
     memcpy(k->sealed, key->sealed, sizeof k->sealed);
     count_key(t, k, 1);
-    if (key->seq > t->totals.last_seq)
-        t->totals.last_seq = key->seq;
-    return true;
+    return set_extra(t, k, number_of(t, u, k), key);
 }
 
-uint64_t table_seq(const struct table *t, struct str user, struct str id)
+static struct key_slot *find(const struct table *t, struct str user, struct str id, struct user_slot **u)
 {
-    const struct user_slot *u = find_user(t, user, hash_name(t, user), NULL);
-    const struct key_slot *k = u ? find_key(t, u, id) : NULL;
-    return k ? k->seq : 0;
+    *u = user.p && id.p ? find_user(t, user, hash_name(t, user), NULL) : NULL;
+    return *u ? find_key(t, *u, id) : NULL;
+}
+
+void table_remove(struct table *t, struct str user, struct str id)
+{
+    struct user_slot *u;
+    struct key_slot *k = find(t, user, id, &u);
+    if (!k)
+        return;
+    uint32_t number = number_of(t, u, k), *link = &u->first;
+    while (*link != number)
+        link = &key_at(t, *link)->next;
+    *link = k->next;
+    u->keys--;
+    t->n--;
+    count_key(t, k, (size_t)-1);
+    t->lost += k->id_n;
+    drop_extra(t, k);
+    memset(k, 0, sizeof *k);
+    k->next = t->free_key;
+    t->free_key = number;
+}
+
+/* All but the texts. */
+static void take_key(const struct table *t, const struct key_slot *k, struct key *out)
+{
+    const struct extra_slot *e = k->extra == NONE ? NULL : extra_at(t, k->extra);
+    *out = (struct key){.type = k->type, .state = k->state, .origin = k->origin, .due = k->due, .under = k->under,
+                        .seq = k->seq, .not_after = e ? e->not_after : TIME_NONE,
+                        .keep_old = e ? e->keep_old : TIME_NONE,
+                        .since = k->since ? (int64_t)k->since * US_PER_S : TIME_NONE,
+                        .sent = {NULL, e ? e->sent_n : 0}};
+    memcpy(out->sealed, k->sealed, sizeof out->sealed);
+}
+
+bool table_find(const struct table *t, struct str user, struct str id, struct key *out)
+{
+    struct user_slot *u;
+    const struct key_slot *k = find(t, user, id, &u);
+    if (k)
+        take_key(t, k, out);
+    return k != NULL;
+}
+
+static char *copy_text(const struct table *t, char *at, uint32_t from, struct str *out)
+{
+    memcpy(at, pool_at(&t->text, from), out->n);
+    out->p = at;
+    return at + out->n;
 }
 
 enum keystore_result table_user(const struct table *t, struct str user, struct keyring *out)
@@ -288,11 +371,11 @@ enum keystore_result table_user(const struct table *t, struct str user, struct k
     if (!user.p || user.n > KEY_TEXT_MAX)
         return KEYSTORE_NOT_FOUND;
     const struct user_slot *u = find_user(t, user, hash_name(t, user), NULL);
-    if (!u)
+    if (!u || !u->keys)
         return KEYSTORE_NOT_FOUND;
     size_t text_n = user.n;
     for (uint32_t i = u->first; i != NONE; i = key_at(t, i)->next)
-        text_n += key_at(t, i)->id_n;
+        text_n += key_at(t, i)->id_n + (key_at(t, i)->extra == NONE ? 0u : extra_at(t, key_at(t, i)->extra)->sent_n);
     char *at = malloc(text_n + 1);
     if (!at)
         return KEYSTORE_FAILED;
@@ -303,25 +386,49 @@ enum keystore_result table_user(const struct table *t, struct str user, struct k
     for (uint32_t i = u->first; i != NONE; i = key_at(t, i)->next) {
         const struct key_slot *k = key_at(t, i);
         struct key *key = &out->keys[out->n++];
-        *key = (struct key){.type = k->type, .state = k->state, .not_after = k->not_after, .seq = k->seq};
-        memcpy(key->sealed, k->sealed, sizeof key->sealed);
-        memcpy(at, pool_at(&t->text, k->id), k->id_n);
-        key->id = (struct str){at, k->id_n};
-        at += k->id_n;
+        take_key(t, k, key);
+        key->id.n = k->id_n;
+        at = copy_text(t, at, k->id, &key->id);
+        if (key->sent.n)
+            at = copy_text(t, at, extra_at(t, k->extra)->sent, &key->sent);
     }
     return KEYSTORE_OK;
 }
 
-void table_count(const struct table *t, int64_t now_us, size_t out[2][3])
+void table_count(const struct table *t, int64_t now_us, size_t out[2][KEY_STATES])
 {
     memcpy(out, t->counts, sizeof t->counts);
-    for (size_t i = 0; t->with_end && i < t->keys.n; i++) {
-        const struct key_slot *k = key_at(t, (uint32_t)i);
-        if (k->not_after == TIME_NONE || k->not_after >= now_us || k->state == KEY_REVOKED)
+    for (uint32_t i = 0; i < t->extras.n; i++) {
+        const struct extra_slot *e = extra_at(t, i);
+        if (e->key == NONE || e->not_after == TIME_NONE || e->not_after >= now_us)
+            continue;
+        const struct key_slot *k = key_at(t, e->key);
+        if (k->state == KEY_REVOKED)
             continue;
         out[k->type][k->state]--;
         out[k->type][KEY_REVOKED]++;
     }
+}
+
+size_t table_under(const struct table *t, unsigned under)
+{
+    return under < TABLE_MASTERS ? t->under[under] : 0;
+}
+
+bool table_each(const struct table *t, bool (*each)(void *arg, const struct key_row *row), void *arg)
+{
+    for (size_t u = 0; u < t->users.n; u++)
+        for (uint32_t i = user_at(t, u)->first; i != NONE; i = key_at(t, i)->next) {
+            const struct key_slot *k = key_at(t, i);
+            struct key_row row = {.user = text_at(t, user_at(t, u)->name, user_at(t, u)->name_n)};
+            take_key(t, k, &row.key);
+            row.key.id = text_at(t, k->id, k->id_n);
+            if (row.key.sent.n)
+                row.key.sent = text_at(t, extra_at(t, k->extra)->sent, row.key.sent.n);
+            if (!each(arg, &row))
+                return false;
+        }
+    return true;
 }
 
 int key_text_order(struct str x, struct str y)

@@ -1,6 +1,7 @@
 """The contract's sentences on the users' keys: at rest, tampered with, followed by a running gateway, and which one serves."""
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -61,11 +62,12 @@ TAMPERINGS = {
                          "WHERE id = 'ink.1.alice'",
     "a row gone": "DELETE FROM keys WHERE id = 'old'",
     "all rows gone": "DELETE FROM keys",
-    "a row doubled": "INSERT INTO keys SELECT user, 'copy', type, state, not_after, seq + 50, sealed FROM keys WHERE id = 'old'",
+    "a row doubled": "INSERT INTO keys SELECT user, 'copy', type, state, not_after, since, origin, due, keep_old, sent, "
+                     "master, seq + 50, sealed FROM keys WHERE id = 'old'",
     "no meta row": "DELETE FROM meta",
     "another count": "DELETE FROM keys WHERE id = 'old'; UPDATE meta SET keys = keys - 1",
     "another salt": "UPDATE meta SET salt = randomblob(32)",
-    "another mac": "UPDATE meta SET mac = randomblob(32)",
+    "another mac": "UPDATE meta SET sums = randomblob(92)",
     "another version": "PRAGMA user_version = 9",
     "another application": "PRAGMA application_id = 1",
     "a trigger": "CREATE TRIGGER t AFTER UPDATE ON keys BEGIN DELETE FROM meta; END",
@@ -223,6 +225,50 @@ def test_tampering_under_a_running_gateway(gateway, alice):
     kms.wait_for(lambda: "tampered with" in g.running.err)
     assert g.ask(alice, "/init").status == 200
     assert 'kmsgate_keys{type="ink",state="active"} 1' in g.admin("/metrics")[1]
+
+
+def keys_age(g):
+    return float(re.search(r"^kmsgate_keys_age_seconds (\S+)", g.admin("/metrics")[1], re.M)[1])
+
+
+def test_a_database_that_was_replaced_undoes_no_revocation(gateway, alice, bob):
+    """Put back, put back and changed on, made anew, cut, gone: what was revoked stays refused, and it is said."""
+    g = gateway([alice, bob], rules=RULES)
+    db = g.folder / "kmsgate.db"
+    old = db.read_bytes()
+
+    def keys(*argv, stdin=None):
+        r = subprocess.run([BUILD / "kmsgate", "keys", *argv, "--config", g.folder / "gateway.yaml"], input=stdin,
+                           capture_output=True, text=True, cwd=g.folder)
+        assert r.returncode == 0, r.stderr
+    keys("revoke", "--user", alice.uri, "--id", alice.ink_id)
+    kms.wait_for(lambda: g.ask(alice, "/init").status == 403)
+    new = db.read_bytes()
+
+    def stays(word):
+        kms.wait_for(lambda: keys_age(g) > 1.5)
+        assert g.ask(alice, "/init").status == 403 and g.ask(bob, "/init").status == 200
+        assert word in g.running.err
+        db.unlink(missing_ok=True)
+        db.write_bytes(new)
+        db.chmod(0o600)
+        kms.wait_for(lambda: keys_age(g) < 1, seconds=30)
+
+    db.write_bytes(old)                                  # an older state, in place
+    stays("older")
+    (g.folder / "other").write_bytes(old)                # the same under another inode, changed until it is further
+    (g.folder / "other").chmod(0o600)
+    os.replace(g.folder / "other", db)
+    for i in range(4):
+        keys("add", "--user", bob.uri, "--type", "trk", "--id", "x%d" % i, "--generate")
+    stays("revoked")
+    db.unlink()                                          # made anew
+    keys("add", "--user", alice.uri, "--type", "ink", "--id", alice.ink_id, "--key-stdin", stdin=alice.ink.hex())
+    stays("another database")
+    db.write_bytes(new[:len(new) // 2])                  # cut
+    stays("damaged")
+    db.unlink()
+    stays("no such file")
 
 
 def encrypted_under(reply):

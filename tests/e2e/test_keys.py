@@ -5,6 +5,7 @@ import re
 import resource
 import stat
 import subprocess
+import time
 
 import pytest
 
@@ -49,7 +50,8 @@ decisions: stdout
         return path
 
     def listed(self, *argv):
-        return [tuple(x.split("\t")) for x in self.keys("list", *argv).stdout.splitlines()]
+        """user, type, ID, state, not_after of each; age and origin stand behind."""
+        return [tuple(x.split("\t"))[:5] for x in self.keys("list", *argv).stdout.splitlines()]
 
 
 @pytest.fixture
@@ -122,6 +124,98 @@ def test_every_fault_in_one_run(store):
     assert [int(n) for n in re.findall(r"keys.jsonl:(\d+):", r.stderr)] == [1, 3, 5], r.stderr
 
 
+def test_day_2(store):
+    """What an operator asks of a store that lives: all of a stolen device's, what ends soon, a trial, what is due."""
+    soon = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 10 * 86400))
+    bob = "sip:bob@example.org"
+    lines = store.file(line(), line("trk", not_after=soon), line(user=bob, kid="i"))
+    assert store.keys("import", "--dry-run", lines).stdout == "would be: 3 added, 0 replaced, 0 unchanged\n"
+    assert store.listed() == []
+    store.keys("import", lines)
+    assert [x[2] for x in store.listed("--expiring", "30d")] == ["trk.1.alice"]
+    assert store.listed("--expiring", "5d") == [] and len(store.listed("--state", "active")) == 3
+    rows = [json.loads(x) for x in store.keys("list", "--format", "json").stdout.splitlines()]
+    assert [x["origin"] for x in rows] == ["imported"] * 3 and all(0 <= x["age_s"] < 60 for x in rows)
+    assert "2 keys are due" in store.keys("renew", "--user", ALICE).stdout
+    assert [x.split("\t")[6] for x in store.keys("list", "--user", ALICE).stdout.splitlines()] == ["imported (due)"] * 2
+    assert "no active key" in store.keys("renew", "--user", "sip:nobody@example.org", code=1).stderr
+    assert store.keys("prune").stdout == "0 keys gone\n"
+    said = store.keys("revoke", "--user", ALICE, "--all").stdout
+    assert "ink ink.1.alice: revoked" in said and "trk trk.1.alice: revoked" in said
+    assert [x[3] for x in store.listed()] == ["revoked", "revoked", "active"]
+    assert "nothing is left" in store.keys("revoke", "--user", ALICE, "--all").stdout
+    store.keys("revoke", "--user", ALICE, "--all", "--id", "x", code=2)
+
+
+def test_revoked_bytes_and_strange_names(store):
+    key = os.urandom(32).hex()
+    store.keys("import", store.file(line(key=key)))
+    store.keys("revoke", "--user", ALICE, "--id", "ink.1.alice")
+    again = store.file(line(kid="ink.2.alice", key=key))
+    assert "was revoked" in store.keys("import", again, code=1).stderr
+    assert "was revoked" in store.keys("add", "--user", ALICE, "--type", "ink", "--id", "x", "--key-stdin", stdin=key,
+                                       code=1).stderr
+    assert store.keys("import", "--force", again).stdout.startswith("1 added")
+    for c in "\u0085\u009b\u200e\u2028\u202e\ufeff\u061c\U000e0041":
+        assert "character" in store.keys("import", store.file(line(kid="a" + c + "b")), code=1).stderr
+        assert store.keys("import", store.file(line(kid="k", user="sip:a" + c + "b@x")), code=1).stderr
+    store.keys("import", store.file(line(kid="ä €", user="sip:ä@x")))
+
+
+def test_the_master_key_changes(store):
+    """Old and new in the list: each row opens under one of them, whatever ends it half way."""
+    lines = [line(kid="ink.1.u%d" % i, user="sip:u%d@example.org" % i) for i in range(900)]
+    store.keys("import", store.file(*lines))
+    before = store.keys("export", "--with-secrets").stdout
+    new = store.folder / "new.key"
+    new.write_text(os.urandom(32).hex() + "\n")
+    new.chmod(0o600)
+    text = store.config.read_text()
+    store.config.write_text(text.replace("file:master.key", "[file:new.key, file:master.key]"))
+    assert store.keys("export", "--with-secrets").stdout == before
+    for wait in (0.05, 0.1, 0.2, 0.3):
+        with subprocess.Popen([BUILD / "kmsgate", "keys", "rekey", "--config", store.config], cwd=store.folder,
+                              stdout=subprocess.DEVNULL) as p:
+            time.sleep(wait)
+            p.kill()
+        assert store.keys("export", "--with-secrets").stdout == before
+    store.keys("rekey")
+    assert store.keys("rekey").stdout.startswith("0 keys")
+    store.config.write_text(text.replace("file:master.key", "file:new.key"))
+    assert store.keys("export", "--with-secrets").stdout == before
+    store.config.write_text(text)
+    assert "master key is not the one" in store.keys("list", code=1).stderr
+
+
+def test_an_older_database_is_known_by_its_counter(store):
+    store.config.write_text(store.config.read_text() + "keys_counter: file:elsewhere/count\n")
+    (store.folder / "elsewhere").mkdir()
+    counter = store.folder / "elsewhere" / "count"
+    store.keys("import", store.file(line(), line("trk")))
+    old = store.db.read_bytes()
+    store.keys("revoke", "--user", ALICE, "--id", "ink.1.alice")
+    assert counter.read_text().endswith("%020d\n" % 3) and stat.S_IMODE(counter.stat().st_mode) == 0o600
+    new = store.db.read_bytes()
+    store.db.write_bytes(old)
+    for argv in (("list",), ("revoke", "--user", ALICE, "--id", "trk.1.alice")):
+        assert "put back to an earlier state" in store.keys(*argv, code=1).stderr
+    (store.folder / "rules.yaml").write_text(
+        "version: 1\nkms: {uris: [kms.example.org]}\nrequests: [{id: everyone}]\nresponses: [{id: default}]\n")
+    r = subprocess.run([BUILD / "kmsgate", "serve", "--config", store.config], capture_output=True, text=True, timeout=60,
+                       cwd=store.folder)
+    assert r.returncode == 1 and "earlier state" in r.stderr
+    store.db.write_bytes(new)  # the twin
+    assert store.listed()[0][3] == "revoked"
+    text = counter.read_text()
+    for bad in (text[:-3], text.replace("counter", "kounter"), text.replace(text[23:30], "0" * 7)):
+        counter.write_text(bad)
+        assert "elsewhere/count" in store.keys("list", code=1).stderr
+    counter.unlink()
+    store.db.write_bytes(old)
+    store.keys("list")  # without the file nothing is known: docker/README.md says so
+    assert counter.read_text().endswith("%020d\n" % 2)
+
+
 def test_replace(store):
     store.keys("import", store.file(line()))
     r = store.keys("import", store.file(line(key="11" * 32)), code=1)
@@ -136,7 +230,7 @@ def test_add_rotate_retire_revoke(store):
     store.keys("add", *who, "--type", "ink", "--id", "ink.2", "--generate")
     store.keys("add", "--type=trk", "--id=trk.1", "--user=" + ALICE, "--generate", "--not-after",
                "2000-01-01T00:00:00Z")
-    assert [x[3] for x in store.listed()] == ["retiring", "active", "active"]
+    assert [x[3] for x in store.listed()] == ["retiring", "active", "expired"]
     show = store.keys("show", *who).stdout
     assert "ink.2: active; signs" in show and "ink.1: retiring; verifies" in show and "expired" in show
     store.keys("revoke", *who, "--id", "ink.1", "--type", "trk", code=1)
@@ -145,7 +239,7 @@ def test_add_rotate_retire_revoke(store):
     assert "for good" in store.keys("retire", *who, "--id", "ink.1", code=1).stderr
     assert "no such key" in store.keys("retire", *who, "--id", "ink.9", code=1).stderr
     store.keys("retire", *who, "--id", "ink.2")
-    assert [x[3] for x in store.listed()] == ["revoked", "retiring", "active"]
+    assert [x[3] for x in store.listed()] == ["revoked", "retiring", "expired"]
     keys = {x["id"]: x["key"] for x in map(json.loads, store.keys("export", "--with-secrets").stdout.splitlines())}
     assert keys["ink.1"] == "22" * 32 and len(set(keys.values())) == 3
     for given in ("", "22" * 31, "22" * 33, "22" * 32 + "\n\n", "zz" * 32):
@@ -158,7 +252,7 @@ def test_add_rotate_retire_revoke(store):
 
 
 @pytest.mark.parametrize("argv", [
-    (), ("rename",), ("import",), ("import", "a", "b"), ("import", "--force", "a"), ("list", "x"), ("show",),
+    (), ("rename",), ("import",), ("import", "a", "b"), ("import", "--forced", "a"), ("list", "x"), ("show",),
     ("list", "--user"), ("add", "--user", "u:", "--type", "ink", "--id", "i"),
     ("add", "--user", "u:", "--type", "ink", "--id", "i", "--generate", "--key-stdin"),
     ("add", "--user", "u:", "--type", "key", "--id", "i", "--generate"),
@@ -174,7 +268,7 @@ def test_wrong_usage(store, argv):
 
 
 def test_help(store):
-    names = ["import", "export", "list", "show", "add", "retire", "revoke"]
+    names = ["import", "export", "list", "show", "add", "retire", "revoke", "renew", "prune", "rekey"]
     assert all(n in store.keys("--help").stdout for n in names)
     for n in names:
         assert "usage: kmsgate keys " + n in store.keys(n, "--help").stdout

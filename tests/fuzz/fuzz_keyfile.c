@@ -72,7 +72,7 @@ static void take_over(const struct keyfile *file, struct str text)
         must(keystore_put(keys, file->v, file->n, false, counts, &at, &faults), "again: %s", faults.v[0].text);
         must(counts[KEY_SAME] == file->n, "the same file again changes something");
     } else {
-        size_t n[2][3];
+        size_t n[2][KEY_STATES];
         keystore_count(keys, 0, n);
         for (int i = 0; i < 6; i++)
             must(n[i / 3][i % 3] == 0, "a part was taken over");

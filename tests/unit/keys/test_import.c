@@ -200,7 +200,7 @@ static void every_fault_is_told(void **state)
                             entry(ALICE, KEY_TRK, "trk.1", 2), entry("no uri", KEY_TRK, "trk.1", 3)};
     struct seen seen = {0};
     struct keystore *ks = open_store(f);
-    assert_false(keystore_import(ks, v, 4, false, f->counts, note, &seen));
+    assert_false(keystore_import(ks, v, 4, 0, f->counts, &(struct key_telling){.fault = note, .arg = &seen}));
     assert_int_equal(seen.n, 3);
     assert_true(seen.at[0] == 0 && seen.at[1] == 2 && seen.at[2] == 3);
     keystore_close(ks);
@@ -235,22 +235,68 @@ static void texts(void **state)
     keystore_close(ks);
 }
 
-static void too_many_keys(void **state)
+/* No number of changes fills a user's places: of what retires the newest eight go on, of what is dead the newest two
+ * stay; and one InK always does. */
+static void old_ones_give_way(void **state)
+{
+    struct fixture *f = *state;
+    struct keystore *ks = open_store(f);
+    struct keyring ring;
+    size_t usable = 0, dead = 0;
+    char id[16];
+    for (int i = 1; i <= 200; i++) {
+        snprintf(id, sizeof id, "ink.%d", i);
+        assert_true(put(f, ks, entry(ALICE, KEY_INK, id, (uint8_t)i)));
+    }
+    keystore_close(ks);
+    ks = open_store(f);
+    assert_int_equal(keystore_user(ks, STR(ALICE), &ring), KEYSTORE_OK);
+    for (size_t i = 0; i < ring.n; i++)
+        key_usable(&ring.keys[i], time_now_us()) ? usable++ : dead++;
+    keyring_clear(&ring);
+    assert_int_equal(usable, 1 + KEY_RETIRING_MAX);
+    assert_int_equal(dead, 2);
+    assert_int_equal(state_of(ks, ALICE, "ink.200"), KEY_ACTIVE);
+    assert_int_equal(state_of(ks, ALICE, "ink.192"), KEY_RETIRING);
+    assert_int_equal(state_of(ks, ALICE, "ink.189"), -1);
+    keystore_close(ks);
+}
+
+static bool force(struct fixture *f, struct keystore *ks, struct key_entry e)
+{
+    return keystore_import(ks, &e, 1, KEY_PUT_FORCE | KEY_PUT_REPLACE, f->counts, &(struct key_telling){0});
+}
+
+/* What was revoked does not come back: under its ID never, under another by force; when it has gone, by its
+ * tombstone. */
+static void revoked_bytes(void **state)
 {
     struct fixture *f = *state;
     struct keystore *ks = open_store(f);
     char id[16];
-    for (int i = 1; i <= LIMIT_USER_KEYS; i++) {
-        snprintf(id, sizeof id, "ink.%d", i);
-        assert_true(put(f, ks, entry(ALICE, KEY_INK, id, (uint8_t)i)));
+    for (int round = 0; round < 2; round++) {
+        for (int i = 1; i <= 4; i++) {
+            snprintf(id, sizeof id, "trk.%d", i);
+            if (!round) {
+                assert_true(put(f, ks, entry(ALICE, KEY_TRK, id, (uint8_t)i)));
+                assert_true(keystore_set_state(ks, STR(ALICE), str_z(id), KEY_REVOKED, &f->faults));
+            }
+            assert_true(put(f, ks, entry(ALICE, KEY_TRK, id, (uint8_t)i))); /* no change */
+            assert_int_equal(f->counts[KEY_SAME], 1);
+            assert_false(put(f, ks, entry(ALICE, KEY_TRK, "other", (uint8_t)i)));
+            assert_false(replace(f, ks, entry(ALICE, KEY_INK, "other", (uint8_t)i)));
+            assert_false(force(f, ks, entry(ALICE, KEY_TRK, id, 99)));
+            assert_true(told(f, "revoked"));
+            forget_faults(f);
+        }
+        assert_true(put(f, ks, entry(BOB, KEY_TRK, "other", 1))); /* another user's are another matter */
+        keystore_close(ks);
+        ks = open_store(f);
     }
-    assert_false(put(f, ks, entry(ALICE, KEY_INK, "one more", 100)));
-    assert_true(told(f, "64 keys"));
-    assert_true(put(f, ks, entry(BOB, KEY_INK, "one more", 100)));
-    assert_true(replace(f, ks, entry(ALICE, KEY_INK, id, 101)));
-    keystore_close(ks);
-    ks = open_store(f);
-    assert_true(has_key(ks, ALICE, "ink.1", 1) && has_key(ks, ALICE, id, 101));
+    assert_int_equal(state_of(ks, ALICE, "trk.1"), -1); /* a tombstone */
+    assert_int_equal(state_of(ks, ALICE, "trk.4"), KEY_REVOKED);
+    assert_true(force(f, ks, entry(ALICE, KEY_TRK, "other", 1)));
+    assert_int_equal(state_of(ks, ALICE, "other"), KEY_ACTIVE);
     keystore_close(ks);
 }
 
@@ -287,7 +333,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(added_then_same), T(other_bytes), T(another_type), T(zero_key), T(ink_equal_to_trk), T(second_active_key),
         T(two_active_keys_in_one_file), T(more_said_of_a_known_key), T(all_or_nothing), T(doubles_in_one_file),
-        T(every_fault_is_told), T(texts), T(too_many_keys), T(states),
+        T(every_fault_is_told), T(texts), T(old_ones_give_way), T(revoked_bytes), T(states),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -91,8 +91,10 @@ static void which_key(void **state)
             assert_int_equal(keyring_has_ink(&ring), rows[i].has && type == KEY_INK);
             assert_null(keyring_newest(&ring, type == KEY_INK ? KEY_TRK : KEY_INK, now));
             const struct key *newest = keyring_newest(&ring, type, now);
-            snprintf(id, sizeof id, "k%d", rows[i].newest);
-            assert_true(rows[i].newest < 0 ? newest == NULL : newest && str_eq_z(newest->id, id));
+            /* a TrK that retires encrypts where none is active; an InK that retires does not sign by itself */
+            const int wanted = rows[i].newest < 0 && type == KEY_TRK && rows[i].states[0] == 'r' ? 0 : rows[i].newest;
+            snprintf(id, sizeof id, "k%d", wanted);
+            assert_true(wanted < 0 ? newest == NULL : newest && str_eq_z(newest->id, id));
             for (size_t k = 0; rows[i].states[k]; k++) {
                 snprintf(id, sizeof id, "k%zu", k);
                 assert_int_equal(key_usable(keyring_find(&ring, str_z(id)), now), rows[i].usable[k] == 'y');
@@ -131,7 +133,7 @@ static void newest_by_coming(void **state)
 static void counts(void **state)
 {
     struct fixture *f = *state;
-    size_t n[2][3];
+    size_t n[2][KEY_STATES];
     fill_store(f);
     struct keystore *ks = open_store(f);
     struct key_entry e = entry(BOB, KEY_TRK, "trk.2.bob", 9);
@@ -198,7 +200,7 @@ static void opening(void **state)
     static const struct {
         mode_t mode;
         bool ok;
-    } modes[] = {{0600, true}, {0640, true}, {0644, false}, {0660, false}, {0602, false}, {0620, false}, {0601, false}};
+    } modes[] = {{0600, true}, {0640, true}, {0644, false}, {0660, true}, {0602, false}, {0620, true}, {0601, false}};
     for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) {
         forget_faults(f);
         chmod(f->path, modes[i].mode);
@@ -288,7 +290,7 @@ static void many_changes_at_once(void **state)
             assert_true(state_of(mine, names[i], "trk") == KEY_ACTIVE);
         assert_true(has_key(mine, names[n - 1], "trk", (uint8_t)((n - 1) % 255 + 1)));
     }
-    size_t counted[2][3];
+    size_t counted[2][KEY_STATES];
     keystore_count(mine, 0, counted);
     assert_int_equal(counted[KEY_TRK][KEY_ACTIVE], 9002);
     keystore_close(mine);

@@ -18,7 +18,7 @@ static void *read_keys(void *arg)
     struct shared *s = arg;
     do {
         struct keyring ring;
-        size_t active = 0, n[2][3];
+        size_t active = 0, n[2][KEY_STATES];
         bool bad = keystore_user(s->ks, STR(ALICE), &ring) != KEYSTORE_OK;
         for (size_t i = 0; i < ring.n; i++) {
             struct secret_key clear SECRET_CLEANUP = {{0}};
@@ -41,7 +41,11 @@ static void *refresh_keys(void *arg)
     do {
         bool changed;
         char why[200];
-        atomic_fetch_add(&s->wrong, !keystore_refresh(s->ks, &changed, why, sizeof why));
+        /* on a busy machine one commit of the writer may outlast the turns after which that is told */
+        if (!keystore_refresh(s->ks, &changed, why, sizeof why) && !strstr(why, "another process is writing")) {
+            print_error("%s\n", why);
+            atomic_fetch_add(&s->wrong, 1);
+        }
         usleep(500);
     } while (!atomic_load(&s->done));
     return NULL;

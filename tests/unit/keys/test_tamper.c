@@ -27,7 +27,7 @@ CASE(id_changed, "UPDATE keys SET id = 'ink.2.bob' WHERE id = 'ink.1.bob'", "doe
 CASE(type_changed, "UPDATE keys SET type = 1 WHERE id = 'ink.1.bob'", "does not verify")
 CASE(type_unknown, "UPDATE keys SET type = 2 WHERE id = 'ink.1.bob'", "not as kmsgate writes it")
 CASE(state_changed, "UPDATE keys SET state = 1 WHERE id = 'ink.1.bob'", "does not verify")
-CASE(state_unknown, "UPDATE keys SET state = 3 WHERE id = 'ink.1.bob'", "not as kmsgate writes it")
+CASE(state_unknown, "UPDATE keys SET state = 5 WHERE id = 'ink.1.bob'", "not as kmsgate writes it")
 CASE(not_after_changed, "UPDATE keys SET not_after = 4102444800000000 WHERE id = 'ink.1.bob'", "does not verify")
 CASE(seq_changed, "UPDATE keys SET seq = seq + 100 WHERE id = 'ink.1.bob'", "does not verify")
 CASE(seq_swapped,
@@ -50,21 +50,30 @@ CASE(rows_swapped,
 CASE(row_deleted, "DELETE FROM keys WHERE id = 'ink.1.bob'", "3 keys where there were 4")
 CASE(last_row_deleted, "DELETE FROM keys WHERE seq = (SELECT max(seq) FROM keys)", "3 keys where there were 4")
 CASE(all_rows_deleted, "DELETE FROM keys", "0 keys where there were 4")
-CASE(row_doubled, "INSERT INTO keys SELECT user, 'ink.9.bob', type, state, not_after, 9, sealed FROM keys "
-                  "WHERE id = 'ink.1.bob'", "does not verify")
-CASE(row_deleted_and_counted_less, "DELETE FROM keys WHERE id = 'ink.1.bob'; UPDATE meta SET keys = 3, seq_sum = 7",
+CASE(since_changed, "UPDATE keys SET since = since + 1000000 WHERE id = 'ink.1.bob'", "does not verify")
+CASE(since_odd, "UPDATE keys SET since = -1 WHERE id = 'ink.1.bob'", "not as kmsgate writes it")
+CASE(origin_changed, "UPDATE keys SET origin = 1 WHERE id = 'ink.1.bob'", "does not verify")
+CASE(origin_unknown, "UPDATE keys SET origin = 4 WHERE id = 'ink.1.bob'", "not as kmsgate writes it")
+CASE(due_changed, "UPDATE keys SET due = 1 WHERE id = 'ink.1.bob'", "does not verify")
+CASE(keep_old_changed, "UPDATE keys SET keep_old = 5 WHERE id = 'ink.1.bob'", "does not verify")
+CASE(sent_changed, "UPDATE keys SET sent = 'trk.1.bob' || char(10) WHERE id = 'ink.1.bob'", "does not verify")
+CASE(state_offered, "UPDATE keys SET state = 3 WHERE id = 'ink.1.bob'", "does not verify")
+CASE(made_a_tombstone, "UPDATE keys SET state = 4 WHERE id = 'ink.1.bob'", "does not verify")
+CASE(master_changed, "UPDATE keys SET master = master + 1 WHERE id = 'ink.1.bob'", "not listed")
+CASE(row_doubled, "INSERT INTO keys SELECT user, 'ink.9.bob', type, state, not_after, since, origin, due, keep_old, "
+                  "sent, master, 9, sealed FROM keys WHERE id = 'ink.1.bob'", "does not verify")
+CASE(row_deleted_and_counted_less, "DELETE FROM keys WHERE id = 'ink.1.bob'; UPDATE meta SET keys = 3",
      "meta row does not verify")
-CASE(meta_version_changed, "UPDATE meta SET version = 2", "version 2")
+CASE(meta_version_changed, "UPDATE meta SET version = 3", "version 3")
 CASE(meta_count_changed, "UPDATE meta SET keys = 5", "meta row does not verify")
-CASE(meta_sum_changed, "UPDATE meta SET seq_sum = 11", "meta row does not verify")
 CASE(meta_last_changed, "UPDATE meta SET last_seq = 5", "meta row does not verify")
 CASE(meta_negative, "UPDATE meta SET last_seq = -1", "not as kmsgate writes it")
 CASE(meta_salt_changed, "UPDATE meta SET salt = zeroblob(32)", "master key is not the one")
 CASE(meta_check_changed, "UPDATE meta SET key_check = zeroblob(32)", "master key is not the one")
-CASE(meta_mac_changed, "UPDATE meta SET mac = zeroblob(32)", "meta row does not verify")
-CASE(meta_mac_empty, "UPDATE meta SET mac = x''", "not as kmsgate writes it")
+CASE(meta_sums_changed, "UPDATE meta SET sums = zeroblob(92)", "meta row does not verify")
+CASE(meta_sums_empty, "UPDATE meta SET sums = x''", "not as kmsgate writes it")
 CASE(meta_deleted, "DELETE FROM meta", "meta row is gone")
-CASE(schema_version, "PRAGMA user_version = 2", "schema version 2")
+CASE(schema_version, "PRAGMA user_version = 3", "schema version 3")
 CASE(another_application, "PRAGMA application_id = 1", "not a key database of kmsgate")
 CASE(a_trigger, "CREATE TRIGGER t AFTER UPDATE ON meta BEGIN DELETE FROM keys; END", "`t` in it is not kmsgate's")
 CASE(a_view, "CREATE VIEW v AS SELECT * FROM keys", "`v` in it is not kmsgate's")
@@ -229,12 +238,14 @@ static void foreign_files(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        T(user_changed), T(id_changed), T(type_changed), T(type_unknown), T(state_changed), T(state_unknown),
+        T(user_changed), T(since_changed), T(since_odd), T(origin_changed), T(origin_unknown), T(due_changed),
+        T(keep_old_changed), T(sent_changed), T(state_offered), T(made_a_tombstone), T(master_changed),
+        T(id_changed), T(type_changed), T(type_unknown), T(state_changed), T(state_unknown),
         T(not_after_changed), T(seq_changed), T(seq_swapped), T(nonce_changed), T(ciphertext_changed), T(tag_changed),
         T(sealed_cut), T(sealed_swapped_between_users), T(rows_swapped), T(row_deleted), T(last_row_deleted),
         T(all_rows_deleted), T(row_doubled), T(row_deleted_and_counted_less), T(meta_version_changed),
-        T(meta_count_changed), T(meta_sum_changed), T(meta_last_changed), T(meta_negative), T(meta_salt_changed),
-        T(meta_check_changed), T(meta_mac_changed), T(meta_mac_empty), T(meta_deleted), T(schema_version),
+        T(meta_count_changed), T(meta_last_changed), T(meta_negative), T(meta_salt_changed),
+        T(meta_check_changed), T(meta_sums_changed), T(meta_sums_empty), T(meta_deleted), T(schema_version),
         T(another_application), T(a_trigger), T(a_view), T(a_table), T(no_index), T(other_columns),
         T(a_view_for_a_table), T(statistics_are_no_tampering), T(row_rolled_back), T(rows_rolled_back_with_their_meta),
         T(row_of_another_database), T(wrong_master_key), T(truncated), T(every_block_damaged), T(foreign_files),

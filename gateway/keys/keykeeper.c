@@ -1,0 +1,209 @@
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/timestamp.h"
+#include "keys/keylife.h"
+
+enum { TURN_MS = 400, PATIENCE_MS = 300 /* for another writer, of the half second that an exchange waits */ };
+
+/* What one caller asked for; its texts in one block behind it. */
+struct errand {
+    struct errand *next;
+    int64_t asked_us; /* monotonic */
+    struct key_wish wishes[KEYKEEPER_WISHES];
+    struct key_fate fates[KEYKEEPER_WISHES];
+    size_t n, bytes;
+    void (*done)(void *arg, const struct key_fate *v, size_t n);
+    void *arg;
+    char text[];
+};
+
+struct keykeeper {
+    struct keystore *ks;
+    void (*turn)(void *arg, bool ok, bool changed, const char *why);
+    void *arg;
+    pthread_t thread;
+    pthread_mutex_t lock; /* of all below */
+    pthread_cond_t wake;
+    struct errand *first, **last;
+    size_t waiting;
+    bool ends;
+};
+
+static void errand_free(struct errand *e)
+{
+    key_fates_free(e->fates, e->n);
+    secret_wipe(e, e->bytes);
+    free(e);
+}
+
+static struct str copy_text(char **at, struct str s)
+{
+    if (!s.p)
+        return STR_MISSING;
+    char *to = *at;
+    memcpy(to, s.p, s.n);
+    *at += s.n;
+    return (struct str){to, s.n};
+}
+
+static struct errand *errand_new(const struct key_wish *wishes, size_t n)
+{
+    size_t text = 1;
+    for (size_t i = 0; i < n; i++)
+        text += wishes[i].user.n + wishes[i].id.n + wishes[i].trk.n;
+    struct errand *e = calloc(1, sizeof *e + text);
+    if (!e)
+        return NULL;
+    char *at = e->text;
+    e->bytes = sizeof *e + text;
+    e->asked_us = time_mono_us();
+    e->n = n;
+    for (size_t i = 0; i < n; i++) {
+        e->wishes[i] = wishes[i];
+        e->wishes[i].user = copy_text(&at, wishes[i].user);
+        e->wishes[i].id = copy_text(&at, wishes[i].id);
+        e->wishes[i].trk = copy_text(&at, wishes[i].trk);
+    }
+    return e;
+}
+
+bool keykeeper_ask(struct keykeeper *k, const struct key_wish *wishes, size_t n,
+                   void (*done)(void *arg, const struct key_fate *v, size_t n), void *arg)
+{
+    struct errand *e = n > 0 && n <= KEYKEEPER_WISHES ? errand_new(wishes, n) : NULL;
+    if (!e)
+        return false;
+    e->done = done;
+    e->arg = arg;
+    pthread_mutex_lock(&k->lock);
+    const bool ok = !k->ends && k->waiting < KEYKEEPER_WAITING_MAX;
+    if (ok) {
+        *k->last = e;
+        k->last = &e->next;
+        k->waiting++;
+        pthread_cond_signal(&k->wake);
+    }
+    pthread_mutex_unlock(&k->lock);
+    if (!ok)
+        errand_free(e);
+    return ok;
+}
+
+static void defer(struct errand *e, const char *text)
+{
+    for (size_t i = 0; i < e->n; i++) {
+        e->fates[i].outcome = KEY_DEFERRED;
+        detail_set(&e->fates[i].why, "%s", text);
+    }
+}
+
+/* All that is still worth doing, in one transaction; the callbacks come after its commit. */
+static void run_errands(struct keykeeper *k, struct errand *first)
+{
+    enum { ALL = KEYKEEPER_WAITING_MAX * KEYKEEPER_WISHES };
+    struct key_wish *wishes = calloc(ALL, sizeof *wishes);
+    struct key_fate *fates = calloc(ALL, sizeof *fates);
+    const int64_t oldest = time_mono_us() - KEYKEEPER_WAIT_MS * INT64_C(1000);
+    size_t n = 0, at = 0;
+    for (struct errand *e = first; wishes && fates && e; e = e->next)
+        for (size_t i = 0; e->asked_us >= oldest && i < e->n; i++)
+            wishes[n++] = e->wishes[i];
+    if (n)
+        keystore_do(k->ks, wishes, n, PATIENCE_MS, fates);
+    while (first) {
+        struct errand *e = first;
+        first = e->next;
+        if (wishes && fates && e->asked_us >= oldest) {
+            memcpy(e->fates, fates + at, e->n * sizeof *fates);
+            at += e->n;
+        } else {
+            defer(e, "the store did not come to it in time");
+        }
+        e->done(e->arg, e->fates, e->n);
+        errand_free(e);
+    }
+    if (wishes)
+        secret_wipe(wishes, ALL * sizeof *wishes);
+    if (fates)
+        secret_wipe(fates, ALL * sizeof *fates);
+    free(wishes);
+    free(fates);
+}
+
+/* Until something is asked for, or for a turn. The lock is held. */
+static void wait_for_errands(struct keykeeper *k, int64_t until_us)
+{
+    const struct timespec until = {until_us / US_PER_S, until_us % US_PER_S * 1000};
+    while (!k->first && !k->ends && pthread_cond_timedwait(&k->wake, &k->lock, &until) == 0)
+        ;
+}
+
+static void *keep(void *arg)
+{
+    struct keykeeper *k = arg;
+    int64_t turn_us = 0;
+    for (;;) {
+        char why[256] = "";
+        bool changed = false;
+        if (time_mono_us() >= turn_us) {
+            const bool ok = keystore_refresh(k->ks, &changed, why, sizeof why);
+            k->turn(k->arg, ok, changed, why);
+            turn_us = time_mono_us() + TURN_MS * INT64_C(1000);
+        }
+        pthread_mutex_lock(&k->lock);
+        wait_for_errands(k, turn_us);
+        struct errand *first = k->first;
+        const bool ends = k->ends;
+        k->first = NULL;
+        k->last = &k->first;
+        k->waiting = 0;
+        pthread_mutex_unlock(&k->lock);
+        for (struct errand *e = first; ends && e; e = e->next)
+            e->asked_us = 0; /* they are deferred */
+        if (first)
+            run_errands(k, first);
+        if (ends)
+            return NULL;
+    }
+}
+
+struct keykeeper *keykeeper_start(struct keystore *ks,
+                                  void (*turn)(void *arg, bool ok, bool changed, const char *why), void *arg)
+{
+    struct keykeeper *k = calloc(1, sizeof *k);
+    pthread_condattr_t attr;
+    if (!k)
+        return NULL;
+    k->ks = ks;
+    k->turn = turn;
+    k->arg = arg;
+    k->last = &k->first;
+    pthread_mutex_init(&k->lock, NULL); /* these cannot fail on Linux but for their arguments */
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&k->wake, &attr);
+    pthread_condattr_destroy(&attr);
+    if (pthread_create(&k->thread, NULL, keep, k) == 0)
+        return k;
+    pthread_cond_destroy(&k->wake);
+    pthread_mutex_destroy(&k->lock);
+    free(k);
+    return NULL;
+}
+
+void keykeeper_stop(struct keykeeper *k)
+{
+    if (!k)
+        return;
+    pthread_mutex_lock(&k->lock);
+    k->ends = true;
+    pthread_cond_signal(&k->wake);
+    pthread_mutex_unlock(&k->lock);
+    pthread_join(k->thread, NULL);
+    pthread_cond_destroy(&k->wake);
+    pthread_mutex_destroy(&k->lock);
+    free(k);
+}
