@@ -32,6 +32,7 @@ static bool test_cases(const struct test_options *q, struct rules *rules, const 
                        struct faults *faults)
 {
     struct case_run run;
+    log_setup(LOG_LEVEL_ERROR, LOG_FORMAT_TEXT); /* what is wrong with a reply is told where a case expects another */
     bool ok = cases_run(cases, rules, faults, &run);
     if (ok) {
         const size_t untouched = test_untouched(rules, &run), rule_count = rules->request_count + rules->response_count;

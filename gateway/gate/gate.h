@@ -111,6 +111,7 @@ struct gate_upstream {
 struct gate_response {
     int status;
     struct buf body;
+    struct detail why; /* what was wrong with the upstream's answer, in plain words; empty: nothing. Not for clients */
 };
 enum reason gate_reply(struct judgement *j, const struct gate_upstream *up, int64_t now_us,
                        struct gate_response *out) MUST_CHECK;

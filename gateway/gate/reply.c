@@ -123,6 +123,23 @@ static enum reason check_users(struct making *m)
                               !d || d->user_uri != USERS_IGNORE_ENVELOPE, &m->why);
 }
 
+/*
+ * A new TrK or InK that the upstream issues. Only the reply's head says whose it is, so that there nothing is set
+ * aside, whatever the dialect says: another's key, wrapped for this user, would be his from then on.
+ */
+static enum reason check_new_keys(struct making *m)
+{
+    if (!m->read.has_new_key)
+        return REASON_OK;
+    if (!m->read.user_uri.p || !str_eq(m->read.user_uri, m->j->request.user_uri))
+        return refuse(m, REASON_UPSTREAM_WRONG_USER,
+                      "the upstream issues a new key (NewTransportKey, NewIntegrityKey), and its reply's UserUri does "
+                      "not name the requester");
+    return refuse(m, REASON_UPSTREAM_INVALID,
+                  "the upstream issues a new key (NewTransportKey, NewIntegrityKey), and the response rule has "
+                  "`new_keys: refuse`: the gateway would not know the key that the client signs with from then on");
+}
+
 /* The message, as the resource owes it, or a KmsError. */
 static enum reason read_reply(struct making *m, const struct gate_upstream *up)
 {
@@ -137,6 +154,8 @@ static enum reason read_reply(struct making *m, const struct gate_upstream *up)
     r = kms_response_read(m->doc, STR_MISSING, STR_MISSING, &m->read, &m->why);
     if (r == REASON_OK)
         r = check_users(m);
+    if (r == REASON_OK)
+        r = check_new_keys(m);
     if (r != REASON_OK)
         return r;
     m->r = &m->read;
@@ -252,6 +271,16 @@ static enum reason plan_envelope(struct making *m, int64_t now_us)
     return REASON_OK;
 }
 
+/* Who has proved nothing reads what he always read, where the rule says so. */
+static enum reason speak(struct making *m, struct gate_response *out)
+{
+    const struct dialect *d = m->rule->dialect;
+    if (!m->rule->speak || !d || m->signer || m->j->proven)
+        return REASON_OK;
+    return reply_speak(d, m->doc ? dialect_namespace(m->doc) : reply_spoken_namespace(d), m->r, &m->plan, &out->body,
+                       &m->why);
+}
+
 static enum reason write_reply(struct making *m, int64_t now_us, struct gate_response *out)
 {
     struct decision *d = &m->j->decision;
@@ -266,6 +295,8 @@ static enum reason write_reply(struct making *m, int64_t now_us, struct gate_res
         r = kms_response_write(m->r, &m->plan, &payload, &encrypted, &m->why);
     if (r == REASON_OK)
         r = reply_finish(m->j, m->signer, &payload, m->plan.protect != PROTECT_NONE, &out->body, &m->why);
+    if (r == REASON_OK)
+        r = speak(m, out);
     if (r != REASON_OK)
         return r;
     d->response.signed_by = m->signer ? m->signer->id : STR_MISSING;
@@ -286,13 +317,14 @@ static enum reason make_reply(struct making *m, const struct gate_upstream *up, 
     return r == REASON_OK ? write_reply(m, now_us, out) : r;
 }
 
-/* What an upstream says with an error status is not looked at: it is not for the client. */
+/* What an upstream says with an error status is not for the client: its operator reads it in the log. */
 static enum reason make_error(struct making *m, const struct gate_upstream *up, int64_t now_us,
                               struct gate_response *out)
 {
     const struct judgement *j = m->j;
     enum reason r = note_rule(m, rules_response(j->rules, j->rule->id, j->form, 1u << KMS_MESSAGE_ERROR, up->status));
     note_kind(m, KMS_MESSAGE_ERROR);
+    reply_tell_error(j, up);
     m->plan.error_code = up->status;
     m->plan.error_msg = j->rules->detail_reason ? str_z(reason_name(REASON_UPSTREAM_ERROR))
                                                    : reply_generic(up->status);
@@ -314,20 +346,6 @@ static enum reason make(struct making *m, const struct gate_upstream *up, int64_
     return refuse(m, REASON_UPSTREAM_INVALID, "the upstream's status is neither a success nor an error");
 }
 
-/* A fault may name what stood where it should not, and that may be a key. No name of the interface is that long. */
-static const char *hide_keys(struct detail *why)
-{
-    enum { LONGEST_SHOWN = 24 };
-    static const char KEY_TEXT[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=_-";
-    for (char *p = why->text; *p;) {
-        const size_t n = strspn(p, KEY_TEXT);
-        if (n > LONGEST_SHOWN)
-            memset(p, '*', n);
-        p += n + strcspn(p + n, KEY_TEXT);
-    }
-    return why->text;
-}
-
 enum reason gate_reply(struct judgement *j, const struct gate_upstream *up, int64_t now_us, struct gate_response *out)
 {
     struct making m = {.j = j};
@@ -336,9 +354,11 @@ enum reason gate_reply(struct judgement *j, const struct gate_upstream *up, int6
     const enum reason r = make(&m, up, now_us, out);
     making_free(&m);
     if (r != REASON_OK && r != REASON_UPSTREAM_ERROR) {
-        log_debug("reply", j->decision.id, "%s: %s", reason_name(r), hide_keys(&m.why));
+        reply_hide_keys(m.why.text);
+        log_warn("reply", j->decision.id, "%s: %s", reason_name(r), m.why.text);
         buf_free(&out->body);
         gate_refuse(j, r, 0, now_us, out);
+        out->why = m.why;
         return r;
     }
     j->decision.reason = r;

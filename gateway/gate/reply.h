@@ -22,4 +22,15 @@ struct str reply_generic(int status);
 enum reason reply_finish(struct judgement *j, const struct key *signer, const struct buf *payload, bool encrypted,
                          struct buf *out, struct detail *why) MUST_CHECK;
 
+/* The same reply once more, as the dialect has it: for who always read it so. `m` is what was read (NULL: nothing), in
+ * the namespace `ns`. It reads back as what it says, or it is UPSTREAM_INVALID. */
+enum reason reply_speak(const struct dialect *d, const char *ns, const struct kms_response *m,
+                        const struct kms_response_plan *plan, struct buf *out, struct detail *why) MUST_CHECK;
+/* The dialect's own namespace: the first that it lists, else the standard's. */
+const char *reply_spoken_namespace(const struct dialect *d);
+/* A fault may name what stood where it should not, and that may be a key: long runs of a key's digits become stars. */
+void reply_hide_keys(char *text);
+/* Logs an upstream's error answer: the status, and the first 200 characters of what it says. */
+void reply_tell_error(const struct judgement *j, const struct gate_upstream *up);
+
 #endif

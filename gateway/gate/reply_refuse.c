@@ -119,6 +119,19 @@ enum reason reply_finish(struct judgement *j, const struct key *signer, const st
     return sign(signer, &clear, buf_view(payload), encrypted, out, why);
 }
 
+/* Of the first response rule that the request can meet, whatever its answer would have been; NULL: none is spoken. */
+static const struct dialect *spoken(const struct judgement *j)
+{
+    if (!j->rule || j->proven)
+        return NULL;
+    for (size_t i = 0; i < j->rules->response_count; i++) {
+        const struct response_rule *p = j->rules->responses + i;
+        if (rules_response_fits(p, j->rule->id, j->form, 0))
+            return p->speak ? p->dialect : NULL;
+    }
+    return NULL;
+}
+
 static bool write_refusal(struct judgement *j, const struct kms_response_plan *plan, const struct key *signer,
                           struct buf *out)
 {
@@ -129,8 +142,10 @@ static bool write_refusal(struct judgement *j, const struct kms_response_plan *p
     own.signature_id = signer ? signer->id : STR_MISSING;
     buf_free(out);
     *out = BUF_INIT(LIMIT_REPLY_OUT);
+    const struct dialect *d = signer ? NULL : spoken(j);
     if (kms_response_write(NULL, &own, &payload, &encrypted, &why) == REASON_OK &&
-        reply_finish(j, signer, &payload, false, out, &why) == REASON_OK)
+        reply_finish(j, signer, &payload, false, out, &why) == REASON_OK &&
+        (!d || reply_speak(d, reply_spoken_namespace(d), NULL, &own, out, &why) == REASON_OK))
         return true;
     log_warn("refusal", j->decision.id, "not written as it should be: %s", why.text);
     buf_free(out);

@@ -101,6 +101,8 @@ struct response_rule {
         enum { WHEN_ALWAYS, WHEN_REQUESTED, WHEN_NEVER } when;
     } encrypt;
     bool keep_extensions;
+    bool speak; /* plain replies to unproven requesters are written as the dialect has it */
+    enum { NEW_KEYS_REFUSE, NEW_KEYS_LEARN, NEW_KEYS_REPLACE } new_keys; /* those that the upstream itself issues */
     const struct dialect *dialect; /* one of the rule set's; NULL: none */
     int line;
 };
@@ -174,7 +176,7 @@ enum rule_miss rules_miss(const struct request_rule *q, const struct request_fac
 enum rule_miss rules_excepted(const struct request_rule *q, const struct request_facts *facts);
 /* The first that matches, or NULL. */
 const struct request_rule *rules_request(const struct rules *r, const struct request_facts *facts);
-/* Whether it matches, its `message` set aside: what a reply is, only the rule's dialect can tell. */
+/* Whether it matches, its `message` set aside: what a reply is, only the rule's dialect can tell. status 0: any. */
 bool rules_response_fits(const struct response_rule *p, const char *request_rule, enum form form, int status);
 const struct response_rule *rules_response(const struct rules *r, const char *request_rule, enum form form,
                                            unsigned message_bit, int status);

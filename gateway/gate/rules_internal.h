@@ -13,7 +13,8 @@
     X(CHECK_SHADOW, "check-shadow") X(CHECK_OFF, "check-off") X(SHORT_HMAC, "short-hmac")                       \
     X(UNREACHABLE, "unreachable") X(NEVER_MATCHES, "never-matches") X(NO_RESPONSE, "no-response")               \
     X(NO_END, "no-end") X(SHADOW_OLD, "shadow-old") X(CLEAR_KEYS, "clear-keys")                                 \
-    X(UNSIGNED_REPLY, "unsigned-reply") X(NARROW_WRAP, "narrow-wrap") X(DIALECT_UNUSED, "dialect-unused")       \
+    X(UNSIGNED_REPLY, "unsigned-reply") X(NARROW_WRAP, "narrow-wrap") X(MISNAMED_WRAP, "misnamed-wrap")         \
+    X(DIALECT_UNUSED, "dialect-unused")                                                                         \
     X(USER_IGNORED, "user-ignored") X(TIME_FORM, "time-form") X(OVERLAP, "overlap") X(UNTIL_FAR, "until-far")     \
     X(USER_GLOB, "user-glob") X(ALSO_USERS, "also-users") X(IDENTITY_PASSED, "identity-passed")                 \
     X(WIDE_SOURCE, "wide-source") X(CLEAR_UNASKED, "clear-unasked") X(WRAPPED_UNASKED, "wrapped-unasked")       \

@@ -316,6 +316,9 @@ static void lint_response(struct reading *g, size_t i)
     else if (p->encrypt.content == ENCRYPT_KEYS && p->encrypt.key_wrap == KEY_WRAP_KW)
         rules_lint_add(rules_remark(g, p->id, node, "encrypt", "key_wrap"), LINT_NARROW_WRAP,
              "forces kw-aes256, which takes whole 8-octet blocks only: no RSK (257) and no PVT (65) can be sent");
+    if (p->encrypt.content == ENCRYPT_KEYS && p->encrypt.key_wrap == KEY_WRAP_NAMED)
+        rules_lint_add(rules_remark(g, p->id, node, "encrypt", "key_wrap"), LINT_MISNAMED_WRAP,
+             "calls keys wrapped with padding (RFC 5649) kw-aes256: only clients that expect that can open them");
     if (p->sign == SIGN_NONE)
         rules_lint_add(rules_remark(g, p->id, node, "sign", NULL), LINT_UNSIGNED_REPLY, "sends replies unsigned");
     if (rules_response_never(g->r, p))

@@ -135,7 +135,7 @@ static bool has_status(const struct response_rule *p, int status)
     for (size_t i = 0; i < p->match.status_count; i++)
         if (p->match.status[i] == status)
             return true;
-    return p->match.status_count == 0;
+    return p->match.status_count == 0 || status == 0;
 }
 
 bool rules_response_fits(const struct response_rule *p, const char *request_rule, enum form form, int status)

@@ -36,10 +36,14 @@ static const struct yaml_choice SIGNS[] = {
 static const struct yaml_choice CONTENTS[] = {
     {"keys", ENCRYPT_KEYS}, {"message", ENCRYPT_MESSAGE}, {"none", ENCRYPT_NONE}, {NULL, 2}};
 static const struct yaml_choice WRAPS[] = {{"auto", KEY_WRAP_AUTO}, {"kw-aes256", KEY_WRAP_KW},
-                                           {"kw-aes256-pad", KEY_WRAP_KWP}, {"aes256-gcm", KEY_WRAP_GCM}, {NULL, 0}};
+                                           {"kw-aes256-pad", KEY_WRAP_KWP}, {"aes256-gcm", KEY_WRAP_GCM},
+                                           {"kw-aes256-named", KEY_WRAP_NAMED}, {NULL, 4}};
 static const struct yaml_choice WHENS[] = {
     {"always", WHEN_ALWAYS}, {"requested", WHEN_REQUESTED}, {"never", WHEN_NEVER}, {NULL, 1}};
 static const struct yaml_choice EXTENSIONS[] = {{"drop", false}, {"keep", true}, {NULL, 1}};
+static const struct yaml_choice SPEAKS[] = {{"dialect", true}, {NULL, 0}};
+static const struct yaml_choice NEW_KEYS[] = {
+    {"refuse", NEW_KEYS_REFUSE}, {"learn", NEW_KEYS_LEARN}, {"replace", NEW_KEYS_REPLACE}, {NULL, 1}};
 static const struct yaml_range AGE = {60 * US_PER_S, 3660 * INT64_C(86400) * US_PER_S};
 
 /* `to` is the rule's match. */
@@ -71,7 +75,8 @@ static void read_status(struct yaml_in *in, const struct yaml_node *node, void *
     }
 }
 
-static void read_extensions(struct yaml_in *in, const struct yaml_node *node, void *to, const void *arg)
+/* One name of a list, into a bool. */
+static void read_chosen(struct yaml_in *in, const struct yaml_node *node, void *to, const void *arg)
 {
     int chosen = *(bool *)to;
     yaml_choose(in, node, &chosen, arg);
@@ -89,6 +94,32 @@ static void read_renew(struct yaml_in *in, const struct yaml_node *node, void *t
     yaml_fields(in, node, RENEW, to);
     if (node->kind == YAML_MAPPING)
         rules_not_built(in, node, "`renew`");
+}
+
+static const struct yaml_field LEARN[] = {
+    {"keep_old", yaml_duration, .offset = offsetof(struct renew, keep_old_us), &AGE}, {0}};
+static const struct yaml_field LEARNT[] = {{"learn", yaml_sub, .offset = 0, .sub = LEARN}, {0}};
+
+/* `learn` may be a mapping, too. */
+static void read_new_keys(struct yaml_in *in, const struct yaml_node *node, void *to, const void *arg)
+{
+    struct renew learnt = {0};
+    int chosen = NEW_KEYS_REFUSE;
+    if (node->kind == YAML_MAPPING)
+        yaml_fields(in, node, LEARNT, &learnt);
+    else
+        yaml_choose(in, node, &chosen, arg);
+    if (node->kind == YAML_MAPPING || chosen != NEW_KEYS_REFUSE)
+        rules_not_built(in, node, chosen == NEW_KEYS_REPLACE ? "`new_keys: replace`" : "`new_keys: learn`");
+    *(int *)to = chosen;
+}
+
+static void read_carried(struct yaml_in *in, const struct yaml_node *node, void *to, const void *arg)
+{
+    bool ignored = false;
+    (void)to;
+    yaml_switch(in, node, &ignored, arg);
+    rules_not_built(in, node, "`carried_key_name`");
 }
 
 static const struct yaml_field MATCH[] = {
@@ -115,8 +146,11 @@ const struct yaml_field RESPONSE_FIELDS[] = {
     {"set", yaml_sub, .offset = offsetof(struct response_text, rule), .sub = SET},
     {"sign", yaml_choose, IN(sign), SIGNS, "auto"},
     {"encrypt", yaml_sub, IN(encrypt), .sub = ENCRYPT},
-    {"extensions", read_extensions, IN(keep_extensions), EXTENSIONS, "drop"},
+    {"extensions", read_chosen, IN(keep_extensions), EXTENSIONS, "drop"},
     {"dialect", yaml_text, .offset = offsetof(struct response_text, dialect)},
+    {"speak", read_chosen, IN(speak), SPEAKS},
+    {"new_keys", read_new_keys, IN(new_keys), NEW_KEYS, "refuse"},
+    {"carried_key_name", read_carried, .offset = 0},
     {"renew", read_renew, .offset = offsetof(struct response_text, renew)},
     {0}};
 
@@ -198,6 +232,8 @@ void rules_check_responses(struct reading *g)
             check_match(g, p, rule);
         if (dialect && dialect->kind == YAML_SCALAR)
             find_dialect(g, p, dialect);
+        if (p->speak && !dialect)
+            yaml_fault(&g->in, yaml_get(node, "speak"), "`speak: dialect` needs a `dialect` that is to be spoken");
     }
 }
 

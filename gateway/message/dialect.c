@@ -1,6 +1,7 @@
-#include "message/dialect.h"
+#include "message/dialect_internal.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include <libxml/tree.h>
 
@@ -26,18 +27,60 @@ struct translation {
 static const struct schema_element ROOTS[] = {{.name = "KmsResponse", .type = TYPE_GROUP},
                                               {.name = "SignedKmsResponse", .type = TYPE_GROUP}};
 enum { ROOT_COUNT = sizeof ROOTS / sizeof ROOTS[0] };
-static const char CHANGED = '!';
+static const struct dialect_name CHANGED = {0}; /* otherwise than by a name of `rename` */
+
+static void names_free(struct dialect_name *v, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        free(v[i].from);
+        free(v[i].to);
+    }
+    free(v);
+}
 
 void dialect_free(struct dialect *d)
 {
     free(d->name);
     strings_free(&d->namespaces);
-    for (size_t i = 0; i < d->rename_count; i++) {
-        free(d->rename[i].from);
-        free(d->rename[i].to);
-    }
-    free(d->rename);
+    names_free(d->rename, d->rename_count);
+    names_free(d->rename_types, d->rename_type_count);
     *d = (struct dialect){0};
+}
+
+static const char *led_to(const struct dialect_name *v, size_t n, const char *standard)
+{
+    for (size_t i = 0; i < n; i++)
+        if (str_eq_z(str_z(v[i].to), standard))
+            return v[i].from;
+    return standard;
+}
+
+const char *dialect_spoken(const struct dialect *d, const char *standard)
+{
+    return led_to(d->rename, d->rename_count, standard);
+}
+
+const char *dialect_spoken_type(const struct dialect *d, const char *standard)
+{
+    return led_to(d->rename_types, d->rename_type_count, standard);
+}
+
+const char *dialect_namespace(const struct xml_doc *doc)
+{
+    return doc->root_namespace ? doc->root_namespace : NS_KMS;
+}
+
+const char *dialect_original(const xmlNode *n)
+{
+    const struct dialect_name *by = n->_private;
+    return by && by->from ? by->from : (const char *)n->name;
+}
+
+const char *dialect_type_target(size_t n)
+{
+    static const char *const TYPES[] = {"KmsInitType", "KmsInitTkIkType", "KmsKeyProvType", "KmsKeyProvTkIkType",
+                                        TYPE_CLEAR, TYPE_ENCRYPTED};
+    return n < sizeof TYPES / sizeof TYPES[0] ? TYPES[n] : NULL;
 }
 
 const char *dialect_target(size_t n)
@@ -71,19 +114,20 @@ static void refuse(struct translation *t, enum reason reason, const xmlNode *at,
     detail_set(t->why, "%.*s: %s", (int)(name.n > 96 ? 96 : name.n), name.p ? name.p : "", what);
 }
 
-static bool lists(const struct dialect *d, struct str ns)
+/* The namespace as the dialect lists it; NULL: it does not. */
+static const char *listed(const struct dialect *d, struct str ns)
 {
     for (size_t i = 0; i < d->namespaces.n; i++)
         if (str_eq_z(ns, d->namespaces.v[i]))
-            return true;
-    return false;
+            return d->namespaces.v[i];
+    return NULL;
 }
 
-static const struct dialect_name *renamed(const struct dialect *d, struct str name)
+static const struct dialect_name *renamed(const struct dialect_name *v, size_t n, struct str name)
 {
-    for (size_t i = 0; i < d->rename_count; i++)
-        if (str_eq_z(name, d->rename[i].from))
-            return d->rename + i;
+    for (size_t i = 0; i < n; i++)
+        if (str_eq_z(name, v[i].from))
+            return v + i;
     return NULL;
 }
 
@@ -93,7 +137,7 @@ static void declarations(struct translation *t, xmlNode *n)
 {
     for (xmlNs *ns = n->nsDef; ns; ns = ns->next) {
         const struct str uri = str_z((const char *)ns->href);
-        if (!uri.n || str_eq_z(uri, NS_KMS) || !lists(t->d, uri))
+        if (!uri.n || str_eq_z(uri, NS_KMS) || !listed(t->d, uri))
             continue;
         xmlChar *standard = xmlStrdup((const xmlChar *)NS_KMS);
         if (!standard) {
@@ -110,7 +154,7 @@ static void declarations(struct translation *t, xmlNode *n)
 static void attributes(struct translation *t, xmlNode *n)
 {
     for (xmlAttr *a = n->properties; a; a = a->next) {
-        if (!a->ns || !str_eq_z(str_z((const char *)a->ns->href), NS_KMS))
+        if (!xml_attr_in(a, NS_KMS))
             continue;
         for (const xmlAttr *b = n->properties; b; b = b->next)
             if (b != a && !b->ns && str_eq_z(str_z((const char *)b->name), (const char *)a->name))
@@ -129,18 +173,69 @@ static bool hides_key(const struct dialect *d, struct str name)
     return false;
 }
 
+static bool is_type(const xmlAttr *a)
+{
+    return xml_attr_in(a, NS_XSI) && str_eq_z(str_z((const char *)a->name), "type");
+}
+
+/* What the dialect says that the type is, under whatever prefix; *prefix is how long that is with its colon. NULL:
+ * nothing. */
+static const struct dialect_name *renamed_type(const struct dialect *d, struct str value, size_t *prefix)
+{
+    *prefix = 0;
+    for (size_t i = 0; i < value.n; i++)
+        if (value.p[i] == ':')
+            *prefix = i + 1;
+    return renamed(d->rename_types, d->rename_type_count, (struct str){value.p + *prefix, value.n - *prefix});
+}
+
+static void foreign_attributes(struct translation *t, const xmlNode *n)
+{
+    size_t prefix;
+    for (const xmlAttr *a = n->properties; a; a = a->next) {
+        const struct str value = xml_attr_value(a);
+        const struct dialect_name *type =
+            is_type(a) && value.p ? renamed_type(t->d, str_trim(value), &prefix) : NULL;
+        if (a->ns && !xml_attr_in(a, NS_KMS) && hides_key(t->d, str_z((const char *)a->name)))
+            refuse(t, REASON_UPSTREAM_INVALID, n, "found the name of a key in an attribute of another namespace");
+        if (type && !xml_in(n, NS_KMS) && (str_eq_z(str_z(type->to), TYPE_CLEAR)))
+            refuse(t, REASON_UPSTREAM_INVALID, n, "found the type of a key in an element of another namespace");
+    }
+}
+
 static void foreign(struct translation *t, const xmlNode *n)
 {
     if (hides_key(t->d, xml_name(n)))
         refuse(t, REASON_UPSTREAM_INVALID, n, "found the name of a key in an element of another namespace");
     for (const xmlAttr *a = n->properties; a; a = a->next)
-        if (hides_key(t->d, str_z((const char *)a->name)))
+        if (!a->ns && hides_key(t->d, str_z((const char *)a->name)))
             refuse(t, REASON_UPSTREAM_INVALID, n, "found the name of a key in an attribute of another namespace");
+    foreign_attributes(t, n);
+}
+
+/* The standard's name for its xsi:type, behind the prefix that is there. */
+static void type(struct translation *t, xmlNode *n)
+{
+    size_t prefix;
+    struct buf text BUF_CLEANUP = BUF_INIT(4096);
+    for (const xmlAttr *a = n->properties; a; a = a->next) {
+        const struct str value = is_type(a) ? xml_attr_value(a) : STR_MISSING;
+        const struct dialect_name *as = value.p ? renamed_type(t->d, str_trim(value), &prefix) : NULL;
+        if (!as)
+            continue;
+        buf_bytes(&text, str_trim(value).p, prefix);
+        buf_z(&text, as->to);
+        if (!text.failed)
+            xmlNodeSetContentLen(a->children, (const xmlChar *)text.p, (int)text.n);
+        if (text.failed || !a->children->content)
+            refuse(t, REASON_INTERNAL, n, "no memory");
+        n->_private = (void *)&CHANGED;
+    }
 }
 
 static void element(struct translation *t, xmlNode *n)
 {
-    if (xml_in(n, "") && lists(t->d, STR(""))) {
+    if (xml_in(n, "") && listed(t->d, STR(""))) {
         n->ns = t->doc->standard;
         n->_private = (void *)&CHANGED;
     }
@@ -149,12 +244,14 @@ static void element(struct translation *t, xmlNode *n)
         return;
     }
     attributes(t, n);
-    const struct dialect_name *as = renamed(t->d, xml_name(n));
+    foreign_attributes(t, n);
+    type(t, n);
+    const struct dialect_name *as = renamed(t->d->rename, t->d->rename_count, xml_name(n));
     if (!as && hides_key(t->d, xml_name(n)))
         refuse(t, REASON_UPSTREAM_INVALID, n, "found the name of a key, written otherwise than the dialect has it");
     if (as) {
         xmlNodeSetName(n, (const xmlChar *)as->to);
-        n->_private = (void *)&CHANGED;
+        n->_private = (void *)as;
         if (!str_eq_z(xml_name(n), as->to))
             refuse(t, REASON_INTERNAL, n, "no memory");
     }
@@ -196,50 +293,71 @@ static bool blank(char c)
     return c == ' ' || c == '\t' || c == '\r' || c == '\n';
 }
 
-/* `n` octets were read where `want` are due: right, or a point without its first octet, which is then put there. */
-static bool complete(const struct dialect *d, size_t want, uint8_t octets[LIMIT_KEY_CONTENT], size_t n)
+/*
+ * *n octets were read where those of e are due: right; or a point without its first octet, which is then put there; or
+ * a number whose zeros in front are too many or too few.
+ */
+static bool complete(const struct dialect *d, const struct schema_element *e, uint8_t octets[LIMIT_KEY_CONTENT],
+                     size_t n)
 {
     enum { UNCOMPRESSED = 4, IS_POINT = 1 }; /* two coordinates behind one octet; keys without it have an even number */
+    const size_t want = e->octets;
+    size_t zeros = 0;
     if (n == want)
         return true;
+    if (d->key_octets == OCTETS_NUMERIC && schema_is_number(e) && n > 0) {
+        while (n - zeros > want && octets[zeros] == 0)
+            zeros++;
+        if (n - zeros > want)
+            return false;
+        memmove(octets + want - (n - zeros), octets + zeros, n - zeros);
+        memset(octets, 0, want - (n - zeros));
+        return true;
+    }
     if (d->point_prefix != PREFIX_ADD || n + 1 != want || !(want & IS_POINT))
         return false;
-    for (size_t i = n; i > 0; i--)
-        octets[i] = octets[i - 1];
+    memmove(octets + 1, octets, n);
     octets[0] = UNCOMPRESSED;
     return true;
 }
 
-/* Hex and base64 of as many octets as are due never have the same number of digits: no text is both. */
-static bool octets_of(const struct dialect *d, size_t want, struct str text, uint8_t octets[LIMIT_KEY_CONTENT])
+/* Hex and base64 of as many octets as are due never have the same number of digits: no text is both. A number is hex
+ * where all its digits are; that of base64 happen to be so is less likely than a guessed key. */
+static bool octets_of(const struct dialect *d, const struct schema_element *e, struct str text,
+                      uint8_t octets[LIMIT_KEY_CONTENT])
 {
     const size_t room = LIMIT_KEY_CONTENT - 1;
     struct buf dense BUF_CLEANUP = BUF_INIT_SECRET(2 * LIMIT_KEY_CONTENT);
-    size_t n = 0;
+    size_t n = 0, digits = 0;
+    for (size_t i = 0; i < text.n; i++)
+        digits += !blank(text.p[i]);
+    if (digits % 2 && d->key_octets == OCTETS_NUMERIC && schema_is_number(e))
+        buf_char(&dense, '0');
+    const size_t pad = dense.n;
     for (size_t i = 0; i < text.n && !dense.failed; i++)
         if (!blank(text.p[i]))
             buf_char(&dense, text.p[i]);
-    if (dense.failed || !dense.n)
+    if (dense.failed || !digits)
         return false;
-    if (d->key_text != KEY_TEXT_BASE64 && hex_decode(buf_view(&dense), octets, room, &n) &&
-        complete(d, want, octets, n))
+    const struct str hex = buf_view(&dense), base64 = {dense.p + pad, dense.n - pad};
+    if (d->key_text != KEY_TEXT_BASE64 && hex_decode(hex, octets, room, &n) && complete(d, e, octets, n))
         return true;
-    return d->key_text != KEY_TEXT_HEX && base64_decode(buf_view(&dense), octets, room, &n) &&
-           complete(d, want, octets, n);
+    return d->key_text != KEY_TEXT_HEX && base64_decode(base64, octets, room, &n) && complete(d, e, octets, n);
 }
 
 static void key(struct translation *t, const xmlNode *n, const struct schema_element *e, struct str text)
 {
     uint8_t octets[LIMIT_KEY_CONTENT];
     struct buf hex BUF_CLEANUP = BUF_INIT_SECRET(2 * LIMIT_KEY_CONTENT);
-    if (octets_of(t->d, e->octets, text, octets)) {
+    if (octets_of(t->d, e, text, octets)) {
         buf_hex(&hex, octets, e->octets, true);
         if (hex.failed)
             refuse(t, REASON_INTERNAL, n, "no memory");
         else
             set_text(t, n, buf_view(&hex));
-    } else {
-        refuse(t, REASON_UPSTREAM_INVALID, n, "found other text, expected a key of its length in the dialect's form");
+    } else if (t->reason == REASON_OK) {
+        t->reason = REASON_UPSTREAM_INVALID;
+        schema_tell_key(t->why, e, text);
     }
     secret_wipe(octets, sizeof octets);
 }
@@ -305,12 +423,13 @@ static void translate(struct translation *t)
     t->doc->standard = xmlNewNs(NULL, (const xmlChar *)NS_KMS, NULL);
     if (!t->doc->standard)
         refuse(t, REASON_INTERNAL, top, "no memory");
+    t->doc->root_namespace = listed(t->d, top->ns ? xml_namespace(top) : STR(""));
     for (xmlNode *n = top; n && t->reason == REASON_OK; n = following(n, top, true))
         declarations(t, n);
     for (xmlNode *n = top; n && t->reason == REASON_OK; n = following(n, top, true))
         element(t, n);
     for (xmlNode *n = top, *next; n && t->reason == REASON_OK; n = next) {
-        const bool is_sealed = xml_is(n, NS_KMS, "SignedKmsCertificate");
+        const bool is_sealed = xml_is(n, NS_KMS, "SignedKmsCertificate") && schema_is_sealed(n);
         if (is_sealed)
             sealed(t, n);
         else
@@ -319,13 +438,40 @@ static void translate(struct translation *t)
     }
 }
 
+/* What the declaration says is read under `encoding: declared`: a fault of the text may be but that. */
+static void hint_encoding(struct str text, struct detail *why)
+{
+    struct buf room BUF_CLEANUP = BUF_INIT_SECRET(LIMIT_REPLY_OUT);
+    struct detail found;
+    struct str recoded;
+    if (!why || !dialect_recode(text, &room, &recoded) || recoded.p == text.p)
+        return;
+    found = *why;
+    detail_set(why, "%.200s; a dialect's `encoding: declared` reads ISO-8859-1 and US-ASCII, and white space before "
+                    "the declaration", found.text);
+}
+
+static enum reason parse(struct str text, const struct dialect *d, struct xml_doc **out, struct detail *why)
+{
+    struct buf room BUF_CLEANUP = BUF_INIT_SECRET(LIMIT_REPLY_OUT);
+    struct xml_limits limits = XML_LIMITS_REPLY;
+    const bool declared = d && d->encoding == ENCODING_DECLARED;
+    limits.relative = d ? &d->namespaces : NULL;
+    if (declared && !dialect_recode(text, &room, &text))
+        return REASON_INTERNAL;
+    const enum reason parsed = xml_parse(text, &limits, out, why);
+    if (parsed == REASON_OK || parsed == REASON_INTERNAL)
+        return parsed;
+    if (!declared)
+        hint_encoding(text, why);
+    return REASON_UPSTREAM_INVALID;
+}
+
 enum reason dialect_parse(struct str text, const struct dialect *d, struct xml_doc **out, struct detail *why)
 {
-    struct xml_limits limits = XML_LIMITS_REPLY;
-    limits.relative = d ? &d->namespaces : NULL;
-    const enum reason parsed = xml_parse(text, &limits, out, why);
+    const enum reason parsed = parse(text, d, out, why);
     if (parsed != REASON_OK)
-        return parsed == REASON_INTERNAL ? parsed : REASON_UPSTREAM_INVALID;
+        return parsed;
     struct translation t = {.doc = *out, .d = d, .why = why, .reason = REASON_OK};
     if (d)
         translate(&t);

@@ -4,6 +4,8 @@
 
 #include "base/limits.h"
 
+#define SHOWN_URI(s) (int)((s).n > 96 ? 96 : (s).n), (s).p ? (s).p : ""
+
 const char *kms_message_name(enum kms_message m)
 {
     static const char *const NAMES[] = {"none", "KmsInit", "KmsKeyProv", "KmsCertCache", "KmsLookup", "error"};
@@ -39,11 +41,11 @@ static bool read_code(struct str text, int64_t *out)
 /* Of a KmsMessage; one that is still encrypted is none yet. */
 static void read_message(const xmlNode *message, struct kms_response *out)
 {
-    size_t at = 0;
-    const xmlNode *payload = xml_child(message);
-    if (!schema_find(&SCHEMA_MESSAGE, payload, &at))
+    const struct schema_element *e = NULL;
+    const xmlNode *payload = schema_payload(message, &e);
+    if (!payload)
         return;
-    out->message = (enum kms_message)((size_t)KMS_MESSAGE_INIT + at);
+    out->message = (enum kms_message)(KMS_MESSAGE_INIT + (e - SCHEMA_MESSAGE.elements));
     for (const xmlNode *n = xml_child(payload); n; n = xml_next(n))
         out->certificates += xml_is(n, NS_KMS, "KmsCertificate") || xml_is(n, NS_KMS, "SignedKmsCertificate");
 }
@@ -55,7 +57,8 @@ bool response_fields(const struct xml_doc *doc, const xmlNode *response, struct 
     out->user_uri = field(response, "UserUri");
     out->kms_uri = field(response, "KmsUri");
     out->time = field(response, "Time");
-    out->kms_id = xml_text(response_child(response, "KmsId"));
+    const struct str kms_id = xml_text(response_child(response, "KmsId"));
+    out->kms_id = schema_is_free_text(kms_id) ? kms_id : STR_MISSING;
     out->client_req_url = field(response, "ClientReqUrl");
     if (error && message) {
         detail_set(why, "KmsResponse: found a KmsError beside a KmsMessage, expected one of them");
@@ -102,7 +105,10 @@ static const xmlNode *response_node(const struct xml_doc *doc, struct detail *wh
     if (root == KMS_ROOT_SIGNED_RESPONSE && xml_blank(top) && xml_is(inner, NS_KMS, "KmsResponse") &&
         xml_is(signature, NS_DS, "Signature") && !xml_next(signature))
         return inner;
-    detail_set(why, "the root: expected KmsResponse, or SignedKmsResponse of KmsResponse and Signature");
+    const struct str name = xml_name(top), ns = xml_in(top, "") ? STR("none") : xml_namespace(top);
+    detail_set(why, "the root: found %.*s in the namespace %.*s, expected KmsResponse, or SignedKmsResponse of "
+                    "KmsResponse and Signature, in " NS_KMS "; a dialect's `namespaces` and `rename` read others",
+               (int)(name.n > 40 ? 40 : name.n), name.p, (int)(ns.n > 80 ? 80 : ns.n), ns.p);
     return NULL;
 }
 
@@ -113,14 +119,15 @@ enum reason kms_response_users(const struct kms_response *r, struct str user, st
     if (!user.p && !path_user.p)
         return REASON_OK;
     if (envelope && r->user_uri.p && !str_eq(r->user_uri, user) && !str_eq(r->user_uri, path_user)) {
-        detail_set(why, "UserUri: found another user than the requester and the path's");
+        detail_set(why, "UserUri: found %.*s, expected the requester's or the path's; a dialect's `user_uri: "
+                        "ignore_envelope` sets it aside in the head", SHOWN_URI(r->user_uri));
         return REASON_UPSTREAM_WRONG_USER;
     }
     for (const xmlNode *n = xml_child(prov); n; n = xml_next(n)) {
         const struct str of = field(n, "UserUri");
         if (!xml_is(n, NS_KMS, "KmsKeySet") || str_eq(of, user) || str_eq(of, path_user))
             continue;
-        detail_set(why, "KmsKeySet: found another UserUri than the requester's and the path's");
+        detail_set(why, "KmsKeySet: found UserUri %.*s, expected the requester's or the path's", SHOWN_URI(of));
         return REASON_UPSTREAM_WRONG_USER;
     }
     return REASON_OK;

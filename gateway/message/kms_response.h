@@ -5,6 +5,7 @@
 #define KMSGATE_MESSAGE_KMS_RESPONSE_H
 
 #include "base/buf.h"
+#include "message/dialect.h"
 #include "message/xml.h"
 #include "message/xmlenc.h"
 #include "message/xmlsig.h"
@@ -43,6 +44,8 @@ bool kms_response_kind(const struct xml_doc *doc, enum kms_message *out);
 struct kms_response_plan {
     struct str user_uri, kms_uri, time, kms_id, client_req_url;
     bool keep_extensions;
+    const struct dialect *speak; /* written in its names, in the upstream's order; NULL: as the standard says */
+    const char *speak_ns;        /* the namespace then; "": none */
     enum { PROTECT_NONE, PROTECT_KEYS, PROTECT_MESSAGE } protect;
     enum key_wrap wrap;
     struct xmlenc *enc;      /* for PROTECT_KEYS, PROTECT_MESSAGE; for what stays encrypted under PROTECT_NONE */

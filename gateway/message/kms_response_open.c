@@ -135,7 +135,7 @@ static bool open_encrypted(struct opening *o, const xmlNode *data, struct kms_re
     struct schema_check check = {.mode = SCHEMA_CLIENT, .why = o->why};
     struct buf text BUF_CLEANUP = BUF_INIT_SECRET(LIMIT_REPLY_OUT);
     struct xml_doc *doc = NULL;
-    size_t at = 0;
+    const struct schema_element *e = NULL;
     if (!decrypt(o, data, &text))
         return false;
     const enum reason parsed = xml_parse(buf_view(&text), &XML_LIMITS_PROTECTED, &doc, o->why);
@@ -144,8 +144,8 @@ static bool open_encrypted(struct opening *o, const xmlNode *data, struct kms_re
         return false;
     }
     bool ok = schema_holds(&check, xml_top(doc), &SCHEMA_MESSAGE);
-    if (ok && schema_find(&SCHEMA_MESSAGE, xml_child(xml_top(doc)), &at))
-        r->message = (enum kms_message)((size_t)KMS_MESSAGE_INIT + at);
+    if (ok && schema_payload(xml_top(doc), &e))
+        r->message = (enum kms_message)(KMS_MESSAGE_INIT + (e - SCHEMA_MESSAGE.elements));
     ok = ok && open_group(o, xml_top(doc), &SCHEMA_MESSAGE);
     r->has_key_content = check.has_key_content;
     xml_free(doc);

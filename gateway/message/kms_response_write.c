@@ -1,142 +1,59 @@
-#include "message/kms_response_internal.h"
-#include "message/kms_response_spill.h"
+#include "message/kms_response_write.h"
+
+#include <stdio.h>
 
 #include "base/limits.h"
 
-struct writing {
-    const struct kms_response *r; /* NULL: no payload */
-    const struct kms_response_plan *plan;
-    struct buf *out;
-    struct detail *why;
-    enum reason reason; /* the first that went wrong; then nothing more is written that would be sent */
-    bool encrypted;
-    bool typed;         /* within an element that declares xsi */
-    bool hidden;        /* within what is encrypted as a whole */
-    struct spill spill; /* what is encrypted, and what stands beside it in clear */
-};
+/* For replies that are short: what is kept may still declare what is declared around it. */
+enum { REPEATS_MIN = 64u << 10 };
 
-static void fail(struct writing *w, enum reason reason, const char *what)
-{
-    if (w->reason != REASON_OK)
-        return;
-    w->reason = reason;
-    detail_set(w->why, "%s", what);
-}
+static void group(struct writing *w, const xmlNode *n, const struct schema_element *e, const char *declare);
 
-/* A text of the upstream's that leaves as it is. */
-static void passes(struct writing *w, struct str text)
+/* One that nobody has signed is but an envelope. */
+static void sealed(struct writing *w, const xmlNode *n, const struct schema_element *e)
 {
-    if (!w->hidden && text.n > 0)
-        spill_text(&w->spill, text);
-}
-
-static void open_tag(struct writing *w, const char *name)
-{
-    buf_char(w->out, '<');
-    buf_z(w->out, name);
-}
-
-static void close_tag(struct writing *w, const char *name)
-{
-    buf_z(w->out, "</");
-    buf_z(w->out, name);
-    buf_char(w->out, '>');
-}
-
-static void leaf(struct writing *w, const char *name, struct str text)
-{
-    if (!text.p)
-        return;
-    passes(w, text);
-    open_tag(w, name);
-    buf_char(w->out, '>');
-    buf_xml_text(w->out, text);
-    close_tag(w, name);
-}
-
-static void attribute(struct writing *w, const char *name, struct str value)
-{
-    if (!value.p)
-        return;
-    passes(w, value);
-    buf_char(w->out, ' ');
-    buf_z(w->out, name);
-    buf_z(w->out, "=\"");
-    buf_xml_attr(w->out, value);
-    buf_char(w->out, '"');
-}
-
-/* In canonical order. No Id may be mistaken for the response's. */
-static void attributes(struct writing *w, const xmlNode *n, const struct schema_group *g)
-{
-    static const char *const SORTED[] = {"CacheNum", "Id", "IsSecurityGateway", "Role", "Version"};
-    for (size_t i = 0; i < sizeof SORTED / sizeof SORTED[0]; i++) {
-        const struct str name = str_z(SORTED[i]), value = xml_attr(n, NULL, SORTED[i]);
-        if (str_eq_z(name, "Version")) {
-            if (g->version)
-                attribute(w, SORTED[i], g->version[0] ? str_z(g->version) : value);
-        } else if (str_eq_z(name, "Id")) {
-            if (g->version && !str_eq_z(value, "xmldoc"))
-                attribute(w, SORTED[i], value);
-        } else {
-            for (size_t k = 0; k < g->attribute_count; k++) {
-                if (str_eq_z(name, g->attributes[k].name))
-                    attribute(w, SORTED[i], value.p ? str_trim(value) : value);
-            }
-        }
-    }
-}
-
-/*
- * An element as it came: its inclusive canonical form, so that a signature over it holds where it stands now. That form
- * declares every namespace that was in scope; where there was no default namespace, ours must not become its.
- */
-static void verbatim(struct writing *w, const xmlNode *n)
-{
-    /* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): what is written verbatim was read */
-    const struct xml_subtree part = {.doc = w->r->doc, .apex = n};
-    struct buf text BUF_CLEANUP = BUF_INIT_SECRET(xml_canonical_ceiling(w->r->doc->size));
-    if (!xml_canonical(&part, XML_C14N_INCLUSIVE, &text)) {
-        fail(w, REASON_INTERNAL, "an element could not be canonicalized");
-        return;
-    }
-    passes(w, buf_view(&text));
-    const xmlNs *ns = xmlSearchNs(n->doc, (xmlNode *)n, NULL);
-    size_t name = 1;
-    while (name < text.n && text.p[name] != ' ' && text.p[name] != '>')
-        name++;
-    buf_bytes(w->out, text.p, name);
-    if (!ns || !ns->href || !ns->href[0])
-        buf_z(w->out, " xmlns=\"\"");
-    buf_bytes(w->out, text.p + name, text.n - name);
-}
-
-static void sealed(struct writing *w, const xmlNode *n)
-{
+    static const struct schema_group own = {.version = ""};
+    const struct schema_element certificate = {.name = "KmsCertificate", .type = TYPE_GROUP, .group = e->group};
     /* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): the schema has found the element */
-    if (w->typed && !xmlSearchNs(n->doc, (xmlNode *)n, (const xmlChar *)"xsi"))
-        fail(w, REASON_UPSTREAM_INVALID,
-             "SignedKmsCertificate: its signature would not outlive the xsi:type of KmsInit");
-    verbatim(w, n);
+    if (schema_is_sealed(n)) {
+        if (w->typed && !xmlSearchNs(n->doc, (xmlNode *)n, (const xmlChar *)"xsi"))
+            writing_fail(w, REASON_UPSTREAM_INVALID,
+                 "SignedKmsCertificate: its signature would not outlive the xsi:type of KmsInit");
+        writing_verbatim(w, n);
+        return;
+    }
+    writing_open(w, writing_name(w, n, e->name));
+    writing_attributes(w, n, &own, NULL, false);
+    buf_char(w->out, '>');
+    group(w, xml_child(n), &certificate, "");
+    writing_close(w, writing_name(w, n, e->name));
 }
 
 static void extensions(struct writing *w, const xmlNode *parent)
 {
     if (!w->plan->keep_extensions)
         return;
-    for (const xmlNode *n = xml_child(parent); n; n = xml_next(n)) {
+    for (const xmlNode *n = xml_child(parent); n && !writing_stopped(w); n = xml_next(n)) {
         if (schema_is_foreign(n))
-            verbatim(w, n);
+            writing_verbatim(w, n);
     }
+}
+
+static void put_type(struct writing *w, const char *type)
+{
+    buf_z(w->out, " xsi:type=\"");
+    buf_z(w->out, writing_type(w, type));
+    buf_z(w->out, "\">");
 }
 
 static void wrapped_key(struct writing *w, const uint8_t *octets, size_t n)
 {
-    buf_z(w->out, " xsi:type=\"" TYPE_ENCRYPTED "\">");
+    put_type(w, TYPE_ENCRYPTED);
     if (!w->plan->enc)
-        fail(w, REASON_PROTECT_NO_KEY, "a key content is to be encrypted, and the user has no TrK");
+        writing_fail(w, REASON_PROTECT_NO_KEY, "a key content is to be encrypted, and the user has no TrK");
     else if (!xmlenc_key(w->plan->enc, w->plan->wrap, octets, n, w->out))
-        fail(w, REASON_INTERNAL, "a key content could not be wrapped: the rule's key_wrap may not take its length");
+        writing_fail(w, REASON_INTERNAL,
+                     "a key content could not be wrapped: the rule's key_wrap may not take its length");
     w->encrypted = true;
 }
 
@@ -144,9 +61,9 @@ static void key_content(struct writing *w, const xmlNode *n, const struct schema
 {
     uint8_t octets[LIMIT_KEY_CONTENT];
     const bool came_encrypted = schema_encrypted_key(n) != NULL;
-    open_tag(w, e->name);
+    writing_open(w, writing_name(w, n, e->name));
     if (!response_octets(n, e, w->plan->enc, octets, sizeof octets)) {
-        fail(w, REASON_UPSTREAM_INVALID, came_encrypted ? "an EncryptedKey does not open under the user's TrK"
+        writing_fail(w, REASON_UPSTREAM_INVALID, came_encrypted ? "an EncryptedKey does not open under the user's TrK"
                                                         : "a key content is no hex of its length");
     } else if (w->plan->protect == PROTECT_KEYS || came_encrypted || schema_is_new_key(e)) {
         spill_key(&w->spill, octets, e->octets);
@@ -154,33 +71,35 @@ static void key_content(struct writing *w, const xmlNode *n, const struct schema
     } else {
         if (w->hidden)
             spill_key(&w->spill, octets, e->octets);
-        buf_z(w->out, " xsi:type=\"" TYPE_CLEAR "\">");
+        put_type(w, TYPE_CLEAR);
         buf_xml_text(w->out, schema_value(n, TYPE_KEY));
     }
     secret_wipe(octets, sizeof octets);
-    close_tag(w, e->name);
+    writing_close(w, writing_name(w, n, e->name));
 }
 
 static void lookup(struct writing *w, const xmlNode *n, const char *declare)
 {
-    static const struct schema_group any = {.version = ""};
+    static const struct schema_group any = {.version = "", .any_attribute = true};
     /* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): the schema has found the element */
-    const char *name = (const char *)n->name;
-    open_tag(w, name);
+    const char *name = writing_name(w, n, (const char *)n->name);
+    writing_open(w, name);
     buf_z(w->out, declare);
-    attributes(w, n, &any);
+    writing_attributes(w, n, &any, NULL, false);
     buf_char(w->out, '>');
-    passes(w, str_z(name));
+    writing_passes(w, str_z(name));
     if (!xml_child(n)) {
-        passes(w, xml_text(n));
+        writing_passes(w, xml_text(n));
         buf_xml_text(w->out, xml_text(n));
     }
-    for (const xmlNode *child = xml_child(n); child; child = xml_next(child))
-        lookup(w, child, "");
-    close_tag(w, name);
+    for (const xmlNode *child = xml_child(n); child && !writing_stopped(w); child = xml_next(child)) {
+        if (!schema_is_foreign(child))
+            lookup(w, child, "");
+        else if (w->plan->keep_extensions)
+            writing_verbatim(w, child);
+    }
+    writing_close(w, name);
 }
-
-static void group(struct writing *w, const xmlNode *n, const struct schema_element *e, const char *declare);
 
 static void element(struct writing *w, const xmlNode *n, const struct schema_element *e, const char *declare)
 {
@@ -192,26 +111,40 @@ static void element(struct writing *w, const xmlNode *n, const struct schema_ele
         lookup(w, n, declare);
         break;
     case TYPE_SEALED:
-        sealed(w, n);
+        sealed(w, n, e);
         break;
     case TYPE_KEY:
         key_content(w, n, e);
         break;
     default:
-        leaf(w, e->name, schema_value(n, e->type));
+        if (e->type != TYPE_STRING || e->count != OPTIONAL || schema_is_free_text(xml_text(n)))
+            writing_leaf(w, writing_name(w, n, e->name), schema_value(n, e->type));
     }
 }
 
-/* The children in the schema's order. */
+/* As they came. */
+static void children_in_order(struct writing *w, const xmlNode *n, const struct schema_group *g)
+{
+    size_t at = 0;
+    for (const xmlNode *child = xml_child(n); child && !writing_stopped(w); child = xml_next(child)) {
+        const struct schema_element *e = schema_find(g, child, &at);
+        if (e)
+            element(w, child, e, "");
+        else if (w->plan->keep_extensions)
+            writing_verbatim(w, child);
+    }
+}
+
+/* In the schema's order. */
 static void children(struct writing *w, const xmlNode *n, const struct schema_group *g)
 {
-    for (size_t i = 0; i <= g->count; i++) {
+    for (size_t i = 0; i <= g->count && !writing_stopped(w); i++) {
         if (i == g->extensions)
             extensions(w, n);
-        for (const xmlNode *child = i < g->count ? xml_child(n) : NULL; child; child = xml_next(child)) {
+        const xmlNode *child = i < g->count ? xml_child(n) : NULL;
+        for (; child && !writing_stopped(w); child = xml_next(child))
             if (xml_is(child, NS_KMS, g->elements[i].name))
                 element(w, child, &g->elements[i], "");
-        }
     }
 }
 
@@ -220,95 +153,164 @@ static void group(struct writing *w, const xmlNode *n, const struct schema_eleme
     const struct schema_group *g = e->group;
     const bool extended = g->extended && schema_is_extended(n), outer = w->typed;
     const bool typed = extended || (g->extended && response_child(n, "KmsKeySet"));
-    open_tag(w, e->name);
+    writing_open(w, writing_name(w, n, e->name));
     buf_z(w->out, declare);
-    if (typed)
-        buf_z(w->out, " xmlns:xsi=\"" NS_XSI "\"");
-    attributes(w, n, g);
-    if (extended) {
-        buf_z(w->out, " xsi:type=\"");
-        buf_z(w->out, g->extended);
-        buf_char(w->out, '"');
-    }
+    writing_attributes(w, n, g, extended ? writing_type(w, g->extended) : NULL, typed);
     buf_char(w->out, '>');
     w->typed |= typed;
-    children(w, n, g);
+    if (w->plan->speak)
+        children_in_order(w, n, g);
+    else
+        children(w, n, g);
     w->typed = outer;
-    close_tag(w, e->name);
+    writing_close(w, writing_name(w, n, e->name));
 }
 
 /* What is encrypted as a whole can be read by itself: it declares the namespace. */
-static void encrypted_message(struct writing *w, const xmlNode *payload, const struct schema_element *e)
+static void encrypted_message(struct writing *w, const xmlNode *message, const xmlNode *payload,
+                              const struct schema_element *e)
 {
     struct buf *out = w->out;
     struct buf content BUF_CLEANUP = BUF_INIT_SECRET(LIMIT_REPLY_OUT);
+    struct buf declare BUF_CLEANUP = BUF_INIT(LIMIT_REPLY_OUT);
+    buf_z(&declare, " xmlns=\"");
+    buf_xml_attr(&declare, str_z(w->plan->speak ? w->plan->speak_ns : NS_KMS));
+    buf_z(&declare, "\"");
     w->out = &content;
     w->hidden = true;
-    element(w, payload, e, " xmlns=\"" NS_KMS "\"");
+    element(w, payload, e, declare.failed ? "" : declare.p);
+    extensions(w, message);
     w->hidden = false;
     w->out = out;
     if (w->reason != REASON_OK)
         return;
     if (!w->plan->enc)
-        fail(w, REASON_PROTECT_NO_KEY, "the message is to be encrypted, and the user has no TrK");
-    else if (content.failed || !xmlenc_content(w->plan->enc, buf_view(&content), out))
-        fail(w, REASON_INTERNAL, "the message could not be encrypted");
+        writing_fail(w, REASON_PROTECT_NO_KEY, "the message is to be encrypted, and the user has no TrK");
+    else if (content.failed || declare.failed || !xmlenc_content(w->plan->enc, buf_view(&content), out))
+        writing_fail(w, REASON_INTERNAL, "the message could not be encrypted");
     w->encrypted = true;
 }
 
-static void message(struct writing *w)
+static void message(struct writing *w, const xmlNode *n)
 {
-    size_t at = 0;
-    const xmlNode *payload = w->r ? xml_child(response_child(w->r->node, "KmsMessage")) : NULL;
-    const struct schema_element *e = payload ? schema_find(&SCHEMA_MESSAGE, payload, &at) : NULL;
-    if (!payload || !e)
+    const struct schema_element *e = NULL;
+    const xmlNode *payload = schema_payload(n, &e);
+    if (!n || (!payload && !w->plan->keep_extensions))
         return;
-    buf_z(w->out, "<KmsMessage>");
-    if (w->plan->protect == PROTECT_MESSAGE)
-        encrypted_message(w, payload, e);
-    else
-        element(w, payload, e, "");
-    buf_z(w->out, "</KmsMessage>");
+    writing_open(w, writing_name(w, n, "KmsMessage"));
+    writing_attributes(w, n, &SCHEMA_MESSAGE, NULL, false);
+    buf_char(w->out, '>');
+    if (payload && w->plan->protect == PROTECT_MESSAGE) {
+        encrypted_message(w, n, payload, e);
+    } else {
+        if (payload)
+            element(w, payload, e, "");
+        extensions(w, n);
+    }
+    writing_close(w, writing_name(w, n, "KmsMessage"));
 }
 
-static void error(struct writing *w)
+/* The gateway's own words; of the upstream's KmsError (NULL: there is none) what is kept. */
+static void error(struct writing *w, const xmlNode *n)
 {
-    buf_printf(w->out, "<KmsError><ErrorCode>%lld</ErrorCode>", (long long)w->plan->error_code);
-    leaf(w, "ErrorMsg", w->plan->error_msg);
-    buf_z(w->out, "</KmsError>");
+    static const struct schema_group own = {.any_attribute = true};
+    const char *name = writing_name(w, n, "KmsError");
+    char code[24];
+    snprintf(code, sizeof code, "%lld", (long long)w->plan->error_code);
+    writing_open(w, name);
+    if (n)
+        writing_attributes(w, n, &own, NULL, false);
+    buf_char(w->out, '>');
+    writing_leaf(w, writing_name(w, response_child(n, "ErrorCode"), "ErrorCode"), str_z(code));
+    writing_leaf(w, writing_name(w, response_child(n, "ErrorMsg"), "ErrorMsg"), w->plan->error_msg);
+    extensions(w, n);
+    writing_close(w, name);
+}
+
+/* The parts of a KmsResponse before its IDs, in the schema's order. */
+enum { PART_PAYLOAD = 5, PARTS };
+static const char *const PART_NAMES[PARTS] = {"UserUri", "KmsUri", "Time", "KmsId", "ClientReqUrl", NULL};
+
+/* n: the upstream's own, if it has one. */
+static void part(struct writing *w, size_t at, const xmlNode *n)
+{
+    const struct kms_response_plan *p = w->plan;
+    const struct str texts[] = {p->user_uri, p->kms_uri, p->time, p->kms_id, p->client_req_url};
+    if (at < PART_PAYLOAD)
+        writing_leaf(w, writing_name(w, n, PART_NAMES[at]), texts[at]);
+    else if (p->error_msg.p)
+        error(w, w->r ? response_child(w->r->node, "KmsError") : NULL);
+    else if (w->r)
+        message(w, response_child(w->r->node, "KmsMessage"));
+}
+
+static size_t part_of(const xmlNode *n)
+{
+    size_t at = 0;
+    while (at < PART_PAYLOAD && !xml_is(n, NS_KMS, PART_NAMES[at]))
+        at++;
+    if (at == PART_PAYLOAD && !xml_is(n, NS_KMS, "KmsMessage") && !xml_is(n, NS_KMS, "KmsError"))
+        return PARTS;
+    return at;
+}
+
+/* Spoken, what the upstream has comes in its order. */
+static void parts(struct writing *w)
+{
+    bool done[PARTS] = {false};
+    const xmlNode *own = w->r && w->plan->speak ? w->r->node : NULL;
+    for (const xmlNode *n = xml_child(own); n; n = xml_next(n)) {
+        const size_t at = part_of(n);
+        if (at < PARTS && !done[at])
+            part(w, at, n);
+        if (at < PARTS)
+            done[at] = true;
+    }
+    for (size_t at = 0; at < PARTS; at++)
+        if (!done[at])
+            part(w, at, NULL);
 }
 
 /* No key that is encrypted may stand beside it in clear. */
 static void look_for_keys(struct writing *w)
 {
+    if (writing_stopped(w))
+        return;
     const enum spill_result found = spill_look(&w->spill);
     if (found == SPILL_FOUND)
-        fail(w, REASON_UPSTREAM_INVALID, "found a key's octets in a text or attribute beside its place");
+        writing_fail(w, REASON_UPSTREAM_INVALID, "found a key's octets in a text or attribute beside its place");
     else if (found != SPILL_NONE)
-        fail(w, REASON_INTERNAL, "the texts beside the keys could not be looked through");
+        writing_fail(w, REASON_INTERNAL, "the texts beside the keys could not be looked through");
+}
+
+static void open_response(struct writing *w, const xmlNode *n)
+{
+    const char *ns = w->plan->speak ? w->plan->speak_ns : NS_KMS;
+    writing_open(w, writing_name(w, n, "KmsResponse"));
+    if (ns[0]) {
+        buf_z(w->out, " xmlns=\"");
+        buf_xml_attr(w->out, str_z(ns));
+        buf_char(w->out, '"');
+    }
+    writing_attributes(w, n, &SCHEMA_RESPONSE, NULL, false);
+    buf_char(w->out, '>');
 }
 
 enum reason kms_response_write(const struct kms_response *r, const struct kms_response_plan *plan, struct buf *out,
                                bool *encrypted, struct detail *why)
 {
     struct writing w = {.r = r, .plan = plan, .out = out, .why = why, .reason = REASON_OK};
+    const xmlNode *root = r ? r->node : NULL;
+    const char *name = writing_name(&w, root, "KmsResponse");
     spill_init(&w.spill);
-    buf_z(out, "<KmsResponse xmlns=\"" NS_KMS "\" Id=\"xmldoc\" Version=\"1.0.0\">");
-    leaf(&w, "UserUri", plan->user_uri);
-    leaf(&w, "KmsUri", plan->kms_uri);
-    leaf(&w, "Time", plan->time);
-    leaf(&w, "KmsId", plan->kms_id);
-    leaf(&w, "ClientReqUrl", plan->client_req_url);
-    if (plan->error_msg.p)
-        error(&w);
-    else
-        message(&w);
+    w.repeats = r ? 2 * r->doc->size + REPEATS_MIN : 0;
+    open_response(&w, root);
+    parts(&w);
     if (w.encrypted)
-        leaf(&w, "TrK-ID", plan->trk_id);
-    leaf(&w, "Signature-ID", plan->signature_id);
-    if (r)
-        extensions(&w, r->node);
-    buf_z(out, "</KmsResponse>");
+        writing_leaf(&w, writing_name(&w, NULL, "TrK-ID"), plan->trk_id);
+    writing_leaf(&w, writing_name(&w, NULL, "Signature-ID"), plan->signature_id);
+    extensions(&w, root);
+    writing_close(&w, name);
     look_for_keys(&w);
     spill_free(&w.spill);
     *encrypted = w.encrypted;

@@ -1,6 +1,8 @@
 #include "message/schema.h"
 
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/timestamp.h"
 #include "base/uri.h"
@@ -80,9 +82,48 @@ bool schema_is_foreign(const xmlNode *node)
     return !xml_in(node, NS_KMS) && !xml_in(node, "");
 }
 
+bool schema_is_foreign_attribute(const xmlAttr *a)
+{
+    return a->ns && !xml_attr_in(a, NS_XSI) && !xml_attr_in(a, NS_KMS);
+}
+
+bool schema_is_sealed(const xmlNode *node)
+{
+    const xmlNode *n = xml_child(node);
+    while (n && !xml_is(n, NS_DS, "Signature"))
+        n = xml_next(n);
+    return n != NULL;
+}
+
+bool schema_is_free_text(struct str text)
+{
+    enum { LONGEST = 128 };
+    for (size_t i = 0; i < text.n; i++) {
+        const char c = text.p[i];
+        if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+              (c && strchr(" -._:@/,=()+", c))))
+            return false;
+    }
+    return text.p && text.n <= LONGEST;
+}
+
 bool schema_is_new_key(const struct schema_element *e)
 {
     return str_eq_z(STR("NewTransportKey"), e->name) || str_eq_z(STR("NewIntegrityKey"), e->name);
+}
+
+bool schema_is_number(const struct schema_element *e)
+{
+    return str_eq_z(STR("UserSigningKeySSK"), e->name);
+}
+
+const xmlNode *schema_payload(const xmlNode *message, const struct schema_element **e)
+{
+    size_t at;
+    const xmlNode *n = xml_child(message);
+    while (n && !(*e = schema_find(&SCHEMA_MESSAGE, n, &at)))
+        n = xml_next(n);
+    return n;
 }
 
 bool schema_is_extended(const xmlNode *node)
@@ -166,9 +207,32 @@ static bool check_xsi(const struct schema_check *c, const xmlNode *n, const xmlA
     if (!str_eq_z(name, "type") || !extended)
         return invalid(c, n, name, "no such attribute");
     const struct str type = type_name(n, xml_attr_value(a));
-    return str_eq_z(type, extended) || (c->mode != SCHEMA_STRICT && str_eq_z(type, plain))
-               ? true
-               : invalid(c, n, STR("another xsi:type"), extended);
+    if (str_eq_z(type, extended) || (c->mode != SCHEMA_STRICT && str_eq_z(type, plain)))
+        return true;
+    char due[120];
+    snprintf(due, sizeof due, "%s%s", extended, c->mode == SCHEMA_LENIENT
+        ? "; a dialect's `rename_types` reads a type that the KMS calls otherwise" : "");
+    return invalid(c, n, type.p ? type : STR("an xsi:type of another namespace"), due);
+}
+
+/* An xsi:type that says, under whatever prefix, that a key in clear is what stands there. */
+static bool says_clear_key(const xmlAttr *a)
+{
+    const struct str value = str_trim(xml_attr_value(a));
+    if (!xml_attr_in(a, NS_XSI) || !str_eq_z(str_z((const char *)a->name), "type"))
+        return false;
+    for (size_t i = 0; i < value.n; i++)
+        if (value.p[i] == ':')
+            return str_ieq_z((struct str){value.p + i + 1, value.n - i - 1}, TYPE_CLEAR);
+    return str_ieq_z(value, TYPE_CLEAR);
+}
+
+/* What the gateway does not understand may hold anything, but no key by its name or type. */
+static bool check_foreign_attribute(const struct schema_check *c, const xmlNode *n, const xmlAttr *a)
+{
+    if (schema_names_key(str_z((const char *)a->name)) || says_clear_key(a))
+        return invalid(c, n, str_z((const char *)a->name), "no such attribute");
+    return true;
 }
 
 /* `wanted`: the xsi:type that a strict reading demands; NULL: none. */
@@ -177,7 +241,12 @@ static bool check_attributes(const struct schema_check *c, const xmlNode *n, con
 {
     bool typed = false;
     for (const xmlAttr *a = n->properties; a; a = a->next) {
-        const bool is_xsi = a->ns && str_eq_z(str_z((const char *)a->ns->href), NS_XSI);
+        const bool is_xsi = xml_attr_in(a, NS_XSI);
+        if (g && g->any_attribute && schema_is_foreign_attribute(a)) {
+            if (!check_foreign_attribute(c, n, a))
+                return false;
+            continue;
+        }
         if (a->ns && !is_xsi)
             return invalid(c, n, str_z((const char *)a->name), "no such attribute");
         if (is_xsi ? !check_xsi(c, n, a, plain, wanted) : !check_own_attribute(c, n, a, g))
@@ -195,29 +264,15 @@ static bool check_attributes(const struct schema_check *c, const xmlNode *n, con
     return true;
 }
 
-/* An xsi:type that says, under whatever prefix, that a key in clear is what stands there. */
-static bool says_clear_key(const xmlAttr *a)
-{
-    const struct str value = str_trim(xml_attr_value(a));
-    const bool is_xsi = a->ns && str_eq_z(str_z((const char *)a->ns->href), NS_XSI);
-    if (!is_xsi || !str_eq_z(str_z((const char *)a->name), "type"))
-        return false;
-    for (size_t i = 0; i < value.n; i++)
-        if (value.p[i] == ':')
-            return str_ieq_z((struct str){value.p + i + 1, value.n - i - 1}, TYPE_CLEAR);
-    return str_ieq_z(value, TYPE_CLEAR);
-}
-
 /* What the gateway does not understand may hold anything but what it would understand; no key by its name or type. */
 static bool check_foreign(const struct schema_check *c, const xmlNode *top)
 {
     for (const xmlNode *n = top; n; n = xml_following(n, top)) {
         if (xml_in(n, NS_KMS) || schema_names_key(xml_name(n)))
             return invalid(c, top, xml_name(n), "nothing of the interface in an element of another namespace");
-        for (const xmlAttr *a = n->properties; a; a = a->next) {
-            if (schema_names_key(str_z((const char *)a->name)) || says_clear_key(a))
-                return invalid(c, top, str_z((const char *)a->name), "no such attribute");
-        }
+        for (const xmlAttr *a = n->properties; a; a = a->next)
+            if (!check_foreign_attribute(c, top, a))
+                return false;
     }
     return true;
 }
@@ -234,8 +289,10 @@ static bool check_key(struct schema_check *c, const xmlNode *n, const struct sch
         if (c->mode != SCHEMA_LENIENT && schema_is_new_key(e))
             return invalid(c, n, STR("it in clear"), "an EncryptedKey");
         c->has_clear_key = true;
-        return is_hex(schema_value(n, TYPE_KEY), e->octets)
-            ? true : invalid(c, n, STR("other text"), "hex of its length");
+        if (is_hex(schema_value(n, TYPE_KEY), e->octets))
+            return true;
+        schema_tell_key(c->why, e, schema_value(n, TYPE_KEY));
+        return false;
     }
     if (xml_next(key) || !xml_blank(n))
         return invalid(c, n, STR("more"), "one EncryptedKey alone");
@@ -251,7 +308,9 @@ static bool check_key(struct schema_check *c, const xmlNode *n, const struct sch
 /* Elements of the interface, at most LOOKUP_DEPTH deep, text in leaves. No key by its name. */
 static bool check_lookup(const struct schema_check *c, const xmlNode *n, unsigned depth)
 {
-    static const struct schema_group own = {.version = "", .extensions = NO_EXTENSIONS};
+    static const struct schema_group own = {.version = "", .extensions = 0, .any_attribute = true};
+    if (depth > 0 && schema_is_foreign(n))
+        return check_foreign(c, n);
     if (!xml_in(n, NS_KMS) || schema_names_key(xml_name(n)) || depth > LOOKUP_DEPTH)
         return invalid(c, n, STR("it"), "elements of the interface, not deep, no keys");
     if (!check_attributes(c, n, &own, NULL, NULL))
@@ -270,14 +329,17 @@ static bool check_sealed(struct schema_check *c, const xmlNode *n, const struct 
 {
     static const struct schema_group own = {.version = "", .extensions = NO_EXTENSIONS};
     const xmlNode *inner = xml_child(n), *signature = xml_next(inner);
+    const bool is_sealed = schema_is_sealed(n);
     struct schema_check inside = {.mode = SCHEMA_STRICT, .why = c->why};
     struct schema_group any_version = *certificate;
     any_version.version = "";
     if (!check_attributes(c, n, &own, NULL, NULL))
         return false;
-    if (!xml_blank(n) || !xml_is(inner, NS_KMS, "KmsCertificate") || !xml_is(signature, NS_DS, "Signature") ||
-        xml_next(signature))
-        return invalid(c, n, STR("other content"), "KmsCertificate and Signature");
+    if (!xml_blank(n) || !xml_is(inner, NS_KMS, "KmsCertificate") ||
+        (is_sealed ? !xml_is(signature, NS_DS, "Signature") || xml_next(signature) : signature != NULL))
+        return invalid(c, n, STR("other content"), "KmsCertificate, and a Signature behind it or none");
+    if (!is_sealed)
+        return schema_holds(c, inner, certificate);
     return check_foreign(c, signature) && schema_holds(&inside, inner, &any_version);
 }
 
@@ -285,10 +347,15 @@ static bool check_payload(struct schema_check *c, const xmlNode *n)
 {
     const xmlNode *data = xml_child(n);
     struct encrypted found, key;
-    if (c->mode == SCHEMA_LENIENT || !xml_is(data, NS_XENC, "EncryptedData"))
+    const bool is_encrypted = xml_is(data, NS_XENC, "EncryptedData");
+    if (c->mode == SCHEMA_LENIENT && is_encrypted)
+        return invalid(c, n, xml_name(data), "a message in clear: nothing here could open it");
+    if (!is_encrypted)
         return schema_holds(c, n, &SCHEMA_MESSAGE);
-    if (xml_next(data) || !xml_blank(n) || n->properties)
+    if (xml_next(data) || !xml_blank(n))
         return invalid(c, n, STR("more"), "one EncryptedData alone");
+    if (!check_attributes(c, n, &SCHEMA_MESSAGE, NULL, NULL))
+        return false;
     if (!encrypted_data_read(data, &found, c->why) || !encrypted_key_read(found.key, &key, c->why))
         return false;
     c->has_encrypted = true;
@@ -318,9 +385,22 @@ static bool check_element(struct schema_check *c, const xmlNode *n, const struct
         return false;
     if (!text.p)
         return invalid(c, n, STR("elements"), "text");
-    if (e->type == TYPE_HEX ? !is_hex(text, e->octets) : !schema_value_holds(text, e->type, may_be_empty))
+    if (e->type == TYPE_HEX && !is_hex(text, e->octets)) {
+        schema_tell_key(c->why, e, text);
+        return false;
+    }
+    if (e->type != TYPE_HEX && !schema_value_holds(text, e->type, may_be_empty))
         return invalid(c, n, STR("other text"), "a value of its type");
     return true;
+}
+
+/* Foreign elements may stand alone in a KmsMessage. */
+static bool has_foreign(const xmlNode *n)
+{
+    for (n = xml_child(n); n; n = xml_next(n))
+        if (schema_is_foreign(n))
+            return true;
+    return false;
 }
 
 static bool enough(const struct schema_check *c, const xmlNode *n, const struct schema_group *g, const unsigned *seen)
@@ -335,8 +415,17 @@ static bool enough(const struct schema_check *c, const xmlNode *n, const struct 
         choices += count == CHOICE;
         chosen += count == CHOICE ? seen[i] : 0;
     }
-    return choices == 0 || chosen == 1
+    return choices == 0 || chosen == 1 || (g == &SCHEMA_MESSAGE && chosen == 0 && has_foreign(n))
         ? true : invalid(c, n, STR("none or several"), "exactly one of those it may hold");
+}
+
+static bool unknown_child(const struct schema_check *c, const xmlNode *child)
+{
+    if (c->mode != SCHEMA_LENIENT || schema_is_foreign(child))
+        return invalid(c, child->parent, xml_name(child), "no such element");
+    return invalid(c, child->parent, xml_name(child), xml_in(child, "")
+        ? "no element without namespace; a dialect's `namespaces` with \"\" reads it as the standard's"
+        : "no such element; a dialect's `rename` reads what the KMS calls otherwise");
 }
 
 /* Takes one child: its place in the group; `reached` is where the strict order stands. */
@@ -348,7 +437,7 @@ static bool check_child(struct schema_check *c, const xmlNode *child, const stru
     /* places count double, so that extensions have one of their own before the element that follows them */
     const size_t place = e ? 2 * at + 1 : 2 * g->extensions;
     if (!e && (!schema_is_foreign(child) || g->extensions == NO_EXTENSIONS))
-        return invalid(c, child->parent, xml_name(child), "no such element");
+        return unknown_child(c, child);
     if (c->mode == SCHEMA_STRICT && place < *reached)
         return invalid(c, child->parent, xml_name(child), "it earlier");
     *reached = place;

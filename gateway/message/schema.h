@@ -22,7 +22,8 @@ enum schema_type {
     TYPE_GROUP,
     TYPE_PAYLOAD, /* KmsMessage: a group, or an EncryptedData */
     TYPE_LOOKUP,  /* KmsLookup */
-    TYPE_SEALED   /* SignedKmsCertificate: signed by others, so strict in any reading, and never rewritten */
+    TYPE_SEALED   /* SignedKmsCertificate: signed by others, so strict in any reading, and never rewritten; one without
+                   * Signature is but a KmsCertificate in an envelope */
 };
 
 struct schema_group;
@@ -48,6 +49,7 @@ struct schema_group {
     size_t attribute_count;
     const char *version;     /* "": any; NULL: has neither Id nor Version */
     size_t extensions;       /* children of other namespaces stand before the element of this index; NO_EXTENSIONS */
+    bool any_attribute;      /* attributes of other namespaces may stand on it */
     const char *plain, *extended; /* xsi:type without and with NewTransportKey or NewIntegrityKey; NULL: takes none */
 };
 enum { NO_EXTENSIONS = 99, SCHEMA_ELEMENTS_MAX = 16, LOOKUP_DEPTH = 4 };
@@ -79,8 +81,22 @@ bool schema_value_holds(struct str text, enum schema_type type, bool may_be_empt
 /* True when a child element of the group's node makes it the extended type. */
 bool schema_is_extended(const xmlNode *node);
 bool schema_is_new_key(const struct schema_element *e);
+/* True for a key that is a number, so that zero octets in front of it mean nothing. */
+bool schema_is_number(const struct schema_element *e);
+/* Says of a key's text why it is none: how long it is, how long it should be, and which key of a dialect would read it.
+ * Never what it is. */
+void schema_tell_key(struct detail *why, const struct schema_element *e, struct str text);
+/* The payload of a KmsMessage, and what the schema says of it; NULL: none, or it is still encrypted. */
+const xmlNode *schema_payload(const xmlNode *message, const struct schema_element **e);
 /* A child of another namespace (not of none). */
 bool schema_is_foreign(const xmlNode *node);
+/* An attribute of a namespace that is neither the interface's nor XML Schema's. */
+bool schema_is_foreign_attribute(const xmlAttr *a);
+/* True for a SignedKmsCertificate that somebody has signed. */
+bool schema_is_sealed(const xmlNode *node);
+/* True when an optional text without a type of its own may leave as it is: at most 128 letters, digits, spaces and
+ * -._:@/,=()+. A key in another dress does not fit, or is found by kms_response_spill.h. */
+bool schema_is_free_text(struct str text);
 /* The EncryptedKey of a key content; NULL when it is in clear. */
 const xmlNode *schema_encrypted_key(const xmlNode *key_content);
 

@@ -31,7 +31,7 @@ static const struct schema_attribute CERTIFICATE_ATTRIBUTES[] = {
 static const struct schema_group CERTIFICATE = {
     .elements = CERTIFICATE_ELEMENTS, .count = COUNT(CERTIFICATE_ELEMENTS),
     .attributes = CERTIFICATE_ATTRIBUTES, .attribute_count = COUNT(CERTIFICATE_ATTRIBUTES),
-    .version = "1.1.0", .extensions = NO_EXTENSIONS};
+    .version = "1.1.0", .extensions = COUNT(CERTIFICATE_ELEMENTS), .any_attribute = true};
 
 static const struct schema_element INIT_ELEMENTS[] = {
     {"SignedKmsCertificate", TYPE_SEALED, CHOICE, 0, &CERTIFICATE},
@@ -41,6 +41,7 @@ static const struct schema_element INIT_ELEMENTS[] = {
 };
 static const struct schema_group INIT = {
     .elements = INIT_ELEMENTS, .count = COUNT(INIT_ELEMENTS), .version = "1.0.0", .extensions = 2,
+    .any_attribute = true,
     .plain = "KmsInitType", .extended = "KmsInitTkIkType"};
 
 static const struct schema_element KEY_SET_ELEMENTS[] = {
@@ -58,7 +59,8 @@ static const struct schema_element KEY_SET_ELEMENTS[] = {
     {"UserPubTokenPVT", TYPE_KEY, ONE, 65, NULL},
 };
 const struct schema_group SCHEMA_KEY_SET = {.elements = KEY_SET_ELEMENTS, .count = COUNT(KEY_SET_ELEMENTS),
-                                            .version = "1.1.0", .extensions = NO_EXTENSIONS};
+                                            .version = "1.1.0", .extensions = COUNT(KEY_SET_ELEMENTS),
+                                            .any_attribute = true};
 
 static const struct schema_element KEY_PROV_ELEMENTS[] = {
     {"KmsKeySet", TYPE_GROUP, ANY, 0, &SCHEMA_KEY_SET},
@@ -67,6 +69,7 @@ static const struct schema_element KEY_PROV_ELEMENTS[] = {
 };
 static const struct schema_group KEY_PROV = {
     .elements = KEY_PROV_ELEMENTS, .count = COUNT(KEY_PROV_ELEMENTS), .version = "1.0.0", .extensions = 1,
+    .any_attribute = true,
     .plain = "KmsKeyProvType", .extended = "KmsKeyProvTkIkType"};
 
 static const struct schema_element CERT_CACHE_ELEMENTS[] = {
@@ -77,7 +80,7 @@ static const struct schema_attribute CERT_CACHE_ATTRIBUTES[] = {{"CacheNum", TYP
 static const struct schema_group CERT_CACHE = {
     .elements = CERT_CACHE_ELEMENTS, .count = COUNT(CERT_CACHE_ELEMENTS),
     .attributes = CERT_CACHE_ATTRIBUTES, .attribute_count = COUNT(CERT_CACHE_ATTRIBUTES),
-    .version = "1.0.0", .extensions = NO_EXTENSIONS};
+    .version = "1.0.0", .extensions = COUNT(CERT_CACHE_ELEMENTS), .any_attribute = true};
 
 /* In the order of enum kms_message, from KMS_MESSAGE_INIT on. */
 static const struct schema_element MESSAGE_ELEMENTS[] = {
@@ -87,14 +90,14 @@ static const struct schema_element MESSAGE_ELEMENTS[] = {
     {"KmsLookup", TYPE_LOOKUP, CHOICE, 0, NULL},
 };
 const struct schema_group SCHEMA_MESSAGE = {.elements = MESSAGE_ELEMENTS, .count = COUNT(MESSAGE_ELEMENTS),
-                                            .extensions = NO_EXTENSIONS};
+                                            .extensions = COUNT(MESSAGE_ELEMENTS), .any_attribute = true};
 
 static const struct schema_element ERROR_ELEMENTS[] = {
     {"ErrorCode", TYPE_INTEGER, ONE, 0, NULL},
     {"ErrorMsg", TYPE_STRING, ONE, 0, NULL},
 };
 static const struct schema_group ERROR_GROUP = {.elements = ERROR_ELEMENTS, .count = COUNT(ERROR_ELEMENTS),
-                                                .extensions = NO_EXTENSIONS};
+                                                .extensions = COUNT(ERROR_ELEMENTS), .any_attribute = true};
 
 static const struct schema_element RESPONSE_ELEMENTS[] = {
     {"UserUri", TYPE_URI, ENVELOPE, 0, NULL},
@@ -108,7 +111,8 @@ static const struct schema_element RESPONSE_ELEMENTS[] = {
     {"Signature-ID", TYPE_STRING, OPTIONAL, 0, NULL},
 };
 const struct schema_group SCHEMA_RESPONSE = {.elements = RESPONSE_ELEMENTS, .count = COUNT(RESPONSE_ELEMENTS),
-                                             .version = "1.0.0", .extensions = COUNT(RESPONSE_ELEMENTS)};
+                                             .version = "1.0.0", .extensions = COUNT(RESPONSE_ELEMENTS),
+                                             .any_attribute = true};
 
 static const struct schema_group *const GROUPS[] = {&SCHEMA_RESPONSE, &SCHEMA_MESSAGE, &INIT,        &KEY_PROV,
                                                     &SCHEMA_KEY_SET,  &CERT_CACHE,     &CERTIFICATE, &DOMAIN_LIST,

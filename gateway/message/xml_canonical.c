@@ -44,10 +44,55 @@ static int by_bytes(const xmlChar *a, const xmlChar *b)
     return strcmp(a ? (const char *)a : "", b ? (const char *)b : "");
 }
 
-/* What is the same by its place needs no look at its text: a URI may be long, and stand on each of many attributes. */
-static int by_uri(const xmlChar *a, const xmlChar *b)
+/*
+ * The namespaces in scope, and how each two of them are ordered, once that was asked: URIs may be as long as a message
+ * is, and stand on each of many attributes. With more than there is room for, the text is compared.
+ */
+struct scope {
+    const xmlNs *ns[SORTED_MAX];
+    size_t n;
+    enum { UNKNOWN, LESS, SAME, MORE } order[SORTED_MAX][SORTED_MAX];
+};
+
+static void enter(struct scope *s, const xmlNode *n)
 {
-    return a == b ? 0 : by_bytes(a, b);
+    for (const xmlNs *ns = n->nsDef; ns; ns = ns->next, s->n++) {
+        if (s->n >= SORTED_MAX)
+            continue;
+        s->ns[s->n] = ns;
+        for (size_t i = 0; i < s->n; i++)
+            s->order[i][s->n] = s->order[s->n][i] = UNKNOWN;
+    }
+}
+
+static void leave(struct scope *s, const xmlNode *n)
+{
+    for (const xmlNs *ns = n->nsDef; ns; ns = ns->next)
+        s->n--;
+}
+
+/* Its place, or SORTED_MAX. */
+static size_t place_in(const struct scope *s, const xmlNs *ns)
+{
+    size_t i = s->n < SORTED_MAX ? s->n : SORTED_MAX;
+    while (i > 0 && s->ns[i - 1] != ns)
+        i--;
+    return i > 0 ? i - 1 : SORTED_MAX;
+}
+
+static int by_uri(struct scope *s, const xmlNs *a, const xmlNs *b)
+{
+    const size_t x = place_in(s, a), y = place_in(s, b);
+    if (a == b)
+        return 0;
+    if (x == SORTED_MAX || y == SORTED_MAX)
+        return by_bytes(a ? a->href : NULL, b ? b->href : NULL);
+    if (s->order[x][y] == UNKNOWN) {
+        const int order = by_bytes(a->href, b->href);
+        s->order[x][y] = order < 0 ? LESS : order > 0 ? MORE : SAME;
+        s->order[y][x] = order < 0 ? MORE : order > 0 ? LESS : SAME;
+    }
+    return (int)s->order[x][y] - SAME;
 }
 
 /* The URI that a prefix (NULL: the default) stands for at an element, "" for none. */
@@ -127,27 +172,27 @@ static void write_name(const xmlNs *ns, const xmlChar *name, struct buf *out)
 }
 
 /* By namespace URI, those in none first, then by local name. */
-static int by_uri_and_name(const void *a, const void *b)
+static bool comes_after(struct scope *s, const xmlAttr *x, const xmlAttr *y)
 {
-    const xmlAttr *x = *(const xmlAttr *const *)a, *y = *(const xmlAttr *const *)b;
-    const int uris = by_uri(x->ns ? x->ns->href : NULL, y->ns ? y->ns->href : NULL);
-    return uris ? uris : by_bytes(x->name, y->name);
+    const int uris = by_uri(s, x->ns, y->ns);
+    return uris ? uris > 0 : by_bytes(x->name, y->name) > 0;
 }
 
-static bool write_attributes(const xmlNode *n, bool plain, struct buf *out)
+static bool write_attributes(const xmlNode *n, bool plain, struct scope *s, struct buf *out)
 {
     const xmlAttr *found[SORTED_MAX];
     size_t count = 0;
     for (const xmlAttr *a = n->properties; a; a = a->next) {
+        size_t at = count;
         if (plain && a->ns)
             continue;
         if (count == SORTED_MAX || !xml_attr_value(a).p)
             return false;
-        found[count++] = a;
+        for (; at > 0 && comes_after(s, found[at - 1], a); at--)
+            found[at] = found[at - 1];
+        found[at] = a;
+        count++;
     }
-    if (count > 1)
-        /* NOLINTNEXTLINE(bugprone-sizeof-expression): pointers are what is sorted */
-        qsort(found, count, sizeof found[0], by_uri_and_name);
     for (size_t i = 0; i < count; i++) {
         buf_char(out, ' ');
         write_name(found[i]->ns, found[i]->name, out);
@@ -158,18 +203,20 @@ static bool write_attributes(const xmlNode *n, bool plain, struct buf *out)
     return true;
 }
 
-static bool write_start(const xmlNode *n, const struct xml_subtree *part, struct buf *out)
+static bool write_start(const xmlNode *n, const struct xml_subtree *part, struct scope *s, struct buf *out)
 {
     buf_char(out, '<');
     write_name(n->ns, n->name, out);
-    if (!write_namespaces(n, part->apex, out) || !write_attributes(n, part->plain_attributes, out))
+    enter(s, n);
+    if (!write_namespaces(n, part->apex, out) || !write_attributes(n, part->plain_attributes, s, out))
         return false;
     buf_char(out, '>');
     return true;
 }
 
-static void write_end(const xmlNode *n, struct buf *out)
+static void write_end(const xmlNode *n, struct scope *s, struct buf *out)
 {
+    leave(s, n);
     buf_str(out, STR("</"));
     write_name(n->ns, n->name, out);
     buf_char(out, '>');
@@ -188,7 +235,11 @@ static bool inherits_attributes(const xmlNode *apex)
 static bool write_tree(const struct xml_subtree *part, struct buf *out)
 {
     const xmlNode *n = part->apex;
-    if ((!part->plain_attributes && inherits_attributes(n)) || !write_start(n, part, out))
+    struct scope scope;
+    scope.n = 0;
+    for (const xmlNode *above = n->parent; above && above->type == XML_ELEMENT_NODE; above = above->parent)
+        enter(&scope, above);
+    if ((!part->plain_attributes && inherits_attributes(n)) || !write_start(n, part, &scope, out))
         return false;
     bool inside = true; /* at n's start: its children come next */
     for (;;) {
@@ -198,7 +249,7 @@ static bool write_tree(const struct xml_subtree *part, struct buf *out)
         if (!next) {
             if (!inside)
                 n = n->parent;
-            write_end(n, out);
+            write_end(n, &scope, out);
             if (n == part->apex)
                 return true;
             inside = false;
@@ -207,7 +258,7 @@ static bool write_tree(const struct xml_subtree *part, struct buf *out)
             n = next;
             inside = false;
         } else if (next->type == XML_ELEMENT_NODE) {
-            if (!write_start(next, part, out))
+            if (!write_start(next, part, &scope, out))
                 return false;
             n = next;
             inside = true;

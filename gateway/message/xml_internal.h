@@ -26,6 +26,7 @@ struct xml_doc {
     bool secret; /* what libxml2 frees for it is wiped */
     struct xml_signed proof;
     xmlNsPtr standard; /* what a dialect gave to elements of no namespace; the tree does not own it */
+    const char *root_namespace; /* before the dialect's translation, as the dialect lists it; NULL: the same */
 };
 
 /* Between the two, this thread wipes all that libxml2 frees or moves; `secret` false: nothing happens. They nest. */
@@ -68,6 +69,8 @@ struct str xml_text(const xmlNode *element);
 /* The value of an attribute, ns NULL: in no namespace. Missing when it is not there. */
 struct str xml_attr(const xmlNode *element, const char *ns, const char *name);
 struct str xml_attr_value(const xmlAttr *attr);
+/* True when it is of the namespace ns (not for none). */
+bool xml_attr_in(const xmlAttr *attr, const char *ns);
 /* True when nothing but white space stands between the element's children. */
 bool xml_blank(const xmlNode *element);
 

@@ -93,6 +93,11 @@ struct str xml_attr_value(const xmlAttr *attr)
     return only_text(attr->children);
 }
 
+bool xml_attr_in(const xmlAttr *attr, const char *ns)
+{
+    return attr->ns && same(attr->ns->href, ns);
+}
+
 struct str xml_attr(const xmlNode *element, const char *ns, const char *name)
 {
     for (const xmlAttr *a = element ? element->properties : NULL; a; a = a->next) {

@@ -130,7 +130,8 @@ bool xmlenc_key(struct xmlenc *e, enum key_wrap wrap, const uint8_t *octets, siz
     const char *algorithm = ALG_GCM;
     if (n == 0 || n > LIMIT_KEY_CONTENT)
         return false;
-    if (wrap == KEY_WRAP_AUTO)
+    const bool named = wrap == KEY_WRAP_NAMED;
+    if (wrap == KEY_WRAP_AUTO || named)
         wrap = n % HALF_BLOCK == 0 && n >= BLOCK ? KEY_WRAP_KW : KEY_WRAP_KWP;
     switch (wrap) {
     case KEY_WRAP_KW:
@@ -138,7 +139,7 @@ bool xmlenc_key(struct xmlenc *e, enum key_wrap wrap, const uint8_t *octets, siz
         got = wrap_kw(e, octets, n, cipher);
         break;
     case KEY_WRAP_KWP:
-        algorithm = ALG_KWP;
+        algorithm = named ? ALG_KW : ALG_KWP;
         got = wrap_kwp(e, octets, n, cipher);
         break;
     default:
@@ -198,7 +199,9 @@ bool xmlenc_open_key(struct xmlenc *e, struct str algorithm, const uint8_t *ciph
     *out_n = 0;
     if (n > sizeof clear)
         return false;
-    const size_t got = unwrap(e, algorithm, cipher, n, clear);
+    size_t got = unwrap(e, algorithm, cipher, n, clear);
+    if (!got && str_eq_z(algorithm, ALG_KW)) /* padded, under the name of kw-aes256 */
+        got = unwrap(e, STR(ALG_KWP), cipher, n, clear);
     const bool ok = got > 0 && got <= cap;
     if (ok) {
         memcpy(out, clear, got);

@@ -9,7 +9,8 @@
 #include "base/secret.h"
 #include "message/xml.h"
 
-enum key_wrap { KEY_WRAP_AUTO, KEY_WRAP_KW, KEY_WRAP_KWP, KEY_WRAP_GCM };
+/* NAMED: auto's octets, all under the name kw-aes256, as some KMSs and their clients have it. */
+enum key_wrap { KEY_WRAP_AUTO, KEY_WRAP_KW, KEY_WRAP_KWP, KEY_WRAP_GCM, KEY_WRAP_NAMED };
 
 /* One per reply: the cipher context keyed by the TrK. */
 struct xmlenc;
@@ -24,7 +25,8 @@ bool xmlenc_key(struct xmlenc *e, enum key_wrap wrap, const uint8_t *octets, siz
  * kw-aes256-wrapped. */
 bool xmlenc_content(struct xmlenc *e, struct str text, struct buf *out) MUST_CHECK;
 
-/* The inverse of both, for clients and for keys that an upstream already encrypted. algorithm is the URI. False unless
+/* (What is padded and bears the name of kw-aes256 is opened, too: the two have different integrity checks.)
+ * The inverse of both, for clients and for keys that an upstream already encrypted. algorithm is the URI. False unless
  * the integrity check holds. */
 bool xmlenc_open_key(struct xmlenc *e, struct str algorithm, const uint8_t *cipher, size_t n, uint8_t *out, size_t cap,
                      size_t *out_n) MUST_CHECK;

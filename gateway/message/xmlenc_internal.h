@@ -16,6 +16,7 @@
 struct encrypted {
     struct str algorithm;
     struct str key_name;  /* of an EncryptedKey */
+    struct str carried;   /* CarriedKeyName, the name of the key in it; missing where there is none */
     struct str cipher;    /* base64 */
     const xmlNode *key;   /* of EncryptedData: the EncryptedKey that carries the content's key */
 };

@@ -53,8 +53,13 @@ static const xmlNode *read_parts(struct reading *r, const xmlNode *n, struct enc
         refuse(r, "EncryptionMethod", "no content");
     expect(r, info, NS_DS, "KeyInfo", NULL);
     expect(r, data, NS_XENC, "CipherData", NULL);
-    if (r->ok && xml_next(data))
-        refuse(r, (const char *)n->name, "CipherData last");
+    const xmlNode *carried = xml_next(data);
+    const bool may_carry = xml_is(n, NS_XENC, "EncryptedKey");
+    if (r->ok && carried && may_carry)
+        expect(r, carried, NS_XENC, "CarriedKeyName", NULL);
+    out->carried = carried && may_carry ? text_of(r, carried) : STR_MISSING;
+    if (r->ok && carried && (!may_carry || xml_next(carried)))
+        refuse(r, (const char *)n->name, may_carry ? "CarriedKeyName last" : "CipherData last");
     const xmlNode *in_info = r->ok ? only_child(r, info) : NULL;
     const xmlNode *value = r->ok ? only_child(r, data) : NULL;
     expect(r, value, NS_XENC, "CipherValue", NULL);

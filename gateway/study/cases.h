@@ -46,6 +46,7 @@ struct case_facts {
     unsigned status;
     int message;       /* enum kms_message; -1: what the path is owed */
     char *reply;       /* instead of that */
+    size_t reply_n;    /* octets of a stored reply, which may be anything; 0: reply is a text */
 };
 enum { ZONE_NONE = 10000 };
 

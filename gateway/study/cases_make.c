@@ -224,7 +224,9 @@ static bool make_reply(const struct case_facts *f, struct str user, struct case_
 {
     struct buf *b = &out->reply;
     const int message = owed(f);
-    if (f->reply)
+    if (f->reply_n)
+        buf_bytes(b, f->reply, f->reply_n);
+    else if (f->reply)
         buf_z(b, f->reply);
     if (f->reply || message == KMS_MESSAGE_NONE)
         return !b->failed;

@@ -1,9 +1,11 @@
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/secret.h"
 #include "study/cases.h"
 
-enum { CASES_MAX = 10000 };
+enum { CASES_MAX = 10000, REPLY_MAX = 4 << 20 };
 #define IN_FACTS(member) .offset = offsetof(struct case_facts, member)
 
 static const struct yaml_choice FORMS[] = {
@@ -167,12 +169,13 @@ static void skip(struct yaml_in *in, const struct yaml_node *node, void *to, con
 }
 
 struct case_names {
-    char *name;
+    char *name, *reply;
 };
 static const struct yaml_field CASE[] = {
     {"name", yaml_text, .offset = offsetof(struct case_names, name), .required = true},
     {"request", skip, .offset = 0},
     {"upstream", skip, .offset = 0},
+    {"reply", yaml_text, .offset = offsetof(struct case_names, reply)},
     {"expect", skip, .offset = 0, .required = true},
     {0}};
 
@@ -199,6 +202,32 @@ static void check_facts(struct yaml_in *in, const struct yaml_node *node, const 
         yaml_fault(in, fails, "a `body` is sent as it stands: nothing in it can be made to fail");
 }
 
+/* An upstream's reply as it was stored: a path relative to the file of cases. */
+static void read_reply(struct yaml_in *in, const struct yaml_node *node, struct case_facts *f)
+{
+    struct buf path BUF_CLEANUP = BUF_INIT(1 << 16), text BUF_CLEANUP = BUF_INIT_SECRET(REPLY_MAX);
+    const char *slash = strrchr(in->file, '/');
+    char part[4096];
+    if (slash && node->text.n > 0 && node->text.p[0] != '/')
+        buf_bytes(&path, in->file, (size_t)(slash - in->file) + 1);
+    buf_str(&path, node->text);
+    FILE *from = path.failed ? NULL : fopen(path.p, "re");
+    for (size_t n; from && (n = fread(part, 1, sizeof part, from)) > 0;)
+        buf_bytes(&text, part, n);
+    const bool whole = from && !ferror(from) && !text.failed;
+    if (from)
+        fclose(from);
+    secret_wipe(part, sizeof part);
+    free(f->reply);
+    f->reply = whole && text.n ? malloc(text.n) : NULL;
+    f->reply_n = f->reply ? text.n : 0;
+    if (f->reply)
+        memcpy(f->reply, text.p, text.n);
+    else
+        yaml_fault(in, node, "%s cannot be read as a stored reply, expected a file of 1 byte to 4 MiB",
+                   show(buf_view(&path)).z);
+}
+
 static bool read_case(struct yaml_in *in, const struct yaml_node *node, struct case_reading *g)
 {
     struct rule_case *rc = g->c->v + g->c->n++;
@@ -221,6 +250,11 @@ static bool read_case(struct yaml_in *in, const struct yaml_node *node, struct c
         yaml_fields(in, request, REQUEST, &rc->facts);
     if (upstream)
         yaml_fields(in, upstream, UPSTREAM, &rc->facts);
+    if (names.reply && yaml_get(upstream, "body"))
+        yaml_fault(in, yaml_get(node, "reply"), "a stored `reply` stands beside a `body` of `upstream`");
+    else if (names.reply)
+        read_reply(in, yaml_get(node, "reply"), &rc->facts);
+    free(names.reply);
     if (in->faults->errors == before)
         check_facts(in, node, &rc->facts);
     if (rc->expect)

@@ -49,6 +49,8 @@ static bool answer(const struct running *r, struct judgement *j, const struct ca
     o.status = reply.status ? reply.status : reason_status(why);
     struct yaml_in in = r->in;
     const bool same = case_compare(&in, r->rc, &o);
+    if (!same && reply.why.text[0])
+        yaml_fault(&in, r->rc->node, "case %s: the upstream's reply: %s", show(str_z(r->rc->name)).z, reply.why.text);
     buf_free(&reply.body);
     gate_outgoing_free(&out);
     return same;

@@ -29,3 +29,23 @@ def test_bench_runs():
     load = rows[3]
     assert load["errors"] == 0 and load["open_failed"] == 0 and load["requests"] > 4
     assert "req/s" in run.stdout and "both" in run.stdout
+
+
+def instructions(name, octets, folder):
+    """Of gate_reply() alone."""
+    run = subprocess.run(["valgrind", "--tool=callgrind", "--collect-atstart=no",
+                          "--callgrind-out-file=%s" % (folder / "cg"), BUILD / "bench_worst", name, str(octets)],
+                         capture_output=True, text=True, timeout=300, cwd=folder)
+    assert run.returncode == 0, run.stderr
+    return int(re.search(r"Collected : (\d+)", run.stderr).group(1))
+
+
+WORST = re.findall(r'^    \{"([a-z-]+)",', (ROOT / "tests/bench/worst.c").read_text(), re.M)
+
+
+@pytest.mark.skipif(not (BUILD / "bench_worst").exists(), reason="the build is one without -DKMSGATE_BENCH=ON")
+@pytest.mark.parametrize("name", WORST)
+def test_the_worst_replies_are_linear(name, tmp_path):
+    """Twice the text, twice the work, by the count of instructions: what is quadratic would take four times as much."""
+    once, twice = (instructions(name, n, tmp_path) for n in (1 << 16, 1 << 17))
+    assert once > 10000 and twice < 2.4 * once, (once, twice)

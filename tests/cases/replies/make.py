@@ -25,7 +25,8 @@ def in_lines(text, width=64):
 
 
 def reply(namespace=NS, prefix="", key=lambda name, o: o.hex().upper(), user=USER, key_user=USER, names=None,
-          time="2026-11-23T18:00:00Z", valid="2026-11-01T00:00:00Z", version="1.1.0"):
+          time="2026-11-23T18:00:00Z", valid="2026-11-01T00:00:00Z", version="1.1.0", issuer=None, typed=None,
+          encoding="UTF-8"):
     p = prefix + ":" if prefix else ""
     declared = ' xmlns%s="%s"' % (":" + prefix if prefix else "", namespace) if namespace else ""
     name = lambda n: p + (names or {}).get(n, n)
@@ -34,11 +35,13 @@ def reply(namespace=NS, prefix="", key=lambda name, o: o.hex().upper(), user=USE
         return "%s<%s%s>%s</%s>\n" % ("  " * depth, name(n), attributes, content, name(n))
     keys = "".join(element(n, key(n, octets(n)), "", 4) for n in LENGTHS)
     key_set = element("KmsKeySet", "\n" + "".join([
-        element("KmsUri", "kms.old.example", "", 4), element("UserUri", key_user, "", 4), element("UserID", "AB" * 32, "", 4),
+        element("KmsUri", "kms.old.example", "", 4), element("Issuer", issuer, "", 4) if issuer else "",
+        element("UserUri", key_user, "", 4), element("UserID", "AB" * 32, "", 4),
         element("ValidFrom", valid, "", 4), element("KeyPeriodNo", "1514", "", 4), keys]) + "      ",
         ' Version="1.0.0"' if version else "", 3)
-    prov = element("KmsKeyProv", "\n" + key_set + "    ", ' Version="1.0.0"' if version else "", 2)
-    return '<?xml version="1.0" encoding="UTF-8"?>\n' + element("KmsResponse", "\n" + "".join([
+    prov = element("KmsKeyProv", "\n" + key_set + "    ", (' Version="1.0.0"' if version else "") + (
+        ' xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" xsi:type="%s"' % typed if typed else ""), 2)
+    return '<?xml version="1.0" encoding="%s"?>\n' % encoding + element("KmsResponse", "\n" + "".join([
         element("KmsUri", "kms.old.example", "", 1), element("UserUri", user, "", 1), element("Time", time, "", 1),
         element("KmsId", "KMSProvider12345", "", 1), element("ClientReqUrl", "http://kms.old.example/keymanagement", "", 1),
         element("KmsMessage", "\n" + prov + "  ", "", 1)]), declared + (' Version="%s"' % version if version else ""))
@@ -58,6 +61,9 @@ REPLIES = {
     "no-namespace": reply(""),
     "bare-points": reply(key=bare),
     "base64-keys": reply(key=lambda n, o: in_lines(base64.b64encode(o).decode())),
+    "numeric-ssk": reply(key=lambda n, o: (b"\0\0" + o if n == "UserSigningKeySSK" else o).hex().upper()),
+    "release-13-type": reply(typed="KmsKeyProvTkType"),
+    "latin-1": "\n" + reply(encoding="ISO-8859-1", issuer="Beh\u00f6rde"),
     "other-user-in-envelope": reply(user="alice@example.org"),
     "other-user-everywhere": reply(user="alice", key_user="tel:+4912345"),
     "loose-texts": reply(key=lambda n, o: in_lines(o.hex(), 32), time="2026-11-23T18:00:00", valid="2026-11-01 00:00:00.25"),
@@ -67,6 +73,12 @@ REPLIES = {
                                    "UserSigningKeySSK": "SSK", "UserPubTokenPVT": "PVT"}),
 }
 
+def encoded(case):
+    """As the reply's declaration says."""
+    text = REPLIES[case]
+    return text.encode("iso-8859-1" if "ISO-8859-1" in text else "utf-8")
+
+
 if __name__ == "__main__":
-    for case, text in REPLIES.items():
-        (Path(__file__).parent / (case + ".xml")).write_text(text)
+    for case in REPLIES:
+        (Path(__file__).parent / (case + ".xml")).write_bytes(encoded(case))

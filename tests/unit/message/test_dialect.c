@@ -338,7 +338,7 @@ static void test_attributes(void **state)
         {KMS_MESSAGE_KEYPROV, "<KmsKeySet Id", "<KmsKeySet" V_VERSION " Ix", REASON_UPSTREAM_INVALID},
         {KMS_MESSAGE_KEYPROV, "<KmsKeySet Id=\"set\" Version=\"1.0.0\"", "<KmsKeySet" V_VERSION, REASON_OK},
         {KMS_MESSAGE_KEYPROV, "<KmsKeySet ", "<KmsKeySet" V_VERSION " ", REASON_UPSTREAM_INVALID},
-        {KMS_MESSAGE_KEYPROV, "<KmsKeySet ", "<KmsKeySet xmlns:v=\"urn:v\" v:Version=\"9\" ", REASON_UPSTREAM_INVALID},
+        {KMS_MESSAGE_KEYPROV, "<KmsKeySet ", "<KmsKeySet xmlns:v=\"urn:v\" v:Version=\"9\" ", REASON_OK},
         {KMS_MESSAGE_KEYPROV, "<KmsKeySet ", "<KmsKeySet Colour=\"red\" ", REASON_UPSTREAM_INVALID},
         {KMS_MESSAGE_KEYPROV, SSK_OPEN,
          "<UserSigningKeySSK" XSI_DECLARED " xmlns:v=\"" VENDOR "\" xsi:type=\"v:KeyContentType\">", REASON_OK},

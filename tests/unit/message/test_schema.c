@@ -16,13 +16,13 @@ static enum reason read_text(struct str text, struct detail *why)
 #define SSK_OPEN "<UserSigningKeySSK>"
 #define XSI " xmlns:xsi=\"" NS_XSI "\""
 
-struct fault {
+struct wrong {
     enum kms_message of;
     const char *find, *put;
 };
 
 /* Neither a pass-through nor dropped: upstream.invalid. */
-static const struct fault INVALID[] = {
+static const struct wrong INVALID[] = {
     /* unknown, misplaced, doubled, missing elements */
     {KMS_MESSAGE_KEYPROV, "<KeyPeriodNo>", "<Surprise>00</Surprise><KeyPeriodNo>"},
     {KMS_MESSAGE_KEYPROV, "<KmsKeySet", "<UserSigningKeySSK>00</UserSigningKeySSK><KmsKeySet"},
@@ -38,8 +38,6 @@ static const struct fault INVALID[] = {
     {KMS_MESSAGE_KEYPROV, "<KmsMessage>", "<KmsError><ErrorCode>1</ErrorCode><ErrorMsg/></KmsError><KmsMessage>"},
     {KMS_MESSAGE_KEYPROV, "<KmsKeyProv Version=\"1.0.0\">", "<KmsKeyProv><x:e xmlns:x=\"urn:x\"><KmsUri xmlns=\"" NS_KMS
                                                             "\"/></x:e>"},
-    {KMS_MESSAGE_KEYPROV, "<KeyPeriodNo>", "<e xmlns=\"urn:x\"/><KeyPeriodNo>"},
-    {KMS_MESSAGE_KEYPROV, "<KmsMessage>", "<KmsMessage><e xmlns=\"urn:x\"/>"},
     {KMS_MESSAGE_INIT, "<KmsInit Version=\"1.0.0\">", "<KmsInit><KmsKeySet/>"},
     {KMS_MESSAGE_INIT, "<KmsDomain>sec1.example.org</KmsDomain>", ""},
     {KMS_MESSAGE_INIT, "<UserIdFormat>2</UserIdFormat>", ""},
@@ -53,8 +51,6 @@ static const struct fault INVALID[] = {
     {KMS_MESSAGE_KEYPROV, "<KmsMessage>", "<KmsMessage Copy=\"00\">"},
     {KMS_MESSAGE_KEYPROV, "<KmsKeySet ", "<KmsKeySet Ssk=\"00\" "},
     {KMS_MESSAGE_KEYPROV, SSK_OPEN, "<UserSigningKeySSK Id=\"1\">"},
-    {KMS_MESSAGE_KEYPROV, "<KmsKeySet ", "<KmsKeySet xmlns:x=\"urn:x\" x:Id=\"00\" "},
-    {KMS_MESSAGE_KEYPROV, "<KmsKeySet ", "<KmsKeySet xml:lang=\"en\" "},
     {KMS_MESSAGE_KEYPROV, "<KmsKeySet ", "<KmsKeySet" XSI " xsi:nil=\"true\" "},
     {KMS_MESSAGE_KEYPROV, "<KmsKeyProv ", "<KmsKeyProv" XSI " xsi:type=\"KmsInitTkIkType\" "},
     {KMS_MESSAGE_KEYPROV, SSK_OPEN, "<UserSigningKeySSK" XSI " xsi:type=\"EncKeyContentType\">"},
@@ -86,7 +82,14 @@ static const struct fault INVALID[] = {
     {KMS_MESSAGE_KEYPROV, "</KmsMessage>", "</KmsMessage><e xmlns=\"urn:x\" UserPubTokenPVT=\"00\"/>"},
     {KMS_MESSAGE_LOOKUP, "<c>", "<c><NewTransportKey>00</NewTransportKey>"},
     {KMS_MESSAGE_LOOKUP, "<c>", "<c><d/>"},
-    {KMS_MESSAGE_LOOKUP, "<c>", "<c><e xmlns=\"urn:x\"/>"},
+    {KMS_MESSAGE_LOOKUP, "<c>", "<c><UserDecryptKey xmlns=\"urn:x\"/>"},
+    {KMS_MESSAGE_LOOKUP, "<a>", "<a xmlns:x=\"urn:x\" x:NewIntegrityKey=\"00\">"},
+    {KMS_MESSAGE_KEYPROV, "<KmsKeySet ", "<KmsKeySet xmlns:x=\"urn:x\" x:UserDecryptKey=\"00\" "},
+    {KMS_MESSAGE_KEYPROV, "<KeyPeriodNo>", "<UserDecryptKey xmlns=\"urn:x\"/><KeyPeriodNo>"},
+    {KMS_MESSAGE_KEYPROV, "<KeyPeriodNo>", "<e xmlns=\"urn:x\"" XSI " xsi:type=\"q:KeyContentType\"/><KeyPeriodNo>"},
+    {KMS_MESSAGE_KEYPROV, "<Issuer>", "<Issuer xmlns:x=\"urn:x\" x:a=\"00\">"}, /* no place for any */
+    {KMS_MESSAGE_INIT, "<KmsDomainList>", "<KmsDomainList xmlns:x=\"urn:x\" x:a=\"00\">"},
+    {KMS_MESSAGE_INIT, "<KmsDomainList>", "<KmsDomainList><e xmlns=\"urn:x\"/>"},
     {KMS_MESSAGE_LOOKUP, "<a>", "<a Key=\"00\">"},
     {KMS_MESSAGE_LOOKUP, "<KmsUri>kms.other.example</KmsUri>", "<KmsUri>kms.other.example<x/></KmsUri>"},
     /* another language */
@@ -98,7 +101,7 @@ static void test_invalid(void **state)
 {
     (void)state;
     for (size_t i = 0; i < sizeof INVALID / sizeof INVALID[0]; i++) {
-        const struct fault *f = &INVALID[i];
+        const struct wrong *f = &INVALID[i];
         struct detail why = {""};
         struct buf text;
         put_reply(&text, f->of);
@@ -118,7 +121,7 @@ static void test_invalid(void **state)
 }
 
 /* Odd, and right: what an older KMS may do. */
-static const struct fault VALID[] = {
+static const struct wrong VALID[] = {
     {KMS_MESSAGE_KEYPROV, " Version=\"1.1.0\">", " Id=\"other\" Version=\"7\">"},
     {KMS_MESSAGE_KEYPROV, " Version=\"1.1.0\">", ">"},
     {KMS_MESSAGE_KEYPROV, "<KmsId>Old</KmsId>", ""},
@@ -134,6 +137,11 @@ static const struct fault VALID[] = {
     {KMS_MESSAGE_CERTCACHE, " CacheNum=\"4\"", ""},
     {KMS_MESSAGE_LOOKUP, "<a>", "<a Id=\"1\">"},
     {KMS_MESSAGE_ERROR, "17", " -17 "},
+    {KMS_MESSAGE_LOOKUP, "<c>", "<c><e xmlns=\"urn:x\"/>"},
+    {KMS_MESSAGE_KEYPROV, "<KmsKeySet ", "<KmsKeySet xml:lang=\"en\" "},
+    {KMS_MESSAGE_KEYPROV, "<KmsKeySet ", "<KmsKeySet xmlns:x=\"urn:x\" x:Id=\"00\" "},
+    {KMS_MESSAGE_KEYPROV, "<KmsMessage>", "<KmsMessage><e xmlns=\"urn:x\"/>"},
+    {KMS_MESSAGE_KEYPROV, "<KeyPeriodNo>", "<e xmlns=\"urn:x\"/><KeyPeriodNo>"},
 };
 
 static void test_valid(void **state)

@@ -60,6 +60,54 @@ static void test_separated(void **state)
     buf_free(&text);
 }
 
+static void as_dressed(struct buf *text, const uint8_t *octets, size_t n, const char *format, const char *between)
+{
+    for (size_t i = 0; i < n; i++) {
+        buf_z(text, i ? between : "");
+        if (strcmp(format, "signed") == 0)
+            buf_printf(text, "%d", (int)(int8_t)octets[i]);
+        else if (strcmp(format, "decimal") == 0)
+            buf_printf(text, "%u", octets[i]);
+        else
+            buf_printf(text, "%s%02x", format, octets[i]);
+    }
+}
+
+/* As programs write octets: each way finds its fifteen, and not another key's. */
+static void test_dresses(void **state)
+{
+    static const struct {
+        const char *format, *between;
+    } DRESSES[] = {{"", "."}, {"", ";"}, {"", " - "}, {"0x", ", "}, {"0x", ",\n"}, {"\\x", ""}, {"0x", ""},
+                   {"decimal", ","}, {"decimal", " "}, {"decimal", "."}, {"signed", ", "}, {"signed", ";"}};
+    uint8_t key[257];
+    (void)state;
+    fill(key);
+    for (size_t i = 0; i < sizeof DRESSES / sizeof DRESSES[0]; i++)
+        for (size_t from = 0; from + 15 <= 64; from++) {
+            struct buf text = BUF_INIT(4096);
+            buf_z(&text, "key = { ");
+            as_dressed(&text, key + from, 15, DRESSES[i].format, DRESSES[i].between);
+            buf_z(&text, " }");
+            if (look(key, 64, buf_view(&text)) != SPILL_FOUND)
+                fail_msg("not found: %s", text.p);
+            if (look(key + 128, 64, buf_view(&text)) != SPILL_NONE)
+                fail_msg("found, and not there: %s", text.p);
+            buf_free(&text);
+        }
+    for (unsigned upper = 0; upper < 2; upper++)
+        for (unsigned phase = 0; phase < 3; phase++) { /* base64 of hex */
+            struct buf hex = BUF_INIT(4096), text = BUF_INIT(4096);
+            buf_z(&hex, phase == 0 ? "" : phase == 1 ? "k" : "k:");
+            buf_hex(&hex, key, 32, upper);
+            buf_base64(&text, hex.p, hex.n);
+            assert_int_equal(look(key, 32, buf_view(&text)), SPILL_FOUND);
+            assert_int_equal(look(key + 32, 32, buf_view(&text)), SPILL_NONE);
+            buf_free(&hex);
+            buf_free(&text);
+        }
+}
+
 /* The twins: another key, a short stretch, digits broken by something else, constant keys. */
 static void test_not_found(void **state)
 {
@@ -110,6 +158,7 @@ static void test_texts_apart(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_stretches), cmocka_unit_test(test_separated),
+                                       cmocka_unit_test(test_dresses),
                                        cmocka_unit_test(test_not_found), cmocka_unit_test(test_texts_apart)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,220 @@
+#include "message/kms_response_write.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/limits.h"
+
+void writing_fail(struct writing *w, enum reason reason, const char *what)
+{
+    if (w->reason != REASON_OK)
+        return;
+    w->reason = reason;
+    detail_set(w->why, "%s", what);
+}
+
+bool writing_stopped(const struct writing *w)
+{
+    return w->reason != REASON_OK || w->out->failed;
+}
+
+/*
+ * What is kept as it came declares again what was declared around it, and a namespace can be as long as the reply. As
+ * much again as the reply is long is enough for what is meant well, and keeps the work linear.
+ */
+static bool keep(struct writing *w, size_t n)
+{
+    if (n > w->repeats)
+        writing_fail(w, REASON_UPSTREAM_INVALID,
+                     "extensions: kept, they would repeat the namespaces declared around them to more than twice the "
+                     "reply's length, expected them declared where they are used; `extensions: drop` leaves them out");
+    else
+        w->repeats -= n;
+    return w->reason == REASON_OK;
+}
+
+const char *writing_name(const struct writing *w, const xmlNode *n, const char *standard)
+{
+    if (!w->plan->speak)
+        return standard;
+    return n ? dialect_original(n) : dialect_spoken(w->plan->speak, standard);
+}
+
+const char *writing_type(const struct writing *w, const char *standard)
+{
+    return w->plan->speak ? dialect_spoken_type(w->plan->speak, standard) : standard;
+}
+
+void writing_passes(struct writing *w, struct str text)
+{
+    if (!w->hidden && text.n > 0)
+        spill_text(&w->spill, text);
+}
+
+void writing_open(struct writing *w, const char *name)
+{
+    buf_char(w->out, '<');
+    buf_z(w->out, name);
+}
+
+void writing_close(struct writing *w, const char *name)
+{
+    buf_z(w->out, "</");
+    buf_z(w->out, name);
+    buf_char(w->out, '>');
+}
+
+void writing_leaf(struct writing *w, const char *name, struct str text)
+{
+    if (!text.p)
+        return;
+    writing_passes(w, text);
+    writing_open(w, name);
+    buf_char(w->out, '>');
+    buf_xml_text(w->out, text);
+    writing_close(w, name);
+}
+
+static void attribute_text(struct writing *w, const char *name, struct str value)
+{
+    buf_z(w->out, name);
+    buf_z(w->out, "=\"");
+    buf_xml_attr(w->out, value);
+    buf_char(w->out, '"');
+}
+
+static void attribute(struct writing *w, const char *name, struct str value)
+{
+    if (!value.p)
+        return;
+    writing_passes(w, value);
+    buf_char(w->out, ' ');
+    attribute_text(w, name, value);
+}
+
+/* In canonical order. No Id may be mistaken for the response's. */
+static void own_attributes(struct writing *w, const xmlNode *n, const struct schema_group *g)
+{
+    static const char *const SORTED[] = {"CacheNum", "Id", "IsSecurityGateway", "Role", "Version"};
+    for (size_t i = 0; i < sizeof SORTED / sizeof SORTED[0]; i++) {
+        const struct str name = str_z(SORTED[i]), value = xml_attr(n, NULL, SORTED[i]);
+        if (str_eq_z(name, "Version")) {
+            if (g->version && (g->version[0] || schema_is_free_text(value)))
+                attribute(w, SORTED[i], g->version[0] ? str_z(g->version) : value);
+        } else if (str_eq_z(name, "Id")) {
+            if (g == &SCHEMA_RESPONSE)
+                attribute(w, SORTED[i], STR("xmldoc"));
+            else if (g->version && !str_eq_z(value, "xmldoc") && schema_is_free_text(value))
+                attribute(w, SORTED[i], value);
+        } else {
+            for (size_t k = 0; k < g->attribute_count; k++) {
+                if (str_eq_z(name, g->attributes[k].name))
+                    attribute(w, SORTED[i], value.p ? str_trim(value) : value);
+            }
+        }
+    }
+}
+
+/* Those of other namespaces, and XML Schema's type where there is one. */
+struct qualified {
+    const char *prefix, *uri, *name; /* name NULL: the prefix is but declared */
+    struct str value;
+};
+enum { QUALIFIED_MAX = LIMIT_XML_ATTRIBUTES + 1 };
+
+static int by_prefix(const void *a, const void *b)
+{
+    const struct qualified *x = a, *y = b;
+    return strcmp(x->prefix, y->prefix);
+}
+
+static int by_uri_and_name(const void *a, const void *b)
+{
+    const struct qualified *x = a, *y = b;
+    const int uris = x->uri == y->uri ? 0 : strcmp(x->uri, y->uri);
+    return uris || !x->name || !y->name ? uris : strcmp(x->name, y->name);
+}
+
+/* No identity of theirs may be mistaken for the response's: that is what xml:id would be. */
+static size_t take_foreign(struct writing *w, const xmlNode *n, const struct schema_group *g, struct qualified *found)
+{
+    size_t count = 0;
+    for (const xmlAttr *a = n ? n->properties : NULL; a && w->plan->keep_extensions && g->any_attribute; a = a->next) {
+        const char *prefix = a->ns ? (const char *)a->ns->prefix : NULL;
+        const struct str name = str_z((const char *)a->name);
+        if (!schema_is_foreign_attribute(a) || !prefix || (str_eq_z(str_z(prefix), "xml") && str_ieq_z(name, "id")))
+            continue;
+        if (str_eq_z(str_z(prefix), "xsi") || count == LIMIT_XML_ATTRIBUTES)
+            writing_fail(w, REASON_UPSTREAM_INVALID,
+                         "an attribute of another namespace has the prefix xsi, which is taken");
+        else
+            found[count++] = (struct qualified){prefix, (const char *)a->ns->href, name.p, xml_attr_value(a)};
+    }
+    return count;
+}
+
+static void declarations(struct writing *w, struct qualified *v, size_t n)
+{
+    if (n > 1)
+        qsort(v, n, sizeof *v, by_prefix);
+    for (size_t i = 0; i < n; i++) {
+        const bool is_own = str_eq_z(str_z(v[i].uri), NS_XSI);
+        if (str_eq_z(str_z(v[i].prefix), "xml") || (i && strcmp(v[i].prefix, v[i - 1].prefix) == 0))
+            continue;
+        if (!is_own && !keep(w, strlen(v[i].uri)))
+            return;
+        buf_z(w->out, " xmlns:");
+        buf_z(w->out, v[i].prefix);
+        buf_z(w->out, "=\"");
+        buf_xml_attr(w->out, str_z(v[i].uri));
+        buf_char(w->out, '"');
+    }
+}
+
+void writing_attributes(struct writing *w, const xmlNode *n, const struct schema_group *g, const char *type,
+                       bool declares)
+{
+    struct qualified v[QUALIFIED_MAX];
+    size_t count = take_foreign(w, n, g, v);
+    if (declares)
+        v[count++] = (struct qualified){"xsi", NS_XSI, type ? "type" : NULL, str_z(type)};
+    declarations(w, v, count);
+    own_attributes(w, n, g);
+    if (count > 1)
+        qsort(v, count, sizeof *v, by_uri_and_name);
+    for (size_t i = 0; i < count; i++) {
+        if (!v[i].name)
+            continue;
+        writing_passes(w, v[i].value);
+        buf_char(w->out, ' ');
+        buf_z(w->out, v[i].prefix);
+        buf_char(w->out, ':');
+        attribute_text(w, v[i].name, v[i].value);
+    }
+}
+
+/*
+ * The inclusive canonical form declares every namespace that was in scope; where there was no default namespace, ours
+ * must not become its.
+ */
+void writing_verbatim(struct writing *w, const xmlNode *n)
+{
+    /* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): what is written verbatim was read */
+    const struct xml_subtree part = {.doc = w->r->doc, .apex = n};
+    struct buf text BUF_CLEANUP = BUF_INIT_SECRET(xml_canonical_ceiling(w->r->doc->size));
+    if (!xml_canonical(&part, XML_C14N_INCLUSIVE, &text)) {
+        writing_fail(w, REASON_INTERNAL, "an element could not be canonicalized");
+        return;
+    }
+    if (!keep(w, text.n))
+        return;
+    writing_passes(w, buf_view(&text));
+    const xmlNs *ns = xmlSearchNs(n->doc, (xmlNode *)n, NULL);
+    size_t name = 1;
+    while (name < text.n && text.p[name] != ' ' && text.p[name] != '>')
+        name++;
+    buf_bytes(w->out, text.p, name);
+    if (!ns || !ns->href || !ns->href[0])
+        buf_z(w->out, " xmlns=\"\"");
+    buf_bytes(w->out, text.p + name, text.n - name);
+}
