@@ -1,5 +1,6 @@
 """Starting, draining, limits and deadlines of the real process."""
 import os
+import re
 import resource
 import signal
 import socket
@@ -33,11 +34,12 @@ def edit(g, old, new):
 
 
 def slow(seconds):
-    """An upstream that takes its time."""
+    """An upstream that takes its time, and then answers whoever asked."""
     def script(c):
-        while c.read_request() is not None:
+        while (got := c.read_request()) is not None:
             time.sleep(seconds)
-            c.send(WHOLE)
+            user = re.search(rb"UserUri>([^<]+)<", got[1])
+            c.send(reply(INIT.replace(b"sip:alice@example.org", user.group(1))) if user else WHOLE)
     return Upstream(script)
 
 
