@@ -10,12 +10,15 @@ install(FILES rules/rollout.yaml rules/README.md rules/schema.json gateway/confi
               docker/DECISIONS.md DESTINATION /usr/share/doc/kmsgate COMPONENT deb)
 install(FILES docker/debian/copyright DESTINATION /usr/share/doc/kmsgate COMPONENT deb)
 install(PROGRAMS certs/make_certs.sh DESTINATION /usr/share/doc/kmsgate COMPONENT deb)
-find_program(GZIP gzip)
-if(GZIP)
-  add_custom_command(OUTPUT kmsgate.8.gz DEPENDS ${debian}/kmsgate.8
-    COMMAND ${GZIP} -9nc ${debian}/kmsgate.8 > kmsgate.8.gz)
-  add_custom_target(manual ALL DEPENDS kmsgate.8.gz)
-  install(FILES ${CMAKE_BINARY_DIR}/kmsgate.8.gz DESTINATION /usr/share/man/man8 COMPONENT deb)
+# Manual pages and completions come from the program's own table of commands.
+if(NOT CMAKE_CROSSCOMPILING)
+  set(made ${CMAKE_BINARY_DIR}/manual)
+  add_custom_command(OUTPUT ${made}/completion.bash DEPENDS kmsgate ${debian}/manual.sh VERBATIM
+    COMMAND ${debian}/manual.sh $<TARGET_FILE:kmsgate> ${made})
+  add_custom_target(manual ALL DEPENDS ${made}/completion.bash)
+  install(DIRECTORY ${made}/man/ DESTINATION /usr/share/man/man8 COMPONENT deb)
+  install(FILES ${made}/completion.bash DESTINATION /usr/share/bash-completion/completions RENAME kmsgate COMPONENT deb)
+  install(FILES ${made}/completion.zsh DESTINATION /usr/share/zsh/vendor-completions RENAME _kmsgate COMPONENT deb)
 endif()
 
 set(CPACK_GENERATOR DEB)

@@ -100,6 +100,89 @@ def test_where_the_configuration_is(command, tmp_path):
         assert (run.returncode, run.stderr) == (1, says % asked)
 
 
+@pytest.mark.parametrize("command", [""] + COMMANDS + ["keys " + x for x in KEYS])
+def test_manual_pages(command):
+    """Without a word from groff; what --help says of an option stands there, too."""
+    page = kmsgate("help", "--man", *command.split())
+    name = "".join("-" + x for x in command.upper().split())
+    assert page.returncode == 0 and page.stdout.startswith('.TH "KMSGATE%s" 8 ' % name)
+    run = subprocess.run(["groff", "-man", "-Tutf8", "-ww", "-P", "-cbou"], input=page.stdout, text=True,
+                         capture_output=True, timeout=60)
+    assert run.returncode == 0 and not run.stderr, run.stderr
+    text = run.stdout.replace("\u2010", "-")
+    for option in re.findall(r"(--\w[\w-]*)", kmsgate("help", *command.split()).stdout if command else ""):
+        assert option in text, option
+
+
+def bash(*words):
+    script = """
+source <("$0" completion bash)
+COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))
+_kmsgate && printf '%s\n' "${COMPREPLY[@]}"
+"""
+    run = subprocess.run(["bash", "-euc", script, BUILD / "kmsgate", *words], capture_output=True, text=True, timeout=60)
+    assert run.returncode == 0 and not run.stderr, run.stderr
+    return run.stdout.split()
+
+
+def test_completion_of_bash(tmp_path):
+    assert bash("kmsgate", "") == COMMANDS + ["--help", "--version"]
+    assert bash("kmsgate", "ex") == ["explain"]
+    assert bash("kmsgate", "keys", "") == KEYS + ["--help"]
+    assert bash("kmsgate", "keys", "re") == [x for x in KEYS if x.startswith("re")]
+    assert "--replace" in bash("kmsgate", "keys", "import", "--")
+    assert "--generate" not in bash("kmsgate", "keys", "import", "--")
+    assert bash("kmsgate", "explain", "--format", "") == bash("kmsgate", "explain", "--format", "=", "")
+    assert bash("kmsgate", "explain", "--format", "") == ["text", "json"]
+    assert bash("kmsgate", "explain", "--format", "=", "j") == ["json"]
+    assert bash("kmsgate", "help", "expl") == ["explain"]
+    assert bash("kmsgate", "completion", "") == ["bash", "zsh", "--help"]
+    file = tmp_path / "gateway.yaml"
+    file.write_text("")
+    assert bash("kmsgate", "serve", "--config", str(tmp_path / "gat")) == [str(file)]
+    assert bash("kmsgate", "serve", "-c", str(tmp_path / "gat")) == [str(file)]
+    assert bash("kmsgate", "test", str(tmp_path / "gat")) == [str(file)]
+
+
+# A zsh with a terminal of its own, told to print its line after the tab key.
+ZSH = r"""
+zmodload zsh/zpty
+zpty -b z zsh -f -i
+read_until() {
+    local line
+    all=
+    repeat 300; do
+        while zpty -rt z line 2>/dev/null; do all+=$line; done
+        [[ $all == *$1* ]] && return
+        sleep 0.1
+    done
+}
+zpty -w z "PROMPT=; autoload -U compinit; compinit -u -d $PWD/dump; setopt no_beep"
+zpty -w z "source <($1 completion zsh)"
+zpty -w z "bindkey '^I' complete-word; SHOW() { print -r -- \"[[\$BUFFER]]\" }; zle -N SHOW; bindkey '^X' SHOW"
+zpty -w z "echo re''ady"
+read_until ready
+zpty -w -n z "$2"$'\t\x18'
+read_until ']]'
+print -r -- "$all"
+zpty -d z
+"""
+
+
+@pytest.mark.parametrize("typed,becomes", [
+    ("kmsgate expl", "kmsgate explain "), ("kmsgate keys sh", "kmsgate keys show "),
+    ("kmsgate serve --con", "kmsgate serve --config="), ("kmsgate explain --format=j", "kmsgate explain --format=json"),
+    ("kmsgate keys import --rep", "kmsgate keys import --replace "), ("kmsgate completion z", "kmsgate completion zsh "),
+    ("kmsgate help expl", "kmsgate help explain "), ("kmsgate check -c gat", "kmsgate check -c gateway.yaml "),
+])
+def test_completion_of_zsh(typed, becomes, tmp_path):
+    (tmp_path / "gateway.yaml").write_text("")
+    run = subprocess.run(["zsh", "-f", "-c", ZSH, "zsh", BUILD / "kmsgate", typed], capture_output=True, text=True,
+                         timeout=120, cwd=tmp_path, stdin=subprocess.DEVNULL,
+                         env=dict(os.environ, TERM="dumb", HOME=str(tmp_path)))
+    assert "[[%s" % becomes in run.stdout, (run.stdout, run.stderr)
+
+
 def test_a_subcommand_is_due():
     run = kmsgate("keys")
     assert run.returncode == 2 and run.stdout == "" and run.stderr == kmsgate("keys", "--help").stdout
