@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 
+#include "base/log.h"
 #include "base/text.h"
 
 enum { FAULT_BYTES = 16 * 1024 };
@@ -64,6 +65,18 @@ void faults_print(const struct faults *f, FILE *to)
 void faults_print_errors(const struct faults *f, FILE *to)
 {
     print(f, false, to);
+}
+
+void faults_log(const struct faults *f)
+{
+    if (!log_is_json()) {
+        print(f, true, stderr);
+        return;
+    }
+    for (size_t i = 0; i < f->n; i++)
+        log_event(f->v[i].lint ? LOG_LEVEL_WARN : LOG_LEVEL_ERROR, "configuration", NULL, "%s", f->v[i].text);
+    if (f->errors && !f->n)
+        log_error("configuration", NULL, "out of memory");
 }
 
 void faults_free(struct faults *f)

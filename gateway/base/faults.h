@@ -27,6 +27,8 @@ void faults_lint(struct faults *f, const char *file, int line, int column, const
 void faults_print(const struct faults *f, FILE *to);
 /* The same without the lints, which are `check`'s matter. */
 void faults_print_errors(const struct faults *f, FILE *to);
+/* Faults and lints to stderr as faults_print() does, or under `log.format: json` as events of the log. */
+void faults_log(const struct faults *f);
 void faults_free(struct faults *f);
 
 #endif

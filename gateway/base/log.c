@@ -31,6 +31,11 @@ bool log_enabled(enum log_level level)
     return level <= atomic_load_explicit(&the_level, memory_order_relaxed);
 }
 
+bool log_is_json(void)
+{
+    return atomic_load_explicit(&the_format, memory_order_relaxed) == LOG_FORMAT_JSON;
+}
+
 static void put(const struct buf *line)
 {
     struct pollfd out = {.fd = STDERR_FILENO, .events = POLLOUT};
@@ -81,7 +86,7 @@ void log_event(enum log_level level, const char *what, const char *name, const c
     if (part[1].n > MESSAGE_BYTES / 4)
         part[1].n = MESSAGE_BYTES / 4;
     for (;;) { /* escaped, a byte may take six: then less of the message has to do */
-        (atomic_load(&the_format) == LOG_FORMAT_JSON ? as_json : as_text)(&line, level, part);
+        (log_is_json() ? as_json : as_text)(&line, level, part);
         if (!line.failed || !part[2].n)
             break;
         part[2].n /= 2;

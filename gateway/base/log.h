@@ -15,6 +15,7 @@ enum log_format { LOG_FORMAT_TEXT, LOG_FORMAT_JSON };
 /* Process-wide; called before threads start and on reload. */
 void log_setup(enum log_level level, enum log_format format);
 bool log_enabled(enum log_level level);
+bool log_is_json(void);
 /* `what` is the kind of object ("listener"), `name` which one; NULL name where there is but one. Never blocks for
  * long. */
 void log_event(enum log_level level, const char *what, const char *name, const char *format, ...)

@@ -96,6 +96,22 @@ static void open_stdout(struct sink *s)
     }
 }
 
+/* A killed process or a full disk left a line without its end: what follows would be lost with it. */
+static void end_torn_line(const struct sink *s)
+{
+    struct stat st;
+    char path[32], last = '\n';
+    if (s->fd < 0 || fstat(s->fd, &st) != 0 || !S_ISREG(st.st_mode) || st.st_size == 0)
+        return;
+    snprintf(path, sizeof path, "/proc/self/fd/%d", s->fd); /* it is open for writing alone */
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    const bool torn = fd >= 0 && pread(fd, &last, 1, st.st_size - 1) == 1 && last != '\n';
+    if (fd >= 0)
+        close(fd);
+    if (torn && write(s->fd, "\n", 1) == 1)
+        log_warn("decisions", sink_name(s), "the last line was incomplete, and has been ended");
+}
+
 static ssize_t put(const struct sink *s, const char *p, size_t n)
 {
     if (s->is_socket)
@@ -182,6 +198,7 @@ static void open_again(struct sink *s)
     close(s->fd);
     s->fd = fd;
     s->inside_line = false;
+    end_torn_line(s);
     log_info("decisions", sink_name(s), "reopened");
 }
 
@@ -256,6 +273,7 @@ static bool start(struct sink *s, const char *where, char *why, size_t why_size)
             return false;
         }
     }
+    end_torn_line(s);
     s->queue = malloc(QUEUE_BYTES);
     s->has_thread = s->queue && pthread_create(&s->thread, NULL, run, s) == 0;
     if (!s->has_thread)
@@ -327,7 +345,7 @@ void sink_write(struct sink *s, struct str line)
     if (fits)
         return;
     if (atomic_fetch_add(&s->dropped, 1) == atomic_load(&s->told))
-        log_warn("decisions", sink_name(s), "the sink takes nothing and its queue is full: lines are dropped");
+        log_warn("decisions", sink_name(s), "the decision log is blocked and its queue is full: lines are dropped");
     metric_add(METRIC_DECISIONS_DROPPED, NULL, 1);
 }
 

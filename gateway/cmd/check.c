@@ -1,9 +1,7 @@
 #include <errno.h>
-#include <openssl/err.h>
-#include <openssl/pem.h>
-#include <openssl/x509.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/config.h"
@@ -11,56 +9,58 @@
 #include "cmd/cmd.h"
 #include "cmd/options.h"
 #include "gate/rules.h"
+#include "http/tls.h"
 #include "keys/keystore.h"
 
-static X509 *certificate(const char *path, struct faults *faults)
+static void lint_expiry(const char *path, int64_t expiry_us, struct faults *faults)
 {
-    FILE *f = fopen(path, "re");
-    if (!f) {
-        faults_add(faults, path, 0, 0, "the certificate cannot be read: %s", strerror(errno));
-        return NULL;
+    if (expiry_us != TIME_NONE && expiry_us < time_now_us())
+        faults_lint(faults, path, 0, 0, "certificate-expired: this certificate, or one of its chain, has expired");
+}
+
+/* By the reader that `serve` uses: what one of them takes, the other takes. */
+static void check_certificates(const struct config *c, struct faults *faults)
+{
+    char why[TLS_WHY];
+    for (size_t i = 0; i < c->listen_count; i++) {
+        const struct listen_config *l = c->listen + i;
+        SSL_CTX *ctx = l->certificate ? tls_context(l, why) : NULL;
+        if (ctx)
+            lint_expiry(l->certificate, tls_context_expiry(ctx), faults);
+        else if (l->certificate)
+            faults_add(faults, NULL, 0, 0, "%s", why);
+        SSL_CTX_free(ctx);
     }
-    X509 *x = PEM_read_X509(f, NULL, NULL, NULL);
-    if (!x)
-        faults_add(faults, path, 0, 0, "holds no certificate in PEM form");
-    else if (X509_cmp_current_time(X509_get0_notAfter(x)) < 0)
-        faults_lint(faults, path, 0, 0, "certificate-expired: this certificate has expired");
-    fclose(f);
-    return x;
+    struct upstream_tls *tls = upstream_tls_load(&c->upstream, why);
+    if (tls)
+        lint_expiry(c->upstream.certificate, tls->expiry_us, faults);
+    else
+        faults_add(faults, NULL, 0, 0, "%s", why);
+    upstream_tls_unref(tls);
 }
 
-static int no_passphrase(char *buf, int size, int writing, void *arg)
+/* A file that the gateway would make has to have a folder in which it can. */
+static void check_can_be_made(const char *path, const char *what, struct faults *faults)
 {
-    (void)buf;
-    (void)size;
-    (void)writing;
-    (void)arg;
-    return -1; /* nobody is there to be asked */
+    const char *slash = strrchr(path, '/');
+    char *folder = slash ? str_dup((struct str){path, slash == path ? 1 : (size_t)(slash - path)}) : str_dup(STR("."));
+    if (folder && access(folder, W_OK | X_OK) != 0)
+        faults_add(faults, path, 0, 0, "%s cannot be created: %s: %s", what, folder, strerror(errno));
+    free(folder);
 }
 
-static EVP_PKEY *private_key(const char *path, struct faults *faults)
+/* The same as the sink does, without making anything. */
+static void check_decisions(const char *where, struct faults *faults)
 {
-    FILE *f = fopen(path, "re");
-    if (!f) {
-        faults_add(faults, path, 0, 0, "the private key cannot be read: %s", strerror(errno));
-        return NULL;
-    }
-    EVP_PKEY *key = PEM_read_PrivateKey(f, NULL, no_passphrase, NULL);
-    if (!key)
-        faults_add(faults, path, 0, 0, "holds no private key in PEM form without a passphrase");
-    fclose(f);
-    return key;
-}
-
-static void check_pair(const char *certificate_path, const char *key_path, struct faults *faults)
-{
-    X509 *x = certificate_path ? certificate(certificate_path, faults) : NULL;
-    EVP_PKEY *key = key_path ? private_key(key_path, faults) : NULL;
-    if (x && key && X509_check_private_key(x, key) != 1)
-        faults_add(faults, key_path, 0, 0, "is not the private key of %s", certificate_path);
-    X509_free(x);
-    EVP_PKEY_free(key);
-    ERR_clear_error();
+    if (str_eq_z(str_z(where), "stdout") || str_eq_z(str_z(where), "none"))
+        return;
+    struct stat st;
+    if (stat(where, &st) != 0 && errno == ENOENT)
+        check_can_be_made(where, "the decision log", faults);
+    else if (access(where, W_OK) != 0)
+        faults_add(faults, where, 0, 0, "the decision log cannot be written: %s", strerror(errno));
+    else if (S_ISDIR(st.st_mode))
+        faults_add(faults, where, 0, 0, "the decision log cannot be written: %s", strerror(EISDIR));
 }
 
 /* A database that is not there yet is none that is at fault. What `serve` would refuse is found here: another master
@@ -70,9 +70,9 @@ static void check_keys(const struct config *c, struct faults *faults)
     struct master_keys masters MASTERS_CLEANUP = {.n = 0};
     const bool master = config_read_master_keys(c, &masters, faults);
     if (access(c->keys, F_OK) != 0)
-        return;
-    if (access(c->keys, R_OK | W_OK) != 0)
-        faults_add(faults, c->keys, 0, 0, "the keys' database cannot be read and written: %s", strerror(errno));
+        check_can_be_made(c->keys, "the key database", faults);
+    else if (access(c->keys, R_OK | W_OK) != 0)
+        faults_add(faults, c->keys, 0, 0, "the key database cannot be read and written: %s", strerror(errno));
     else if (master)
         keystore_close(keystore_open_under(c->keys, masters.v, masters.n, false, faults));
 }
@@ -80,15 +80,8 @@ static void check_keys(const struct config *c, struct faults *faults)
 /* What the configuration names must be there and readable by the user who checks. */
 static void check_files(const struct config *c, struct faults *faults)
 {
-    for (size_t i = 0; i < c->listen_count; i++) {
-        const struct listen_config *l = c->listen + i;
-        check_pair(l->certificate, l->key, faults);
-        if (l->client_ca)
-            check_pair(l->client_ca, NULL, faults);
-    }
-    check_pair(c->upstream.certificate, c->upstream.key, faults);
-    if (c->upstream.ca)
-        check_pair(c->upstream.ca, NULL, faults);
+    check_certificates(c, faults);
+    check_decisions(c->decisions, faults);
     check_keys(c, faults);
     if (c->admin_token.kind != SECRET_NONE) {
         char *token = config_read_token(&c->admin_token, faults);

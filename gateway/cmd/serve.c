@@ -222,7 +222,7 @@ static int serve(const char *file)
         s->shares = shares_new(s->config->limits.in_flight);
         ok = s->upstream_site && s->shares && open_parts(s, &faults) && open_sockets(s);
     }
-    faults_print(&faults, stderr);
+    faults_log(&faults);
     faults_free(&faults);
     if (ok && s->config->sandbox && !(ok = sandbox_enter()))
         log_error("sandbox", NULL, "cannot be entered: %s", strerror(errno));

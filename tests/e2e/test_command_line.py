@@ -1,4 +1,5 @@
 """What a person at a terminal sees: every command's help, wrong usage, and an output that cannot be written."""
+import json
 import os
 import re
 import subprocess
@@ -239,9 +240,9 @@ def test_faults_of_what_the_configuration_names(gateway, alice):
     assert plain in good
     for old, new, says in [
             ("admin:", "    tls: { certificate: server.pem, key: locked.key }\nadmin:",
-             "locked.key: holds no private key in PEM form without a passphrase"),
+             "locked.key: holds no private key"),
             (plain, "upstream: { url: \"https://127.0.0.1:1\", tls: { ca: empty.pem } }",
-             "empty.pem: holds no certificate in PEM form"),
+             "empty.pem: is empty; expected PEM text"),
             ("file:master.key", "env:FAR_TOO_LONG", "FAR_TOO_LONG: holds more than 4096 bytes: no secret"),
             ("public_url: ", "public_url: [http://a.example, http://a.example] # ",
              "found `http://a.example`, expected each URL once")]:
@@ -250,6 +251,87 @@ def test_faults_of_what_the_configuration_names(gateway, alice):
         assert run.returncode == 1 and says in run.stderr, (says, run.stderr)
     g.config.write_text(good)
     assert kmsgate("check", "--config", g.config).returncode == 0
+
+
+def refused_by_both(g):
+    """What `check` says of a configuration that `serve` refuses, for the same reason."""
+    checked = kmsgate("check", "--config", g.config)
+    served = kmsgate("serve", "--config", g.config)
+    assert checked.returncode == served.returncode == 1, (checked, served)
+    why = [x.split(": ", 1)[1] for x in checked.stderr.splitlines() if x.startswith("kmsgate: ")]
+    assert why and all(x in served.stderr for x in why), (why, served.stderr)
+    return checked.stderr
+
+
+def test_check_finds_what_serve_would_refuse(gateway, alice):
+    """One reader for certificates, keys and folders; each beside its twin that both take."""
+    g = gateway([alice], start=False)
+    good = g.config.read_text()
+    certs.authority(g.folder, "ca")
+    certs.issue(g.folder, "ca", "server")
+    certs.run("req", "-x509", "-newkey", "rsa:1024", "-nodes", "-subj", "/CN=weak", "-keyout", "weak.key", "-out", "weak.pem",
+              cwd=g.folder)
+    certs.run("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=fair", "-keyout", "fair.key", "-out", "fair.pem",
+              cwd=g.folder)
+    (g.folder / "torn.pem").write_text((g.folder / "server.pem").read_text() + (g.folder / "ca.pem").read_text()[:200])
+    (g.folder / "whole.pem").write_text((g.folder / "server.pem").read_text() + (g.folder / "ca.pem").read_text())
+
+    def listener(certificate, key):
+        g.config.write_text(good.replace("admin:", "    tls: { certificate: %s, key: %s }\nadmin:" % (certificate, key)))
+
+    for certificate, key, twin, says in [("weak.pem", "weak.key", ("fair.pem", "fair.key"), "weak.pem: "),
+                                         ("torn.pem", "server.key", ("whole.pem", "server.key"), "torn.pem: "),
+                                         ("server.pem", "ca.key", ("server.pem", "server.key"), "ca.key: ")]:
+        listener(certificate, key)
+        assert says in refused_by_both(g)
+        listener(*twin)
+        run = kmsgate("check", "--config", g.config)
+        assert run.returncode == 0, run.stderr
+    for old, new, says in [("decisions.jsonl", "none/decisions.jsonl", "none/decisions.jsonl"),
+                           ("sqlite:kmsgate.db", "sqlite:none/kmsgate.db", "none/kmsgate.db")]:
+        g.config.write_text(good.replace(old, new))
+        run = kmsgate("check", "--config", g.config)
+        assert run.returncode == 1 and says in run.stderr, run.stderr
+        assert kmsgate("serve", "--config", g.config).returncode == 1
+        (g.folder / "none").mkdir()
+        assert kmsgate("check", "--config", g.config).returncode == 0
+        assert not list((g.folder / "none").iterdir()), "check makes nothing"
+        (g.folder / "none").rmdir()
+
+
+def test_what_serve_says_is_json_if_the_log_is(gateway, alice):
+    """Faults and lints of the start, too."""
+    g = gateway([alice], start=False, config="log: { format: json }")
+    rules = g.folder / "rules.yaml"
+    good = rules.read_text()
+    rules.write_text(good.replace("id: everyone", "id: everyone, unknown: x", 1))
+    run = kmsgate("serve", "--config", g.config)
+    lines = [json.loads(x) for x in run.stderr.splitlines()]
+    assert run.returncode == 1 and any(x["level"] == "error" and "rules.yaml:" in x["message"] for x in lines), lines
+    rules.write_text(good)
+    g.config.write_text(g.config.read_text().replace("log: { format: json }", ""))
+    rules.write_text(good.replace("id: everyone", "id: everyone, unknown: x", 1))
+    run = kmsgate("serve", "--config", g.config)
+    assert re.search(r"^\S*rules\.yaml:\d+:\d+: ", run.stderr, re.M), run.stderr
+
+
+def test_a_torn_last_line_is_ended(gateway, alice):
+    """A line that a killed process left unfinished spoils itself alone."""
+    g = gateway([alice], start=False)
+    log = g.folder / "decisions.jsonl"
+    whole = '{"time":"2026-11-23T18:00:00.000Z","id":"whole"}\n'
+    log.write_text(whole + '{"time":"2026-11-23T18:00:01.0')
+    g.start()
+    assert g.post("/keyprov", kms.signed_request(alice, g.url("/keyprov"))).status in (200, 503)
+    kms.wait_for(lambda: log.read_text().count("\n") >= 3)
+    g.stop()
+    lines = log.read_text().split("\n")
+    assert lines[0] + "\n" == whole and lines[1] == '{"time":"2026-11-23T18:00:01.0' and json.loads(lines[2])["verdict"]
+    assert "the last line was incomplete" in g.running.err
+    before = log.read_text()
+    g.start()
+    g.stop()
+    assert log.read_text() == before, "a whole one is left alone"
 
 
 def test_a_client_id_that_is_no_text(tmp_path):

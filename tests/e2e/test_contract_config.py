@@ -329,7 +329,7 @@ def test_strict_and_lints(folder):
 
 
 @pytest.mark.parametrize("argv,code", [
-    ([], 2), (["a", "b"], 2), (["--config"], 2), (["--config", "gateway.yaml", "rules.yaml"], 2), (["--wrong"], 2),
+    (["a", "b"], 2), (["--config"], 2), (["--config", "gateway.yaml", "rules.yaml"], 2), (["--wrong"], 2),
     (["rules.yaml"], 0), (["--strict", "rules.yaml"], 0), (["--help"], 0), (["nothing.yaml"], 1),
     (["--config", "gateway.yaml", "--print", "--strict"], 0)])
 def test_usage(folder, argv, code):
