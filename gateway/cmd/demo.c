@@ -153,7 +153,7 @@ static bool ask_wrongly(struct demo *d)
     struct buf plain BUF_CLEANUP = BUF_INIT(1 << 16), forged BUF_CLEANUP = BUF_INIT(1 << 16);
     struct buf stale BUF_CLEANUP = BUF_INIT(1 << 16), elsewhere BUF_CLEANUP = BUF_INIT(1 << 16);
     struct buf other BUF_CLEANUP = BUF_INIT(1 << 16);
-    printf("%s3 What is not in order never reaches the KMS, and the decision log tells why%s\n", d->bold, d->plain);
+    printf("%s3 Invalid requests never reach the KMS; the decision log shows why%s\n", d->bold, d->plain);
     return composed(d, "/keyprov", DEMO_KMS_URI, 0, &plain) &&
            refused(d, "not signed", unsigned_part(&plain), "signature.missing") &&
            composed(d, "/keyprov", DEMO_KMS_URI, 0, &forged) && forge(&forged) &&
@@ -178,7 +178,7 @@ static bool tell_end(const struct demo *d)
                  is_signed ? "some signed" : "none signed");
         return false;
     }
-    printf("%sEverything went as told.%s The KMS saw the 2 requests that were in order, as it knows them: unsigned.\n",
+    printf("%sAll steps succeeded.%s The KMS received only the 2 valid requests, without signatures.\n",
            d->good, d->plain);
     return true;
 }
@@ -244,7 +244,7 @@ static int demo_run(const void *given)
     buf_free(&d.keyprov);
     client_shutdown();
     if (stopped)
-        complain("demo: told to end; nothing is left behind");
+        complain("demo: interrupted; all files were removed");
     return ok ? EXIT_DONE : EXIT_NEGATIVE;
 }
 

@@ -63,25 +63,39 @@ static struct str path_of_url(struct str url, const struct strings *bases, bool 
     return slash ? (struct str){slash, url.n - (size_t)(slash - url.p)} : STR_MISSING;
 }
 
+/* Why a request does not say itself where it was posted: it cannot be read, or it has no ClientReqUrl. */
+static void tell_no_target(const char *file, struct str body, bool readable, const struct detail *why)
+{
+    struct detail bytes;
+    if (!readable && explain_bytes(body, &bytes))
+        complain("explain: %s: %s", file, bytes.text);
+    else if (!readable)
+        complain("explain: %s: not valid XML: %s", file, why->text);
+    else
+        complain("explain: %s: no ClientReqUrl, which would tell where the request was posted; use --path", file);
+}
+
 /* The target that was given, or that the request claims. What cannot be told is complained about. */
 static bool find_target(const struct request *q, struct str body, const struct strings *bases, struct buf *target,
                         const char **from)
 {
     struct xml_doc *doc = NULL;
     struct kms_request claim = {0};
+    struct detail why = {""};
     bool ours = true;
     *from = "as --path says";
     if (q->path) {
         buf_z(target, q->path);
         return !target->failed;
     }
-    if (body.n && xml_parse(body, &XML_LIMITS_REDIRECT, &doc, NULL) == REASON_OK && kms_request_claim(doc, &claim))
+    const enum reason parsed = body.n ? xml_parse(body, &XML_LIMITS_REDIRECT, &doc, &why) : REASON_OK;
+    if (body.n && parsed == REASON_OK && kms_request_claim(doc, &claim))
         buf_str(target, claim.client_req_url.p ? path_of_url(claim.client_req_url, bases, &ours) : STR(""));
     xml_free(doc);
     *from = ours ? "as its ClientReqUrl says" : "as its ClientReqUrl says, which begins with no public_url";
     if (target->n)
         return true;
-    complain("explain: the request has no ClientReqUrl to tell where it was posted; give --path");
+    tell_no_target(q->file, body, parsed == REASON_OK, &why);
     return false;
 }
 

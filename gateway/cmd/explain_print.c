@@ -124,6 +124,8 @@ static void print_why(const struct explained *x, struct buf *out)
         put_labelled(out, label, INDENT, line.p ? line.p : "");
         buf_printf(out, "%*scosts ", INDENT + 2, "");
         put_wrapped(out, INDENT + 8, INDENT + 8, a->cost);
+        if (a->rule)
+            text_escape_lines(out, str_z(a->rule));
     }
 }
 
@@ -188,6 +190,7 @@ static void json_why(const struct explained *x, struct json *j)
         text(j, "place", e->advice[i].place);
         text(j, "change", e->advice[i].change);
         text(j, "costs", e->advice[i].cost);
+        text(j, "rule", e->advice[i].rule);
         json_end(j);
     }
     json_end(j);

@@ -298,12 +298,11 @@ static void explain_checks(const struct explain_in *in, struct explanation *e)
 }
 
 /* What fails and is told by no sentence yet: the cause is what was found there. */
-static void explain_rest(struct explanation *e, bool signature_told, bool time_told)
+static void explain_rest(struct explanation *e, const bool told[CHECK_COUNT])
 {
     for (size_t c = 0; c < CHECK_COUNT; c++) {
         const struct explained_check *x = e->checks + c;
-        const bool told = (c == CHECK_SIGNATURE && signature_told) || (c == CHECK_TIME && time_told);
-        if ((x->result != CHECK_FAIL && x->result != CHECK_SHADOW_FAIL) || told || !x->found)
+        if ((x->result != CHECK_FAIL && x->result != CHECK_SHADOW_FAIL) || told[c] || !x->found)
             continue;
         const bool said = strstr(x->found, "expected ") != NULL; /* what exactly */
         explain_sentence(e, "%s: %s%s%s", check_name((enum check)c), x->found, said ? "" : "; expected ",
@@ -320,6 +319,9 @@ bool explain(const struct explain_in *in, struct explanation *out)
         explain_rules(in, out);
     else
         out->stage = explain_text(out, "%s", d->found[CHECK_SCHEMA].text);
+    struct detail bytes;
+    if ((d->reason == REASON_XML_MALFORMED || d->reason == REASON_XML_FORBIDDEN) && explain_bytes(in->body, &bytes))
+        explain_sentence(out, "%s", bytes.text);
     bool judged = false;
     for (size_t c = 0; c < CHECK_COUNT; c++)
         judged |= d->checks[c] != CHECK_NONE;
@@ -329,9 +331,14 @@ bool explain(const struct explain_in *in, struct explanation *out)
         explain_signature(in, out);
         const size_t of_signature = out->diagnosis.n;
         explain_time(in, out);
+        const size_t of_time = out->diagnosis.n;
+        explain_url(in, out);
         const bool profile = d->reason == REASON_SIGNATURE_PROFILE || /* whose values are no cause: they may be right */
                              d->shadow[CHECK_SIGNATURE] == REASON_SIGNATURE_PROFILE;
-        explain_rest(out, of_signature > 0 && !profile, out->diagnosis.n > of_signature);
+        const bool told[CHECK_COUNT] = {[CHECK_SIGNATURE] = of_signature > 0 && !profile,
+                                        [CHECK_TIME] = of_time > of_signature,
+                                        [CHECK_CLIENT_REQ_URL] = out->diagnosis.n > of_time};
+        explain_rest(out, told);
     }
     if (!d->accepted && !judged && d->reason == REASON_RULE_NONE)
         explain_sentence(out, "no rule matches the request");
@@ -365,6 +372,7 @@ void explanation_free(struct explanation *e)
         free(e->advice[i].place);
         free(e->advice[i].change);
         free(e->advice[i].cost);
+        free(e->advice[i].rule);
     }
     free(e->advice);
     *e = (struct explanation){0};

@@ -42,11 +42,15 @@ struct explanation {
     struct advice {
         char *place; /* FILE:LINE, or "the client" */
         char *change, *cost;
+        char *rule; /* of a loosening: the rule to insert, as YAML; NULL: none */
     } *advice;
     size_t advice_count;
     bool failed; /* out of memory: not to be used */
 };
 bool explain(const struct explain_in *in, struct explanation *out) MUST_CHECK;
+/* What bytes that are no readable message seem to be: another encoding, another kind of file, the beginning of one.
+ * False when nothing of the kind is found. */
+bool explain_bytes(struct str body, struct detail *why);
 void explanation_free(struct explanation *e);
 
 #endif

@@ -28,8 +28,9 @@ static void advise(struct explanation *e, char *place, char *change, char *cost)
         return;
     }
     e->advice = grown;
-    e->advice[e->advice_count++] = (struct advice){place, change, cost};
+    e->advice[e->advice_count++] = (struct advice){place, change, cost, NULL};
 }
+
 
 static void advise_client(struct explanation *e, const char *change)
 {
@@ -61,10 +62,32 @@ static char *place_of_top(struct advising *a, const char *key, const char *below
     return explain_text(a->e, "%s:%d", a->in->j->rules->file, at ? at->line : top ? top->line : 1);
 }
 
-/* "in rule `x`, checks: { c: … }": the words of a change. */
-static char *change_check(struct advising *a, enum check c, const char *parameters)
+/* A loosening: the words and the rule of its own. Where nothing would bound it, it is not advised. */
+static void advise_exception(struct advising *a, char *place, const char *settings, char *cost)
 {
-    return explain_text(a->e, "in rule `%s`: checks: { %s: { %s } }", a->in->j->rule->id, check_name(c), parameters);
+    struct explanation *e = a->e;
+    char *rule = explain_exception(a->in, e, settings);
+    if (!rule) {
+        free(place);
+        free(cost);
+        return;
+    }
+    const size_t before = e->advice_count;
+    advise(e, place, explain_text(e, "above rule `%s`, a rule of its own: %s", a->in->j->rule->id, settings), cost);
+    if (e->advice_count > before)
+        e->advice[before].rule = rule;
+    else
+        free(rule);
+}
+
+static void advise_check(struct advising *a, enum check c, const char *parameters, char *cost)
+{
+    char *settings = explain_text(a->e, "checks: { %s: { %s } }", check_name(c), parameters);
+    if (settings)
+        advise_exception(a, place_of_check(a, c), settings, cost);
+    else
+        free(cost);
+    free(settings);
 }
 
 enum reason explain_as_if(const struct explain_in *in, check_fn *check, const struct checks *other)
@@ -89,7 +112,7 @@ static void advise_kms_uri(struct advising *a)
     other.kms_uri_host = true;
     advise_client(a->e, "write the KmsUri that it was provisioned with for this KMS");
     if (explain_as_if(a->in, check_kms_uri, &other) == REASON_OK)
-        advise(a->e, place_of_check(a, CHECK_KMS_URI), change_check(a, CHECK_KMS_URI, "compare: host"),
+        advise_check(a, CHECK_KMS_URI, "compare: host",
                explain_text(a->e, "little: scheme, port and case no longer tell two KMSs on one host apart"));
     else
         advise(a->e, place_of_top(a, "kms", "uris"),
@@ -113,7 +136,7 @@ static void advise_time(struct advising *a)
         char parameter[48];
         const int m = minutes < 0 ? -minutes : minutes;
         snprintf(parameter, sizeof parameter, "assume_zone: \"%c%02d:%02d\"", minutes < 0 ? '-' : '+', m / 60, m % 60);
-        advise(a->e, place_of_check(a, CHECK_TIME), change_check(a, CHECK_TIME, parameter),
+        advise_check(a, CHECK_TIME, parameter,
                explain_text(a->e, "a client elsewhere that leaves its zone out is judged wrong, and daylight saving "
                                   "moves all of them by an hour twice a year"));
         return;
@@ -124,8 +147,8 @@ static void advise_time(struct advising *a)
         return;
     char parameter[160];
     snprintf(parameter, sizeof parameter, "%s: %s", lag < 0 ? "future" : "past", duration_show(need).z);
-    advise(a->e, place_of_check(a, CHECK_TIME), change_check(a, CHECK_TIME, parameter),
-           explain_text(a->e, "a captured request can be sent again for %s where replay is not enforced, and the "
+    advise_check(a, CHECK_TIME, parameter,
+               explain_text(a->e, "a captured request can be sent again for %s where replay is not enforced, and the "
                               "replay memory must hold as long", duration_show(need).z));
 }
 
@@ -145,14 +168,16 @@ static void advise_client_req_url(struct advising *a)
     prefix.url_compare = URL_PREFIX;
     advise_client(a->e, "write the URL that it posts to, byte for byte, with its query");
     if (explain_as_if(a->in, check_client_req_url, &normalized) == REASON_OK)
-        advise(a->e, place_of_check(a, CHECK_CLIENT_REQ_URL),
-               change_check(a, CHECK_CLIENT_REQ_URL, "compare: normalized"),
+        advise_check(a, CHECK_CLIENT_REQ_URL, "compare: normalized",
                explain_text(a->e, "little: URLs that RFC 3986 calls equal are taken for equal"));
     else if (explain_as_if(a->in, check_client_req_url, &prefix) == REASON_OK)
-        advise(a->e, place_of_check(a, CHECK_CLIENT_REQ_URL), change_check(a, CHECK_CLIENT_REQ_URL, "compare: prefix"),
+        advise_check(a, CHECK_CLIENT_REQ_URL, "compare: prefix",
                explain_text(a->e, "a request captured on one resource can be sent to another one below the same URL, "
                                   "until replay or time refuse it"));
-    else if (!same_origin(j->request.client_req_url, j->gate->public_url))
+    else if (explain_url_fault(a->in) == URL_FAULT_SLASH)
+        return;
+    else if (explain_url_fault(a->in) == URL_FAULT_SCHEME ||
+             !same_origin(j->request.client_req_url, j->gate->public_url))
         advise(a->e, explain_text(a->e, "%s", a->in->config_file),
                explain_text(a->e, "public_url: add the base of %s, if clients use it",
                             explain_shown(j->request.client_req_url).z),
@@ -161,13 +186,15 @@ static void advise_client_req_url(struct advising *a)
 
 static void advise_path_user(struct advising *a)
 {
-    const struct judgement *j = a->in->j;
-    char parameter[160];
+    struct buf parameter BUF_CLEANUP = BUF_INIT(2048);
     advise_client(a->e, "ask for its own user's keys");
-    snprintf(parameter, sizeof parameter, "also: [\"%s\"]", explain_shown(buf_view(&j->path_user)).z);
-    advise(a->e, place_of_check(a, CHECK_PATH_USER), change_check(a, CHECK_PATH_USER, parameter),
-           explain_text(a->e, "every proven user may ask for the keys of that user: for groups and services, never for "
-                              "a person"));
+    buf_z(&parameter, "also: [");
+    if (!explain_quoted(buf_view(&a->in->j->path_user), &parameter))
+        return;
+    buf_char(&parameter, ']');
+    advise_check(a, CHECK_PATH_USER, parameter.p,
+                 explain_text(a->e, "this user may ask for the keys of that one: for groups and services, never for a "
+                                    "person"));
 }
 
 static void advise_form(struct advising *a)
@@ -180,10 +207,12 @@ static void advise_form(struct advising *a)
         return;
     }
     advise_client(a->e, "sign its requests");
-    advise(a->e, place_of_rule(a, "accept"),
-           explain_text(a->e, "above rule `%s`, a rule of its own for these clients alone: match (user, source), "
-                              "accept: [%s], why, until", j->rule->id, form_name(j->form)),
-           explain_text(a->e, "much: whoever comes from there can claim to be any user that the rule matches"));
+    char *settings = explain_text(a->e, "accept: [%s]", form_name(j->form));
+    if (settings)
+        advise_exception(a, place_of_rule(a, "accept"), settings,
+                         explain_text(a->e, "much: whoever comes from there can claim to be any user that the "
+                                            "rule matches"));
+    free(settings);
 }
 
 static void advise_profile(struct advising *a)
@@ -203,8 +232,9 @@ static void advise_profile(struct advising *a)
         snprintf(parameters + n, sizeof parameters - n, "canonicalization: [%s]",
                  explain_canonicalizations(need.canonicalization).z);
     }
-    advise(a->e, place_of_check(a, CHECK_SIGNATURE), change_check(a, CHECK_SIGNATURE, parameters),
-           explain_text(a->e, "%s%s%s", bits ? "some strength: fewer bits to guess; 128 are still out of reach" : "",
+    advise_check(a, CHECK_SIGNATURE, parameters,
+               explain_text(a->e, "%s%s%s",
+                            bits ? "some strength: fewer bits to guess; 128 are still out of reach" : "",
                         bits && forms ? "; " : "",
                         forms ? "little: one more form is taken; namespaces around it may change unseen" : ""));
 }
@@ -222,14 +252,15 @@ static void advise_missing(struct advising *a)
         advise_form(a);
 }
 
+static bool advise_trk(struct advising *a);
+
 static void advise_key_policy(struct advising *a)
 {
     advise_client(a->e, "sign with the InK, write its ID into Signature-ID and KeyName, and into TrK-ID that of a TrK "
                         "in use");
-    if (a->in->j->rule->checks.mode[CHECK_KEY_POLICY] == MODE_SHADOW)
+    if (advise_trk(a) || a->in->j->rule->checks.mode[CHECK_KEY_POLICY] == MODE_SHADOW)
         return;
-    advise(a->e, place_of_check(a, CHECK_KEY_POLICY),
-           explain_text(a->e, "in rule `%s`: checks: { key_policy: shadow }, with why", a->in->j->rule->id),
+    advise_exception(a, place_of_check(a, CHECK_KEY_POLICY), "checks: { key_policy: shadow }",
            explain_text(a->e, "a stolen TrK signs, too; shadow keeps telling who does it"));
 }
 
@@ -244,9 +275,12 @@ static void advise_schema(struct advising *a)
     buf_z(&parameter, "versions: [");
     for (const char *p = j->rule->checks.versions; *p; p++)
         buf_z(&parameter, *p == ' ' ? ", " : (const char[]){*p, '\0'});
-    buf_printf(&parameter, ", %s]", explain_shown(version).z);
-    advise(a->e, place_of_check(a, CHECK_SCHEMA), change_check(a, CHECK_SCHEMA, parameter.p ? parameter.p : ""),
-           explain_text(a->e, "little: all else of the schema still holds"));
+    buf_z(&parameter, ", ");
+    if (!explain_quoted(version, &parameter))
+        return;
+    buf_char(&parameter, ']');
+    advise_check(a, CHECK_SCHEMA, parameter.p ? parameter.p : "",
+               explain_text(a->e, "little: all else of the schema still holds"));
 }
 
 static void advise_rule(struct advising *a)
@@ -265,12 +299,48 @@ static void advise_denied(struct advising *a)
            explain_text(a->e, "what the rule was made to keep out: read its `why` before"));
 }
 
+/* Of a key that is revoked or expired the remedy is another key, never the same one again. */
 static void advise_key(struct advising *a)
 {
+    const struct judgement *j = a->in->j;
+    struct keyring ring = {0};
+    const bool known = a->in->keys && keystore_user(a->in->keys, j->request.user_uri, &ring) == KEYSTORE_OK;
+    const struct key *k = known ? keyring_find(&ring, j->sig.key_name) : NULL;
+    const char *gone = !k ? NULL : k->state == KEY_REVOKED ? "was revoked" : "has expired";
     advise_client(a->e, "sign with a key that is in use");
+    if (gone)
+        advise(a->e, explain_text(a->e, "kmsgate keys"),
+               explain_text(a->e, "key %s %s: give the device a new key, under a new ID (kmsgate keys add, or import); "
+                                  "this one is never imported again", explain_shown(k->id).z, gone),
+               explain_text(a->e, "nothing; the rules have no say in it"));
+    else
+        advise(a->e, explain_text(a->e, "kmsgate keys"),
+               explain_text(a->e, "import the key that the device holds, if it is this user's, or give it a new one"),
+               explain_text(a->e, "nothing, if the key is this user's; the rules have no say in it"));
+    if (known)
+        keyring_clear(&ring);
+}
+
+/* The TrK-ID that the policy refuses: is it unknown, or a key that is used no more? */
+static bool advise_trk(struct advising *a)
+{
+    const struct judgement *j = a->in->j;
+    const struct key *k = keyring_find(&j->ring, j->request.trk_id);
+    if (!j->request.trk_id.n || (k && k->type == KEY_TRK && key_usable(k, a->in->now_us)))
+        return false;
+    if (!k)
+        explain_sentence(a->e, "TrK-ID %s is not known here: the device holds a TrK that was never imported",
+                         explain_shown(j->request.trk_id).z);
+    else
+        explain_sentence(a->e, "TrK-ID %s names %s", explain_shown(k->id).z,
+                         k->type != KEY_TRK ? "an InK" : k->state == KEY_REVOKED ? "a TrK that was revoked"
+                                                                               : "a TrK that has expired");
     advise(a->e, explain_text(a->e, "kmsgate keys"),
-           explain_text(a->e, "import the key, or give the device a new one; a revoked key stays revoked"),
+           !k ? explain_text(a->e, "import the TrK %s of this user (kmsgate keys import)",
+                             explain_shown(j->request.trk_id).z)
+              : explain_text(a->e, "give the device a new TrK; a revoked or expired one is never imported again"),
            explain_text(a->e, "nothing, if the key is this user's; the rules have no say in it"));
+    return true;
 }
 
 static void advise_by_reason(struct advising *a, enum reason reason)

@@ -30,6 +30,17 @@ int explain_zone(int64_t us);
 bool explain_profile(const struct explain_in *in, struct xmlsig_policy *need);
 struct shown explain_canonicalizations(unsigned bits);
 
+/* How the ClientReqUrl differs from the bases of public_url + target, and a sentence that says whose fault it may be. */
+enum explain_url_fault { URL_FAULT_OTHER, URL_FAULT_SCHEME, URL_FAULT_AUTHORITY, URL_FAULT_SLASH };
+enum explain_url_fault explain_url_fault(const struct explain_in *in);
+void explain_url(const struct explain_in *in, struct explanation *e);
+/* A rule to stand above the one that judged, with these settings, bounded by user or source, path and time; NULL when
+ * nothing can bound it, or without memory (e->failed). The caller owns it. */
+char *explain_exception(const struct explain_in *in, struct explanation *e, const char *settings);
+
+/* Appends s as a value of YAML that is a glob for itself alone; false, and nothing, where that cannot be. */
+bool explain_quoted(struct str s, struct buf *out);
+
 void explain_advise(const struct explain_in *in, struct explanation *e);
 /* What check c would say if the rule's checks were `other`. Restores all that it changes. */
 enum reason explain_as_if(const struct explain_in *in, check_fn *check, const struct checks *other);

@@ -58,7 +58,7 @@ def test_the_story(place):
     assert "\x1b" not in r.stdout, "plain when piped"
     assert re.findall(r" 403  (\S+)$", r.stdout, re.M) == REASONS
     assert r.stdout.count("\n  200 ") == 2 and "  proven: UserID and all three keys are those of sip:alice@" in r.stdout
-    assert lines[-1].startswith("Everything went as told. The KMS saw the 2 requests")
+    assert lines[-1].startswith("All steps succeeded. The KMS received only the 2 valid requests")
 
 
 @pytest.mark.parametrize("env,colour", [({"TERM": "xterm"}, True), ({"TERM": "dumb"}, False),
@@ -151,7 +151,7 @@ def test_interrupted(place, kept, after):
     k.p.send_signal(signal.SIGINT)
     code = k.p.wait(60)
     # the last: it came before there was anything to clear away
-    assert (code, "told to end; nothing is left behind" in k.err) in ((1, True), (0, False), (-signal.SIGINT, False))
+    assert (code, "interrupted; all files were removed" in k.err) in ((1, True), (0, False), (-signal.SIGINT, False))
     assert working_in(place) == [] and list(place.iterdir()) == []
 
 
@@ -210,7 +210,7 @@ FAILS = [
 def test_a_story_that_goes_wrong_fails(place, elsewhere, script, told):
     r = demo(place, program=elsewhere(script))
     assert r.returncode == 1 and told in r.stderr and r.stderr.startswith("kmsgate: "), r
-    assert "Everything went as told" not in r.stdout
+    assert "All steps succeeded" not in r.stdout
     if script and "no way" in script:
         assert "kmsgate: demo: the legacy KMS: no way\n" in r.stderr
 

@@ -334,7 +334,7 @@ def test_the_line_that_allows_a_profile(desk, tmp_path, sig, change, words):
     r = desk.json(body, code=1)
     changes = [m["change"] for m in r["to_mend"] if m["place"] != "the client"]
     assert r["reason"] == "signature.profile" and words in cause(r), cause(r)
-    assert changes == ["in rule `everyone`: checks: { signature: %s }" % change]
+    assert changes == ["above rule `everyone`, a rule of its own: checks: { signature: %s }" % change]
     for name in ("master.key", "k.db", "gateway.yaml"):
         shutil.copy(desk.folder / name, tmp_path / name)
         (tmp_path / name).chmod(0o600)
@@ -435,14 +435,14 @@ def test_path_is_that_of_client_req_url(desk):
     r = desk.json(good(desk.alice, ClientReqUrl="https://elsewhere.example" + BASE + "/init"), code=1)
     assert r["target"] == BASE + "/init" and "begins with no public_url" in r["target_from"]
     r = desk.explain(good(desk.alice, ClientReqUrl="nowhere"), code=1)
-    assert "give --path" in r.stderr
+    assert "use --path" in r.stderr
 
 
 def test_path_user_and_policy_and_uri(desk):
     path = BASE + "/keyprov/sip%3Agroup%40example.org"
     r = desk.json(good(desk.alice, ClientReqUrl=PUBLIC + path), code=1)
     assert r["reason"] == "path_user.mismatch"
-    assert any('also: ["sip:group@example.org"]' in m["change"] and "every proven user" in m["costs"] for m in r["to_mend"])
+    assert any('also: ["sip:group@example.org"]' in m["change"] and "never for a person" in flat(m["costs"]) for m in r["to_mend"])
     r = desk.json(good(desk.alice, signer=(desk.alice.trk_id, desk.alice.trk), **{"Signature-ID": desk.alice.trk_id}), code=1)
     assert r["reason"] == "key.policy" and any("stolen TrK" in m["costs"] for m in r["to_mend"])
     assert desk.json(good(desk.carol), code=0)["verdict"] == "accept"
@@ -613,6 +613,106 @@ def test_beside_a_writer(desk):
     finally:
         db.execute("ROLLBACK")
         db.close()
+
+
+def pasted(desk, tmp_path, rule, above="everyone"):
+    """A desk's gateway with the rule that was advised, above the one that refused."""
+    at_rule = "  - id: " + above
+    assert RULES.count(at_rule) == 1
+    text = RULES.replace(at_rule, rule + at_rule)
+    config = elsewhere(desk, tmp_path, text)
+    checked = desk.run("check", tmp_path / "rules.yaml")
+    assert checked.returncode == 0, checked.stderr
+    return config
+
+
+@pytest.mark.parametrize("over,source,bound", [
+    ({"Time": at(-95)}, "192.0.2.7", "source: [192.0.2.7/32]"),
+    ({"Time": at(-95)}, "2001:db8::7", "source: [2001:db8::7/128]"),
+    ({"Time": at(-95)}, "127.0.0.1", 'user: "sip:alice@example.org"\n      path:'),
+    ({"ClientReqUrl": "HTTPS://KMS.example.org:8443" + BASE + "/init"}, "192.0.2.7", "compare: normalized"),
+    ({"KmsUri": "http://kms.example.org:8080"}, "192.0.2.7", "compare: host"),
+])
+def test_a_loosening_is_a_rule_of_its_own(desk, tmp_path, over, source, bound):
+    """Bounded by user or source, with an end; pasted, it lets this request through, and nobody else's."""
+    argv = ("--source", source, "--path", BASE + "/init")
+    advised = [m["rule"] for m in desk.json(good(desk.alice, **over), *argv, code=1)["to_mend"] if "rule" in m]
+    assert len(advised) == 1 and bound in advised[0], advised
+    end = re.search(r"^    until: (\d{4}-\d\d-\d\d)$", advised[0], re.M).group(1)
+    assert timedelta(days=28) < datetime.fromisoformat(end) - datetime.now() < timedelta(days=31)
+    assert advised[0] in desk.explain(good(desk.alice, **over), *argv, code=1).stdout
+    config = pasted(desk, tmp_path, advised[0])
+    (tmp_path / "alice.xml").write_bytes(good(desk.alice, **over))
+    (tmp_path / "bob.xml").write_bytes(good(desk.bob, **over))
+    explain = ("explain", "--config", config, "--at", at(), *argv)
+    assert desk.run(*explain, tmp_path / "alice.xml").returncode == 0
+    assert desk.run(*explain, tmp_path / "bob.xml").returncode == 1
+
+
+def test_an_unsigned_request_is_bounded_by_its_source(desk, tmp_path):
+    body = etree.tostring(kms.kms_request(fields(desk.alice)))
+    r = desk.json(body, "--source", "192.0.2.7", "--path", BASE + "/init", code=1)
+    rule, = [m["rule"] for m in r["to_mend"] if "rule" in m]
+    assert "accept: [unsigned]" in rule and "source: [192.0.2.7/32]" in rule and "until: " in rule
+
+
+@pytest.mark.parametrize("user", ["sip:*@example.org", "sip:a\u202eb@example.org"])
+def test_a_hostile_user_widens_no_rule(desk, user):
+    """What a stranger wrote is never a glob in a rule that somebody pastes."""
+    body = etree.tostring(kms.kms_request(fields(kms.User(user))))
+    for m in desk.json(body, "--source", "192.0.2.7", "--path", BASE + "/init", code=1)["to_mend"]:
+        assert "rule" not in m or ("user:" not in m["rule"] and "source: [192.0.2.7/32]" in m["rule"]), m
+
+
+@pytest.mark.parametrize("url,says,place", [
+    ("http://kms.example.org:8443" + BASE + "/init", "begins with http://, public_url with https://", "gateway.yaml"),
+    ("https://kms.other.example" + BASE + "/init", "names kms.other.example, public_url names", "gateway.yaml"),
+    (PUBLIC + BASE + "/init/", "differ in a slash at the end", None),
+])
+def test_whose_fault_a_client_req_url_is(desk, url, says, place):
+    """Both may be wrong, so both are named."""
+    r = desk.json(good(desk.alice, ClientReqUrl=url), "--path", BASE + "/init", code=1)
+    assert r["reason"] == "client_req_url.mismatch" and says in " ".join(r["cause"]), r["cause"]
+    places = [m["place"] for m in r["to_mend"]]
+    assert places[0] == "the client" and ([p for p in places if place and p.endswith(place)] != []) == bool(place), places
+    assert not [m for m in r["to_mend"] if place and "rule" in m], "no rule mends a wrong public_url"
+
+
+def test_a_revoked_key_is_never_imported_again(desk):
+    r = desk.json(good(desk.alice, signer=("ink.r.alice", desk.gone), **{"Signature-ID": "ink.r.alice"}), code=1)
+    keys = [m["change"] for m in r["to_mend"] if m["place"] == "kmsgate keys"]
+    assert len(keys) == 1 and "ink.r.alice was revoked" in keys[0] and "never imported again" in keys[0]
+    r = desk.json(good(desk.alice, signer=("ink.x.alice", os.urandom(32)), **{"Signature-ID": "ink.x.alice"}), code=1)
+    keys = [m["change"] for m in r["to_mend"] if m["place"] == "kmsgate keys"]
+    assert len(keys) == 1 and keys[0].startswith("import the key") and "revoked" not in keys[0]
+
+
+def test_an_unknown_trk(desk):
+    r = desk.json(good(desk.alice, **{"TrK-ID": "trk.9.alice"}), code=1)
+    assert r["reason"] == "key.policy" and any("TrK-ID trk.9.alice is not known here" in x for x in r["cause"])
+    assert [m["change"] for m in r["to_mend"] if m["place"] == "kmsgate keys"] == \
+        ["import the TrK trk.9.alice of this user (kmsgate keys import)"]
+    assert not [m for m in r["to_mend"] if "rule" in m], "no rule replaces a key"
+
+
+@pytest.mark.parametrize("make,says", [
+    (lambda b: b.decode().encode("utf-16"), "found UTF-16, expected UTF-8"),
+    (lambda b: b.decode().encode("utf-16-be"), "found UTF-16, expected UTF-8"),
+    (lambda b: b.decode().encode("utf-32"), "found UTF-32, expected UTF-8"),
+    (lambda b: b'<?xml version="1.0"?>' + b.replace(b"watch", b"w\xe4tch"), "0xe4) is not UTF-8"),
+    (lambda b: b[:len(b) // 2], "it is truncated"),
+    (lambda b: b[:-1], "it is truncated"),
+    (lambda b: b"<!DOCTYPE html><html></html>", "found an HTML page"),
+    (lambda b: b'{"a": 1}', "found JSON"),
+    (lambda b: b"not at all", "not valid XML"),
+])
+def test_bytes_that_are_no_request(desk, make, says):
+    """The cause, not that a path is missing; with a path the same cause stands in the explanation."""
+    body = make(good(desk.alice, DeviceId="watch-1"))
+    r = desk.explain(body, code=1)
+    assert says in r.stderr and "--path" not in r.stderr and not r.stdout, r.stderr
+    r = desk.json(body, "--path", BASE + "/init", code=1)
+    assert r["reason"].startswith("xml.") and (says == "not valid XML" or says in " ".join(r["cause"])), r["cause"]
 
 
 def test_hostile_texts_stay_on_their_line(desk):

@@ -95,7 +95,8 @@ def run(folder, command):
     assert argv[0] == "kmsgate"
     r = subprocess.run([BUILD / "kmsgate", *argv[1:]], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=folder,
                        timeout=60)
-    return r.stdout  # both, as a terminal shows them
+    # both, as a terminal shows them; a rule that explain advises ends in a month
+    return re.sub(r"^    until: \d{4}-\d\d-\d\d$", "    until: 2026-12-31", r.stdout, flags=re.M)
 
 
 def steps(session):
