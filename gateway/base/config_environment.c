@@ -25,10 +25,11 @@ static void set(struct load *l, size_t i, const char *name, const struct incomin
 {
     struct shown expected;
     const struct option *o = OPTIONS + i;
+    const bool hide = o->secret || (in->text.n && memchr(in->text.p, '@', in->text.n));
     option_clear(l, i);
     if (!option_set(l, i, in, &expected, name))
-        faults_add(l->faults, name, 0, 0, "found %s, expected %s",
-                   o->secret || (in->text.n && memchr(in->text.p, '@', in->text.n)) ? "what is not shown here"
+        faults_add(l->faults, name, 0, 0, "%s%s, expected %s", hide ? "" : "found ",
+                   hide         ? "value hidden (may be secret)"
                    : in->text.n ? show(in->text).z
                                 : "an empty text",
                    expected.z);

@@ -63,7 +63,7 @@ static void read_address(struct load *l, const struct yaml_node *node, struct li
     }
     for (size_t i = 0; i + 1 < l->c->listen_count; i++)
         if (str_eq(str_z(l->c->listen[i].address), str_z(to->address)))
-            yaml_fault(&l->in, at, "the address %s stands here twice", show(at->text).z);
+            yaml_fault(&l->in, at, "duplicate address %s", show(at->text).z);
 }
 
 static void print_listener(struct load *l, const struct yaml_node *node, size_t i)

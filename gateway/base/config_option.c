@@ -136,7 +136,8 @@ static void set_scalar(struct load *l, size_t i, const struct yaml_node *node)
     }
     if (!option_set(l, i, &(struct incoming){node->text, l->folder}, &expected, origin.p ? origin.p : "")) {
         const bool hide = o->secret || memchr(node->text.p, '@', node->text.n);
-        yaml_fault(&l->in, node, "found %s, expected %s", hide ? "what is not shown here" : yaml_found(node).z,
+        yaml_fault(&l->in, node, "%s%s, expected %s", hide ? "" : "found ",
+                   hide ? "value hidden (may be secret)" : yaml_found(node).z,
                    expected.z);
     }
     l->held[i].line = node->line;

@@ -71,7 +71,7 @@ static bool next_event(struct walk *w, yaml_event_t *e)
         return fault_at(w, p->context_mark, alias ? "a text that begins with `*` needs quotes: \"*@example.org\""
                                                   : "a text that begins with `&` needs quotes");
     faults_add(w->faults, w->file, (int)p->problem_mark.line + 1, (int)p->problem_mark.column + 1,
-               "this is no YAML: %s%s%s", p->problem ? p->problem : "malformed", p->context ? ", " : "",
+               "not valid YAML: %s%s%s", p->problem ? p->problem : "malformed", p->context ? ", " : "",
                p->context ? p->context : "");
     return false;
 }
@@ -175,7 +175,7 @@ static bool read_mapping(struct walk *w, struct yaml_node *mapping, unsigned dep
         for (const struct yaml_node *m = mapping->first; m; m = m->next)
             if (str_eq(m->key, key.key)) {
                 faults_add(w->faults, w->file, key.key_line, key.key_column,
-                           "key %s stands here twice; first in line %d", show(key.key).z, m->key_line);
+                           "duplicate key %s (first on line %d)", show(key.key).z, m->key_line);
                 break;
             }
         yaml_event_t e;

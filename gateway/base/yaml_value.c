@@ -228,13 +228,16 @@ void yaml_flags(struct yaml_in *in, const struct yaml_node *node, void *to, cons
 {
     unsigned bits = 0;
     const struct yaml_node *item = node->kind == YAML_LIST ? node->first : node;
-    if (node->kind == YAML_LIST && !node->n)
-        yaml_fault(in, node, "found an empty list, expected at least one of `%s` and its kin",
-                   ((const struct yaml_choice *)arg)->name);
+    if (node->kind == YAML_LIST && !node->n) {
+        struct buf names BUF_CLEANUP = BUF_INIT(1024);
+        for (const struct yaml_choice *c = arg; c->name; c++)
+            buf_printf(&names, "%s%s", c == arg ? "" : ", ", c->name);
+        yaml_fault(in, node, "found an empty list, expected at least one of: %s", names.p ? names.p : "");
+    }
     for (; item; item = node->kind == YAML_LIST ? item->next : NULL) {
         const struct yaml_choice *c = chosen(in, item, arg);
         if (c && bits & (unsigned)c->value)
-            yaml_fault(in, item, "%s stands here twice", yaml_found(item).z);
+            yaml_fault(in, item, "duplicate value %s", yaml_found(item).z);
         if (c)
             bits |= (unsigned)c->value;
     }
@@ -294,7 +297,7 @@ void yaml_texts(struct yaml_in *in, const struct yaml_node *node, void *to, cons
         if (!is_text(in, item, false))
             continue;
         if (strings_have(s, item->text))
-            yaml_fault(in, item, "%s stands here twice", yaml_found(item).z);
+            yaml_fault(in, item, "duplicate value %s", yaml_found(item).z);
         else if (!strings_add(s, item->text))
             no_memory(in, item);
     }

@@ -148,7 +148,7 @@ static bool verify(const struct opening *o, struct xml_doc *doc, const struct xm
     enum reason r = xmlsig_read(doc, &POLICY, &info, &why);
     const struct key_entry *signer = r == REASON_OK ? signer_of(o, info.key_name) : NULL;
     if (r == REASON_OK && !signer) {
-        complain("the reply's signature is not to be believed: it is by `%.*s`, which is no key that should sign it",
+        complain("the reply failed verification: it is signed by `%.*s`, which is not a key that should sign it",
                  STR_FMT(info.key_name));
         return false;
     }

@@ -40,7 +40,7 @@ void client_take_kms(struct client_got *got, struct proof_kms *out)
         *out = got->kms;
         got->kms = (struct proof_kms){.known = false};
     } else if (got->result == CLIENT_BROKEN) {
-        snprintf(out->why, sizeof out->why, "no KMS certificate could be had: the reply to init is not to be believed");
+        snprintf(out->why, sizeof out->why, "no KMS certificate: the reply to init failed verification");
     } else {
         snprintf(out->why, sizeof out->why, "no KMS certificate could be had: to init came %.*s", n, got->head.p);
     }

@@ -117,7 +117,7 @@ static int ask(const struct request_options *q, const struct client *c, const st
                                         .with_secrets = q->with_secrets, .kms = kms,
                                         .why_not = "--no-proof was given"}, &got);
     if (got.result == CLIENT_BROKEN)
-        complain("request: HTTP %ld with %zu octets that are not to be believed", status, reply.n);
+        complain("request: HTTP %ld: the reply (%zu octets) failed verification", status, reply.n);
     int code = client_tell("request", &got);
     if (code == EXIT_DONE && q->proof && (got.sets == 0 || got.proven < got.sets)) {
         complain("request: %u of %u key sets are proven, expected one or more, and all of them", got.proven, got.sets);

@@ -128,7 +128,7 @@ enum reason check_key_policy(struct judgement *j, int64_t now_us, struct detail 
         return REASON_KEY_POLICY;
     }
     if (!signer || (signer->type == KEY_TRK && keyring_has_ink(&j->ring))) {
-        detail_set(found, signer ? "the TrK signed, though the user has or had an InK" : "no key of the user signed");
+        detail_set(found, signer ? "TrK not allowed: user has an InK on record" : "no key of the user signed");
         return REASON_KEY_POLICY;
     }
     if (!r->trk_id.p && !j->rule->checks.trk_id_required)

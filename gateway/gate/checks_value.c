@@ -54,7 +54,7 @@ enum reason check_time(struct judgement *j, int64_t now_us, struct detail *found
     int64_t t;
     bool has_zone;
     if (!time_parse(j->request.time, &t, &has_zone)) {
-        detail_set(found, "Time is %.*s, which is no time", STR_FMT(text));
+        detail_set(found, "Time \"%.*s\" is not a valid dateTime", STR_FMT(text));
         return REASON_TIME_STALE;
     }
     if (!has_zone && !nearest_reading(c, now_us, &t)) {

@@ -31,7 +31,7 @@ static void read_namespace(struct yaml_in *in, const struct yaml_node *node, str
         yaml_fault(in, node, "%s is XML's own, and no KMS's: its elements keep their meaning", show(node->text).z);
     for (size_t i = 0; i < to->n; i++)
         if (str_eq_z(node->text, to->v[i]))
-            yaml_fault(in, node, "%s stands here twice", node->text.n ? show(node->text).z : "\"\"");
+            yaml_fault(in, node, "duplicate value %s", node->text.n ? show(node->text).z : "\"\"");
     if (!strings_add(to, node->text))
         yaml_fault(in, node, "out of memory");
 }

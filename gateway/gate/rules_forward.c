@@ -124,7 +124,7 @@ void forward_read_headers(struct yaml_in *in, const struct yaml_node *node, void
         struct header_rule h = {0};
         for (size_t i = 0; i < f->header_count; i++)
             if (header_same(str_z(f->headers[i].name), m->key))
-                faults_add(in->faults, in->file, m->key_line, m->key_column, "the header %s stands here twice",
+                faults_add(in->faults, in->file, m->key_line, m->key_column, "duplicate header %s",
                            show(m->key).z);
         const bool good = name_is_good(in, m->key, m->key_line, m->key_column);
         yaml_text(in, m, &h.value, NULL);
@@ -164,7 +164,7 @@ void forward_read_withhold(struct yaml_in *in, const struct yaml_node *node, voi
             yaml_fault(in, m, "found %s, expected one of the headers that are passed on without a word: Authorization, "
                               "Accept, Accept-Language, User-Agent", yaml_found(m).z);
         else if (*bits & 1u << i)
-            yaml_fault(in, m, "%s stands here twice", yaml_found(m).z);
+            yaml_fault(in, m, "duplicate value %s", yaml_found(m).z);
         else
             *bits |= 1u << i;
     }

@@ -398,7 +398,7 @@ void rules_check_requests(struct reading *g)
         const struct yaml_node *node = rules_node(g->requests, i);
         for (size_t k = 0; k < i && q->id; k++)
             if (str_eq_z(str_z(q->id), g->r->requests[k].id)) {
-                yaml_fault(&g->in, yaml_get(node, "id"), "the id `%s` stands here twice; first in line %d", q->id,
+                yaml_fault(&g->in, yaml_get(node, "id"), "duplicate id `%s` (first on line %d)", q->id,
                            g->r->requests[k].line);
                 break;
             }

@@ -69,7 +69,7 @@ static void read_status(struct yaml_in *in, const struct yaml_node *node, void *
         yaml_count(in, m, &status, &STATUS);
         for (size_t i = 0; i < p->match.status_count; i++)
             if (p->match.status[i] == (int)status)
-                yaml_fault(in, m, "%u stands here twice", status);
+                yaml_fault(in, m, "duplicate value %u", status);
         if (status)
             p->match.status[p->match.status_count++] = (int)status;
     }
@@ -223,7 +223,7 @@ void rules_check_responses(struct reading *g)
         const struct yaml_node *node = rules_node(g->responses, i);
         for (size_t k = 0; k < i && p->id; k++)
             if (str_eq_z(str_z(p->id), g->r->responses[k].id)) {
-                yaml_fault(&g->in, yaml_get(node, "id"), "the id `%s` stands here twice; first in line %d", p->id,
+                yaml_fault(&g->in, yaml_get(node, "id"), "duplicate id `%s` (first on line %d)", p->id,
                            g->r->responses[k].line);
                 break;
             }

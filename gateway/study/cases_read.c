@@ -267,7 +267,7 @@ static void check_names(struct yaml_in *in, const struct cases *c)
     for (size_t i = 1; i < c->n; i++)
         for (size_t k = 0; k < i && c->v[i].name; k++)
             if (str_eq_z(str_z(c->v[i].name), c->v[k].name)) {
-                yaml_fault(in, yaml_get(c->v[i].node, "name"), "the name %s stands here twice; first in line %d",
+                yaml_fault(in, yaml_get(c->v[i].node, "name"), "duplicate name %s (first on line %d)",
                            show(str_z(c->v[i].name)).z, c->v[k].node->line);
                 break;
             }

@@ -345,7 +345,7 @@ def test_the_line_that_allows_a_profile(desk, tmp_path, sig, change, words):
 
 @pytest.mark.parametrize("make,words", [
     (lambda d: good(d.alice, signer=(d.alice.trk_id, d.alice.trk), **{"Signature-ID": d.alice.trk_id}),
-     ["key_policy: the TrK signed, though the user has or had an InK"]),
+     ["key_policy: TrK not allowed: user has an InK on record"]),
     (lambda d: good(d.alice, **{"Signature-ID": "ink.7"}), ["key_policy: Signature-ID is ink.7, KeyName ink.1.alice"]),
     (lambda d: good(d.alice, **{"TrK-ID": "trk.7"}), ["key_policy: TrK-ID is trk.7"]),
     (lambda d: good(d.alice, KmsUri="kms9.example.org", ClientReqUrl=PUBLIC + BASE + "/keyprov"),

@@ -228,7 +228,7 @@ FAULTS = [  # a whole cases file, and the fault
     ("version: 1\ncases: [{ name: a, expect: accept, request: { form: empty, body: x } }]\n", "has no body"),
     ("version: 1\ncases: [{ name: a, expect: accept, request: { hmac_bits: 80 } }]\n", "from 128 to 256"),
     ("version: 1\ncases: [{ name: a, expect: accept, request: { hmac_bits: 129 } }]\n", "multiple of 8"),
-    ("version: 1\ncases: [{ name: a, expect: accept }, { name: a, expect: accept }]\n", "stands here twice"),
+    ("version: 1\ncases: [{ name: a, expect: accept }, { name: a, expect: accept }]\n", "duplicate"),
     ("version: 1\npublic_url: kms.example.org\ncases: [{ name: a, expect: accept }]\n", "2:13: found `kms.example.org`"),
     ("version: 1\npublic_url: 'https://k/'\ncases: [{ name: a, expect: accept }]\n", "without a slash"),
     ("version: 1\ndefaults: { request: { usr: x } }\ncases: [{ name: a, expect: accept }, { name: b, expect: accept }]\n",

@@ -115,10 +115,10 @@ def test_wrong_usage():
 
 
 @pytest.mark.parametrize("content,message", [
-    (b"", "empty"), (b"\0", "NUL"), (b"version: 1\xff", "UTF-8"), (b"a: \x01", "no YAML"), (b"a: [", "no YAML"),
+    (b"", "empty"), (b"\0", "NUL"), (b"version: 1\xff", "UTF-8"), (b"a: \x01", "not valid YAML"), (b"a: [", "not valid YAML"),
     (b"a: &x 1", "anchors"), (b"a: *x", "anchors"), (b"a: !!str 1", "anchors"), (b"a: 1\n---\nb: 1\n", "second document"),
     (b"a: *@b.example", "1:4: a text that begins with `*` needs quotes"), (b"a: [x, *@b]", "1:8: a text that begins with `*`"),
-    (b"a: &@b", "1:4: a text that begins with `&` needs quotes"), (b"? [a]\n: b\n", "a key is expected"), (b'a: "\\0"', "control"), (b"[" * 100, "32 deep"), (b"a: 1\na: 2\n", "twice"),
+    (b"a: &@b", "1:4: a text that begins with `&` needs quotes"), (b"? [a]\n: b\n", "a key is expected"), (b'a: "\\0"', "control"), (b"[" * 100, "32 deep"), (b"a: 1\na: 2\n", "duplicate"),
     (b"# " + b"x" * (4 << 20) + b"\n", "larger"), (b"x", "expected a mapping"), (b"\xfe\xff\0a", "NUL")],
     ids=lambda x: x if isinstance(x, str) else "bytes")
 def test_no_rules_at_all(content, message, tmp_path):

@@ -358,17 +358,17 @@ static void one_fault_refuses_the_file(void **state)
         {HEAD "requests: [{ why: x }]\nresponses: [{ id: r, match: { rule: abc } }]\n",
          "there is no request rule `abc`"},
         {HEAD "requests:\nrequests: [{ id: a }, { id: a, accept: empty }]\nresponses: 1\n" RESPONSES,
-         "the id `a` stands here twice"},
+         "duplicate id `a`"},
         {HEAD "requests: [{}, {}]\nresponses: [{}, {}]\n", "the key `id` is missing"},
-        {HEAD "requests: [{ id: a }]\nrequests: [{ id: a }]\n" RESPONSES, "stands here twice"},
+        {HEAD "requests: [{ id: a }]\nrequests: [{ id: a }]\n" RESPONSES, "duplicate"},
         {HEAD "requests: [{ id: a, forward: { headers: { X-A: a }, headers: { X-B: b } } }]\n" RESPONSES,
-         "stands here twice"},
-        {HEAD "requests: [{ id: a, id: b, why: c, why: d, match: { source: ::1, source: ::2 } }]\n" RESPONSES, "twice"},
-        {HEAD "requests: [{ id: a }]\nresponses: [{ id: r, match: { status: 200, status: 201 } }]\n", "twice"},
+         "duplicate"},
+        {HEAD "requests: [{ id: a, id: b, why: c, why: d, match: { source: ::1, source: ::2 } }]\n" RESPONSES, "duplicate key"},
+        {HEAD "requests: [{ id: a }]\nresponses: [{ id: r, match: { status: 200, status: 201 } }]\n", "duplicate key"},
         {HEAD "requests: [{ id: a }]\n" RESPONSES
               "lints: { accepted: [], accepted: [{ name: check-off, why: x }, 7] }\n",
-         "twice"},
-        {HEAD "requests: [{ id: a }]\n" RESPONSES "kms: { uris: [a] }\n", "twice"},
+         "duplicate key"},
+        {HEAD "requests: [{ id: a }]\n" RESPONSES "kms: { uris: [a] }\n", "duplicate key"},
     };
     (void)state;
     for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
