@@ -30,7 +30,7 @@ int explain_zone(int64_t us);
 bool explain_profile(const struct explain_in *in, struct xmlsig_policy *need);
 struct shown explain_canonicalizations(unsigned bits);
 
-/* How the ClientReqUrl differs from the bases of public_url + target, and a sentence that says whose fault it may be. */
+/* How the ClientReqUrl differs from the bases of public_url + target; a sentence that says whose fault it may be. */
 enum explain_url_fault { URL_FAULT_OTHER, URL_FAULT_SCHEME, URL_FAULT_AUTHORITY, URL_FAULT_SLASH };
 enum explain_url_fault explain_url_fault(const struct explain_in *in);
 void explain_url(const struct explain_in *in, struct explanation *e);

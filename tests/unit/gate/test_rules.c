@@ -363,7 +363,8 @@ static void one_fault_refuses_the_file(void **state)
         {HEAD "requests: [{ id: a }]\nrequests: [{ id: a }]\n" RESPONSES, "duplicate"},
         {HEAD "requests: [{ id: a, forward: { headers: { X-A: a }, headers: { X-B: b } } }]\n" RESPONSES,
          "duplicate"},
-        {HEAD "requests: [{ id: a, id: b, why: c, why: d, match: { source: ::1, source: ::2 } }]\n" RESPONSES, "duplicate key"},
+        {HEAD "requests: [{ id: a, id: b, why: c, why: d, match: { source: ::1, source: ::2 } }]\n" RESPONSES,
+         "duplicate key"},
         {HEAD "requests: [{ id: a }]\nresponses: [{ id: r, match: { status: 200, status: 201 } }]\n", "duplicate key"},
         {HEAD "requests: [{ id: a }]\n" RESPONSES
               "lints: { accepted: [], accepted: [{ name: check-off, why: x }, 7] }\n",
