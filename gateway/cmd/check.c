@@ -24,7 +24,7 @@ static void check_certificates(const struct config *c, struct faults *faults)
     char why[TLS_WHY];
     for (size_t i = 0; i < c->listen_count; i++) {
         const struct listen_config *l = c->listen + i;
-        SSL_CTX *ctx = l->certificate ? tls_context(l, why) : NULL;
+        SSL_CTX *ctx = l->certificate ? tls_context(l, NULL, why) : NULL;
         if (ctx)
             lint_expiry(l->certificate, tls_context_expiry(ctx), faults);
         else if (l->certificate)

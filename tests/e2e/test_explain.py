@@ -502,7 +502,7 @@ def test_under_other_rules(desk, tmp_path, rules, over, told):
     (lambda d, **o: good(d.alice, sig={"hmac_bits": 128}, **o), "cut to 128 bits", ("signature", "min_hmac_bits: 128")),
     (lambda d, **o: handmade(d.alice, key=d.alice.trk, f=fields(d.alice, **o)), "under TrK trk.1.alice", None),
     (lambda d, **o: good(d.alice, signer=(d.alice.trk_id, d.alice.trk), **dict(o, **{"Signature-ID": d.alice.trk_id})),
-     "key_policy: the TrK signed", None),
+     "key_policy: TrK not allowed", None),
 ])
 def test_what_shadow_lets_through_is_explained_too(desk, make, words, mend):
     """Before a check is enforced somebody has to know what to mend: the same is said as of a refusal."""
