@@ -52,9 +52,15 @@ enum reason xmlsig_verify(struct xml_doc *doc, const struct xmlsig_policy *polic
  * white space between, reference "#xmldoc", no transforms, KeyName = key_id. False on any failure.
  */
 bool xmlsig_sign(struct str payload, struct str key_id, const struct secret_key *key, struct buf *out) MUST_CHECK;
+/* What a signature was made of: the response's digest, SignedInfo as it was MACed, the MAC. */
+struct xmlsig_made {
+    uint8_t digest[32], mac[32];
+    char info[1024];
+    size_t info_n;
+};
 /* The same of a KmsResponse that is taken for its own canonical form without a look. The signature holds only if it is:
- * kms_response_validate_signed() tells. */
-bool xmlsig_sign_as_is(struct str response, struct str key_id, const struct secret_key *key,
+ * finished_holds() or kms_response_validate_signed() tell. */
+bool xmlsig_sign_as_is(struct str response, struct str key_id, const struct secret_key *key, struct xmlsig_made *made,
                        struct buf *out) MUST_CHECK;
 /* The same in a form that only a rule allows: `min_hmac_bits` are the SignatureValue's length, `canonicalization` is
  * one XMLSIG_…. For the requests of rules' cases; replies are always signed by the standard. */

@@ -1,3 +1,5 @@
+#include <string.h>
+
 #include "base/limits.h"
 #include "message/xmlsig_internal.h"
 
@@ -34,12 +36,20 @@ static void put_signed_info(const struct xmlsig_policy *profile, const uint8_t d
     buf_z(out, "</DigestValue></Reference></SignedInfo>");
 }
 
-static bool hmac_of_reference(const struct xmlsig_policy *profile, const uint8_t digest[HASH_BYTES],
-                              const struct secret_key *key, uint8_t mac[HASH_BYTES])
+/* The digest of what is signed, the SignedInfo that names it, and the HMAC of that. */
+static bool make(struct str text, const struct secret_key *key, const struct xmlsig_policy *profile,
+                 struct xmlsig_made *made)
 {
-    struct buf info BUF_CLEANUP = BUF_INIT(2048);
-    put_signed_info(profile, digest, " xmlns=\"" NS_DS "\"", &info);
-    return !info.failed && signature_hmac(key, buf_view(&info), mac);
+    struct buf info BUF_CLEANUP = BUF_INIT(sizeof made->info);
+    if (!signature_hash(text, made->digest))
+        return false;
+    (void)buf_reserve(&info, sizeof made->info - 1);
+    put_signed_info(profile, made->digest, " xmlns=\"" NS_DS "\"", &info);
+    if (info.failed)
+        return false;
+    memcpy(made->info, info.p, info.n);
+    made->info_n = info.n;
+    return signature_hmac(key, buf_view(&info), made->mac);
 }
 
 /* The payload's canonical text, whose root is a KmsRequest or KmsResponse with Id="xmldoc", and the envelope's name. */
@@ -62,21 +72,18 @@ enum { SIGNATURE_BYTES = 1100 }; /* at least what comes around the text, without
 static const struct xmlsig_policy STANDARD = {8 * HASH_BYTES, XMLSIG_C14N};
 
 /* `text` is canonical and in no buffer that `out` shares. */
-static bool sign(struct str text, const char *envelope, struct str key_id, const struct secret_key *key,
-                 const struct xmlsig_policy *profile, struct buf *out)
+static bool sign(struct str text, const char *envelope, struct str key_id, const struct xmlsig_policy *profile,
+                 const struct xmlsig_made *made, struct buf *out)
 {
-    uint8_t digest[HASH_BYTES], mac[HASH_BYTES];
-    if (!signature_hash(text, digest) || !hmac_of_reference(profile, digest, key, mac))
-        return false;
     (void)buf_reserve(out, text.n + key_id.n + SIGNATURE_BYTES); /* growing would wipe one block after the other */
     buf_char(out, '<');
     buf_z(out, envelope);
     buf_z(out, " xmlns=\"" NS_KMS "\">");
     buf_str(out, text);
     buf_z(out, "<Signature xmlns=\"" NS_DS "\">");
-    put_signed_info(profile, digest, "", out);
+    put_signed_info(profile, made->digest, "", out);
     buf_z(out, "<SignatureValue>");
-    buf_base64(out, mac, profile->min_hmac_bits / 8);
+    buf_base64(out, made->mac, profile->min_hmac_bits / 8);
     buf_z(out, "</SignatureValue><KeyInfo><KeyName>");
     buf_xml_text(out, key_id);
     buf_z(out, "</KeyName></KeyInfo></Signature></");
@@ -89,9 +96,11 @@ bool xmlsig_sign_as(struct str payload, struct str key_id, const struct secret_k
                     const struct xmlsig_policy *profile, struct buf *out)
 {
     const char *envelope;
+    struct xmlsig_made made;
     struct buf text BUF_CLEANUP = BUF_INIT_SECRET(LIMIT_REPLY_OUT); /* a rule may leave keys in clear */
     return key_id.n > 0 && profile->min_hmac_bits <= 8 * HASH_BYTES && canonical_payload(payload, &text, &envelope) &&
-           sign(buf_view(&text), envelope, key_id, key, profile, out);
+           make(buf_view(&text), key, profile, &made) &&
+           sign(buf_view(&text), envelope, key_id, profile, &made, out);
 }
 
 bool xmlsig_sign(struct str payload, struct str key_id, const struct secret_key *key, struct buf *out)
@@ -99,7 +108,9 @@ bool xmlsig_sign(struct str payload, struct str key_id, const struct secret_key 
     return xmlsig_sign_as(payload, key_id, key, &STANDARD, out);
 }
 
-bool xmlsig_sign_as_is(struct str response, struct str key_id, const struct secret_key *key, struct buf *out)
+bool xmlsig_sign_as_is(struct str response, struct str key_id, const struct secret_key *key, struct xmlsig_made *made,
+                       struct buf *out)
 {
-    return response.n > 0 && key_id.n > 0 && sign(response, "SignedKmsResponse", key_id, key, &STANDARD, out);
+    return response.n > 0 && key_id.n > 0 && make(response, key, &STANDARD, made) &&
+           sign(response, "SignedKmsResponse", key_id, &STANDARD, made, out);
 }

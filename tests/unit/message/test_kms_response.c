@@ -361,11 +361,12 @@ static void test_signed_unread(void **state)
     plan.signature_id = INK_ID;
     put_reply(&text, KMS_MESSAGE_KEYPROV);
     for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        struct xmlsig_made made;
         struct buf once = BUF_INIT(REPLY_MAX), twice = BUF_INIT(REPLY_MAX);
         struct detail why = {""};
         assert_int_equal(rewrite(buf_view(&text), &plan, &payload, &encrypted), REASON_OK);
         replace(&payload, CASES[i].find, CASES[i].put);
-        assert_true(xmlsig_sign_as_is(buf_view(&payload), INK_ID, &ink, &once));
+        assert_true(xmlsig_sign_as_is(buf_view(&payload), INK_ID, &ink, &made, &once));
         const enum reason r =
             kms_response_validate_signed(buf_view(&once), buf_view(&payload), true, &holds, &why);
         if (r != REASON_OK || holds != CASES[i].holds)
@@ -380,8 +381,9 @@ static void test_signed_unread(void **state)
     buf_free(&text);
     xmlenc_free(enc);
     struct buf none = BUF_INIT(REPLY_MAX);
-    assert_false(xmlsig_sign_as_is(STR_MISSING, INK_ID, &ink, &none));
-    assert_false(xmlsig_sign_as_is(STR("<a/>"), STR(""), &ink, &none));
+    struct xmlsig_made made;
+    assert_false(xmlsig_sign_as_is(STR_MISSING, INK_ID, &ink, &made, &none));
+    assert_false(xmlsig_sign_as_is(STR("<a/>"), STR(""), &ink, &made, &none));
     assert_int_equal(kms_response_validate_signed(STR("<a/>"), STR("<a/>"), true, &holds, NULL),
                      REASON_UPSTREAM_INVALID);
     assert_false(holds);
