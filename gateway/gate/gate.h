@@ -47,24 +47,24 @@ struct judgement {
     const struct gate *gate;
     struct rules *rules; /* own reference: an exchange keeps the rule set that it started with */
     struct gate_head head;
-    char *target;        /* owns head's texts */
-    bool head_holds;     /* gate_head() let it through */
+    char *target;    /* owns head's texts */
+    enum form form;
+    bool head_holds; /* gate_head() let it through */
+    bool proven;
+    bool ring_loaded;
+    bool spent;      /* the replay memory has taken note */
     struct resource resource;
     struct buf path_clear; /* the path, decoded: no {…} segment can become another path by that */
     struct buf path_user;  /* decoded {UserUri} */
     struct request_doc *doc;
     const struct request_proof *proof; /* of doc; NULL: not proven */
-    enum form form;
     struct kms_request request;  /* proven: of what was signed; else as claimed */
     const struct request_rule *rule;
-    bool proven;
     struct xmlsig_info sig;
     struct keyring ring;
-    bool ring_loaded;
     const struct key *signer;    /* in ring; the key whose signature held */
     struct replay_claim claim;   /* what is spent; its texts are the document's */
     struct replay_call spending; /* `done` and `arg`: whom to tell after GATE_WAIT; none: nothing waits */
-    bool spent;                  /* the replay memory has taken note */
     struct decision decision; /* last: most of it need not be zeroed */
 };
 

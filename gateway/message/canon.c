@@ -8,7 +8,8 @@ void canon_bytes(struct canon *c, struct str s)
         c->full = true;
         return;
     }
-    memcpy(c->p + c->n, s.p, s.n);
+    if (s.p)
+        memcpy(c->p + c->n, s.p, s.n);
     c->n += s.n;
 }
 
