@@ -131,6 +131,34 @@ static void test_ampersand_in_a_namespace(void **state)
     }
 }
 
+/* What xmlsec would take for XPointer, or paste into XPath, is no Id that a signature may refer to. */
+static void test_ids_that_are_no_names(void **state)
+{
+    static const char *const IDS[] = {"xmldoc", "xpointer(/)", "x') | //* | id('y", "a b", "a/b"};
+    const struct secret_key key = key_of(ALICE_INK);
+    (void)state;
+    for (size_t i = 0; i < sizeof IDS / sizeof *IDS; i++) {
+        for (int by_tree = 0; by_tree < 2; by_tree++) {
+            const struct options o = by_tree ? STRICT_BY_TREE : STRICT;
+            struct buf text = BUF_INIT(MADE_ROOM);
+            struct dice d = {.p = (const uint8_t *)"", .n = 0};
+            struct making m = {&d, &text, "", "", false};
+            struct request_doc *doc = NULL;
+            struct kms_request fields;
+            buf_printf(&text, "<SignedKmsRequest xmlns=\"" NS_KMS "\"><KmsRequest Id=\"%s\">", IDS[i]);
+            made_children(&m);
+            buf_z(&text, "</KmsRequest>");
+            made_signature(&m, IDS[i]);
+            buf_z(&text, "</SignedKmsRequest>");
+            made_sign(&key, &text);
+            assert_int_equal(judge(buf_view(&text), &o, &key, &doc, &fields, NULL),
+                             i == 0 ? REASON_OK : REASON_SIGNATURE_REFERENCE);
+            request_doc_free(doc);
+            buf_free(&text);
+        }
+    }
+}
+
 /* No reading beyond the text, however it is cut; no writing beyond the room, however small it is. */
 static void test_cut(void **state)
 {
@@ -167,6 +195,7 @@ int main(void)
         cmocka_unit_test(test_made_messages),
         cmocka_unit_test(test_usual_messages),
         cmocka_unit_test(test_ampersand_in_a_namespace),
+        cmocka_unit_test(test_ids_that_are_no_names),
         cmocka_unit_test(test_cut),
     };
     return cmocka_run_group_tests(tests, begin, end);
