@@ -13,7 +13,7 @@ from conftest import BUILD
 
 COMMANDS = ["serve", "check", "health", "keys", "request", "open", "demo", "explain", "test", "replay",
             "help", "completion", "version"]
-KEYS = ["import", "export", "list", "show", "add", "retire", "revoke"]
+KEYS = ["import", "export", "list", "show", "add", "retire", "revoke", "renew", "prune", "rekey"]
 
 
 def kmsgate(*argv, **kw):
