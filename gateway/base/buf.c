@@ -50,9 +50,15 @@ char *buf_reserve(struct buf *b, size_t n)
     return b->p + b->n;
 }
 
+/* Nearly every write fits into what is there: cap is at most max + 1. */
+static char *room(struct buf *b, size_t n)
+{
+    return !b->failed && n < b->cap - b->n ? b->p + b->n : buf_reserve(b, n);
+}
+
 void buf_bytes(struct buf *b, const void *p, size_t n)
 {
-    char *at = buf_reserve(b, n);
+    char *at = room(b, n);
     if (!at)
         return;
     if (n)
@@ -73,7 +79,12 @@ void buf_z(struct buf *b, const char *z)
 
 void buf_char(struct buf *b, char c)
 {
-    buf_bytes(b, &c, 1);
+    char *at = room(b, 1);
+    if (!at)
+        return;
+    at[0] = c;
+    at[1] = '\0';
+    b->n++;
 }
 
 void buf_printf(struct buf *b, const char *format, ...)
@@ -117,11 +128,17 @@ static const char *escape_attr(char c)
     }
 }
 
+/* Whether one of them may have something else for it. */
+static bool may_be_escaped(char c)
+{
+    return c < ' ' || c == '&' || c == '<' || c == '>' || c == '"';
+}
+
 static void escaped(struct buf *b, struct str s, const char *(*escape)(char c))
 {
     size_t from = 0;
     for (size_t i = 0; i < s.n; i++) {
-        const char *instead = escape(s.p[i]);
+        const char *instead = may_be_escaped(s.p[i]) ? escape(s.p[i]) : NULL;
         if (!instead)
             continue;
         buf_bytes(b, s.p + from, i - from);

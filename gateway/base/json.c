@@ -56,17 +56,17 @@ static const char *short_escape(unsigned char c)
     }
 }
 
+/* Nearly every character stands as it is, and is ASCII. */
+static bool is_plain(char c)
+{
+    return c >= 0x20 && c < 0x7f && c != '"' && c != '\\';
+}
+
 /* The character's number when it may not stand as it is: what no text shows as it is, quote and backslash. */
 static bool must_escape(struct str s, size_t *n, uint32_t *code)
 {
-    const unsigned char c = (unsigned char)s.p[0];
-    if (c >= 0x20 && c < 0x7f) { /* nearly all */
-        *n = 1;
-        *code = c;
-        return c == '"' || c == '\\';
-    }
     *code = text_code(s, n);
-    return !*n || text_is_hidden(*code);
+    return !*n || *code == '"' || *code == '\\' || text_is_hidden(*code);
 }
 
 static void put_escaped(struct json *j, size_t n, uint32_t code)
@@ -83,33 +83,67 @@ static void put_escaped(struct json *j, size_t n, uint32_t code)
 
 void json_string(struct json *j, const char *key, struct str value, size_t max)
 {
+    const size_t whole = max && max < value.n ? max : value.n;
+    size_t i = 0, from = 0;
     if (!value.p)
         return;
     begin_value(j, key);
     buf_char(j->out, '"');
-    for (size_t i = 0, from = 0; i < value.n;) {
+    for (;;) {
         size_t n;
         uint32_t code;
-        const bool escape = must_escape((struct str){value.p + i, value.n - i}, &n, &code);
-        const size_t at = i, step = n ? n : 1;
-        const bool cut = max && i + step > max;
-        i += cut ? 0 : step;
-        if (!escape && !cut && i < value.n)
-            continue;
-        buf_bytes(j->out, value.p + from, (escape || cut ? at : i) - from);
-        from = i;
-        if (cut)
+        while (i < whole && is_plain(value.p[i]))
+            i++;
+        if (i == value.n)
             break;
-        if (escape)
+        const bool escape = must_escape((struct str){value.p + i, value.n - i}, &n, &code);
+        const size_t step = n ? n : 1;
+        if (i + step > whole)
+            break;
+        if (escape) {
+            buf_bytes(j->out, value.p + from, i - from);
             put_escaped(j, n, code);
+            from = i + step;
+        }
+        i += step;
     }
+    buf_bytes(j->out, value.p + from, i - from);
     buf_char(j->out, '"');
+}
+
+static void put_digits(struct buf *out, uint64_t value, size_t at_least)
+{
+    char digits[20];
+    size_t n = 0;
+    do {
+        digits[sizeof digits - ++n] = (char)('0' + value % 10);
+        value /= 10;
+    } while (value > 0 || n < at_least);
+    buf_bytes(out, digits + sizeof digits - n, n);
+}
+
+/* Writes the sign, gives what follows it. */
+static uint64_t put_sign(struct buf *out, int64_t value)
+{
+    if (value >= 0)
+        return (uint64_t)value;
+    buf_char(out, '-');
+    return 0 - (uint64_t)value;
 }
 
 void json_int(struct json *j, const char *key, int64_t value)
 {
     begin_value(j, key);
-    buf_printf(j->out, "%lld", (long long)value);
+    put_digits(j->out, put_sign(j->out, value), 1);
+}
+
+void json_thousandths(struct json *j, const char *key, int64_t value)
+{
+    begin_value(j, key);
+    const uint64_t size = put_sign(j->out, value);
+    put_digits(j->out, size / 1000, 1);
+    buf_char(j->out, '.');
+    put_digits(j->out, size % 1000, 3);
 }
 
 void json_number(struct json *j, const char *key, double value, int decimals)

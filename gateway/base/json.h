@@ -28,6 +28,8 @@ void json_end(struct json *j);
 void json_string(struct json *j, const char *key, struct str value, size_t max);
 void json_int(struct json *j, const char *key, int64_t value);
 void json_number(struct json *j, const char *key, double value, int decimals);
+/* value / 1000, with three decimals. */
+void json_thousandths(struct json *j, const char *key, int64_t value);
 void json_bool(struct json *j, const char *key, bool value);
 
 /*

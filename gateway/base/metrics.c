@@ -141,17 +141,19 @@ void metric_clear(enum metric m)
 
 void metric_label(struct buf *b, const char *name, struct str value)
 {
-    buf_printf(b, "%s=\"", name);
+    size_t from = 0;
+    buf_z(b, name);
+    buf_z(b, "=\"");
     for (size_t i = 0; i < value.n; i++) {
         const char c = value.p[i];
-        if (c == '\n') {
-            buf_z(b, "\\n");
+        if (c != '\n' && c != '"' && c != '\\')
             continue;
-        }
-        if (c == '"' || c == '\\')
-            buf_char(b, '\\');
-        buf_char(b, c);
+        buf_bytes(b, value.p + from, i - from);
+        buf_char(b, '\\');
+        buf_char(b, c == '\n' ? 'n' : c);
+        from = i + 1;
     }
+    buf_bytes(b, value.p + from, value.n - from);
     buf_char(b, '"');
 }
 

@@ -157,6 +157,16 @@ bool date_parse(struct str text, int64_t *us)
     return true;
 }
 
+/* `before`, unless it is NUL, then so many digits; where the next would stand. */
+static char *put_digits(char *at, char before, int value, int digits)
+{
+    if (before)
+        *at++ = before;
+    for (int i = digits - 1; i >= 0; i--, value /= 10)
+        at[i] = (char)('0' + value % 10);
+    return at + digits;
+}
+
 void time_format(int64_t us, bool with_ms, char out[TIME_TEXT])
 {
     const int64_t seconds = floor_div(us, US_PER_S);
@@ -171,10 +181,18 @@ void time_format(int64_t us, bool with_ms, char out[TIME_TEXT])
     int month = 1;
     while (days_before(month + 1, (int)year) <= day)
         month++;
-    int n = snprintf(out, TIME_TEXT, "%04d-%02d-%02dT%02d:%02d:%02d", (int)year, month,
-                     day - days_before(month, (int)year) + 1,
-                     clock / 3600, clock / 60 % 60, clock % 60);
+    char *at = out;
+    if (year > 9999 || year < 0)
+        at += snprintf(out, TIME_TEXT, "%04d", (int)year);
+    else
+        at = put_digits(at, '\0', (int)year, 4);
+    at = put_digits(at, '-', month, 2);
+    at = put_digits(at, '-', day - days_before(month, (int)year) + 1, 2);
+    at = put_digits(at, 'T', clock / 3600, 2);
+    at = put_digits(at, ':', clock / 60 % 60, 2);
+    at = put_digits(at, ':', clock % 60, 2);
     if (with_ms)
-        n += snprintf(out + n, (size_t)(TIME_TEXT - n), ".%03d", (int)((us % US_PER_S + US_PER_S) % US_PER_S / 1000));
-    snprintf(out + n, (size_t)(TIME_TEXT - n), "Z");
+        at = put_digits(at, '.', (int)((us % US_PER_S + US_PER_S) % US_PER_S / 1000), 3);
+    *at++ = 'Z';
+    *at = '\0';
 }

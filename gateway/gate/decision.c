@@ -118,7 +118,7 @@ static void write_claims(const struct decision *d, struct json *j)
 static void ms(struct json *j, const char *key, int64_t us)
 {
     if (us != TIME_NONE)
-        json_number(j, key, (double)us / 1000.0, 3);
+        json_thousandths(j, key, us);
 }
 
 static void write_reply(const struct decision *d, struct json *j)
@@ -170,13 +170,10 @@ void decision_json(const struct decision *d, struct buf *out)
     json_end(&j);
 }
 
-static void observe_phase(const char *phase, int64_t us)
+static void observe_phase(const char *labels, int64_t us)
 {
-    char labels[32];
-    if (us == TIME_NONE)
-        return;
-    snprintf(labels, sizeof labels, "phase=\"%s\"", phase);
-    metric_observe(METRIC_PHASE_SECONDS, labels, (double)us / (double)US_PER_S);
+    if (us != TIME_NONE)
+        metric_observe(METRIC_PHASE_SECONDS, labels, (double)us / (double)US_PER_S);
 }
 
 static void count_request(const struct decision *d)
@@ -215,10 +212,10 @@ void decision_count(const struct decision *d)
             count_failure(d, check_name((enum check)c), d->checks[c] == CHECK_FAIL ? MODE_ENFORCE : MODE_SHADOW);
     if (d->shadow[SHADOW_FORM] != REASON_OK)
         count_failure(d, shadow_name(SHADOW_FORM), MODE_SHADOW);
-    observe_phase("judge", d->us.judge);
-    observe_phase("upstream", d->us.upstream);
-    observe_phase("protect", d->us.protect);
-    observe_phase("total", d->us.total);
+    observe_phase("phase=\"judge\"", d->us.judge);
+    observe_phase("phase=\"upstream\"", d->us.upstream);
+    observe_phase("phase=\"protect\"", d->us.protect);
+    observe_phase("phase=\"total\"", d->us.total);
     if (d->skew_us != TIME_NONE)
         metric_observe(METRIC_CLOCK_SKEW, NULL, (double)d->skew_us / (double)US_PER_S);
 }

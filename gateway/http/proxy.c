@@ -123,10 +123,11 @@ static void decide(struct exchange *x, enum reason reason, int status)
     if (!d->time_us || d->time_us == TIME_NONE)
         d->time_us = time_now_us();
     d->us.total = time_mono_us() - x->began_us;
-    struct buf line BUF_CLEANUP = BUF_INIT(1 << 20);
-    decision_json(d, &line);
-    if (!line.failed)
-        sink_write(x->worker->server->sink, buf_view(&line));
+    struct buf *line = &x->worker->line;
+    buf_reset(line);
+    decision_json(d, line);
+    if (!line->failed)
+        sink_write(x->worker->server->sink, buf_view(line));
     decision_count(d);
 }
 

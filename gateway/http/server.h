@@ -88,6 +88,7 @@ struct worker {
     struct upstream *upstream;
     struct listener *listeners;
     struct buf head;        /* of the reply that is being written */
+    struct buf line;        /* of the decision that is being written */
     struct conn *conns;
     unsigned closing_turns; /* for so long the listeners have waited for what was connected already */
     bool stopped_listening;

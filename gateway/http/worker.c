@@ -119,6 +119,7 @@ static void *run(void *arg)
     rules_unref(w->gate.rules);
     free(w->listeners);
     buf_free(&w->head);
+    buf_free(&w->line);
     return NULL;
 }
 
@@ -130,6 +131,7 @@ bool worker_start(struct worker *w)
     w->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     w->listeners = calloc(n, sizeof *w->listeners);
     w->head = BUF_INIT(32 << 10);
+    w->line = BUF_INIT(1 << 20);
     if (!w->base || w->wake_fd < 0 || !w->listeners)
         return false;
     w->wake = event_new(w->base, w->wake_fd, EV_READ | EV_PERSIST, on_wake, w);

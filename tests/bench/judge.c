@@ -1,10 +1,10 @@
 /*
  * The cost of the gate itself, without sockets: judging one signed keyprov request (with what goes to the upstream),
- * and making its reply of one key set (three key contents wrapped, signed, validated).
+ * making its reply of one key set (three key contents wrapped, signed, validated), and telling the decision.
  *
  *     judge FOLDER COUNT        a JSON line for each phase: microseconds of CPU for one, the median of COUNT
  *
- * Under `valgrind --tool=callgrind --collect-atstart=no` only the phase named by BENCH_PHASE (judge, reply) is
+ * Under `valgrind --tool=callgrind --collect-atstart=no` only the phase named by BENCH_PHASE (judge, reply, decide) is
  * collected, COUNT times. Every request is signed afresh before the clock runs, so none is a replay. The gate takes
  * the time as an argument: it stands still here, however slow the machine is.
  */
@@ -25,6 +25,9 @@
 #define TRK_ID "trk.1.alice@example.org"
 static const char RULES[] = "version: 1\nkms: { uris: [kms.example.org] }\nrequests: [{ id: everyone }]\n"
                             "responses: [{ id: default }]\n";
+
+enum { PHASES = 3 };
+static const char *const PHASE[PHASES] = {"judge", "reply", "decide"};
 
 static void need(bool ok, const char *what)
 {
@@ -138,7 +141,24 @@ static void collect(bool warming, const char *phase)
         CALLGRIND_TOGGLE_COLLECT;
 }
 
-static void exchange(const struct gate *gate, int64_t now, const struct str texts[2], bool warming, double us[2])
+/* The line of the decision, and its metrics. */
+static void decide(struct decision *d, bool warming, double *us)
+{
+    static struct buf line = BUF_INIT(1u << 20);
+    const double began = cpu_us();
+    d->time_us = time_now_us();
+    d->us.total = 1234;
+    d->us.upstream = d->upstream.us = 567;
+    buf_reset(&line);
+    collect(warming, "decide");
+    decision_json(d, &line);
+    decision_count(d);
+    collect(warming, "decide");
+    *us = cpu_us() - began;
+    need(!line.failed, "decision_json");
+}
+
+static void exchange(const struct gate *gate, int64_t now, const struct str texts[2], bool warming, double us[PHASES])
 {
     const struct str request = texts[0], upstream = texts[1];
     struct gate_outgoing outgoing = {0};
@@ -163,6 +183,7 @@ static void exchange(const struct gate *gate, int64_t now, const struct str text
     collect(warming, "reply");
     us[1] = cpu_us() - began;
     need(r == REASON_OK && response.status == 200, reason_name(r));
+    decide(&j->decision, warming, &us[2]);
     gate_outgoing_free(&outgoing);
     buf_free(&response.body);
     judgement_free(j);
@@ -186,22 +207,22 @@ int main(int argc, char **argv)
     gate.replay = replay_memory_new(1u << 20, now - 2 * US_PER_S,
                                     &(struct replay_settings){.past_us = gate.rules->max_past_us});
     struct buf upstream = BUF_INIT(1u << 20), request = BUF_INIT(1u << 16);
-    double *us[2] = {calloc((size_t)count, sizeof(double)), calloc((size_t)count, sizeof(double))};
-    need(gate.replay && us[0] && us[1], "memory");
+    double *us[PHASES];
+    for (size_t p = 0; p < PHASES; p++)
+        need((us[p] = calloc((size_t)count, sizeof(double))) != NULL, "memory");
+    need(gate.replay, "memory");
     upstream_reply(text, &upstream);
     for (long i = -1; i < count; i++) { /* the first one warms up, and is not counted */
-        double one[2];
+        double one[PHASES];
         buf_reset(&request);
         sign_one((unsigned)(i + 1), &ink, text, &request);
         exchange(&gate, now, (const struct str[]){buf_view(&request), buf_view(&upstream)}, i < 0, one);
-        if (i >= 0) {
-            us[0][i] = one[0];
-            us[1][i] = one[1];
-        }
+        for (size_t p = 0; i >= 0 && p < PHASES; p++)
+            us[p][i] = one[p];
     }
     buf_free(&request);
     buf_free(&upstream);
-    report("judge", us[0], (size_t)count);
-    report("reply", us[1], (size_t)count);
+    for (size_t p = 0; p < PHASES; p++)
+        report(PHASE[p], us[p], (size_t)count);
     return 0;
 }

@@ -19,14 +19,15 @@ def test_bench_runs():
     assert run.returncode == 0, run.stdout + run.stderr
     rows = [json.loads(line) for line in (BUILD / "results.jsonl").read_text().split("\n") if line]
     assert [(r["bench"], r.get("phase") or r.get("who")) for r in rows] == \
-        [("machine", None), ("gate", "judge"), ("gate", "reply"), ("load", "kmsgate")]
-    told = dict(re.findall(r"^(judge|reply|both) +([\d,]+) ", (ROOT / "tests/bench/README.md").read_text(), re.M))
+        [("machine", None), ("gate", "judge"), ("gate", "reply"), ("gate", "decide"), ("load", "kmsgate")]
+    told = dict(re.findall(r"^(judge|reply|both|decide) +([\d,]+) ", (ROOT / "tests/bench/README.md").read_text(), re.M))
     found = {r["phase"]: r["instructions"] for r in rows[1:3]}
     found["both"] = sum(found.values())
-    assert found["both"] <= 1200000, found
+    found["decide"] = rows[3]["instructions"]
+    assert found["both"] <= 650000, found
     for phase, n in found.items():
         assert abs(n / int(told[phase].replace(",", "")) - 1) < 0.03, (phase, n, told[phase])
-    load = rows[3]
+    load = rows[4]
     assert load["errors"] == 0 and load["open_failed"] == 0 and load["requests"] > 4
     assert "req/s" in run.stdout and "both" in run.stdout
 

@@ -43,11 +43,16 @@ static void writes(void **state)
     json_number(&j, "inf", INFINITY, 3);
     json_number(&j, "low", -DBL_MAX, 0);
     json_number(&j, "whole", -3, 0);
+    json_thousandths(&j, "ms", 1234567);
+    json_thousandths(&j, "small", -7);
+    json_thousandths(&j, "most", INT64_MIN);
+    json_int(&j, "zero", 0);
     json_end(&j);
     assert_false(b.failed);
     assert_string_equal(b.p,
                         "{\"a\":\"x\",\"empty\":\"\",\"list\":[-9223372036854775808,{},[],\"y\"],\"o\":{\"t\":true,"
-                        "\"f\":false},\"n\":1.250,\"nan\":null,\"inf\":null,\"low\":null,\"whole\":-3}");
+                        "\"f\":false},\"n\":1.250,\"nan\":null,\"inf\":null,\"low\":null,\"whole\":-3,"
+                        "\"ms\":1234.567,\"small\":-0.007,\"most\":-9223372036854775.808,\"zero\":0}");
 }
 
 static void strings_cannot_break_a_line(void **state)
