@@ -99,6 +99,21 @@ static bool print(struct load *l)
     return l->c->text;
 }
 
+/* What config_compare() looks at, later. */
+static bool keep_values(struct load *l)
+{
+    struct strings *kept = &l->c->values;
+    kept->v = calloc(OPTION_COUNT, sizeof *kept->v);
+    if (!kept->v)
+        return false;
+    kept->n = OPTION_COUNT;
+    for (size_t i = 0; i < OPTION_COUNT; i++) {
+        kept->v[i] = l->held[i].value;
+        l->held[i].value = NULL;
+    }
+    return true;
+}
+
 static char *folder_of(const char *path)
 {
     const char *slash = strrchr(path, '/');
@@ -126,6 +141,8 @@ struct config *config_load(const char *path, struct faults *faults)
                      .in = {path, faults},
                      .folder = folder_of(path),
                      .listen = BUF_INIT(1 << 20)};
+    if (l.c)
+        atomic_init(&l.c->refs, 1);
     bool ok = l.c && l.folder && (l.c->file = str_dup(str_z(path)));
     if (ok) {
         set_presets(&l);
@@ -137,7 +154,7 @@ struct config *config_load(const char *path, struct faults *faults)
             set_state(&l);
         }
         yaml_sort_faults(faults, faults_before, path);
-        ok = print(&l);
+        ok = print(&l) && keep_values(&l);
     }
     if (!ok)
         faults_add(faults, path, 0, 0, "out of memory");
@@ -158,9 +175,15 @@ static void listen_free(struct listen_config *a)
     free(a->trusted_proxies);
 }
 
+struct config *config_ref(struct config *c)
+{
+    atomic_fetch_add(&c->refs, 1);
+    return c;
+}
+
 void config_free(struct config *c)
 {
-    if (!c)
+    if (!c || atomic_fetch_sub(&c->refs, 1) > 1)
         return;
     for (size_t i = 0; i < c->listen_count; i++)
         listen_free(c->listen + i);
@@ -168,6 +191,7 @@ void config_free(struct config *c)
     listen_free(&c->admin);
     strings_free(&c->public_url);
     config_clear_masters(c);
+    strings_free(&c->values);
     char *const texts[] = {c->file, c->admin_token.name, c->tickets.name, c->upstream.url, c->upstream.ca,
                            c->upstream.certificate, c->upstream.key, c->rules, c->keys, c->state, c->keys_counter,
                            c->decisions, c->text};

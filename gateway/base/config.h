@@ -1,10 +1,12 @@
 /*
  * gateway.yaml: how the gateway is deployed. Read from the file, then from the environment (KMSGATE_UPSTREAM_URL, …),
- * which wins; a secret also from the file of its name in $CREDENTIALS_DIRECTORY. Immutable once loaded. Paths are
+ * which wins; a secret also from the file of its name in $CREDENTIALS_DIRECTORY. Immutable once loaded, and counted. Paths are
  * already resolved (those in the file against the file's folder).
  */
 #ifndef KMSGATE_BASE_CONFIG_H
 #define KMSGATE_BASE_CONFIG_H
+
+#include <stdatomic.h>
 
 #include "base/faults.h"
 #include "base/log.h"
@@ -80,12 +82,28 @@ struct config {
     int64_t drain_delay_us, drain_timeout_us;
     bool sandbox;
     char *text; /* `check --print`: every setting in effect with its origin, secrets masked */
+    struct strings values; /* config_compare.c's */
+    atomic_uint refs;
 };
 
 /* Reads and validates. NULL with every fault found added to `faults`; else the caller owns it: config_free(). Files
  * that it names (certificates, master key) are not opened here. */
 struct config *config_load(const char *path, struct faults *faults);
+struct config *config_ref(struct config *c);
+/* Gives a reference up; the last one frees. NULL is fine. */
 void config_free(struct config *c);
+
+/* A setting that differs between two readings. */
+struct config_change {
+    const char *key;            /* "limits.body", "listen[1].trusted_proxies" */
+    const char *before, *after; /* NULL: not given, or nothing that is shown */
+    bool live;                  /* a running gateway can take it over */
+};
+typedef void config_change_fn(void *arg, const struct config_change *change);
+/* Tells each difference. Listeners are the same where their addresses are. */
+void config_compare(const struct config *before, const struct config *after, config_change_fn *tell, void *arg);
+/* The listener of that address; NULL: there is none. */
+const struct listen_config *config_listener(const struct config *c, const char *address);
 /* Reads 64 hex digits (one trailing newline allowed) from the source. A file that others may read is refused. The
  * message in faults never holds what was read. */
 bool config_read_master_key(const struct secret_source *from, struct secret_key *out, struct faults *faults);

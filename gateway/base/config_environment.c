@@ -145,6 +145,9 @@ void config_environment(struct load *l)
         else
             set_from_credentials(l, i);
     }
+    static atomic_flag told = ATOMIC_FLAG_INIT; /* the environment is the same at each reading */
+    if (atomic_flag_test_and_set(&told))
+        return;
     log_setup(l->c->log_level, l->c->log_format); /* what is told here comes as it will be told later */
     tell_unknown(l);
 }

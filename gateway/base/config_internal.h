@@ -25,6 +25,7 @@ struct option {
     bool required;
     bool list;   /* also a list of values; the reader adds one */
     bool secret; /* what was found is never shown; NAME_FILE names the file that holds the secret */
+    bool live;   /* SIGHUP changes it in place */
 };
 extern const struct option OPTIONS[];
 enum { OPTION_COUNT = 41, OPTION_PATH = 100 };

@@ -21,6 +21,7 @@
     X(CLOCK_STEPS, counter, "kmsgate_clock_steps_total", "Steps of this machine's wall clock by direction.")         \
     X(DECISIONS_DROPPED, counter, "kmsgate_decisions_dropped_total", "Decision lines dropped by a stalled sink.")    \
     X(RULES_RELOADS, counter, "kmsgate_rules_reloads_total", "Reloads of the rules by result.")                      \
+    X(CONFIG_RELOADS, counter, "kmsgate_config_reloads_total", "Readings of gateway.yaml by SIGHUP, by result.")      \
     X(RULES_INFO, gauge, "kmsgate_rules_info", "The rules in force, by hash.")                                       \
     X(LIMIT, gauge, "kmsgate_limit", "1 while a limit is reached, by its name, else 0.")                             \
     X(CERTIFICATE_EXPIRY, gauge, "kmsgate_certificate_expiry_seconds", "Seconds until a certificate expires.")       \

@@ -32,7 +32,7 @@ static bool open_parts(struct server *s, struct faults *faults)
     }
     if (!loaded || !s->keys || (c->keys_counter && !keystore_use_counter(s->keys, c->keys_counter, faults)))
         return false;
-    const struct replay_settings settings = {s->rules->max_past_us, s->rules->max_future_us};
+    const struct replay_settings settings = {s->rules->max_past_us, s->rules->max_future_us, 0};
     struct replay_state state = {.folder = c->state};
     if (keystore_state_key(s->keys, &state.key))
         s->replay = replay_memory_kept(c->limits.replay_entries, &settings, &state, time_now_us());
@@ -106,21 +106,6 @@ static bool start_workers(struct server *s)
     return s->workers != NULL;
 }
 
-/* Another list of master keys; what a key in use is still sealed under cannot go. */
-static void reload_masters(struct server *s)
-{
-    struct faults faults = {0};
-    struct master_keys masters MASTERS_CLEANUP = {.n = 0};
-    struct config *c = config_load(s->config->file, &faults);
-    if (c && config_read_master_keys(c, &masters, &faults) &&
-        keystore_set_masters(s->keys, masters.v, masters.n, &faults))
-        log_info("keys", s->config->keys, "%zu master key%s in force", masters.n, masters.n == 1 ? "" : "s");
-    for (size_t i = 0; i < faults.n; i++)
-        log_error("keys", NULL, "%s; the master keys known before stay in force", faults.v[i].text);
-    faults_free(&faults);
-    config_free(c);
-}
-
 /* Until a signal says that it is over. */
 static void watch(struct server *s, const sigset_t *signals)
 {
@@ -129,10 +114,8 @@ static void watch(struct server *s, const sigset_t *signals)
         const int got = sigtimedwait(signals, NULL, &TICK);
         if (got == SIGTERM || got == SIGINT)
             return;
-        if (got == SIGHUP) {
+        if (got == SIGHUP)
             reload_all(s);
-            reload_masters(s);
-        }
         reload_tick(s);
         hold_trim(s);
         clock_tick(s);
@@ -195,6 +178,7 @@ static void close_parts(struct server *s)
     if (s->admin_token)
         secret_wipe(s->admin_token, strlen(s->admin_token));
     free(s->admin_token);
+    config_free(s->now);
     config_free(s->config);
     metrics_free();
 }
@@ -217,7 +201,8 @@ static int serve(const char *file)
     bool ok = s->config != NULL;
     if (ok) {
         log_setup(s->config->log_level, s->config->log_format);
-        s->connections_max = descriptors_prepare(s->config);
+        s->now = config_ref(s->config);
+        s->connections_max = descriptors_prepare(s->config, &s->config->limits);
         s->upstream_site = upstream_site_new(&s->config->upstream);
         s->shares = shares_new(s->config->limits.in_flight);
         ok = s->upstream_site && s->shares && open_parts(s, &faults) && open_sockets(s);
@@ -251,9 +236,8 @@ const struct command COMMAND_SERVE = {
     .name = "serve", .does = "run the gateway",
     .about = "Runs the gateway in the foreground.\n"
              "`SIGTERM` stops accepting connections, finishes open requests and exits; a second one exits at once. "
-             "`SIGHUP` reloads rules, certificates and keys, and reopens logs. Rules and certificates are also "
-             "reloaded "
-             "when their files change. A reload that fails is logged, and the previous files stay in effect.",
+             "`SIGHUP` reloads the configuration, rules, certificates and keys, and reopens logs. Settings that take a "
+             "restart are named in the log. Rules and certificates are also reloaded when their files change. A reload that fails is logged, and the previous files stay in effect.",
     .exits = "0 stopped by a signal; 1 the gateway could not start",
     .also = ".BR systemd.exec (5)",
     COMMAND_OPTIONS(SERVE_OPTIONS), .size = sizeof(struct serve_options), .run = serve_run};

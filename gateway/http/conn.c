@@ -32,8 +32,21 @@ static void conn_leave(struct conn *c)
     if (--c->inside)
         return;
     hold_count(c);
-    if (!c->bev)
+    if (!c->bev) {
+        settings_unref(c->settings);
         free(c);
+    }
+}
+
+/* Forgets the request: the next one goes by what is in force now. */
+static void conn_settle(struct conn *c)
+{
+    guard_free(&c->guard);
+    if (c->settings != c->worker->settings) {
+        settings_unref(c->settings);
+        c->settings = settings_ref(c->worker->settings);
+    }
+    guard_init(&c->guard, &c->settings->config->limits);
 }
 
 /* The timer is left alone where it fires before that anyway: it then looks again. */
@@ -113,7 +126,7 @@ static void conn_sent(struct conn *c)
             conn_linger(c);
         return;
     }
-    guard_next(&c->guard);
+    conn_settle(c);
     c->state = CONN_READING;
     c->armed = false;
     c->served = true;
@@ -278,6 +291,8 @@ static void conn_process(struct conn *c)
     c->looping = true;
     for (int left = TURN; c->bev && c->state == CONN_READING && !c->waiting && evbuffer_get_length(in);) {
         const bool fresh = !guard_begun(&c->guard);
+        if (fresh)
+            worker_follow(c->worker); /* it is read by what is in force now */
         if (fresh && left-- == 0) {
             bufferevent_trigger(c->bev, EV_READ, BEV_TRIG_IGNORE_WATERMARKS | BEV_TRIG_DEFER_CALLBACKS);
             break;
@@ -412,7 +427,8 @@ static void conn_set_up(struct conn *c)
     c->tls = ssl != NULL;
     if (ssl)
         SSL_set_app_data(ssl, c);
-    guard_init(&c->guard, &w->server->config->limits);
+    c->settings = settings_ref(w->settings);
+    guard_init(&c->guard, &c->settings->config->limits);
     evtimer_assign(&c->deadline, w->base, on_deadline, c);
     bufferevent_setcb(c->bev, on_read, on_write, on_event, c);
     bufferevent_setwatermark(c->bev, EV_READ, 0, PIPELINE);
@@ -432,7 +448,7 @@ bool conn_new(struct listener *l, struct bufferevent *bev, const struct ip *peer
     int wake = -1;
     const unsigned me = (unsigned)(l->worker - s->workers);
     const struct ip none = {0};
-    if (!c || !crowd_join(s->crowd, &c->place, me, proxy_trusts(l, peer) ? &none : peer, &wake)) {
+    if (!c || !crowd_join(s->crowd, &c->place, me, proxy_trusts(l->worker->settings->listen[l->index], peer) ? &none : peer, &wake)) {
         bufferevent_free(bev);
         free(c);
         return false;
@@ -450,6 +466,19 @@ bool conn_new(struct listener *l, struct bufferevent *bev, const struct ip *peer
     if (wake >= 0)
         bounds_hit(BOUND_CONNECTIONS);
     return true;
+}
+
+void conn_settle_idle(struct worker *w)
+{
+    for (struct conn *c = w->conns; c; c = c->next) {
+        if (c->state != CONN_READING || guard_begun(&c->guard) || c->settings == w->settings)
+            continue;
+        conn_settle(c);
+        const struct limits_config *l = c->guard.limits;
+        const int64_t us = c->served && !c->armed ? l->idle_timeout_us : l->header_timeout_us;
+        if (c->due_us > time_mono_us() + us)
+            conn_due(c, us);
+    }
 }
 
 void conn_close_evicted(struct worker *w)

@@ -14,6 +14,7 @@
 #include "http/crowd.h"
 #include "http/guard.h"
 
+struct settings;
 struct worker;
 struct listener;
 struct exchange;
@@ -29,6 +30,7 @@ struct conn {
     enum conn_state state;
     struct bufferevent *bev;   /* NULL: closed, and freed when nobody is inside any more */
     struct exchange *exchange; /* proxy.c's */
+    struct settings *settings; /* of the request that is read or served */
     struct guard guard;
     struct event deadline;
     int64_t due_us;            /* monotonic: when something has to have happened */
@@ -57,6 +59,8 @@ bool conn_new(struct listener *l, struct bufferevent *bev, const struct ip *peer
 void conn_close(struct conn *c);
 /* There may be room for one that waits. True when it went on, and other connections may be gone. */
 bool conn_go_on(struct conn *c);
+/* Those that wait for a request go by the worker's settings from now on; others when theirs is served. */
+void conn_settle_idle(struct worker *w);
 /* Closes those that have to go, since all places are taken. */
 void conn_close_evicted(struct worker *w);
 /* Closes those that wait for a request. Who has just connected has one on the way, and gets a second for it. */

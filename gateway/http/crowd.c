@@ -36,13 +36,14 @@ struct net {
 struct crowd {
     pthread_mutex_t lock;
     unsigned most, count, top; /* top: no net holds more */
+    unsigned room;             /* levels reach so far */
     uint64_t joined, seed;
     struct list idle, strays;  /* strays: without a source */
     struct source *sources[BUCKETS];
     struct net *nets[BUCKETS];
     struct {
         struct net *first, *last;
-    } *levels; /* by how many a net holds: 0 to most */
+    } *levels; /* by how many a net holds: 0 to room */
     struct place **evicted; /* one list an owner */
 };
 
@@ -372,13 +373,34 @@ struct crowd *crowd_new(unsigned most, unsigned owners)
     struct crowd *c = calloc(1, sizeof *c);
     if (!c)
         return NULL;
-    c->most = most;
+    c->most = c->room = most;
     c->levels = calloc((size_t)most + 1, sizeof *c->levels);
     c->evicted = calloc(owners, sizeof *c->evicted);
     if (pthread_mutex_init(&c->lock, NULL) == 0 && c->levels && c->evicted && random_bytes(&c->seed, sizeof c->seed))
         return c;
     crowd_free(c);
     return NULL;
+}
+
+bool crowd_limit(struct crowd *c, unsigned most)
+{
+    pthread_mutex_lock(&c->lock);
+    bool ok = most <= c->room;
+    if (!ok) {
+        void *levels = realloc(c->levels, ((size_t)most + 1) * sizeof *c->levels);
+        ok = levels != NULL;
+        if (ok) {
+            c->levels = levels;
+            memset(c->levels + c->room + 1, 0, (most - c->room) * sizeof *c->levels);
+            c->room = most;
+        }
+    }
+    if (ok)
+        c->most = most;
+    while (c->count > c->most && crowd_evict(c) >= 0)
+        ;
+    pthread_mutex_unlock(&c->lock);
+    return ok;
 }
 
 void crowd_free(struct crowd *c)

@@ -33,6 +33,9 @@ struct place {
 
 /* NULL without memory. `owners`: how many there are. */
 struct crowd *crowd_new(unsigned most, unsigned owners);
+/* Another number of places; those that are too many are marked: all owners are to be woken. False without memory: it
+ * stays as it was. */
+bool crowd_limit(struct crowd *c, unsigned most) MUST_CHECK;
 void crowd_free(struct crowd *c); /* NULL is fine; not before all have left */
 /* True when p has got a place. *wake: the owner of one that has to go for it, -1: nobody. ip: its source; unknown: it
  * has none. */

@@ -6,14 +6,14 @@
 enum { OWN = 64 }; /* the admin address, the key store, logs, files that are read */
 
 /* Without this, a gateway at its limit of descriptors could neither reach the upstream nor answer its health check. */
-unsigned descriptors_prepare(const struct config *c)
+unsigned descriptors_prepare(const struct config *c, const struct limits_config *limits)
 {
     struct rlimit r;
     const rlim_t own = OWN + (rlim_t)c->workers * (8 + 2 * c->listen_count);
-    const rlim_t upstream = c->upstream.connections ? c->upstream.connections : c->limits.in_flight;
-    const rlim_t wanted = own + upstream + c->limits.connections;
+    const rlim_t upstream = c->upstream.connections ? c->upstream.connections : limits->in_flight;
+    const rlim_t wanted = own + upstream + limits->connections;
     if (getrlimit(RLIMIT_NOFILE, &r) != 0)
-        return c->limits.connections;
+        return limits->connections;
     if (r.rlim_cur < wanted && r.rlim_cur < r.rlim_max) {
         const rlim_t before = r.rlim_cur;
         r.rlim_cur = r.rlim_max < wanted ? r.rlim_max : wanted;
@@ -21,7 +21,7 @@ unsigned descriptors_prepare(const struct config *c)
             r.rlim_cur = before;
     }
     if (r.rlim_cur >= wanted)
-        return c->limits.connections;
+        return limits->connections;
     const rlim_t free = r.rlim_cur > own ? r.rlim_cur - own : 2;
     const rlim_t most = free > 2 * upstream ? free - upstream : (free + 1) / 2;
     log_warn("gateway", NULL, "only %llu descriptors are allowed (RLIMIT_NOFILE), and limits.connections asks for "

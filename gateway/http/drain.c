@@ -26,7 +26,7 @@ void drain(struct server *s, const sigset_t *signals)
 {
     log_info("gateway", NULL, "ends: requests in flight are finished first");
     atomic_store(&s->draining, true);
-    bool hurry = hurried(signals, s->config->drain_delay_us);
+    bool hurry = hurried(signals, s->now->drain_delay_us);
     atomic_store(&s->stopping, true);
     for (size_t i = 0; i < s->config->listen_count; i++) { /* the workers' own hold them until all are accepted */
         close(s->sockets[i]);
@@ -34,7 +34,7 @@ void drain(struct server *s, const sigset_t *signals)
     }
     for (unsigned i = 0; i < s->worker_count; i++)
         worker_wake(&s->workers[i]);
-    const int64_t until = time_mono_us() + s->config->drain_timeout_us;
+    const int64_t until = time_mono_us() + s->now->drain_timeout_us;
     while (!hurry && busy(s) && time_mono_us() < until)
         hurry = hurried(signals, 10000);
     const unsigned cut = atomic_load(&s->in_flight);

@@ -78,7 +78,7 @@ static void hold_look_soon(struct worker *w)
 bool hold_allows(struct conn *c, size_t more)
 {
     struct server *s = c->worker->server;
-    const size_t most = s->config->limits.memory;
+    const size_t most = c->worker->settings->config->limits.memory;
     for (int i = 0; i < 64; i++) { /* each drop frees something, but its last octets may still be on their way */
         const size_t held = atomic_load(&s->held);
         if (held <= c->held || (more <= most && held <= most - more))

@@ -53,23 +53,23 @@ static void exchange_free(struct exchange *x)
     free(x);
 }
 
-bool proxy_trusts(const struct listener *l, const struct ip *peer)
+bool proxy_trusts(const struct listen_config *l, const struct ip *peer)
 {
     bool trusted = false;
-    for (size_t k = 0; peer->known && k < l->config->trusted_proxy_count; k++)
-        trusted = trusted || cidr_contains(&l->config->trusted_proxies[k], peer);
+    for (size_t k = 0; peer->known && k < l->trusted_proxy_count; k++)
+        trusted = trusted || cidr_contains(&l->trusted_proxies[k], peer);
     return trusted;
 }
 
 /* The right-most address that no trusted proxy is; unknown where the header is not a list of addresses. */
 static struct ip source_of(const struct conn *c)
 {
+    const struct listen_config *l = c->worker->settings->listen[c->listener->index];
     struct ip ip = c->peer;
     size_t i = c->guard.header_count;
     for (bool first = true;; first = false) {
         /* Who may connect to a Unix socket is said by its file: with trusted_proxies, that is a proxy. */
-        const bool trusted = (first && !ip.known && c->listener->config->trusted_proxy_count) ||
-                             proxy_trusts(c->listener, &ip);
+        const bool trusted = (first && !ip.known && l->trusted_proxy_count) || proxy_trusts(l, &ip);
         if (!trusted)
             return ip;
         while (i > 0 && !str_ieq_z(c->guard.headers[i - 1].name, "x-forwarded-for"))
@@ -156,14 +156,14 @@ bool proxy_head(struct conn *c, enum reason reason, int status)
             .content_encoded = guard_header(g, "content-encoding").p != NULL,
             .source = source_of(c),
         };
-        if (c->listener->config->trusted_proxy_count) /* who is served counts, not who passes it on */
+        if (c->worker->settings->listen[c->listener->index]->trusted_proxy_count) /* who is served counts, not who passes it on */
             crowd_move(s->crowd, &c->place, &head.source);
         const enum reason judged = gate_head(x->judgement, &head);
         if (judged != REASON_OK && (reason == REASON_OK || status == 413)) { /* sizes are judged after all others */
             reason = judged;
             status = 0;
         }
-        if (reason == REASON_OK && atomic_load(&s->in_flight) >= s->config->limits.in_flight) {
+        if (reason == REASON_OK && atomic_load(&s->in_flight) >= c->worker->settings->config->limits.in_flight) {
             bounds_hit(BOUND_IN_FLIGHT);
             reason = REASON_HTTP_BUSY;
         }
@@ -339,7 +339,7 @@ void proxy_complete(struct conn *c)
     struct server *s = c->worker->server;
     enter(x, EXCHANGE_JUDGE);
     x->counted = true; /* from now on: a slow body takes a connection, but nobody else's place here */
-    const bool late = atomic_fetch_add(&s->in_flight, 1) >= s->config->limits.in_flight;
+    const bool late = atomic_fetch_add(&s->in_flight, 1) >= c->worker->settings->config->limits.in_flight;
     const bool fair = shares_begin(s->shares, x->judgement->resource.kind);
     if (late || !fair) {
         bounds_hit(late ? BOUND_IN_FLIGHT : BOUND_RESOURCE);

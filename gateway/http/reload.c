@@ -1,3 +1,4 @@
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -8,15 +9,18 @@
 #include "http/tickets.h"
 
 #define DAY_US (INT64_C(86400) * US_PER_S)
+#define AGAIN_US (2 * US_PER_S)
 enum { WARN_DAYS = 30, FAULTS_TOLD = 20 };
 
 static const char *part_kind(size_t part)
 {
-    return part == PART_RULES ? "rules" : "certificate";
+    return part == PART_CONFIG ? "gateway.yaml" : part == PART_RULES ? "rules" : "certificate";
 }
 
 static const char *part_file(const struct server *s, size_t part)
 {
+    if (part == PART_CONFIG)
+        return s->config->file;
     if (part == PART_RULES)
         return s->config->rules;
     const struct upstream_config *u = &s->config->upstream;
@@ -25,10 +29,20 @@ static const char *part_file(const struct server *s, size_t part)
     return s->config->listen[part - PART_LISTENERS].certificate;
 }
 
-/* The newest files of this part are in force, or `why` not. Returns whether they were not before. */
-static bool set_trouble(struct server *s, size_t part, const char *why)
+/* For want of descriptors or memory: the files themselves may be good. Their readers say so in the system's words. */
+static bool scarce(const char *why)
+{
+    static const int WANTS[] = {EMFILE, ENFILE, ENOMEM};
+    bool found = false;
+    for (size_t i = 0; why && i < sizeof WANTS / sizeof *WANTS; i++)
+        found = found || strstr(why, strerror(WANTS[i]));
+    return found;
+}
+
+bool reload_trouble(struct server *s, size_t part, const char *why)
 {
     struct part *p = &s->parts[part];
+    p->again_us = scarce(why) ? time_mono_us() + AGAIN_US : 0;
     pthread_mutex_lock(&s->lock);
     const bool before = p->trouble_us != 0;
     p->trouble_us = why ? time_now_us() : 0;
@@ -46,40 +60,36 @@ static void tell_rules(const struct server *s)
         metric_set(METRIC_RULES_INFO, label.p, 1);
 }
 
-static void tell_faults(const struct server *s, const struct faults *faults)
+const char *reload_tell_faults(const char *object, const char *file, const struct faults *faults, const char *outcome)
 {
+    const char *first = NULL;
     size_t told = 0;
     for (size_t i = 0; i < faults->n && told < FAULTS_TOLD; i++)
         if (!faults->v[i].lint) {
-            log_error("rules", s->config->rules, "%s", faults->v[i].text);
+            log_error(object, file, "%s", faults->v[i].text);
             told++;
+            if (!first)
+                first = faults->v[i].text;
         }
-    log_error("rules", s->config->rules, "refused for %zu fault%s; the rules with hash %s stay in force",
-              faults->errors, faults->errors == 1 ? "" : "s", s->rules->hash);
-}
-
-static const char *first_error(const struct faults *faults)
-{
-    for (size_t i = 0; i < faults->n; i++)
-        if (!faults->v[i].lint)
-            return faults->v[i].text;
-    return "cannot be loaded";
+    log_error(object, file, "refused for %zu fault%s; %s", faults->errors, faults->errors == 1 ? "" : "s", outcome);
+    return first ? first : "cannot be loaded";
 }
 
 /* Builds the new, checks it all, then swaps; `asked`: by a signal, so that also what is the same is told. */
 static void reload_rules(struct server *s, bool asked)
 {
     struct faults faults = {0};
+    char outcome[160];
     struct rules *rules = rules_load(s->config->rules, &faults);
     if (!rules) {
         metric_add(METRIC_RULES_RELOADS, "result=\"error\"", 1);
-        tell_faults(s, &faults);
-        (void)set_trouble(s, PART_RULES, first_error(&faults));
+        snprintf(outcome, sizeof outcome, "the rules with hash %s stay in force", s->rules->hash);
+        (void)reload_trouble(s, PART_RULES, reload_tell_faults("rules", s->config->rules, &faults, outcome));
         faults_free(&faults);
         return;
     }
     faults_free(&faults);
-    const bool again = set_trouble(s, PART_RULES, NULL);
+    const bool again = reload_trouble(s, PART_RULES, NULL);
     const bool same = str_eq_z(str_z(rules->hash), s->rules->hash);
     if (same && !asked) { /* touched, or put back */
         if (again)
@@ -88,7 +98,7 @@ static void reload_rules(struct server *s, bool asked)
         return;
     }
     metric_add(METRIC_RULES_RELOADS, "result=\"ok\"", 1);
-    replay_settle(s->replay, &(struct replay_settings){rules->max_past_us, rules->max_future_us});
+    replay_settle(s->replay, &(struct replay_settings){rules->max_past_us, rules->max_future_us, 0});
     pthread_mutex_lock(&s->lock);
     struct rules *old = s->rules;
     s->rules = rules;
@@ -141,10 +151,10 @@ static void reload_certificate(struct server *s, size_t part)
         return;
     if (!load_certificate(s, part, why)) {
         log_error("certificate", part_file(s, part), "%s; what was read before stays in use", why);
-        (void)set_trouble(s, part, why);
+        (void)reload_trouble(s, part, why);
         return;
     }
-    (void)set_trouble(s, part, NULL);
+    (void)reload_trouble(s, part, NULL);
     log_info("certificate", part_file(s, part), "in use for new connections %s%s",
              part == PART_UPSTREAM ? "to the upstream" : "on ",
              part == PART_UPSTREAM ? "" : s->config->listen[part - PART_LISTENERS].address);
@@ -152,11 +162,11 @@ static void reload_certificate(struct server *s, size_t part)
 
 static void watch_part(struct server *s, size_t part)
 {
-    const char *path[WATCH_FILES] = {s->config->rules};
+    const char *path[WATCH_FILES] = {part == PART_RULES ? s->config->rules : NULL}; /* gateway.yaml: by signal alone */
     if (part == PART_UPSTREAM) {
         const struct upstream_config *u = &s->config->upstream;
         memcpy(path, (const char *[WATCH_FILES]){u->ca, u->certificate, u->key}, sizeof path);
-    } else if (part != PART_RULES) {
+    } else if (part >= PART_LISTENERS) {
         const struct listen_config *l = &s->config->listen[part - PART_LISTENERS];
         memcpy(path, (const char *[WATCH_FILES]){l->certificate, l->key, l->client_ca}, sizeof path);
     }
@@ -197,6 +207,8 @@ bool reload_start(struct server *s, struct faults *faults)
     tell_rules(s);
     metric_add(METRIC_RULES_RELOADS, "result=\"ok\"", 0);
     metric_add(METRIC_RULES_RELOADS, "result=\"error\"", 0);
+    metric_add(METRIC_CONFIG_RELOADS, "result=\"ok\"", 0);
+    metric_add(METRIC_CONFIG_RELOADS, "result=\"error\"", 0);
     return true;
 }
 
@@ -206,15 +218,22 @@ static void wake_all(struct server *s)
         worker_wake(&s->workers[i]);
 }
 
+static void reload_part(struct server *s, size_t part, bool asked)
+{
+    if (part == PART_CONFIG)
+        reload_config(s);
+    else if (part == PART_RULES)
+        reload_rules(s, asked);
+    else
+        reload_certificate(s, part);
+}
+
 void reload_all(struct server *s)
 {
-    log_info("gateway", NULL, "reads rules and certificates again and reopens its logs");
+    log_info("gateway", NULL, "reads gateway.yaml, rules and certificates again and reopens its logs");
     for (size_t i = 0; i < s->part_count; i++) {
         watch_read(&s->parts[i].watch);
-        if (i == PART_RULES)
-            reload_rules(s, true);
-        else
-            reload_certificate(s, i);
+        reload_part(s, i, true);
     }
     sink_reopen(s->sink);
     wake_all(s);
@@ -242,12 +261,11 @@ void reload_tick(struct server *s)
 {
     bool changed = false;
     for (size_t i = 0; i < s->part_count; i++) {
-        const bool settled = watch_tick(&s->parts[i].watch);
-        changed |= settled;
-        if (settled && i == PART_RULES)
-            reload_rules(s, false);
-        else if (settled)
-            reload_certificate(s, i);
+        const int64_t again_us = s->parts[i].again_us;
+        const bool due = watch_tick(&s->parts[i].watch) || (again_us && time_mono_us() >= again_us);
+        changed |= due;
+        if (due)
+            reload_part(s, i, false);
         warn_of_expiry(s, i);
     }
     if (changed)

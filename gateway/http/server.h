@@ -15,6 +15,7 @@
 
 #include "gate/gate.h"
 #include "http/conn.h"
+#include "http/settings.h"
 #include "http/shares.h"
 #include "http/tls.h"
 #include "http/upstream.h"
@@ -23,18 +24,20 @@
 
 struct evhtp;
 
-/* What a reload replaces: the rules, the upstream's certificates, then those of each listener. */
-enum { PART_RULES, PART_UPSTREAM, PART_LISTENERS };
+/* What a reload replaces: settings, the rules, the upstream's certificates, then those of each listener. */
+enum { PART_CONFIG, PART_RULES, PART_UPSTREAM, PART_LISTENERS };
 struct part {
     struct watch watch;      /* main's alone; so is told_us */
     int64_t told_us;         /* monotonic: when the log last spoke of the expiry; 0: never */
     int64_t expiry_us;       /* of the certificate in use; TIME_NONE: there is none */
     int64_t trouble_us;      /* when the newest files were refused; 0: they are in force */
     char trouble[TLS_WHY];   /* why */
+    int64_t again_us;        /* main's, monotonic: when to try again what failed for want of descriptors; 0: never */
 };
 
 struct server {
-    struct config *config;
+    struct config *config; /* as the gateway was started with: all that only a restart changes */
+    struct config *now;    /* as it was read last: what a reload changes; main's alone to replace */
     struct keystore *keys;
     struct keykeeper *keeper; /* NULL until all else runs */
     bool keys_failed;         /* the keeper's own, like: when the log last said so (monotonic) */
@@ -42,7 +45,7 @@ struct server {
     struct replay *replay;
     struct sink *sink;
     char *admin_token; /* NULL: none */
-    pthread_mutex_t lock; /* of what a reload replaces: rules, tls, upstream_tls, parts' expiry and trouble */
+    pthread_mutex_t lock; /* of what a reload replaces: now, rules, tls, upstream_tls, parts' expiry and trouble */
     atomic_uint edition;  /* one more with each change of these: whoever has seen the new is judged by the new */
     struct rules *rules;
     SSL_CTX **tls;     /* one a listener; NULL: plain */
@@ -69,7 +72,7 @@ struct server {
 
 struct listener {
     struct worker *worker;
-    const struct listen_config *config;
+    const struct listen_config *config; /* as started */
     struct evhtp *htp;
     size_t index;
 };
@@ -84,7 +87,8 @@ struct worker {
     struct event room; /* while connections wait for room */
     int wake_fd;
     unsigned edition; /* the server's that it has taken over */
-    struct gate gate; /* rules: this worker's own reference */
+    struct settings *settings; /* of the edition */
+    struct gate gate; /* rules: this worker's own reference; public_url: the settings' */
     struct upstream *upstream;
     struct listener *listeners;
     struct buf head;        /* of the reply that is being written */
@@ -103,7 +107,7 @@ void listener_close(struct listener *l);
 bool server_may_tell(struct server *s);
 
 /* True when whoever connects from there speaks for others. */
-bool proxy_trusts(const struct listener *l, const struct ip *peer);
+bool proxy_trusts(const struct listen_config *l, const struct ip *peer);
 /* proxy.c: an exchange is one request and its reply. */
 /* The head is there, or the guard refused (reason). False: it was refused and answered. */
 bool proxy_head(struct conn *c, enum reason reason, int status);
@@ -115,7 +119,7 @@ void proxy_vanished(struct conn *c);
 /* worker.c */
 bool worker_start(struct worker *w);
 void worker_wake(struct worker *w);
-/* In its own thread, before a request is judged: by what is in force now, even if the wake is still on its way. */
+/* In its own thread, before a request is read and judged: by what is in force now, even if the wake is still on its way. */
 void worker_follow(struct worker *w);
 /* Ends what still runs, and waits for the thread. */
 void worker_stop(struct worker *w);
@@ -131,14 +135,22 @@ void reload_tick(struct server *s);
 void reload_write_troubles(struct server *s, bool why, struct buf *out);
 void reload_measure(struct server *s); /* the gauges */
 void reload_end(struct server *s);
+/* The newest files of this part are in force, or `why` not. Returns whether they were not before. */
+bool reload_trouble(struct server *s, size_t part, const char *why);
+/* Tells a reload that was refused: its faults but for lints, then `outcome`. Returns the first one's text. */
+const char *reload_tell_faults(const char *object, const char *file, const struct faults *faults, const char *outcome);
+
+/* reload_config.c */
+/* Reads gateway.yaml again: takes over what can be, names what needs a restart. */
+void reload_config(struct server *s);
 
 /* drain.c */
 /* Ends serving: nothing new is accepted, what was begun is finished. A second signal cuts it short. */
 void drain(struct server *s, const sigset_t *signals);
 
 /* descriptors.c */
-/* How many connections the process can hold, with the soft limit raised as far as it goes. */
-unsigned descriptors_prepare(const struct config *c);
+/* How many connections the process can hold, with the soft limit raised as far as it goes. `c`: as it was started. */
+unsigned descriptors_prepare(const struct config *c, const struct limits_config *limits);
 
 /* admin.c */
 enum { ADMIN_TOKEN_MAX = 512 };

@@ -15,7 +15,7 @@ enum {
 };
 
 struct shares {
-    unsigned half, part;
+    atomic_uint half, part;
     uint64_t seed[2]; /* so that nobody can make two users meet on purpose */
     atomic_uint running[SHARES_KINDS];
     _Atomic int64_t asked_us[SHARES_KINDS]; /* monotonic; 0: never */
@@ -27,13 +27,18 @@ struct shares {
     size_t size, used;
 };
 
+void shares_limit(struct shares *s, unsigned in_flight)
+{
+    atomic_store(&s->half, in_flight > 1 ? in_flight / 2 : 1);
+    atomic_store(&s->part, in_flight > USER_PART ? in_flight / USER_PART : 1);
+}
+
 struct shares *shares_new(unsigned in_flight)
 {
     struct shares *s = calloc(1, sizeof *s);
     if (!s)
         return NULL;
-    s->half = in_flight > 1 ? in_flight / 2 : 1;
-    s->part = in_flight > USER_PART ? in_flight / USER_PART : 1;
+    shares_limit(s, in_flight);
     s->size = FIRST_SIZE;
     s->table = calloc(s->size, sizeof *s->table);
     pthread_mutex_init(&s->lock, NULL);
@@ -67,7 +72,7 @@ bool shares_begin(struct shares *s, unsigned kind)
     const unsigned before = atomic_fetch_add(&s->running[kind], 1);
     const int64_t now = time_mono_us();
     atomic_store_explicit(&s->asked_us[kind], now, memory_order_relaxed);
-    return before < s->half || !others_ask(s, kind, now);
+    return before < atomic_load(&s->half) || !others_ask(s, kind, now);
 }
 
 void shares_end(struct shares *s, unsigned kind)
@@ -137,7 +142,7 @@ bool shares_enter(struct shares *s, uint64_t who)
     bool ok = grow(s);
     if (ok) {
         struct holder *h = &s->table[find(s, who)];
-        ok = h->n < s->part;
+        ok = h->n < atomic_load(&s->part);
         if (ok) {
             s->used += !h->who;
             h->who = who;

@@ -19,6 +19,8 @@ struct shares;
 
 /* Of so many requests in flight; NULL without memory. */
 struct shares *shares_new(unsigned in_flight);
+/* Another number in flight; who has more than his share keeps it. */
+void shares_limit(struct shares *s, unsigned in_flight);
 void shares_free(struct shares *s); /* NULL is fine */
 
 enum { SHARES_KINDS = 16 };

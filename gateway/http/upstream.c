@@ -194,7 +194,7 @@ static void on_deadline(evutil_socket_t fd, short what, void *arg)
     (void)fd;
     (void)what;
     struct upstream_call *c = arg;
-    const long long ms = (long long)(c->u->site->config->timeout_us / 1000);
+    const long long ms = (long long)(c->timeout_us / 1000);
     if (c->ends) {
         call_end(c, c->fault);
         return;
@@ -211,8 +211,9 @@ static void on_deadline(evutil_socket_t fd, short what, void *arg)
 static bool call_link(struct upstream_call *c)
 {
     struct upstream *u = c->u;
-    const int64_t us = u->site->config->timeout_us;
+    const int64_t us = u->timeout_us;
     const struct timeval tv = {us / US_PER_S, us % US_PER_S};
+    c->timeout_us = us;
     c->until_us = time_mono_us() + us;
     if (event_add(c->deadline, &tv) != 0)
         return false;
@@ -277,6 +278,11 @@ void upstream_use_tls(struct upstream *u, struct upstream_tls *tls)
     struct upstream_tls *old = u->tls;
     u->tls = upstream_tls_ref(tls);
     upstream_tls_unref(old);
+}
+
+void upstream_set_timeout(struct upstream *u, int64_t us)
+{
+    u->timeout_us = us;
 }
 
 static void on_probe_timer(evutil_socket_t fd, short what, void *arg)

@@ -28,6 +28,8 @@ bool upstream_site_down(const struct upstream_site *site);
 /* A worker's pool; NULL without memory. */
 struct upstream *upstream_new(struct event_base *base, struct upstream_site *site);
 /* For connections from now on; kept ones that were made with another are closed. */
+/* Of calls that begin from now on. */
+void upstream_set_timeout(struct upstream *u, int64_t us);
 void upstream_use_tls(struct upstream *u, struct upstream_tls *tls);
 /* Looks whether the upstream is there: now, and every two seconds while it cannot be reached. One worker does so. */
 bool upstream_probe(struct upstream *u);

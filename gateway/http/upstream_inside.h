@@ -43,6 +43,7 @@ struct upstream {
     struct upstream_site *site;
     struct event_base *base;
     struct upstream_tls *tls;
+    int64_t timeout_us;               /* of a call */
     struct upstream_call *calls;      /* that run */
     struct upstream_call *spare;
     unsigned spare_count;
@@ -87,7 +88,7 @@ struct upstream_call {
     bool touched;     /* a byte of the request was given to the kernel */
     bool ends;        /* in the next turn, with this fault */
     enum reason fault;
-    int64_t until_us; /* monotonic: its deadline */
+    int64_t until_us, timeout_us; /* monotonic: its deadline; how long that was away at the start */
     struct addresses addresses;
     size_t address;   /* the one that is tried next */
     char error[UPSTREAM_ERROR];

@@ -8,7 +8,24 @@
 #include "http/hold.h"
 #include "http/server.h"
 
-/* Takes over the rules and certificates in force: each worker holds references of its own. */
+/* Without memory the old ones stay, and the next look tries again. */
+static bool take_settings(struct worker *w)
+{
+    struct server *s = w->server;
+    if (w->settings && w->settings->config == s->now)
+        return true;
+    struct settings *settings = settings_new(s->config, s->now);
+    if (!settings)
+        return false;
+    settings_unref(w->settings);
+    w->settings = settings;
+    w->gate.public_url = &settings->config->public_url;
+    upstream_set_timeout(w->upstream, settings->config->upstream.timeout_us);
+    conn_settle_idle(w);
+    return true;
+}
+
+/* Takes over the settings, rules and certificates in force: each worker holds references of its own. */
 static void take_over(struct worker *w)
 {
     struct server *s = w->server;
@@ -25,7 +42,8 @@ static void take_over(struct worker *w)
         l->htp->ssl_ctx = s->tls[i];
     }
     upstream_use_tls(w->upstream, s->upstream_tls);
-    w->edition = atomic_load(&s->edition);
+    if (take_settings(w))
+        w->edition = atomic_load(&s->edition);
     pthread_mutex_unlock(&s->lock);
 }
 
@@ -117,6 +135,7 @@ static void *run(void *arg)
     event_del(&w->room);
     event_base_free(w->base);
     rules_unref(w->gate.rules);
+    settings_unref(w->settings);
     free(w->listeners);
     buf_free(&w->head);
     buf_free(&w->line);
@@ -137,14 +156,13 @@ bool worker_start(struct worker *w)
     w->wake = event_new(w->base, w->wake_fd, EV_READ | EV_PERSIST, on_wake, w);
     w->upstream = upstream_new(w->base, s->upstream_site);
     w->gate = (struct gate){
-        .public_url = &s->config->public_url,
         .rules = rules_ref(s->rules),
         .keys = s->keys,
         .replay = s->replay,
         .replay_line = replay_line_open(s->replay, &(struct replay_host){w->base, wake_for_replay, w}),
     };
     evtimer_assign(&w->room, w->base, on_room, w);
-    if (!w->wake || !w->upstream || !w->gate.replay_line || event_add(w->wake, NULL) != 0)
+    if (!w->wake || !w->upstream || !w->gate.replay_line || !take_settings(w) || event_add(w->wake, NULL) != 0)
         return false;
     upstream_use_tls(w->upstream, s->upstream_tls);
     if (w == s->workers && !upstream_probe(w->upstream))

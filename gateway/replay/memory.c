@@ -90,6 +90,8 @@ static void memory_cancel(struct replay_call *call)
 static void memory_settle(struct replay *r, const struct replay_settings *s)
 {
     spent_retain(((struct memory *)r)->spent, s->past_us);
+    if (s->max_entries)
+        spent_limit(((struct memory *)r)->spent, s->max_entries);
 }
 
 static int64_t memory_floor(const struct replay *r)

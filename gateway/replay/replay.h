@@ -29,6 +29,7 @@ struct replay_line;
 struct replay_settings {
     int64_t past_us;   /* the widest of all rules that remember */
     int64_t future_us; /* the same */
+    unsigned max_entries; /* how many are remembered, from a reload on; 0: as many as before */
 };
 
 /*

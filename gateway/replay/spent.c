@@ -39,7 +39,7 @@ struct shard {
 };
 
 struct spent {
-    unsigned max, max_user;
+    atomic_uint max, max_user;
     _Atomic int64_t floor, retain;
     atomic_size_t count;
     struct shard shard[SHARDS];
@@ -216,7 +216,7 @@ static bool take_place(struct spent *r)
 {
     size_t n = atomic_load(&r->count);
     do {
-        if (n >= r->max)
+        if (n >= atomic_load(&r->max))
             return false;
     } while (!atomic_compare_exchange_weak(&r->count, &n, n + 1));
     return true;
@@ -228,7 +228,7 @@ static enum reason remember(struct spent *r, struct shard *s, const uint8_t *use
 {
     struct user *u = find_user(s, user);
     struct entry *e = NULL;
-    if (u && u->entries >= r->max_user)
+    if (u && u->entries >= atomic_load(&r->max_user))
         goto full;
     if (s->n >= s->buckets)
         grow_buckets(s);
@@ -330,13 +330,18 @@ static bool shard_init(struct shard *s)
     return pthread_mutex_init(&s->lock, NULL) == 0 && s->bucket && s->users;
 }
 
+void spent_limit(struct spent *s, unsigned max_entries)
+{
+    atomic_store(&s->max, max_entries);
+    atomic_store(&s->max_user, max_entries / USER_SHARE ? max_entries / USER_SHARE : 1);
+}
+
 struct spent *spent_new(unsigned max_entries, int64_t floor_us, int64_t retain_us)
 {
     struct spent *r = calloc(1, sizeof *r);
     if (!r)
         return NULL;
-    r->max = max_entries;
-    r->max_user = max_entries / USER_SHARE ? max_entries / USER_SHARE : 1;
+    spent_limit(r, max_entries);
     atomic_init(&r->floor, floor_us);
     atomic_init(&r->retain, retain_us);
     atomic_init(&r->count, 0);

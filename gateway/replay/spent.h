@@ -16,6 +16,8 @@ struct spent *spent_new(unsigned max_entries, int64_t floor_us, int64_t retain_u
 void spent_free(struct spent *s);
 /* A wider window brings nothing back: the floor stays. */
 void spent_retain(struct spent *s, int64_t retain_us);
+/* Another number of entries; what is there too much is forgotten as it would be anyway. */
+void spent_limit(struct spent *s, unsigned max_entries);
 int64_t spent_floor(const struct spent *s);
 size_t spent_count(const struct spent *s);
 

@@ -630,6 +630,55 @@ static void print_tells_origin(void **state)
     config_free(c);
 }
 
+struct seen {
+    char keys[600];
+};
+
+static void see(void *arg, const struct config_change *change)
+{
+    struct seen *s = arg;
+    const size_t n = strlen(s->keys);
+    snprintf(s->keys + n, sizeof s->keys - n, "%s%s%s%s ", change->key, change->live ? "+" : "-",
+             change->before ? change->before : "", change->after ? change->after : "");
+}
+
+static void compared(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *before, *after, *keys;
+    } CASES[] = {
+        {"", "", ""},
+        {"drain_delay: 2s\n", "", "drain_delay+2s0s "},
+        {"", "limits: { body: 1KiB }\nlog: { level: debug }\n", "limits.body+64KiB1KiB log.level+infodebug "},
+        {"workers: 3\n", "workers: 4\n", "workers- "},
+        {"admin_token: file:a\n", "admin_token: file:b\n", "admin_token- "},
+        {"", "admin_token: env:A\n", "admin_token- "},
+        {"", "upstream_is: no key\n", NULL},
+    };
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        char text[2000];
+        struct faults f;
+        struct seen seen = {""};
+        snprintf(text, sizeof text, SMALLEST "%s", CASES[i].before);
+        struct config *before = load(text, &f);
+        assert_good(before, &f);
+        snprintf(text, sizeof text, SMALLEST "%s", CASES[i].after);
+        struct config *after = load(text, &f);
+        assert_int_equal(after != NULL, CASES[i].keys != NULL);
+        faults_free(&f);
+        if (after) {
+            config_compare(before, after, see, &seen);
+            assert_string_equal(seen.keys, CASES[i].keys);
+        }
+        config_free(after);
+        config_free(config_ref(before));
+        assert_non_null(config_listener(before, "127.0.0.1:8080"));
+        assert_null(config_listener(before, "127.0.0.1:8081"));
+        config_free(before);
+    }
+}
+
 int main(void)
 {
     char *none[] = {NULL};
@@ -643,6 +692,7 @@ int main(void)
         cmocka_unit_test(credentials),
         cmocka_unit_test(master_key), cmocka_unit_test(master_key_elsewhere),
         cmocka_unit_test(token), cmocka_unit_test(print_tells_origin),
+        cmocka_unit_test(compared),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -221,6 +221,38 @@ static void test_a_flood(void **state)
     crowd_free(c);
 }
 
+/* Fewer places: idle and unfinished ones go at once, complete ones stay, and as many as there are now may come. */
+static void test_another_limit(void **state)
+{
+    (void)state;
+    enum { LARGER = 300 };
+    static struct place p[LARGER], one;
+    int wake;
+    struct crowd *c = crowd_new(2, OWNERS);
+    for (int i = 0; i < 2; i++)
+        assert_true(join(c, &p[i], 0, "10.0.0.1", &wake) && wake == -1);
+    assert_true(crowd_limit(c, LARGER));
+    for (int i = 2; i < LARGER; i++)
+        assert_true(join(c, &p[i], i % OWNERS, "10.0.0.1", &wake) && wake == -1);
+    assert_true(join(c, &one, 0, "10.0.0.2", &wake) && wake >= 0);
+    int gone = 0;
+    for (struct place *e; (e = crowd_evicted(c, (unsigned)wake)); gone++)
+        e->since = UINT64_MAX; /* has gone */
+    assert_int_equal(gone, 1);
+    int complete = 0;
+    for (int i = LARGER - 1; complete < 5; i--)
+        if (p[i].since != UINT64_MAX)
+            complete += crowd_enter(c, &p[i], PLACE_COMPLETE);
+    assert_true(crowd_limit(c, 3));
+    assert_int_equal(crowd_count(c), 5);
+    for (unsigned owner = 0; owner < OWNERS; owner++)
+        while (crowd_evicted(c, owner))
+            gone++;
+    assert_int_equal(gone, LARGER + 1 - 5);
+    assert_false(join(c, &one, 0, "10.0.0.2", &wake)); /* nobody can go */
+    crowd_free(c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -232,6 +264,7 @@ int main(void)
         cmocka_unit_test(test_moved),
         cmocka_unit_test(test_gone_before_it_was_told),
         cmocka_unit_test(test_a_flood),
+        cmocka_unit_test(test_another_limit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

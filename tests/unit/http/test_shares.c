@@ -111,6 +111,26 @@ static void one_resource_has_half_while_others_ask(void **state)
     shares_free(s);
 }
 
+/* Who has more than his share keeps it, and gets no more. */
+static void another_number_in_flight(void **state)
+{
+    (void)state;
+    struct shares *s = shares_new(64);
+    const uint64_t who = shares_user(s, STR("sip:alice@example.org"));
+    for (int i = 0; i < 4; i++)
+        assert_true(shares_enter(s, who));
+    assert_false(shares_enter(s, who));
+    shares_limit(s, 80);
+    assert_true(shares_enter(s, who));
+    shares_limit(s, 32);
+    assert_false(shares_enter(s, who));
+    for (int i = 0; i < 4; i++)
+        shares_leave(s, who);
+    assert_true(shares_enter(s, who));
+    assert_false(shares_enter(s, who));
+    shares_free(s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -119,6 +139,7 @@ int main(void)
         cmocka_unit_test(a_table_of_many),
         cmocka_unit_test(sources),
         cmocka_unit_test(one_resource_has_half_while_others_ask),
+        cmocka_unit_test(another_number_in_flight),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
