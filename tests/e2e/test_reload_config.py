@@ -375,3 +375,31 @@ def test_want_of_descriptors_is_no_last_word(gateway, alice):
     resource.prlimit(pid, resource.RLIMIT_NOFILE, most)
     kms.wait_for(lambda: g.ask(alice, "/init").text("KmsId") == "kms-09", 30)
     kms.wait_for(lambda: g.admin("/readyz") == (200, "ready\n"), 30)
+
+
+def test_the_list_of_master_keys(gate, alice):
+    """A key goes only when nothing is sealed under it any more."""
+    new = gate.folder / "new.key"
+    new.write_text(os.urandom(32).hex())
+    new.chmod(0o600)
+    ok = "master_key: file:master.key"
+    again(gate, (ok, "master_key: [file:new.key, file:master.key]"))
+    assert "2 master keys in force" in gate.running.err
+    assert "master_key has changed and is in effect" in gate.running.err
+    edit(gate, ("[file:new.key, file:master.key]", "file:new.key"))
+    hup(gate)
+    kms.wait_for(lambda: results(gate) == (1, 1), 20)
+    assert "gateway.yaml: refused" in gate.admin("/readyz")[1]
+    assert gate.ask(alice, "/init").status == 200
+    gate.run("keys", "rekey", "--config", edited(gate, "master_key: file:new.key",
+                                                 "master_key: [file:new.key, file:master.key]"))
+    kms.wait_for(lambda: "changes taken over" in gate.running.err)
+    again(gate)
+    assert gate.ask(alice, "/init").status == 200 and gate.admin("/readyz") == (200, "ready\n")
+
+
+def edited(g, old, new):
+    """A copy of the configuration with another text in it."""
+    copy = g.folder / "copy.yaml"
+    copy.write_text(g.config.read_text().replace(old, new))
+    return copy
