@@ -360,24 +360,36 @@ void sink_reopen(struct sink *s)
 }
 
 /* A line at a time, so that no producer waits for more than one copy; what was overwritten meanwhile is left out. */
-void sink_recent(struct sink *s, size_t n, struct buf *out)
+/* Copies line `number` behind what `out` holds; false where it is gone, or was never kept. */
+static bool copy_recent(struct sink *s, uint64_t number, struct buf *out)
+{
+    pthread_mutex_lock(&s->recent_lock);
+    const struct recent *r = &s->recent[number % RECENT];
+    const bool there = s->recent_next <= number + RECENT && r->n > 0;
+    if (there)
+        buf_str(out, (struct str){r->p, r->n});
+    pthread_mutex_unlock(&s->recent_lock);
+    return there;
+}
+
+void sink_recent(struct sink *s, size_t n, sink_wanted *wanted, const void *arg, struct buf *out)
 {
     pthread_mutex_lock(&s->recent_lock);
     const uint64_t next = s->recent_next;
     pthread_mutex_unlock(&s->recent_lock);
     const uint64_t kept = next < RECENT ? next : RECENT;
-    const char *comma = "";
+    size_t found = 0;
     buf_char(out, '[');
-    for (uint64_t i = 0; i < n && i < kept; i++) {
-        const uint64_t number = next - 1 - i;
-        pthread_mutex_lock(&s->recent_lock);
-        const struct recent *r = &s->recent[number % RECENT];
-        if (s->recent_next <= number + RECENT && r->n > 0) {
-            buf_z(out, comma);
-            buf_str(out, (struct str){r->p, r->n});
-            comma = ",";
-        }
-        pthread_mutex_unlock(&s->recent_lock);
+    for (uint64_t i = 0; found < n && i < kept && !out->failed; i++) {
+        const size_t before = out->n;
+        if (found)
+            buf_char(out, ',');
+        const size_t from = out->n;
+        const bool there = copy_recent(s, next - 1 - i, out) && !out->failed;
+        if (there && (!wanted || wanted(arg, (struct str){out->p + from, out->n - from})))
+            found++;
+        else if (!out->failed)
+            out->n = before;
     }
     buf_char(out, ']');
 }

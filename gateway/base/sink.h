@@ -17,8 +17,9 @@ struct sink *sink_open(const char *where, char *why, size_t why_size);
 /* Any thread; never blocks. Also keeps the newest 1000 for /decisions. */
 void sink_write(struct sink *s, struct str line);
 void sink_reopen(struct sink *s); /* after log rotation */
-/* The newest n lines, newest first, as a JSON array. */
-void sink_recent(struct sink *s, size_t n, struct buf *out);
+typedef bool sink_wanted(const void *arg, struct str line);
+/* The newest n lines of those kept that are wanted (NULL: all are), newest first, as a JSON array. */
+void sink_recent(struct sink *s, size_t n, sink_wanted *wanted, const void *arg, struct buf *out);
 /* Writes what is queued (for at most a second) and ends the thread. */
 void sink_close(struct sink *s);
 

@@ -1,4 +1,5 @@
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -77,12 +78,27 @@ static void check_keys(const struct config *c, struct faults *faults)
         keystore_close(keystore_open_under(c->keys, masters.v, masters.n, false, faults));
 }
 
+/* Where a run leaves its mark for the next one. A folder that is not there yet is none that is at fault. */
+static void check_state(const struct config *c, struct faults *faults)
+{
+    struct stat st;
+    if (stat(c->state, &st) != 0) {
+        if (errno != ENOENT)
+            faults_add(faults, c->state, 0, 0, "`state` cannot be looked at: %s", strerror(errno));
+    } else if (!S_ISDIR(st.st_mode)) {
+        faults_add(faults, c->state, 0, 0, "`state` is no folder: expected one that the gateway may write to");
+    } else if (faccessat(AT_FDCWD, c->state, W_OK | X_OK, AT_EACCESS) != 0) {
+        faults_add(faults, c->state, 0, 0, "`state` cannot be written: %s", strerror(errno));
+    }
+}
+
 /* What the configuration names must be there and readable by the user who checks. */
 static void check_files(const struct config *c, struct faults *faults)
 {
     check_certificates(c, faults);
     check_decisions(c->decisions, faults);
     check_keys(c, faults);
+    check_state(c, faults);
     if (c->admin_token.kind != SECRET_NONE) {
         char *token = config_read_token(&c->admin_token, faults);
         if (token)

@@ -2,7 +2,6 @@
 #include <string.h>
 
 #include "base/metrics.h"
-#include "base/sink.h"
 #include "http/bounds.h"
 #include "http/server.h"
 
@@ -94,19 +93,6 @@ static void console(struct server *s, struct admin_answer *a)
     buf_z(&a->body, "\n/healthz\n/readyz\n/metrics\n/decisions?n=100\n/rules\n");
 }
 
-static void decisions(struct server *s, struct str query, struct admin_answer *a)
-{
-    uint64_t n = 100;
-    if (query.p && (!str_starts(query, STR("n=")) ||
-                    !str_to_u64((struct str){query.p + 2, query.n - 2}, 1000, &n))) {
-        a->status = 400;
-        buf_z(&a->body, "expected /decisions?n= and a number up to 1000\n");
-        return;
-    }
-    a->type = "application/json";
-    sink_recent(s->sink, (size_t)n, &a->body);
-}
-
 /* known: by the token, or since none is needed, and by a Host that no web page can have. */
 static void route(struct server *s, struct str target, bool known, struct admin_answer *a)
 {
@@ -124,7 +110,7 @@ static void route(struct server *s, struct str target, bool known, struct admin_
         measure(s);
         metrics_write(&a->body);
     } else if (str_eq_z(path, "/decisions")) {
-        decisions(s, query, a);
+        admin_decisions(s, query, a);
     } else if (str_eq_z(path, "/rules")) {
         a->type = "application/json";
         rules_json(s, &a->body);
@@ -132,7 +118,7 @@ static void route(struct server *s, struct str target, bool known, struct admin_
         console(s, a);
     } else {
         a->status = 404;
-        buf_z(&a->body, "there are / /healthz /readyz /metrics /decisions?n= /rules\n");
+        buf_z(&a->body, "there are / /healthz /readyz /metrics /decisions /rules\n");
     }
 }
 

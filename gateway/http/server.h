@@ -163,6 +163,8 @@ struct admin_answer {
     struct buf body;
 };
 void admin_answer(struct server *s, struct str head, struct admin_answer *a);
+/* admin_decisions.c: `query` as behind the question mark; missing: none. */
+void admin_decisions(struct server *s, struct str query, struct admin_answer *a);
 
 /* sockets.c */
 /* A listening, non-blocking socket; -1 with the reason logged. *file: which one a Unix socket made, else 0. */

@@ -55,6 +55,32 @@ def test_what_it_shows(gate, alice):
         assert re.fullmatch(r'# (HELP|TYPE) kmsgate_\w+ .+|kmsgate_\w+(\{(\w+="(\\.|[^"\\\n])*",?)+\})? \S+', line), line
 
 
+def test_decisions_are_chosen(gateway, alice, bob):
+    g = gateway([alice, bob])
+    for user, path in ((alice, "/init"), (bob, "/init"), (alice, "/keyprov"), (bob, "/init")):
+        assert g.ask(user, path).status == 200
+    g.post("/init", b"<x/>")
+    all_of_them = g.decisions(5)[::-1]
+    assert all_of_them[0]["verdict"] == "reject"
+    kms.wait_for(lambda: len(json.loads(get(g, "/decisions")[2])) == 5)
+    refused = all_of_them[0]["reason"]
+    for query, want in (
+            ("user=sip:alice@example.org", lambda d: d.get("user") == alice.uri),
+            ("user=sip%3Aalice%40example.org", lambda d: d.get("user") == alice.uri),
+            ("user=sip:*@example.org", lambda d: "user" in d),
+            ("user=alice", lambda d: False), ("user=sip:ALICE@example.org", lambda d: False),
+            ("verdict=reject", lambda d: d["verdict"] == "reject"),
+            ("verdict=accept", lambda d: d["verdict"] == "accept"),
+            ("reason=ok&user=sip:bob@example.org", lambda d: d.get("user") == bob.uri and d["reason"] == "ok"),
+            ("reason=" + refused, lambda d: d["reason"] == refused), ("reason=o", lambda d: False),
+            ("rule=everyone", lambda d: d.get("rule") == "everyone"), ("rule=every", lambda d: False)):
+        status, _, body = get(g, "/decisions?" + query)
+        assert status == 200 and json.loads(body) == [d for d in all_of_them if want(d)], query
+    newest = json.loads(get(g, "/decisions?n=1&user=*alice*")[2])  # of those that hold, not of all
+    assert [d["id"] for d in newest] == [all_of_them[2]["id"]]
+    assert json.loads(get(g, "/decisions?user=*alice*&n=0")[2]) == []
+
+
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
     g = Gateway(tmp_path_factory.mktemp("admin"), [kms.User("sip:alice@example.org")])
@@ -80,6 +106,14 @@ BAD = {
     "too many decisions": (b"GET /decisions?n=1001 HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
     "decisions negative": (b"GET /decisions?n=-1 HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
     "decisions of something": (b"GET /decisions?m=1 HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+    "decisions of somebody twice": (b"GET /decisions?user=a&user=b HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+    "decisions, n twice": (b"GET /decisions?n=1&n=2 HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+    "decisions of nobody": (b"GET /decisions?user= HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+    "decisions, half an escape": (b"GET /decisions?user=a%4 HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+    "decisions, a NUL": (b"GET /decisions?user=a%00 HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+    "decisions, a long name": (b"GET /decisions?user=" + b"a" * 1500 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+    "decisions, an end too many": (b"GET /decisions?n=1& HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+    "decisions, nothing asked": (b"GET /decisions? HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
     "decisions, no number": (b"GET /decisions?n= HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
     "no HTTP": (b"hello\r\n\r\n", 400),
     "HTTP/0.9": (b"GET /metrics\r\n\r\n", 400),

@@ -340,6 +340,21 @@ def test_usage(folder, argv, code):
     assert code != 2 or run.stderr.startswith("kmsgate: ")
 
 
+def test_the_folder_of_the_state(folder):
+    """`serve` would refuse these."""
+    (folder.path / "mark").mkdir()
+    assert folder.put("state", "mark").check("--strict").returncode == 0
+    assert folder.put("state", "not-yet").check("--strict").returncode == 0
+    run = folder.put("state", "rules.yaml").check()
+    assert run.returncode == 1 and "rules.yaml: `state` is no folder" in run.stderr, run.stderr
+    run = folder.put("state", "rules.yaml/mark").check()
+    assert run.returncode == 1 and "`state` cannot be looked at" in run.stderr, run.stderr
+    if os.geteuid():
+        (folder.path / "mark").chmod(0o500)
+        run = folder.put("state", "mark").check()
+        assert run.returncode == 1 and "`state` cannot be written" in run.stderr, run.stderr
+
+
 def test_serve_refuses_what_check_refuses(folder):
     """And says the same."""
     folder.put("workers", "0").put("log.level", "loud")

@@ -240,7 +240,7 @@ static void test_recent(void **state)
     (void)state;
     struct buf out BUF_CLEANUP = BUF_INIT(1u << 20);
     struct sink *s = open_sink("none");
-    sink_recent(s, 10, &out);
+    sink_recent(s, 10, NULL, NULL, &out);
     assert_string_equal(out.p, "[]");
     for (int i = 1; i <= 1003; i++) {
         char line[32];
@@ -248,10 +248,10 @@ static void test_recent(void **state)
         sink_write(s, str_z(line));
     }
     buf_reset(&out);
-    sink_recent(s, 2, &out);
+    sink_recent(s, 2, NULL, NULL, &out);
     assert_string_equal(out.p, "[{\"n\":1003},{\"n\":1002}]");
     buf_reset(&out);
-    sink_recent(s, 5000, &out);
+    sink_recent(s, 5000, NULL, NULL, &out);
     assert_non_null(strstr(out.p, ",{\"n\":4}]"));
     assert_null(strstr(out.p, "{\"n\":3}"));
     sink_reopen(s);
