@@ -13,8 +13,11 @@ void clock_tick(struct server *s)
         return;
     }
     s->clock_apart_us = apart;
-    if (first)
+    if (first) { /* from zero on: a counter's first step is one, too */
+        metric_add(METRIC_CLOCK_STEPS, "direction=\"back\"", 0);
+        metric_add(METRIC_CLOCK_STEPS, "direction=\"forward\"", 0);
         return;
+    }
     const bool back = step < 0;
     metric_add(METRIC_CLOCK_STEPS, back ? "direction=\"back\"" : "direction=\"forward\"", 1);
     log_warn("clock", NULL, "this machine's clock stepped %s by %lld.%03lld s%s", back ? "back" : "forward",

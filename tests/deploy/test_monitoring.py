@@ -1,6 +1,7 @@
 """docker/monitoring: alerts that fire on what they are for, and queries whose metrics and labels the gateway really has."""
 import json
 import re
+import socket
 import subprocess
 import time
 import urllib.parse
@@ -115,6 +116,9 @@ responses: [{ id: default }]
         g.post("/keyprov", kms.signed_request(bob, g.url("/keyprov"), Time=kms.now(-60)), context=ctx),
     ]
     assert [r.status for r in g.load()] == [200, 403, 200]
+    with socket.create_connection(("127.0.0.1", g.port), timeout=30) as s:  # no TLS
+        s.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        kms.wait_for(lambda: "kmsgate_tls_failures_total{" in g.admin("/metrics")[1])
     return g
 
 
