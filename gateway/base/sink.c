@@ -372,11 +372,32 @@ static bool copy_recent(struct sink *s, uint64_t number, struct buf *out)
     return there;
 }
 
-void sink_recent(struct sink *s, size_t n, sink_wanted *wanted, const void *arg, struct buf *out)
+uint64_t sink_next_number(struct sink *s)
 {
     pthread_mutex_lock(&s->recent_lock);
     const uint64_t next = s->recent_next;
     pthread_mutex_unlock(&s->recent_lock);
+    return next;
+}
+
+bool sink_follow(struct sink *s, uint64_t *at, uint64_t *lost, struct buf *out)
+{
+    for (uint64_t next; (next = sink_next_number(s)) > *at;) {
+        const uint64_t oldest = next > RECENT ? next - RECENT : 0;
+        if (*at < oldest) {
+            *lost += oldest - *at;
+            *at = oldest;
+        }
+        if (copy_recent(s, (*at)++, out))
+            return !out->failed;
+        ++*lost;
+    }
+    return false;
+}
+
+void sink_recent(struct sink *s, size_t n, sink_wanted *wanted, const void *arg, struct buf *out)
+{
+    const uint64_t next = sink_next_number(s);
     const uint64_t kept = next < RECENT ? next : RECENT;
     size_t found = 0;
     buf_char(out, '[');

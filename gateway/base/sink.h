@@ -20,6 +20,11 @@ void sink_reopen(struct sink *s); /* after log rotation */
 typedef bool sink_wanted(const void *arg, struct str line);
 /* The newest n lines of those kept that are wanted (NULL: all are), newest first, as a JSON array. */
 void sink_recent(struct sink *s, size_t n, sink_wanted *wanted, const void *arg, struct buf *out);
+/* For who follows: the number of the next line. */
+uint64_t sink_next_number(struct sink *s);
+/* Appends line *at to out and moves on. False: there is none yet, or no memory for it. *lost grows by those that are
+ * not kept any more, or never were. */
+bool sink_follow(struct sink *s, uint64_t *at, uint64_t *lost, struct buf *out);
 /* Writes what is queued (for at most a second) and ends the thread. */
 void sink_close(struct sink *s);
 

@@ -12,9 +12,9 @@
  * The admin address has a thread of its own, since it must answer when workers are busy, and asks nobody to wait: who
  * is slow holds a place until his deadline, and loses it sooner when all are taken.
  */
-enum { CLIENTS = 32, HEAD = 8192, BODY = 64 << 20, READ_S = 2, WRITE_S = 10, CLOSE_S = 1 };
+enum { CLIENTS = 32, HEAD = 8192, BODY = 64 << 20, READ_S = 2, WRITE_S = 10, CLOSE_S = 1, STALL_S = 60 };
 
-enum client_state { CLIENT_FREE, CLIENT_READING, CLIENT_WRITING, CLIENT_CLOSING };
+enum client_state { CLIENT_FREE, CLIENT_READING, CLIENT_WRITING, CLIENT_CLOSING, CLIENT_FOLLOWING };
 struct client {
     enum client_state state;
     int fd;
@@ -22,6 +22,8 @@ struct client {
     size_t n, sent;
     char head[HEAD];
     struct buf out;
+    struct stream *stream; /* behind what is in `out` */
+    int64_t stalled_us;    /* monotonic: since when nothing of what waits could be written; 0: it can */
 };
 struct admin {
     struct server *server;
@@ -34,6 +36,7 @@ static void release(struct client *c)
     close(c->fd);
     secret_wipe(c->head, c->n); /* it may hold the token */
     buf_free(&c->out);
+    stream_free(c->stream);
     *c = (struct client){.state = CLIENT_FREE, .fd = -1};
 }
 
@@ -67,14 +70,21 @@ static void answer(struct server *s, struct client *c, bool whole)
         buf_free(&a.body);
     }
     c->out = BUF_INIT(BODY + HEAD);
-    buf_printf(&c->out, "HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\nCache-Control: no-store\r\n%s%s"
-               "X-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n", a.status, phrase(a.status), a.type,
-               a.body.n, a.status == 401 ? "WWW-Authenticate: Bearer\r\n" : "",
+    buf_printf(&c->out, "HTTP/1.1 %d %s\r\nContent-Type: %s\r\n", a.status, phrase(a.status), a.type);
+    if (!a.stream) /* it ends with the connection */
+        buf_printf(&c->out, "Content-Length: %zu\r\n", a.body.n);
+    buf_printf(&c->out, "Cache-Control: no-store\r\n%s%sX-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n",
+               a.status == 401 ? "WWW-Authenticate: Bearer\r\n" : "",
                a.status == 405 ? "Allow: GET, HEAD\r\n" : "");
     if (a.body.n && !a.head_only)
         buf_str(&c->out, buf_view(&a.body));
     buf_free(&a.body);
+    c->stream = a.stream;
     enter(c, CLIENT_WRITING, WRITE_S);
+    if (!a.stream)
+        return;
+    c->state = CLIENT_FOLLOWING;
+    c->until_us = INT64_MAX; /* others make room first; there are always some */
 }
 
 static void write_on(struct client *c)
@@ -93,6 +103,30 @@ static void write_on(struct client *c)
     enter(c, CLIENT_CLOSING, CLOSE_S); /* what he still says is thrown away, so that he can read the answer */
 }
 
+/* What is new goes out as far as the socket takes it. */
+static void follow_on(struct server *s, struct client *c)
+{
+    if (!stream_pump(c->stream, &c->out)) {
+        release(c);
+        return;
+    }
+    const ssize_t n = c->out.n ? send(c->fd, c->out.p, c->out.n, MSG_NOSIGNAL | MSG_DONTWAIT) : 0;
+    if (n < 0 && errno != EAGAIN && errno != EINTR) {
+        release(c);
+        return;
+    }
+    if (n > 0) {
+        c->out.n -= (size_t)n;
+        memmove(c->out.p, c->out.p + n, c->out.n);
+    }
+    const int64_t now = time_mono_us();
+    c->stalled_us = n > 0 || !c->out.n ? 0 : c->stalled_us ? c->stalled_us : now;
+    if (c->stalled_us && now - c->stalled_us > STALL_S * US_PER_S)
+        release(c);
+    else if (atomic_load(&s->draining))
+        enter(c, CLIENT_WRITING, WRITE_S); /* what waits is written, and that is the end */
+}
+
 static void read_on(struct server *s, struct client *c)
 {
     const ssize_t n = recv(c->fd, c->head + c->n, sizeof c->head - c->n, MSG_DONTWAIT);
@@ -107,7 +141,10 @@ static void read_on(struct server *s, struct client *c)
     if (!whole && c->n < sizeof c->head)
         return;
     answer(s, c, whole);
-    write_on(c);
+    if (c->state == CLIENT_FOLLOWING)
+        follow_on(s, c);
+    else
+        write_on(c);
 }
 
 static void throw_away(struct client *c)
@@ -153,8 +190,10 @@ static void step(struct admin *a, struct client *c, short what)
         read_on(a->server, c);
     else if (what && c->state == CLIENT_WRITING)
         write_on(c);
-    else if (what && c->state == CLIENT_CLOSING)
+    else if (what & ~POLLOUT && (c->state == CLIENT_CLOSING || c->state == CLIENT_FOLLOWING))
         throw_away(c);
+    if (c->state == CLIENT_FOLLOWING)
+        follow_on(a->server, c);
     if (c->state != CLIENT_FREE && time_mono_us() >= c->until_us)
         release(c);
 }
@@ -171,6 +210,8 @@ static void turn(struct admin *a)
         if (c->state == CLIENT_FREE)
             continue;
         p[n] = (struct pollfd){.fd = c->fd, .events = c->state == CLIENT_WRITING ? POLLOUT : POLLIN};
+        if (c->state == CLIENT_FOLLOWING && c->out.n)
+            p[n].events |= POLLOUT;
         who[n++] = c;
     }
     const nfds_t clients = n;

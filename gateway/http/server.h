@@ -161,10 +161,17 @@ struct admin_answer {
     bool head_only;
     const char *type;
     struct buf body;
+    struct stream *stream; /* what follows the body as it comes; NULL: nothing */
 };
 void admin_answer(struct server *s, struct str head, struct admin_answer *a);
 /* admin_decisions.c: `query` as behind the question mark; missing: none. */
 void admin_decisions(struct server *s, struct str query, struct admin_answer *a);
+/* Decisions as they are made, a line each. At most STREAMS_MOST at a time. */
+enum { STREAMS_MOST = 16, STREAM_WAITING = 256 << 10 };
+/* Appends what is new and wanted, as long as no more than STREAM_WAITING octets wait in out; false without memory. A
+ * slow reader loses lines that are no longer kept, and is told how many: {"lost":N}. */
+bool stream_pump(struct stream *t, struct buf *out);
+void stream_free(struct stream *t); /* NULL is fine */
 
 /* sockets.c */
 /* A listening, non-blocking socket; -1 with the reason logged. *file: which one a Unix socket made, else 0. */

@@ -2,6 +2,7 @@
 import json
 import os
 import re
+import signal
 import socket
 import threading
 import time
@@ -81,6 +82,102 @@ def test_decisions_are_chosen(gateway, alice, bob):
     assert json.loads(get(g, "/decisions?user=*alice*&n=0")[2]) == []
 
 
+class Stream:
+    def __init__(self, g, query="", timeout=30):
+        self.s = socket.create_connection(("127.0.0.1", g.admin_port), timeout=timeout)
+        self.s.sendall(b"GET /decisions?follow=1%s HTTP/1.1\r\nHost: localhost\r\n\r\n" % query.encode())
+        self.f = self.s.makefile("rb")
+        self.status = int(self.f.readline().split()[1])
+        self.head = {}
+        for line in iter(self.f.readline, b"\r\n"):
+            k, v = line.decode().strip().split(": ", 1)
+            self.head[k] = v
+
+    def next(self):
+        line = self.f.readline()
+        return json.loads(line) if line else None
+
+    def close(self):
+        self.f.close()
+        self.s.close()
+
+
+def test_decisions_are_followed(gateway, alice, bob):
+    g = gateway([alice, bob])
+    for user in (alice, bob, alice):
+        g.ask(user, "/init")
+    before = g.decisions(3)
+    kms.wait_for(lambda: len(json.loads(get(g, "/decisions")[2])) == 3)
+    everything, of_bob, one_before = Stream(g), Stream(g, "&user=*bob*"), Stream(g, "&user=*alice*&n=1")
+    assert everything.status == 200 and everything.head["Content-Type"] == "application/x-ndjson"
+    assert "Content-Length" not in everything.head and everything.head["Connection"] == "close"
+    assert one_before.next()["id"] == before[2]["id"]
+    for user in (alice, bob):
+        g.ask(user, "/init")
+    after = g.decisions(5)[3:]
+    assert [everything.next()["id"] for _ in after] == [d["id"] for d in after]
+    assert of_bob.next()["id"] == after[1]["id"]
+    assert one_before.next()["id"] == after[0]["id"]
+    assert get(g, "/decisions?follow=1", method=b"HEAD")[2] == ""
+    for s in (everything, of_bob, one_before):
+        s.close()
+
+
+def test_sixteen_follow_at_a_time(gateway, alice):
+    g = gateway()
+    streams = [Stream(g) for _ in range(16)]
+    assert get(g, "/decisions?follow=1")[0] == 503
+    assert get(g, "/readyz")[0] == 200
+    g.ask(alice, "/init")
+    assert len({s.next()["id"] for s in streams}) == 1
+    streams.pop().close()  # who goes makes room
+    kms.wait_for(lambda: Stream(g).status == 200, 20)
+    for s in streams:
+        s.close()
+
+
+def test_a_slow_follower_is_told_what_he_missed(gateway, alice):
+    g = gateway(config="log: { level: error }")
+    s = socket.socket()
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    s.settimeout(60)
+    s.connect(("127.0.0.1", g.admin_port))
+    s.sendall(b"GET /decisions?follow=1 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    f = s.makefile("rb", buffering=0)
+    assert f.read(12) == b"HTTP/1.1 200"
+    c = wire.connect(g, timeout=60)
+    wanted = 6000  # more than the sockets, 256 KiB and the newest 1000 hold
+    one = b"POST %s/init HTTP/1.1\r\nHost: a\r\nContent-Type: application/xml\r\nContent-Length: 4\r\n\r\n<x/>" % \
+        kms.BASE.encode()
+    threading.Thread(target=lambda: [c.sendall(one * 40) for _ in range(wanted // 40)], daemon=True).start()
+    answered = bytearray()
+    while answered.count(b"HTTP/1.1 ") < wanted:
+        got = c.recv(1 << 20)
+        assert got
+        answered += got
+    g.ask(alice, "/init")
+    rest = s.makefile("rb")
+    for line in iter(rest.readline, b"\r\n"):
+        pass
+    seen = lost = 0
+    while seen + lost < wanted + 1:
+        d = json.loads(rest.readline())
+        lost += d.get("lost", 0)
+        seen += "id" in d
+    assert lost > 0 and seen >= 1000 and d["reason"] == "ok"
+    s.close()
+
+
+def test_the_end_ends_them(gateway, alice):
+    g = gateway(config="drain_delay: 1s")
+    s = Stream(g)
+    g.ask(alice, "/init")
+    assert s.next()["user"] == alice.uri
+    g.running.p.send_signal(signal.SIGTERM)
+    assert s.next() is None
+    assert g.running.p.wait(60) == 0
+
+
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
     g = Gateway(tmp_path_factory.mktemp("admin"), [kms.User("sip:alice@example.org")])
@@ -114,6 +211,8 @@ BAD = {
     "decisions, a long name": (b"GET /decisions?user=" + b"a" * 1500 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
     "decisions, an end too many": (b"GET /decisions?n=1& HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
     "decisions, nothing asked": (b"GET /decisions? HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+    "decisions, follow what": (b"GET /decisions?follow=2 HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+    "decisions, follow twice": (b"GET /decisions?follow=1&follow=1 HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
     "decisions, no number": (b"GET /decisions?n= HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
     "no HTTP": (b"hello\r\n\r\n", 400),
     "HTTP/0.9": (b"GET /metrics\r\n\r\n", 400),
