@@ -1,7 +1,7 @@
 /*
  * gateway.yaml: how the gateway is deployed. Read from the file, then from the environment (KMSGATE_UPSTREAM_URL, …),
- * which wins; a secret also from the file of its name in $CREDENTIALS_DIRECTORY. Immutable once loaded, and counted. Paths are
- * already resolved (those in the file against the file's folder).
+ * which wins; a secret also from the file of its name in $CREDENTIALS_DIRECTORY. Immutable once loaded, and counted.
+ * Paths are already resolved (those in the file against the file's folder).
  */
 #ifndef KMSGATE_BASE_CONFIG_H
 #define KMSGATE_BASE_CONFIG_H

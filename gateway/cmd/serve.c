@@ -237,7 +237,8 @@ const struct command COMMAND_SERVE = {
     .about = "Runs the gateway in the foreground.\n"
              "`SIGTERM` stops accepting connections, finishes open requests and exits; a second one exits at once. "
              "`SIGHUP` reloads the configuration, rules, certificates and keys, and reopens logs. Settings that take a "
-             "restart are named in the log. Rules and certificates are also reloaded when their files change. A reload that fails is logged, and the previous files stay in effect.",
+             "restart are named in the log. Rules and certificates are also reloaded when their files change. A reload "
+             "that fails is logged, and the previous files stay in effect.",
     .exits = "0 stopped by a signal; 1 the gateway could not start",
     .also = ".BR systemd.exec (5)",
     COMMAND_OPTIONS(SERVE_OPTIONS), .size = sizeof(struct serve_options), .run = serve_run};

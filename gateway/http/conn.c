@@ -448,7 +448,8 @@ bool conn_new(struct listener *l, struct bufferevent *bev, const struct ip *peer
     int wake = -1;
     const unsigned me = (unsigned)(l->worker - s->workers);
     const struct ip none = {0};
-    if (!c || !crowd_join(s->crowd, &c->place, me, proxy_trusts(l->worker->settings->listen[l->index], peer) ? &none : peer, &wake)) {
+    const bool proxy = proxy_trusts(l->worker->settings->listen[l->index], peer);
+    if (!c || !crowd_join(s->crowd, &c->place, me, proxy ? &none : peer, &wake)) {
         bufferevent_free(bev);
         free(c);
         return false;

@@ -156,7 +156,8 @@ bool proxy_head(struct conn *c, enum reason reason, int status)
             .content_encoded = guard_header(g, "content-encoding").p != NULL,
             .source = source_of(c),
         };
-        if (c->worker->settings->listen[c->listener->index]->trusted_proxy_count) /* who is served counts, not who passes it on */
+        /* Who is served counts, not who passes it on. */
+        if (c->worker->settings->listen[c->listener->index]->trusted_proxy_count)
             crowd_move(s->crowd, &c->place, &head.source);
         const enum reason judged = gate_head(x->judgement, &head);
         if (judged != REASON_OK && (reason == REASON_OK || status == 413)) { /* sizes are judged after all others */

@@ -119,7 +119,8 @@ void proxy_vanished(struct conn *c);
 /* worker.c */
 bool worker_start(struct worker *w);
 void worker_wake(struct worker *w);
-/* In its own thread, before a request is read and judged: by what is in force now, even if the wake is still on its way. */
+/* In its own thread, before a request is read and judged: by what is in force now, even if the wake is still on its
+ * way. */
 void worker_follow(struct worker *w);
 /* Ends what still runs, and waits for the thread. */
 void worker_stop(struct worker *w);
