@@ -143,8 +143,8 @@ def test_good_values(folder, values):
     assert run.returncode == 0, run.stderr
     for name, value in values.items():
         assert effective(run)[name] == (value, environment(name))
-        (folder.path / name).write_text(value + "\n")
-    run = other.check("--print", env={environment(n) + "_FILE": n for n in values})
+        (folder.path / (name + ".value")).write_text(value + "\n")
+    run = other.check("--print", env={environment(n) + "_FILE": n + ".value" for n in values})
     assert run.returncode == 0, run.stderr
     for name, value in values.items():
         assert effective(run)[name] == (value, environment(name) + "_FILE")
