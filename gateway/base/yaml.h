@@ -120,6 +120,10 @@ const char *similar_name(struct str text, const void *names, size_t stride, size
 bool strings_add(struct strings *s, struct str text); /* a copy; false without memory */
 void strings_free(struct strings *s);
 
+/* Every setting in effect, in the order of the tables: `at` is its node, NULL: the default. */
+typedef void yaml_setting(void *arg, const char *path, struct str value, const struct yaml_node *at);
+void yaml_settings(const struct yaml_node *node, const struct yaml_field *fields, const char *prefix,
+                   yaml_setting *each, void *arg);
 /* "key.key: value  # FILE:LINE" or "# default", a line a setting, in the order of the tables. */
 void yaml_print(struct buf *out, const char *file, const struct yaml_node *node, const struct yaml_field *fields,
                 const char *prefix);

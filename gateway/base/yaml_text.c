@@ -166,15 +166,15 @@ void setting_print(struct buf *out, const char *path, struct str value, const ch
     buf_printf(out, "%*s  # %s\n", width < COLUMN ? (int)(COLUMN - width) : 0, "", origin);
 }
 
-void yaml_print(struct buf *out, const char *file, const struct yaml_node *node, const struct yaml_field *fields,
-                const char *prefix)
+void yaml_settings(const struct yaml_node *node, const struct yaml_field *fields, const char *prefix,
+                   yaml_setting *each, void *arg)
 {
     for (const struct yaml_field *f = fields; f->key; f++) {
         const struct yaml_node *at = yaml_get(node, f->key);
         struct buf path BUF_CLEANUP = BUF_INIT(1000);
         buf_printf(&path, "%s%s%s", prefix, *prefix ? "." : "", f->key);
         if (f->sub && (!at || at->kind == YAML_MAPPING)) {
-            yaml_print(out, file, at, f->sub, path.p ? path.p : "");
+            yaml_settings(at, f->sub, path.p ? path.p : "", each, arg);
             continue;
         }
         if (!at && !f->preset)
@@ -184,14 +184,32 @@ void yaml_print(struct buf *out, const char *file, const struct yaml_node *node,
             print_value(&value, at);
         else
             buf_z(&value, f->preset);
-        struct buf origin BUF_CLEANUP = BUF_INIT(8192);
-        if (at)
-            buf_printf(&origin, "%s:%d", file, at->line);
-        else
-            buf_z(&origin, "default");
-        if (value.p && origin.p && path.p)
-            setting_print(out, path.p, str_trim(buf_view(&value)), origin.p);
+        if (value.p && path.p)
+            each(arg, path.p, str_trim(buf_view(&value)), at);
     }
+}
+
+struct printing {
+    struct buf *out;
+    const char *file;
+};
+
+static void print_setting(void *arg, const char *path, struct str value, const struct yaml_node *at)
+{
+    const struct printing *p = arg;
+    struct buf origin BUF_CLEANUP = BUF_INIT(8192);
+    if (at)
+        buf_printf(&origin, "%s:%d", p->file, at->line);
+    else
+        buf_z(&origin, "default");
+    if (origin.p)
+        setting_print(p->out, path, value, origin.p);
+}
+
+void yaml_print(struct buf *out, const char *file, const struct yaml_node *node, const struct yaml_field *fields,
+                const char *prefix)
+{
+    yaml_settings(node, fields, prefix, print_setting, &(struct printing){out, file});
 }
 
 struct placed {

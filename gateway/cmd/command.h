@@ -86,6 +86,12 @@ enum { COMMAND_GIVEN_MAX = 512 };
     {.name = "format", .argument = "text|json", .type = VALUE_CHOICE, .at = offsetof(given, field),               \
      .preset = "text", .help = "The form of the output: `text` for people, or `json` for programs."}
 
+/* Of the operand of those that read decision logs (study/lines.h). */
+#define DECISION_FILES_HELP                                                                                       \
+    "Decision logs, in the order of time; `-` is standard input. Files may be compressed by gzip, and may be the "   \
+    "output of `journalctl` or, with nothing left out, `journalctl -o json --all`. A line that is no decision is " \
+    "counted and reported by file and line."
+
 /* All commands in the order of the help; NULL behind the last. */
 extern const struct command *const COMMANDS[];
 /* The command of that name among these; NULL when there is none. */

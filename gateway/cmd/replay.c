@@ -1,6 +1,5 @@
 #include "cmd/replay.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,31 +7,20 @@
 #include "base/log.h"
 #include "cmd/cmd.h"
 #include "cmd/options.h"
-
-enum { LINE_MAX_BYTES = 1 << 20 }; /* a decision has a few kilobytes */
+#include "study/lines.h"
 
 struct replay_options {
-    const char *rules, *format, *file;
+    const char *rules, *format;
+    struct words files;
 };
 struct replaying {
     const struct replay_options *q;
     bool json;
     const struct rules *rules;
     struct replayed sum;
-    size_t line, told;
+    size_t told;
     bool failed; /* out of memory, or nobody reads what is written */
 };
-
-static const char *shown_name(const struct replaying *p)
-{
-    return strcmp(p->q->file, "-") == 0 ? "standard input" : p->q->file;
-}
-
-static void broken(struct replaying *p, const char *why)
-{
-    p->sum.broken++;
-    fprintf(stderr, "%s:%zu: %s\n", shown_name(p), p->line, why);
-}
 
 static void write_out(struct replaying *p, const struct buf *out)
 {
@@ -65,53 +53,33 @@ static void count(struct replaying *p, const struct record *r, enum change c)
         p->failed = true;
 }
 
-static void take_line(struct replaying *p, struct str line)
+static void take_record(struct replaying *p, const struct record *r)
 {
-    struct detail why = {""};
-    struct record r = {0};
     struct rejudged again;
-    p->line++;
-    if (line.n > LINE_MAX_BYTES) {
-        broken(p, "the line has more than 1 MiB, expected a decision");
-        return;
-    }
-    if (!str_trim(line).n)
-        return;
-    if (!record_read(line, &r, &why)) {
-        broken(p, why.text);
-    } else if (!rejudge(p->rules, &r, &again)) {
+    if (!rejudge(p->rules, r, &again)) {
         p->failed = true;
-    } else {
-        const enum change c = change_of(&r, &again);
-        count(p, &r, c);
-        if (c != CHANGE_NONE)
-            tell(p, &r, &again, c);
+        return;
     }
-    record_free(&r);
+    const enum change c = change_of(r, &again);
+    count(p, r, c);
+    if (c != CHANGE_NONE)
+        tell(p, r, &again, c);
 }
 
-/* One line, without its end; of one that is too long no more than shows that it is. False at the end. */
-static bool next_line(FILE *from, struct buf *line)
+/* False where a file cannot be read: that was told. */
+static bool take_all(struct replaying *p)
 {
-    int c;
-    buf_reset(line);
-    while ((c = getc_unlocked(from)) != EOF && c != '\n')
-        if (line->n <= LINE_MAX_BYTES)
-            buf_char(line, (char)c);
-    return c != EOF || line->n > 0;
-}
-
-static bool take_all(struct replaying *p, FILE *from)
-{
-    struct buf line BUF_CLEANUP = BUF_INIT(LINE_MAX_BYTES + 2);
-    while (!p->failed && next_line(from, &line)) {
-        p->failed |= line.failed;
-        take_line(p, line.n ? buf_view(&line) : STR(""));
-    }
-    if (!ferror(from))
-        return !p->failed;
-    complain("%s: cannot be read: %s", shown_name(p), strerror(errno));
-    return false;
+    struct lines *l = lines_open(p->q->files.v, p->q->files.n);
+    struct record r;
+    enum lines_result result = LINES_END;
+    p->failed |= !l;
+    while (!p->failed && (result = lines_next(l, &r)) != LINES_END && result != LINES_FAILED)
+        if (result == LINES_DECISION)
+            take_record(p, &r);
+        else
+            p->sum.broken++;
+    lines_close(l);
+    return result != LINES_FAILED;
 }
 
 static int summary(struct replaying *p)
@@ -131,23 +99,16 @@ static int summary(struct replaying *p)
     }
     if (p->sum.decisions)
         return EXIT_DONE;
-    complain("%s: holds no decision", shown_name(p));
+    complain("%s%s: holds no decision", p->q->files.v[0], p->q->files.n > 1 ? " and the others" : "");
     return EXIT_NEGATIVE;
 }
 
 static int replay(const struct replay_options *q, const struct rules *rules)
 {
     struct replaying p = {.q = q, .json = format_is_json(q->format), .rules = rules};
-    FILE *from = strcmp(q->file, "-") == 0 ? stdin : fopen(q->file, "re");
-    if (!from) {
-        complain("%s: cannot be read: %s", q->file, strerror(errno));
-        return EXIT_NEGATIVE;
-    }
     if (p.json)
         fputs("{\"changes\":[", stdout);
-    int code = take_all(&p, from) || p.failed ? summary(&p) : EXIT_NEGATIVE;
-    if (from != stdin)
-        fclose(from);
+    const int code = take_all(&p) ? summary(&p) : EXIT_NEGATIVE;
     tally_free(&p.sum.rules);
     tally_free(&p.sum.users);
     return code;
@@ -170,8 +131,8 @@ static const struct command_option REPLAY_OPTIONS[] = {
      .at = offsetof(struct replay_options, rules), .help = "The rules to judge by."},
     OPTION_FORMAT(struct replay_options, format)};
 static const struct command_operand REPLAY_OPERANDS[] = {
-    {.name = "DECISIONS.jsonl", .type = VALUE_FILE, .at = offsetof(struct replay_options, file),
-     .help = "A decision log; `-` is standard input."}};
+    {.name = "DECISIONS.jsonl", .type = VALUE_FILE, .at = offsetof(struct replay_options, files), .many = true,
+     .help = DECISION_FILES_HELP}};
 const struct command COMMAND_REPLAY = {
     .name = "replay", .does = "judge recorded decisions by other rules",
     .about = "Prints what recorded decisions would have been under other rules: each decision that changes, followed "
@@ -180,5 +141,6 @@ const struct command COMMAND_REPLAY = {
              "result is known; KmsUri, Time, ClientReqUrl and the user in the path are judged again. Whatever the log "
              "cannot answer is reported as unknown.",
     .exits = "0 done, whatever changes; 1 a file is at fault or contains no decisions",
-    .examples = "kmsgate replay --rules new.yaml decisions.jsonl\n",
+    .examples = "kmsgate replay --rules new.yaml decisions.jsonl.1.gz decisions.jsonl\n"
+                "journalctl -u kmsgate -o json --all | kmsgate replay --rules new.yaml -\n",
     COMMAND_TAKES(REPLAY_OPTIONS, REPLAY_OPERANDS, struct replay_options), .run = replay_run};

@@ -204,6 +204,30 @@ void rules_describe(const struct rules *r, struct buf *out)
     faults_free(&none);
 }
 
+struct rules_telling {
+    rules_setting *each;
+    void *arg;
+};
+
+static void rules_tell_setting(void *arg, const char *path, struct str value, const struct yaml_node *at)
+{
+    const struct rules_telling *t = arg;
+    t->each(t->arg, path, value, at ? at->line : 0);
+}
+
+bool rules_settings(const struct rules *r, bool response, size_t i, rules_setting *each, void *arg)
+{
+    struct faults none = {0};
+    struct yaml *y = yaml_parse(r->file, str_z(r->text), &none);
+    if (y)
+        yaml_settings(rules_node(yaml_get(y->root, response ? "responses" : "requests"), i),
+                      response ? RESPONSE_FIELDS : REQUEST_FIELDS, "", rules_tell_setting,
+                      &(struct rules_telling){each, arg});
+    yaml_done(y);
+    faults_free(&none);
+    return y != NULL;
+}
+
 struct rules *rules_ref(struct rules *r)
 {
     if (r)

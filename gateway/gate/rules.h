@@ -141,6 +141,10 @@ enum reason request_rule_refuses(const struct request_rule *q);
 struct rules *rules_load(const char *path, struct faults *faults);
 /* `check --print`: every setting in effect with its place or "default", a line each. */
 void rules_describe(const struct rules *r, struct buf *out);
+/* The settings in effect of request rule i, or of response rule i: `line` 0 where a default holds. False without
+ * memory. */
+typedef void rules_setting(void *arg, const char *path, struct str value, int line);
+bool rules_settings(const struct rules *r, bool response, size_t i, rules_setting *each, void *arg);
 struct rules *rules_ref(struct rules *r);
 void rules_unref(struct rules *r);
 

@@ -11,8 +11,8 @@ import certs
 import kms
 from conftest import BUILD
 
-COMMANDS = ["serve", "check", "health", "keys", "request", "open", "demo", "explain", "test", "replay",
-            "help", "completion", "version"]
+COMMANDS = ["serve", "check", "health", "keys", "request", "open", "demo", "explain", "test", "replay", "which",
+            "decisions", "help", "completion", "version"]
 KEYS = ["import", "export", "list", "show", "add", "retire", "revoke", "renew", "prune", "rekey"]
 
 

@@ -1,4 +1,4 @@
-"""What rules/README.md shows of `check`, `test`, `explain` and `replay` is what the program prints.
+"""What rules/README.md shows of `check`, `test`, `explain` and those that read decision logs is what the program prints.
 
 Each ```console block of the reference is a session: lines that begin with `$ ` are run, what stands below is their output.
 The folder that they are run in is made here: a gateway's configuration, two rules files, captured requests, a log.
@@ -110,9 +110,9 @@ def test_session(folder, n):
         assert run(folder, command) == expected, command
 
 
-def test_all_four_are_shown():
+def test_all_are_shown():
     shown = {command.split()[1] for s in SESSIONS for command, _ in steps(s)}
-    assert shown >= {"check", "test", "explain", "replay"}
+    assert shown >= {"check", "test", "explain", "replay", "decisions"}
 
 
 def test_the_language_of_cases_is_complete():
