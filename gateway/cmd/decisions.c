@@ -155,8 +155,8 @@ static const struct command_option DECISIONS_OPTIONS[] = {
      .help = "Not built yet: go on with new decisions."},
     OPTION_FORMAT(struct decisions_options, format)};
 static const struct command_operand DECISIONS_OPERANDS[] = {
-    {.name = "FILE", .type = VALUE_FILE, .optional = true, .many = true, .at = offsetof(struct decisions_options, files),
-     .help = DECISION_FILES_HELP}};
+    {.name = "FILE", .type = VALUE_FILE, .optional = true, .many = true,
+     .at = offsetof(struct decisions_options, files), .help = DECISION_FILES_HELP}};
 const struct command COMMAND_DECISIONS = {
     .name = "decisions", .does = "show recorded decisions as a table",
     .about = "Shows the decisions of log files as a table, one line each. Filters are globs, in which `*` stands for "
