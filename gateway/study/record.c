@@ -104,6 +104,16 @@ static void read_reply(struct record_in *in, struct record *out)
             out->message = m;
 }
 
+static void read_bits(struct record_in *in, const struct json_value *claims, struct record *out)
+{
+    enum { BITS_MAX = 4096 };
+    const struct json_value *bits = member(in, claims, "hmac_bits", JSON_NUMBER, "a number");
+    uint64_t n = 0;
+    if (bits && !str_to_u64(bits->text, BITS_MAX, &n))
+        fault(in, "hmac_bits", "a number of bits");
+    out->claims.hmac_bits = (unsigned)n;
+}
+
 bool record_read(struct str line, struct record *out, struct detail *why)
 {
     size_t at = 0;
@@ -136,6 +146,7 @@ bool record_read(struct str line, struct record *out, struct detail *why)
     out->claims.trk_id = text(&in, claims, "trk_id");
     out->claims.signature_id = text(&in, claims, "signature_id");
     out->claims.version = text(&in, claims, "version");
+    read_bits(&in, claims, out);
     out->expected_url = text(&in, in.root, "expected_url");
     out->rules_hash = text(&in, in.root, "rules");
     const struct str source = text(&in, in.root, "source");

@@ -63,7 +63,7 @@ def test_several_files_follow_each_other(tmp_path):
     (json.dumps({"MESSAGE": [1, 2]}), "found a MESSAGE that is not a text"),
     (json.dumps({"MESSAGE": "listening"}), "no JSON"), (json.dumps({"MESSAGE": "{}"}), "`verdict`"),
     ("see: {}", "`verdict`"), ("x" * (1 << 20) + "y", "more than 1 MiB"),
-])
+], ids=range(8))
 def test_a_line_that_is_no_decision_is_named(tmp_path, line, says):
     (tmp_path / "1").write_bytes(dumped(LINES[:1]))
     (tmp_path / "2").write_bytes(dumped([LINES[1], line, LINES[2]]))

@@ -112,7 +112,7 @@ def test_session(folder, n):
 
 def test_all_are_shown():
     shown = {command.split()[1] for s in SESSIONS for command, _ in steps(s)}
-    assert shown >= {"check", "test", "explain", "replay", "decisions"}
+    assert shown >= {"check", "test", "explain", "replay", "advise", "decisions"}
 
 
 def test_the_language_of_cases_is_complete():

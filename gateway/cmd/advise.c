@@ -1,0 +1,83 @@
+#include <stdio.h>
+
+#include "base/log.h"
+#include "base/text.h"
+#include "base/timestamp.h"
+#include "cmd/cmd.h"
+#include "study/advise.h"
+#include "study/lines.h"
+
+struct advise_options {
+    const char *rules;
+    struct words files;
+};
+
+/* False where a file cannot be read, or memory is short: that was told. */
+static bool advise_read(struct advice *a, const struct words *files, size_t *broken)
+{
+    struct lines *l = lines_open(files->v, files->n);
+    struct record r;
+    enum lines_result result = LINES_END;
+    bool ok = l != NULL;
+    while (ok && (result = lines_next(l, &r)) != LINES_END && result != LINES_FAILED) {
+        *broken += result == LINES_BROKEN;
+        ok = result != LINES_DECISION || advice_add(a, &r);
+    }
+    lines_close(l);
+    if (!ok)
+        complain("out of memory");
+    return ok && result != LINES_FAILED;
+}
+
+static int advise_tell(struct advice *a, const struct words *files)
+{
+    struct buf out BUF_CLEANUP = BUF_INIT(64 << 20);
+    if (!advice_decisions(a)) {
+        complain("%s%s: holds no decision", files->v[0], files->n > 1 ? " and the others" : "");
+        return EXIT_NEGATIVE;
+    }
+    if (!advice_write(a, &out) || !text_write(buf_view(&out), stdout) || fflush(stdout) != 0) {
+        complain("advise: out of memory, or standard output cannot be written");
+        return EXIT_NEGATIVE;
+    }
+    return advice_locked_out(a) ? EXIT_NEGATIVE : EXIT_DONE;
+}
+
+static int advise_run(const void *given)
+{
+    const struct advise_options *q = given;
+    struct faults faults = {0};
+    struct rules *rules = rules_load(q->rules, &faults);
+    faults_print_errors(&faults, stderr);
+    faults_free(&faults);
+    struct advice *a = rules ? advice_new(rules, time_now_us()) : NULL;
+    size_t broken = 0;
+    int code = EXIT_NEGATIVE;
+    if (rules && !a)
+        complain("out of memory");
+    else if (a && advise_read(a, &q->files, &broken))
+        code = advise_tell(a, &q->files);
+    if (broken)
+        complain("advise: %zu line%s not a decision and not counted", broken, broken == 1 ? " is" : "s are");
+    advice_free(a);
+    rules_unref(rules);
+    return code;
+}
+
+static const struct command_option ADVISE_OPTIONS[] = {
+    {.name = "rules", .argument = "RULES.yaml", .type = VALUE_FILE, .required = true,
+     .at = offsetof(struct advise_options, rules), .help = "The rules that lock out, or would."}};
+static const struct command_operand ADVISE_OPERANDS[] = {
+    {.name = "DECISIONS.jsonl", .type = VALUE_FILE, .many = true, .at = offsetof(struct advise_options, files),
+     .help = DECISION_FILES_HELP}};
+const struct command COMMAND_ADVISE = {
+    .name = "advise", .does = "advise exceptions for whom the rules lock out",
+    .about = "Judges recorded decisions by these rules and groups the refused requests by cause, network and user "
+             "pattern. For each group it prints the narrowest exception: a request rule with `why`, `until` and a "
+             "`match` on source and user, ready to paste. What it costs in safety, how many requests and users it is "
+             "about, and when they were first and last seen are comments.\n"
+             "There is no exception for what is forged, replayed, revoked or unknown, nor for what is mended in a "
+             "client, in `public_url` or with a missing key: these are comments that name the remedy.",
+    .exits = "0 nobody is locked out; 1 somebody is, or a file is at fault",
+    .examples = "kmsgate advise --rules rules.yaml decisions.jsonl.1.gz decisions.jsonl\n",
+    COMMAND_TAKES(ADVISE_OPTIONS, ADVISE_OPERANDS, struct advise_options), .run = advise_run};

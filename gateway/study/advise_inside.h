@@ -1,0 +1,142 @@
+/*
+ * Inside advise*.c: causes, and groups of requests that are refused for the same ones.
+ */
+#ifndef KMSGATE_STUDY_ADVISE_INSIDE_H
+#define KMSGATE_STUDY_ADVISE_INSIDE_H
+
+#include "study/advise.h"
+
+/*
+ * Why a request is refused: name, remedy, what it is, and what is to be done (or what an exception costs). FORM to
+ * URL_NORMAL can be excused.
+ */
+enum remedy { REMEDY_EXCEPTION, REMEDY_CLIENT, REMEDY_CONFIG, REMEDY_KEYS, REMEDY_NONE, REMEDY_SERVICE };
+#define CAUSE_LIST(X)                                                                                                 \
+    X(FORM, EXCEPTION, "form", "the rule does not accept this form of request",                                       \
+      "without a signature nothing proves who asks: anybody in this network can pose as any of these users")          \
+    X(NO_RULE, EXCEPTION, "no-rule", "no rule matches", "nothing: all checks hold for them")                          \
+    X(HMAC, EXCEPTION, "short-hmac", "the signature is truncated",                                                    \
+      "a shorter signature is easier to guess; 128 bits are the least that the rules take")                           \
+    X(URI_HOST, EXCEPTION, "kms-uri-host", "KmsUri names this KMS with scheme, port or another case",                 \
+      "little: the host is still compared")                                                                           \
+    X(LATE, EXCEPTION, "clock-behind", "clocks are behind, or requests are late",                                     \
+      "a recorded request stays usable for longer where the replay memory has not seen it")                           \
+    X(EARLY, EXCEPTION, "clock-ahead", "clocks are ahead",                                                            \
+      "after a restart requests are refused for longer, and a request can be made for later use")                     \
+    X(ZONE, EXCEPTION, "local-time", "Time is local time without a zone",                                             \
+      "a Time without zone is read in this zone for all whom the rule matches; an offset does not follow summer "     \
+      "time: a zone by name, such as Europe/Paris, does")                                                             \
+    X(URL_LEADING, EXCEPTION, "url-prefix", "ClientReqUrl is only a leading part of the URL",                         \
+      "a request can be sent to another resource below the URL that it names")                                        \
+    X(URL_NORMAL, EXCEPTION, "url-spelling", "ClientReqUrl is another spelling of the same URL",                      \
+      "nothing: both mean the same resource")                                                                         \
+    X(DENIED, NONE, "denied", "a rule with `deny` refuses them", "delete that rule when it has served its purpose")   \
+    X(XML, CLIENT, "xml", "the body is not a valid KmsRequest",                                                       \
+      "mend the client: `kmsgate explain` shows what is at fault")                                                    \
+    X(FORGED, NONE, "signature", "the signature is wrong: forged or changed on the way, or made with another key",    \
+      "no exception: compare the key of the user at the client with `kmsgate keys show`; if they are equal, look "    \
+      "for whoever sends these")                                                                                      \
+    X(PROFILE, CLIENT, "signature-profile", "the signature is outside what the rules allow; the log does not say how", \
+      "mend the client: `kmsgate explain` on a captured request shows what is at fault")                              \
+    X(KEY_UNKNOWN, KEYS, "unknown-key", "the key that signed is not known here",                                      \
+      "no exception: if these are your users, import their keys (`kmsgate keys import`); else look for whoever "      \
+      "sends these")                                                                                                  \
+    X(KEY_REVOKED, KEYS, "revoked-key", "the key that signed is revoked or has expired",                              \
+      "no exception: give the user a new key (`kmsgate keys add`), or look for who has the old one")                  \
+    X(NO_TRK, KEYS, "no-trk", "the reply holds keys and the user has no TrK to encrypt them",                         \
+      "import the TrK of the user (`kmsgate keys import`)")                                                           \
+    X(KEY_POLICY, CLIENT, "key-policy", "KeyName, Signature-ID or TrK-ID does not fit the keys of the user",          \
+      "mend the client: the newest InK signs, and Signature-ID names it; or import the TrK that TrK-ID names")        \
+    X(URI_OTHER, CONFIG, "kms-uri", "KmsUri names another KMS",                                                       \
+      "if this is a name of your KMS, add it to `kms.uris`; else mend the client")                                    \
+    X(TIME_FAR, CLIENT, "clock-wrong", "Time is more than five minutes off",                                          \
+      "mend the client: set its clock (NTP); no window should be that wide")                                          \
+    X(URL_SCHEME, CONFIG, "url-scheme", "ClientReqUrl has another scheme (http, https)",                              \
+      "if the clients do use that URL, add it to `public_url` in gateway.yaml; else mend the client: give it the URL " \
+      "that is expected")                                                                                             \
+    X(URL_HOST, CONFIG, "url-host", "ClientReqUrl has another host or port",                                          \
+      "if the clients do use that URL, add it to `public_url` in gateway.yaml; else mend the client")                 \
+    X(URL_PREFIX, CONFIG, "url-path", "ClientReqUrl has another path before the resource",                            \
+      "if a proxy takes away or adds a path, write `public_url` with the path that clients use; else mend the client") \
+    X(URL_SLASH, CLIENT, "url-slash", "ClientReqUrl has a trailing slash that the request has not, or lacks one",     \
+      "mend the client: no comparison sets a slash aside")                                                            \
+    X(URL_QUERY, CLIENT, "url-query", "the query of ClientReqUrl is not that of the request",                         \
+      "mend the client, or the proxy that changes queries")                                                           \
+    X(URL_OTHER, CLIENT, "url", "ClientReqUrl is not the URL of the request",                                         \
+      "mend the client; if one user is concerned, a request may have been sent elsewhere than it was made for")       \
+    X(PATH_USER, NONE, "path-user", "the user asks for the keys of another",                                          \
+      "no exception: if this is a group that any user may ask for, name it in `checks.path_user.also`")               \
+    X(REPLAYED, NONE, "replay", "the same signed request was accepted before",                                        \
+      "no exception: clients put something fresh into each request, also when they repeat it")                        \
+    X(SERVICE, SERVICE, "service", "not refused by the rules", "see the reason in the table of docker/DECISIONS.md")
+enum cause {
+#define CAUSE_ENUM(e, remedy, name, what, todo) CAUSE_##e,
+    CAUSE_LIST(CAUSE_ENUM)
+#undef CAUSE_ENUM
+    CAUSE_COUNT
+};
+struct cause_about {
+    enum remedy remedy;
+    const char *name, *what, *todo;
+};
+extern const struct cause_about CAUSES[CAUSE_COUNT];
+
+/* What one request is refused for, and what an exception needs to know of it. */
+struct plight {
+    const struct request_rule *rule; /* NULL: none matches */
+    unsigned causes;                 /* bits 1 << enum cause */
+    enum reason service;             /* CAUSE_SERVICE */
+    int64_t late_us, early_us;       /* LATE, EARLY, ZONE: how far */
+    int zone_minutes;                /* ZONE: east positive */
+    unsigned hmac_bits;              /* HMAC */
+    struct str shown;                /* the value that is at fault, for those that are mended elsewhere; or missing */
+};
+/* Fills in the cause behind one reason; `ours` is kms.uris. */
+void plight_add(struct plight *p, const struct record *r, enum reason reason, const struct strings *ours);
+
+/* Texts, each once, in the order in which they came. */
+struct texts {
+    struct str *v; /* owned */
+    size_t n, cap, *slots, slot_count;
+};
+/* Its index; SIZE_MAX without memory. */
+size_t texts_add(struct texts *t, struct str s);
+void texts_free(struct texts *t);
+
+/* Requests with the same causes, of one rule, form, network and domain of users. */
+struct group {
+    struct plight plight; /* the widest of all; `shown` is owned */
+    enum form form;
+    size_t count;
+    int64_t first_us, last_us;
+    struct texts users, sources; /* sources: the 16 octets of struct ip */
+    bool nameless, placeless;    /* some had no user that a rule could name; no source */
+    bool apart;                  /* no exception: it cannot be told apart from another group's */
+};
+struct advice {
+    const struct rules *rules;
+    struct rules relaxed; /* a shallow copy, whose requests are changed while one record is asked about */
+    int64_t now_us, first_us, last_us;
+    size_t decisions, open;
+    struct texts keys;    /* of groups */
+    struct group *groups;
+    size_t group_cap;
+    struct texts accepted; /* what was accepted: 8 octets of hash each */
+};
+
+/* The bounds that an exception for the group has. */
+struct bounds {
+    struct cidr source;   /* bits 0: none */
+    bool has_source, has_user, glob;
+    struct buf user;      /* the glob, if glob; else all of the group's users are named */
+};
+bool bounds_ipv4(const struct ip *ip);
+/* The smallest network that holds all of at least one. */
+struct cidr bounds_network(const struct texts *sources);
+/* False: nothing bounds it, so that there is no exception. The caller frees b->user either way. */
+bool bounds_of(const struct group *g, struct bounds *b);
+bool group_excused(const struct group *g);
+/* Makes one of two groups whose exceptions would meet, since only the first of them would decide. */
+bool groups_join(struct advice *a);
+
+#endif
