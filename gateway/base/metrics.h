@@ -17,6 +17,7 @@
     X(CONNECTIONS, gauge, "kmsgate_connections", "Open client connections.")                                         \
     X(KEYS, gauge, "kmsgate_keys", "Users' keys by type and state.")                                                 \
     X(KEYS_AGE, gauge, "kmsgate_keys_age_seconds", "Seconds since the keys were last seen to be the database's.")    \
+    X(RENEWALS, counter, "kmsgate_renewals_total", "Users' keys that were renewed, by type and result.")             \
     X(REPLAY_ENTRIES, gauge, "kmsgate_replay_entries", "Signed requests remembered against replay.")                 \
     X(CLOCK_STEPS, counter, "kmsgate_clock_steps_total", "Steps of this machine's wall clock by direction.")         \
     X(DECISIONS_DROPPED, counter, "kmsgate_decisions_dropped_total", "Decision lines dropped by a stalled sink.")    \

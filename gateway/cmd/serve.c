@@ -132,7 +132,7 @@ static int run(struct server *s, const sigset_t *signals)
         return EXIT_NEGATIVE;
     }
     s->keys_told_us = time_mono_us() - KEYS_TELL_EACH_S * US_PER_S;
-    if (!start_workers(s) || !admin_start(s, &admin) || !(s->keeper = keykeeper_start(s->keys, keys_turn, s))) {
+    if (!(s->keeper = keykeeper_start(s->keys, keys_turn, s)) || !start_workers(s) || !admin_start(s, &admin)) {
         log_error("gateway", NULL, "threads cannot be started");
         return EXIT_NEGATIVE; /* the process ends, and all with it */
     }
@@ -165,6 +165,8 @@ static void close_sockets(struct server *s)
 static void close_parts(struct server *s)
 {
     close_sockets(s);
+    for (unsigned i = 0; s->workers && i < s->worker_count; i++)
+        keepings_free(s->workers[i].keepings);
     free(s->workers);
     crowd_free(s->crowd);
     if (s->sink)

@@ -138,6 +138,12 @@ static void write_reply(const struct decision *d, struct json *j)
         text(j, "message", str_z(d->response.message));
         text(j, "signed_by", d->response.signed_by);
         text(j, "encrypted_by", d->response.encrypted_by);
+        if (d->response.renewed[0].n) {
+            json_array(j, "renewed");
+            text(j, NULL, d->response.renewed[0]);
+            text(j, NULL, d->response.renewed[1]);
+            json_end(j);
+        }
         json_end(j);
     }
     if (d->us.total != TIME_NONE || d->us.judge != TIME_NONE || d->us.upstream != TIME_NONE ||

@@ -42,7 +42,7 @@ struct decision {
     struct {
         const char *rule;
         const char *message;
-        struct str signed_by, encrypted_by;
+        struct str signed_by, encrypted_by, renewed[2];
     } response;
     struct {
         int64_t total, judge, upstream, protect; /* us; TIME_NONE: did not happen */

@@ -7,7 +7,8 @@
  *     action = gate_request(j, body, now_us);       after the body: everything else; GATE_FORWARD only from here,
  *     action = gate_spent(j, reason);               or, after GATE_WAIT, from here, when the replay memory has answered
  *     gate_forward(j, &out);                        what goes to the upstream
- *     gate_reply(j, &upstream, now_us, &reply);     what its answer becomes
+ *     gate_reply(j, &upstream, now_us, &reply);     what its answer becomes; where reply.waits, once more after
+ *     gate_granted(j, fates, n);                    what the keeper of the keys has answered to gate_wishes()
  *     gate_refuse(j, reason, now_us, &reply);       or: a refusal, at any point
  *     judgement_free(j);                            wipes the keys
  */
@@ -18,7 +19,7 @@
 #include "replay/replay.h"
 #include "gate/resource.h"
 #include "gate/rules.h"
-#include "keys/keystore.h"
+#include "keys/keylife.h"
 #include "message/kms_response.h"
 #include "message/request_doc.h"
 
@@ -30,6 +31,7 @@ struct gate {
     const struct keystore *keys;
     struct replay *replay; /* NULL: replay is not judged (explain) */
     struct replay_line *replay_line; /* of the thread that judges; NULL: what would have to wait is refused */
+    bool asks_keeper; /* who serves asks the keeper of the keys; else no new key is ever sent */
     bool by_tree; /* every request is read the long way (request_doc.h) */
 };
 
@@ -65,6 +67,7 @@ struct judgement {
     const struct key *signer;    /* in ring; the key whose signature held */
     struct replay_claim claim;   /* what is spent; its texts are the document's */
     struct replay_call spending; /* `done` and `arg`: whom to tell after GATE_WAIT; none: nothing waits */
+    struct renewal *renewal;     /* the new keys of the reply; NULL: none */
     struct decision decision; /* last: most of it need not be zeroed */
 };
 
@@ -110,11 +113,22 @@ struct gate_upstream {
  * they are the refusal for the reason, which is returned. */
 struct gate_response {
     int status;
+    bool waits; /* there is none yet: new keys are due, which are committed before they are sent */
     struct buf body;
     struct detail why; /* what was wrong with the upstream's answer, in plain words; empty: nothing. Not for clients */
 };
 enum reason gate_reply(struct judgement *j, const struct gate_upstream *up, int64_t now_us,
                        struct gate_response *out) MUST_CHECK;
+/* After `waits`: what the keeper is to be asked, in one errand; texts live as long as the judgement. */
+size_t gate_wishes(const struct judgement *j, const struct key_wish **wishes);
+/* … and what it answered, once; n 0: it cannot be asked, or was waited for too long. Then gate_reply() again, with the
+ * same answer of the upstream: without new keys, where there are none now. */
+void gate_granted(struct judgement *j, const struct key_fate *v, size_t n);
+/* After GATE_FORWARD: the keys that this request is the first to use, which become active by that. Nobody waits for
+ * it: while the keeper has not come to it, such a key is as good as an active one. */
+size_t gate_confirms(const struct judgement *j, struct key_wish out[2]);
+/* What became of one such wish, for the metrics. Any thread. */
+void gate_confirmed(enum key_type type, const struct key_fate *f);
 /* A KmsResponse with KmsError, signed when the requester's signature held. status 0: reason's own. Never fails: without
  * memory the body is empty. j may be fresh (nothing known yet). */
 void gate_refuse(struct judgement *j, enum reason reason, int status, int64_t now_us, struct gate_response *out);

@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "base/uri.h"
-#include "gate/gate.h"
+#include "gate/renewal.h"
 
 struct judgement *judgement_new(const struct gate *gate, const char *id)
 {
@@ -29,6 +29,7 @@ void judgement_free(struct judgement *j)
     secret_wipe(j->ring.keys, j->ring.n * sizeof *j->ring.keys);
     keyring_clear(&j->ring);
     request_doc_free(j->doc);
+    renewal_free(j->renewal);
     buf_free(&j->path_user);
     buf_free(&j->path_clear);
     rules_unref(j->rules);

@@ -3,6 +3,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/uri.h"
+#include "gate/renewal.h"
 #include "gate/reply.h"
 
 /*
@@ -19,6 +20,7 @@ struct making {
     char kept_time[TIME_TEXT];
     struct kms_response_plan plan;
     const struct key *signer, *trk;
+    struct kms_new_key new_keys[RENEWAL_KEYS];
     struct detail why;
 };
 
@@ -194,6 +196,37 @@ static const struct key *choose_trk(const struct judgement *j, int64_t now_us)
     return keyring_newest(&j->ring, KEY_TRK, now_us);
 }
 
+/*
+ * New keys that are due are committed before they are sent: the reply waits for that, and is made from the beginning
+ * when the keeper has answered.
+ */
+static enum reason plan_renewal(struct making *m, int64_t now_us, struct gate_response *out)
+{
+    struct judgement *j = m->j;
+    const enum kms_message message = m->r ? m->r->message : KMS_MESSAGE_NONE;
+    if (!j->gate->asks_keeper || (message != KMS_MESSAGE_INIT && message != KMS_MESSAGE_KEYPROV))
+        return REASON_OK;
+    const struct key *trk = choose_trk(j, now_us);
+    if (!j->renewal) {
+        const enum reason r = renewal_due(j, m->rule, trk, now_us, &j->renewal);
+        out->waits = j->renewal != NULL;
+        return r;
+    }
+    const struct renewal *given = j->renewal;
+    if (!trk || !str_eq(trk->id, given->trk)) /* it has ended since */
+        return REASON_OK;
+    for (size_t i = 0; i < given->count; i++)
+        m->new_keys[i] = (struct kms_new_key){
+            .integrity = given->keys[i].type == KEY_INK,
+            .id = m->rule->carried_key_name ? str_z(given->keys[i].id) : STR_MISSING,
+            .key = &given->keys[i].key,
+        };
+    m->plan.new_keys = m->new_keys;
+    m->plan.new_key_count = given->count;
+    m->plan.own_new_keys = given->count > 0;
+    return REASON_OK;
+}
+
 /* What is to be encrypted, and under which TrK. */
 static enum reason plan_encryption(struct making *m, int64_t now_us)
 {
@@ -209,7 +242,8 @@ static enum reason plan_encryption(struct making *m, int64_t now_us)
     if (wanted)
         m->plan.protect = rule->encrypt.content == ENCRYPT_MESSAGE ? PROTECT_MESSAGE : PROTECT_KEYS;
     const bool must = payload && (m->plan.protect == PROTECT_MESSAGE ||
-                                  (m->plan.protect == PROTECT_KEYS && r->has_key_content) || r->has_new_key);
+                                  (m->plan.protect == PROTECT_KEYS && r->has_key_content) || r->has_new_key ||
+                                  m->plan.new_key_count > 0);
     if (!must && !(payload && r->has_encrypted))
         return REASON_OK;
     m->trk = choose_trk(m->j, now_us);
@@ -288,7 +322,10 @@ static enum reason write_reply(struct making *m, int64_t now_us, struct gate_res
     bool encrypted = false;
     enum reason r = choose_signer(m, now_us);
     if (r == REASON_OK)
-        r = plan_encryption(m, now_us);
+        r = plan_renewal(m, now_us, out);
+    if (r != REASON_OK || out->waits)
+        return r;
+    r = plan_encryption(m, now_us);
     if (r == REASON_OK)
         r = plan_envelope(m, now_us);
     if (r == REASON_OK)
@@ -301,6 +338,8 @@ static enum reason write_reply(struct making *m, int64_t now_us, struct gate_res
         return r;
     d->response.signed_by = m->signer ? m->signer->id : STR_MISSING;
     d->response.encrypted_by = encrypted ? m->trk->id : STR_MISSING;
+    for (size_t i = 0; i < m->plan.new_key_count; i++)
+        d->response.renewed[i] = str_z(m->j->renewal->keys[i].id);
     return REASON_OK;
 }
 

@@ -103,6 +103,11 @@ struct response_rule {
     bool keep_extensions;
     bool speak; /* plain replies to unproven requesters are written as the dialect has it */
     enum { NEW_KEYS_REFUSE, NEW_KEYS_LEARN, NEW_KEYS_REPLACE } new_keys; /* those that the upstream itself issues */
+    struct renew {
+        int64_t trk_us, ink_us; /* how old the newest key may be; 0: none of that type is issued */
+        int64_t keep_old_us;    /* how long older ones go on */
+    } renew;
+    bool carried_key_name; /* new keys say their ID */
     const struct dialect *dialect; /* one of the rule set's; NULL: none */
     int line;
 };

@@ -19,6 +19,7 @@
     X(USER_GLOB, "user-glob") X(ALSO_USERS, "also-users") X(IDENTITY_PASSED, "identity-passed")                 \
     X(WIDE_SOURCE, "wide-source") X(CLEAR_UNASKED, "clear-unasked") X(WRAPPED_UNASKED, "wrapped-unasked")       \
     X(REPLAY_TIMELESS, "replay-timeless") X(ZONE_RESTART, "zone-restart")                                       \
+    X(RENEW_UNENFORCED, "renew-unenforced") X(RENEW_SHORT, "renew-short")                                       \
     X(ACCEPTED_UNUSED, "accepted-unused")
 enum lint {
 #define LINT_ENUM(e, name) LINT_##e,
@@ -57,6 +58,7 @@ void rules_check_responses(struct reading *g);
 void rules_check_accepted(struct reading *g);
 void rules_lint(struct reading *g, int64_t now_us);
 void rules_lint_replay(struct reading *g); /* its part of what a restart means */
+void rules_lint_renew(struct reading *g);
 /* One remark on one rule, or on a dialect. */
 struct remark {
     struct reading *g;

@@ -356,6 +356,7 @@ void rules_lint(struct reading *g, int64_t now_us)
     rules_lint_replay(g);
     for (size_t i = 0; i < g->r->response_count; i++)
         lint_response(g, i);
+    rules_lint_renew(g);
     for (size_t i = 0; i < g->r->dialect_count; i++)
         lint_dialect(g, i);
     for (size_t i = 0; i < g->accepted_count; i++) {

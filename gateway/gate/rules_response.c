@@ -8,9 +8,6 @@
 struct response_text {
     struct response_rule rule;
     char *dialect; /* its name */
-    struct renew {
-        int64_t trk_us, ink_us, keep_old_us;
-    } renew;
 };
 #define IN(member) .offset = offsetof(struct response_text, rule.member)
 #define IN_MATCH(member) .offset = offsetof(struct response_rule, match.member) - offsetof(struct response_rule, match)
@@ -44,7 +41,7 @@ static const struct yaml_choice EXTENSIONS[] = {{"drop", false}, {"keep", true},
 static const struct yaml_choice SPEAKS[] = {{"dialect", true}, {NULL, 0}};
 static const struct yaml_choice NEW_KEYS[] = {
     {"refuse", NEW_KEYS_REFUSE}, {"learn", NEW_KEYS_LEARN}, {"replace", NEW_KEYS_REPLACE}, {NULL, 1}};
-static const struct yaml_range AGE = {60 * US_PER_S, 3660 * INT64_C(86400) * US_PER_S};
+static const struct yaml_range AGE = {US_PER_S, 3660 * INT64_C(86400) * US_PER_S};
 
 /* `to` is the rule's match. */
 static void read_status(struct yaml_in *in, const struct yaml_node *node, void *to, const void *arg)
@@ -75,6 +72,8 @@ static void read_status(struct yaml_in *in, const struct yaml_node *node, void *
     }
 }
 
+#define KEEP_OLD_US (7 * INT64_C(86400) * US_PER_S)
+
 /* One name of a list, into a bool. */
 static void read_chosen(struct yaml_in *in, const struct yaml_node *node, void *to, const void *arg)
 {
@@ -91,9 +90,11 @@ static const struct yaml_field RENEW[] = {
 static void read_renew(struct yaml_in *in, const struct yaml_node *node, void *to, const void *arg)
 {
     (void)arg;
-    yaml_fields(in, node, RENEW, to);
-    if (node->kind == YAML_MAPPING)
-        rules_not_built(in, node, "`renew`");
+    struct renew *r = to;
+    r->keep_old_us = KEEP_OLD_US;
+    yaml_fields(in, node, RENEW, r);
+    if (node->kind == YAML_MAPPING && !yaml_get(node, "trk") && !yaml_get(node, "ink"))
+        yaml_fault(in, node, "found neither `trk` nor `ink`, expected how old a key may become");
 }
 
 static const struct yaml_field LEARN[] = {
@@ -112,14 +113,6 @@ static void read_new_keys(struct yaml_in *in, const struct yaml_node *node, void
     if (node->kind == YAML_MAPPING || chosen != NEW_KEYS_REFUSE)
         rules_not_built(in, node, chosen == NEW_KEYS_REPLACE ? "`new_keys: replace`" : "`new_keys: learn`");
     *(int *)to = chosen;
-}
-
-static void read_carried(struct yaml_in *in, const struct yaml_node *node, void *to, const void *arg)
-{
-    bool ignored = false;
-    (void)to;
-    yaml_switch(in, node, &ignored, arg);
-    rules_not_built(in, node, "`carried_key_name`");
 }
 
 static const struct yaml_field MATCH[] = {
@@ -150,8 +143,8 @@ const struct yaml_field RESPONSE_FIELDS[] = {
     {"dialect", yaml_text, .offset = offsetof(struct response_text, dialect)},
     {"speak", read_chosen, IN(speak), SPEAKS},
     {"new_keys", read_new_keys, IN(new_keys), NEW_KEYS, "refuse"},
-    {"carried_key_name", read_carried, .offset = 0},
-    {"renew", read_renew, .offset = offsetof(struct response_text, renew)},
+    {"carried_key_name", yaml_switch, IN(carried_key_name), .arg = NULL, "on"},
+    {"renew", read_renew, IN(renew)},
     {0}};
 
 void rules_read_responses(struct yaml_in *in, const struct yaml_node *node, void *to, const void *arg)
@@ -176,6 +169,7 @@ void rules_read_responses(struct yaml_in *in, const struct yaml_node *node, void
                                               .kms_id = FIELD_RULES,
                                               .time = FIELD_NOW,
                                               .client_req_url = FIELD_REQUEST,
+                                              .carried_key_name = true,
                                               .line = m->line}};
         yaml_fields(in, m, RESPONSE_FIELDS, &text);
         free(text.dialect); /* found when all dialects are read */
@@ -234,6 +228,9 @@ void rules_check_responses(struct reading *g)
             find_dialect(g, p, dialect);
         if (p->speak && !dialect)
             yaml_fault(&g->in, yaml_get(node, "speak"), "`speak: dialect` needs a `dialect` that is to be spoken");
+        if (p->renew.keep_old_us && p->sign == SIGN_NONE)
+            yaml_fault(&g->in, yaml_get(node, "renew"), "new keys in replies that nobody has signed (`sign: none`) are "
+                                                        "not to be believed by any client");
     }
 }
 

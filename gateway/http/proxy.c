@@ -9,16 +9,19 @@
 #include "http/server.h"
 
 /* BODY: the head holds. JUDGE: complete. SPEND: judged, and the replay memory is waited for. UPSTREAM: the call
- * runs. */
-enum exchange_state { EXCHANGE_BODY, EXCHANGE_JUDGE, EXCHANGE_SPEND, EXCHANGE_UPSTREAM };
-enum { SPEND_WAIT_US = 500000 }; /* at most, for the replay memory */
+ * runs. KEEP: it was answered, and the keeper of the keys is waited for. */
+enum exchange_state { EXCHANGE_BODY, EXCHANGE_JUDGE, EXCHANGE_SPEND, EXCHANGE_UPSTREAM, EXCHANGE_KEEP };
+enum { WAIT_US = 500000 }; /* at most, for either */
 
 struct exchange {
     struct worker *worker;
     struct conn *conn; /* NULL: the client is gone */
     enum exchange_state state;
     struct judgement *judgement;
-    struct event patience; /* with the replay memory; only in SPEND */
+    struct event patience;   /* only in SPEND and KEEP */
+    struct keeping *keeping; /* only in KEEP */
+    int up_status;           /* the upstream's answer, while it is in KEEP */
+    struct buf up_body;
     char id[33];
     int64_t began_us, asked_us;
     bool counted; /* as in flight */
@@ -32,11 +35,11 @@ static void on_spent(void *arg, enum reason reason);
 /* The only place where an exchange changes its state. */
 static void enter(struct exchange *x, enum exchange_state state)
 {
-    static const struct timeval patience = {SPEND_WAIT_US / US_PER_S, SPEND_WAIT_US % US_PER_S};
-    if (x->state == EXCHANGE_SPEND)
+    static const struct timeval patience = {WAIT_US / US_PER_S, WAIT_US % US_PER_S};
+    if (x->state == EXCHANGE_SPEND || x->state == EXCHANGE_KEEP)
         event_del(&x->patience);
     x->state = state;
-    if (state != EXCHANGE_SPEND)
+    if (state != EXCHANGE_SPEND && state != EXCHANGE_KEEP)
         return;
     evtimer_assign(&x->patience, x->worker->base, on_patience, x);
     event_add(&x->patience, &patience);
@@ -50,6 +53,7 @@ static void exchange_free(struct exchange *x)
     }
     shares_leave(x->worker->server->shares, x->who);
     judgement_free(x->judgement);
+    buf_free(&x->up_body);
     free(x);
 }
 
@@ -212,6 +216,50 @@ static void refuse(struct exchange *x, enum reason reason)
     buf_free(&r.body);
 }
 
+static void on_kept(void *arg, const struct key_fate *v, size_t n);
+
+/* New keys are to be committed first. The upstream's answer is kept until then. */
+static void keep(struct exchange *x, const struct gate_upstream *up)
+{
+    const struct key_wish *wishes;
+    const size_t n = gate_wishes(x->judgement, &wishes);
+    x->up_status = up->status;
+    x->up_body = BUF_INIT_SECRET(up->body.n + 1);
+    buf_str(&x->up_body, up->body);
+    if (x->up_body.failed) {
+        refuse(x, REASON_INTERNAL);
+        return;
+    }
+    enter(x, EXCHANGE_KEEP);
+    x->keeping = keeping_ask(x->worker, wishes, n, on_kept, x);
+    if (!x->keeping)
+        on_kept(x, NULL, 0);
+}
+
+/* up: of its headers, what goes on to the client with an error; NULL: it is none. */
+static void reply(struct exchange *x, const struct gate_upstream *up, const struct upstream_result *result)
+{
+    struct decision *d = &x->judgement->decision;
+    struct gate_response r = {0};
+    const int64_t from = time_mono_us();
+    const enum reason reason = gate_reply(x->judgement, up, time_now_us(), &r);
+    d->us.protect += time_mono_us() - from;
+    if (r.waits)
+        keep(x, up);
+    else
+        answer(x, reason, &r, result);
+    buf_free(&r.body);
+}
+
+static void on_kept(void *arg, const struct key_fate *v, size_t n)
+{
+    struct exchange *x = arg;
+    x->keeping = NULL;
+    enter(x, EXCHANGE_UPSTREAM);
+    gate_granted(x->judgement, v, n);
+    reply(x, &(struct gate_upstream){x->up_status, buf_view(&x->up_body)}, NULL);
+}
+
 static void on_upstream(void *arg, const struct upstream_result *result)
 {
     struct exchange *x = arg;
@@ -224,14 +272,8 @@ static void on_upstream(void *arg, const struct upstream_result *result)
         refuse(x, result->reason);
         return;
     }
-    d->upstream.status = result->status;
-    const struct gate_upstream up = {result->status, result->body};
-    struct gate_response r = {0};
-    const int64_t from = time_mono_us();
-    const enum reason reason = gate_reply(x->judgement, &up, time_now_us(), &r);
-    d->us.protect = time_mono_us() - from;
-    answer(x, reason, &r, result);
-    buf_free(&r.body);
+    d->us.protect = 0;
+    reply(x, &(struct gate_upstream){result->status, result->body}, result);
 }
 
 static bool write_headers(struct exchange *x, struct upstream_call *call, const struct gate_outgoing *out)
@@ -293,6 +335,7 @@ static void act(struct exchange *x, enum gate_action action)
     enum reason r = x->judgement->decision.reason;
     if (action == GATE_FORWARD) {
         enter(x, EXCHANGE_UPSTREAM);
+        keeping_confirm(x->worker, x->judgement);
         r = has_share(x) ? ask(x) : REASON_HTTP_BUSY;
         if (r == REASON_OK)
             return;
@@ -330,6 +373,11 @@ static void on_patience(evutil_socket_t fd, short what, void *arg)
     (void)fd;
     (void)what;
     struct exchange *x = arg;
+    if (x->state == EXCHANGE_KEEP) {
+        keeping_cancel(x->keeping);
+        on_kept(x, NULL, 0);
+        return;
+    }
     replay_cancel(&x->judgement->spending);
     on_spent(x, REASON_REPLAY_UNAVAILABLE);
 }
@@ -360,6 +408,9 @@ void proxy_vanished(struct conn *c)
     if (x->state == EXCHANGE_SPEND) {
         replay_cancel(&x->judgement->spending);
         enter(x, EXCHANGE_JUDGE); /* no longer waited for */
+    } else if (x->state == EXCHANGE_KEEP) {
+        keeping_cancel(x->keeping); /* what is committed all the same is sent with the next reply */
+        enter(x, EXCHANGE_JUDGE);
     } else if (x->state != EXCHANGE_BODY) {
         return; /* it ends when its call ends */
     }

@@ -39,7 +39,7 @@ struct server {
     struct config *config; /* as the gateway was started with: all that only a restart changes */
     struct config *now;    /* as it was read last: what a reload changes; main's alone to replace */
     struct keystore *keys;
-    struct keykeeper *keeper; /* NULL until all else runs */
+    struct keykeeper *keeper; /* runs before the workers, and longer */
     bool keys_failed;         /* the keeper's own, like: when the log last said so (monotonic) */
     int64_t keys_told_us;
     struct replay *replay;
@@ -89,6 +89,7 @@ struct worker {
     unsigned edition; /* the server's that it has taken over */
     struct settings *settings; /* of the edition */
     struct gate gate; /* rules: this worker's own reference; public_url: the settings' */
+    struct keepings *keepings;
     struct upstream *upstream;
     struct listener *listeners;
     struct buf head;        /* of the reply that is being written */
@@ -115,6 +116,21 @@ bool proxy_head(struct conn *c, enum reason reason, int status);
 void proxy_complete(struct conn *c);
 /* The client is gone. */
 void proxy_vanished(struct conn *c);
+
+/* keeping.c: what an exchange asks the keeper of the keys, and how the answer finds back into the worker's thread. */
+struct keeping;
+struct keepings *keepings_new(struct worker *w);
+/* `done` is called in the worker's thread, from keepings_turn(), unless it is cancelled. NULL: it cannot be asked. */
+struct keeping *keeping_ask(struct worker *w, const struct key_wish *wishes, size_t n,
+                            void (*done)(void *arg, const struct key_fate *v, size_t n), void *arg) MUST_CHECK;
+void keeping_cancel(struct keeping *k);
+/* The keys that a request was the first to use become active; nobody waits for that. */
+void keeping_confirm(struct worker *w, const struct judgement *j);
+void keepings_turn(struct keepings *all);
+/* At the end of the worker's thread: what is answered from now on is dropped. */
+void keepings_close(struct keepings *all);
+/* When the keeper has ended. NULL is fine. */
+void keepings_free(struct keepings *all);
 
 /* worker.c */
 bool worker_start(struct worker *w);

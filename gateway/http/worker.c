@@ -83,6 +83,7 @@ static void on_wake(evutil_socket_t fd, short what, void *arg)
     if (what & EV_READ)
         (void)!read(fd, &n, sizeof n);
     replay_line_turn(w->gate.replay_line);
+    keepings_turn(w->keepings);
     conn_close_evicted(w);
     hold_make_room(w);
     if (!atomic_load(&w->server->stopping)) {
@@ -126,6 +127,7 @@ static void *run(void *arg)
     upstream_free(w->upstream);
     for (int i = 0; i < 3; i++) /* what waits for its turn to be freed */
         event_base_loop(w->base, EVLOOP_NONBLOCK);
+    keepings_close(w->keepings);
     replay_line_close(w->gate.replay_line);
     for (size_t i = 0; i < w->server->config->listen_count; i++) {
         listener_close(&w->listeners[i]);
@@ -158,11 +160,14 @@ bool worker_start(struct worker *w)
     w->gate = (struct gate){
         .rules = rules_ref(s->rules),
         .keys = s->keys,
+        .asks_keeper = true,
         .replay = s->replay,
         .replay_line = replay_line_open(s->replay, &(struct replay_host){w->base, wake_for_replay, w}),
     };
+    w->keepings = keepings_new(w);
     evtimer_assign(&w->room, w->base, on_room, w);
-    if (!w->wake || !w->upstream || !w->gate.replay_line || !take_settings(w) || event_add(w->wake, NULL) != 0)
+    if (!w->wake || !w->upstream || !w->gate.replay_line || !w->keepings || !take_settings(w) ||
+        event_add(w->wake, NULL) != 0)
         return false;
     upstream_use_tls(w->upstream, s->upstream_tls);
     if (w == s->workers && !upstream_probe(w->upstream))

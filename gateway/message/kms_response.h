@@ -40,6 +40,12 @@ enum reason kms_response_users(const struct kms_response *r, struct str user, st
 /* What a reply says that it holds, before anybody knows whether it is valid. False: not even that can be seen. */
 bool kms_response_kind(const struct xml_doc *doc, enum kms_message *out);
 
+/* A TrK or InK that its user is given, under the plan's TrK. */
+struct kms_new_key {
+    bool integrity; /* an InK */
+    struct str id;  /* for CarriedKeyName; missing: it is not said */
+    const struct secret_key *key;
+};
 /* How to write it. A missing field is left out. */
 struct kms_response_plan {
     struct str user_uri, kms_uri, time, kms_id, client_req_url;
@@ -51,6 +57,9 @@ struct kms_response_plan {
     struct xmlenc *enc;      /* for PROTECT_KEYS, PROTECT_MESSAGE; for what stays encrypted under PROTECT_NONE */
     struct str trk_id;       /* written where something was encrypted */
     struct str signature_id; /* written where given */
+    bool own_new_keys;       /* instead of the upstream's new TrKs and InKs, last in KmsInit or KmsKeyProv: these */
+    const struct kms_new_key *new_keys;
+    size_t new_key_count;
     int64_t error_code;      /* an error is written instead of a payload where error_msg is given */
     struct str error_msg;
 };
@@ -78,6 +87,7 @@ struct kms_key_content {
     struct str kms_uri, user_uri, user_id, period_no, valid_from, valid_to; /* of its KmsKeySet, where it has one */
     struct str algorithm; /* how it was wrapped; missing when it came in clear */
     struct str key_name;
+    struct str carried;   /* the ID that a new TrK or InK says of itself; missing: none */
     const uint8_t *octets; /* wiped after the callback returns */
     size_t n;
 };

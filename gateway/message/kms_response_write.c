@@ -78,6 +78,25 @@ static void key_content(struct writing *w, const xmlNode *n, const struct schema
     writing_close(w, writing_name(w, n, e->name));
 }
 
+/* The plan's, where the schema has them; `name` says of which type. */
+static void new_keys(struct writing *w, const char *name)
+{
+    const struct kms_response_plan *p = w->plan;
+    const bool integrity = str_eq_z(str_z(name), "NewIntegrityKey");
+    for (size_t i = 0; i < p->new_key_count && !writing_stopped(w); i++) {
+        const struct kms_new_key *k = &p->new_keys[i];
+        if (k->integrity != integrity)
+            continue;
+        writing_open(w, writing_name(w, NULL, name));
+        spill_key(&w->spill, k->key->b, sizeof k->key->b);
+        put_type(w, TYPE_ENCRYPTED);
+        if (!p->enc || !xmlenc_new_key(p->enc, k->key, k->id, w->out))
+            writing_fail(w, REASON_INTERNAL, "a new key could not be wrapped");
+        w->encrypted = true;
+        writing_close(w, writing_name(w, NULL, name));
+    }
+}
+
 static void lookup(struct writing *w, const xmlNode *n, const char *declare)
 {
     static const struct schema_group any = {.version = "", .any_attribute = true};
@@ -128,6 +147,8 @@ static void children_in_order(struct writing *w, const xmlNode *n, const struct 
     size_t at = 0;
     for (const xmlNode *child = xml_child(n); child && !writing_stopped(w); child = xml_next(child)) {
         const struct schema_element *e = schema_find(g, child, &at);
+        if (e && w->plan->own_new_keys && schema_is_new_key(e))
+            continue;
         if (e)
             element(w, child, e, "");
         else if (w->plan->keep_extensions)
@@ -141,7 +162,10 @@ static void children(struct writing *w, const xmlNode *n, const struct schema_gr
     for (size_t i = 0; i <= g->count && !writing_stopped(w); i++) {
         if (i == g->extensions)
             extensions(w, n);
-        const xmlNode *child = i < g->count ? xml_child(n) : NULL;
+        const bool own = w->plan->own_new_keys && i < g->count && schema_is_new_key(&g->elements[i]);
+        if (own)
+            new_keys(w, g->elements[i].name);
+        const xmlNode *child = i < g->count && !own ? xml_child(n) : NULL;
         for (; child && !writing_stopped(w); child = xml_next(child))
             if (xml_is(child, NS_KMS, g->elements[i].name))
                 element(w, child, &g->elements[i], "");
@@ -151,7 +175,8 @@ static void children(struct writing *w, const xmlNode *n, const struct schema_gr
 static void group(struct writing *w, const xmlNode *n, const struct schema_element *e, const char *declare)
 {
     const struct schema_group *g = e->group;
-    const bool extended = g->extended && schema_is_extended(n), outer = w->typed;
+    const bool has_new = w->plan->own_new_keys ? w->plan->new_key_count > 0 : schema_is_extended(n);
+    const bool extended = g->extended && has_new, outer = w->typed;
     const bool typed = extended || (g->extended && response_child(n, "KmsKeySet"));
     writing_open(w, writing_name(w, n, e->name));
     buf_z(w->out, declare);

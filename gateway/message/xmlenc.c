@@ -105,8 +105,8 @@ static bool unseal_gcm(const uint8_t key[KEY_BYTES], const uint8_t *cipher, size
     return crypto_gcm_open(&how, cipher + GCM_IV_BYTES, text, cipher + n - GCM_TAG_BYTES, out);
 }
 
-static void write_key(const struct xmlenc *e, const char *declare, const char *algorithm, const uint8_t *cipher,
-                      size_t n, struct buf *out)
+static void write_key(const struct xmlenc *e, const char *declare, const char *algorithm, struct str cipher,
+                      struct str carried, struct buf *out)
 {
     buf_z(out, "<xenc:EncryptedKey");
     buf_z(out, declare ? " xmlns:xenc=\"" NS_XENC "\"" : "");
@@ -117,8 +117,14 @@ static void write_key(const struct xmlenc *e, const char *declare, const char *a
     buf_z(out, "><ds:KeyName>");
     buf_xml_text(out, e->trk_id);
     buf_z(out, "</ds:KeyName></ds:KeyInfo><xenc:CipherData><xenc:CipherValue>");
-    buf_base64(out, cipher, n);
-    buf_z(out, "</xenc:CipherValue></xenc:CipherData></xenc:EncryptedKey>");
+    buf_base64(out, (const uint8_t *)cipher.p, cipher.n);
+    buf_z(out, "</xenc:CipherValue></xenc:CipherData>");
+    if (carried.p) {
+        buf_z(out, "<xenc:CarriedKeyName>");
+        buf_xml_text(out, carried);
+        buf_z(out, "</xenc:CarriedKeyName>");
+    }
+    buf_z(out, "</xenc:EncryptedKey>");
 }
 
 #define DECLARE_DS " xmlns:ds=\"" NS_DS "\""
@@ -147,7 +153,16 @@ bool xmlenc_key(struct xmlenc *e, enum key_wrap wrap, const uint8_t *octets, siz
     }
     if (got == 0)
         return false;
-    write_key(e, DECLARE_DS, algorithm, cipher, got, out);
+    write_key(e, DECLARE_DS, algorithm, (struct str){(const char *)cipher, got}, STR_MISSING, out);
+    return !out->failed;
+}
+
+bool xmlenc_new_key(struct xmlenc *e, const struct secret_key *key, struct str carried, struct buf *out)
+{
+    uint8_t cipher[KEY_BYTES + HALF_BLOCK];
+    if (wrap_kw(e, key->b, sizeof key->b, cipher) != sizeof cipher)
+        return false;
+    write_key(e, DECLARE_DS, ALG_KW, (struct str){(const char *)cipher, sizeof cipher}, carried, out);
     return !out->failed;
 }
 
@@ -166,7 +181,7 @@ bool xmlenc_content(struct xmlenc *e, struct str text, struct buf *out)
     buf_z(out, "<xenc:EncryptedData xmlns:xenc=\"" NS_XENC "\" Type=\"" TYPE_CONTENT "\">"
                "<xenc:EncryptionMethod Algorithm=\"" ALG_GCM "\"></xenc:EncryptionMethod>"
                "<ds:KeyInfo" DECLARE_DS ">");
-    write_key(e, NULL, ALG_KW, wrapped, sizeof wrapped, out);
+    write_key(e, NULL, ALG_KW, (struct str){(const char *)wrapped, sizeof wrapped}, STR_MISSING, out);
     buf_z(out, "</ds:KeyInfo><xenc:CipherData><xenc:CipherValue>");
     buf_base64(out, room, n);
     buf_z(out, "</xenc:CipherValue></xenc:CipherData></xenc:EncryptedData>");

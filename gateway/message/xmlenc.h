@@ -21,6 +21,8 @@ void xmlenc_free(struct xmlenc *e); /* wipes; NULL is fine */
  * multiple of 8 and at least 16, else RFC 5649. False when the algorithm cannot take n octets, or on a library's
  * failure. */
 bool xmlenc_key(struct xmlenc *e, enum key_wrap wrap, const uint8_t *octets, size_t n, struct buf *out) MUST_CHECK;
+/* The same of a new InK or TrK, by kw-aes256; `carried`: its ID, for CarriedKeyName; missing: it is not said. */
+bool xmlenc_new_key(struct xmlenc *e, const struct secret_key *key, struct str carried, struct buf *out) MUST_CHECK;
 /* Appends one <xenc:EncryptedData Type="…#Content"> around text: aes256-gcm under a fresh key, itself
  * kw-aes256-wrapped. */
 bool xmlenc_content(struct xmlenc *e, struct str text, struct buf *out) MUST_CHECK;

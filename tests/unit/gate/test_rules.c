@@ -351,7 +351,7 @@ static void one_fault_refuses_the_file(void **state)
          "there is no request rule `b`; did you mean `a`?"},
         {HEAD "requests: [{ id: a, forward: { method: GET, body: json } }]\n" RESPONSES,
          ":3:51: a GET carries no body"},
-        {HEAD "requests: [{ id: a }]\nresponses: [{ id: r, renew: { trk: 90d } }]\n", ":4:29: not built yet"},
+        {HEAD "requests: [{ id: a }]\nresponses: [{ id: r, new_keys: learn }]\n", ":4:32: not built yet"},
         {HEAD "requests: [{ id: a }]\n" RESPONSES "dialects: { x: { rename: { A: B } } }\n", "no element `B`"},
         {HEAD "requests: [{ id: a }]\nresponses: [{ id: r, dialect: x }]\n", "there is no dialect `x`"},
         {HEAD "requests: [7]\nresponses: [[]]\n", "expected a mapping"},

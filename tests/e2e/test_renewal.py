@@ -1,0 +1,260 @@
+"""New keys in replies: when, in which shape and order, confirmed by use, sent again until then, deferred."""
+import base64
+import concurrent.futures
+import json
+import re
+import socket
+import sqlite3
+import threading
+import time
+
+import pytest
+from lxml import etree
+
+import kms
+import scripted
+from kms import DS, XENC, XSI, q
+
+ALICE = "sip:alice@example.org"
+RULES = """\
+version: 1
+kms: { uris: [kms.example.org], id: kms-01 }
+errors: { detail: reason }
+requests:
+  - { id: lax, why: a test, match: { client_id: lax }, checks: { replay: shadow } }
+  - { id: open, why: a test, match: { client_id: open }, accept: [unsigned] }
+  - { id: everyone }
+responses:
+  - { id: never, match: { message: KmsInit }, encrypt: { when: never }, renew: { trk: %(age)s, ink: %(age)s, keep_old: %(keep)s } }
+  - { id: default, renew: { trk: %(age)s, ink: %(age)s, keep_old: %(keep)s }%(more)s }
+"""
+
+
+def rules(age="1s", keep="1h", more=""):
+    return RULES % {"age": age, "keep": keep, "more": more}
+
+
+class Device:
+    """A client that keeps what it is given."""
+
+    def __init__(self, uri, **kw):
+        self.user = kms.User(uri, **kw)
+
+    def new_keys(self, reply):
+        """[(element, ID, octets, KeyName)] as they stand; each must be in the profile's form."""
+        out = []
+        for e in reply.root.iter(q("NewTransportKey"), q("NewIntegrityKey")):
+            assert e.get(q("type", XSI)) == "EncKeyContentType"
+            ek = e.find(q("EncryptedKey", XENC))
+            assert ek.find(q("EncryptionMethod", XENC)).get("Algorithm") == XENC + "kw-aes256"
+            name = ek.find(q("KeyInfo", DS)).findtext(q("KeyName", DS))
+            assert name == reply.text("TrK-ID")
+            carried = ek.findtext(q("CarriedKeyName", XENC))
+            out.append((etree.QName(e).localname, carried, kms.unwrap(ek, self.user.trk, self.user.trk_id), name))
+        return out
+
+    def take(self, new):
+        for element, ident, octets, _ in new:
+            if element == "NewTransportKey":
+                self.user.trk_id, self.user.trk = ident, octets
+            else:
+                self.user.ink_id, self.user.ink = ident, octets
+
+
+def good(reply, device):
+    assert reply.status == 200, reply.body
+    scripted.check_xsd(reply)
+    kid, key = device.user.signer()
+    assert reply.verify(key, kid)
+    return reply
+
+
+def states(gate, user=ALICE):
+    listed = gate.run("keys", "export", "--config", gate.config, "--user", user).stdout
+    return {k["id"]: k["state"] for k in map(json.loads, listed.splitlines())}
+
+
+def renewals(gate):
+    found = re.findall(r'^kmsgate_renewals_total\{type="(\w+)",result="(\w+)"\} (\d+)', gate.admin("/metrics")[1], re.M)
+    return {(kind, result): int(n) for kind, result, n in found}
+
+
+def wait_state(gate, ident, state):
+    kms.wait_for(lambda: states(gate).get(ident) == state)
+
+
+@pytest.fixture
+def device():
+    return Device(ALICE)
+
+
+def started(gateway, device, *others, **kw):
+    g = gateway(users=[device.user, *others], rules=rules(**kw))
+    time.sleep(2.1)  # active since the whole second before the import
+    return g
+
+
+def test_both_are_renewed_and_used(gateway, device):
+    g = started(gateway, device)
+    old = kms.User(ALICE)
+    old.__dict__.update(device.user.__dict__)
+    r = good(g.ask(device.user, "/init"), device)
+    new = device.new_keys(r)
+    assert [(n[0], n[1], n[3]) for n in new] == [("NewTransportKey", "trk.2.alice", "trk.1.alice"),
+                                                  ("NewIntegrityKey", "ink.2.alice", "trk.1.alice")]
+    top = next(r.root.iter(q("KmsInit")))
+    assert [etree.QName(e).localname for e in top][-2:] == ["NewTransportKey", "NewIntegrityKey"]
+    assert top.get(q("type", XSI)) == "KmsInitTkIkType"
+    d = g.last(1)
+    assert d["response"]["renewed"] == ["trk.2.alice", "ink.2.alice"] and d["response"]["signed_by"] == "ink.1.alice"
+    assert d["response"]["encrypted_by"] == "trk.1.alice"
+    assert states(g) == {"ink.1.alice": "active", "trk.1.alice": "active", "ink.2.alice": "offered",
+                         "trk.2.alice": "offered"}
+    device.take(new)
+    r = good(g.ask(device.user, "/keyprov"), device)  # signed by the new, encrypted under the new
+    assert r.text("TrK-ID") == "trk.2.alice" and "renewed" not in g.last(2)["response"]
+    for kind in ("ink", "trk"):
+        wait_state(g, kind + ".2.alice", "active")
+    assert states(g)["ink.1.alice"] == states(g)["trk.1.alice"] == "retiring"
+    assert renewals(g) == {("trk", "offered"): 1, ("ink", "offered"): 1, ("trk", "confirmed"): 1,
+                           ("ink", "confirmed"): 1}
+    # who lost the reply goes on with the old, and is sent the active ones again
+    lost = Device(ALICE)
+    lost.user = old
+    again = lost.new_keys(good(g.ask(old, "/keyprov"), lost))
+    assert [(n[0], n[1], n[2]) for n in again] == [(n[0], n[1], n[2]) for n in new]
+    assert renewals(g)[("ink", "resent")] == renewals(g)[("trk", "resent")] == 1
+
+
+def test_the_old_one_ends(gateway, device):
+    g = started(gateway, device, keep="2s")
+    old = kms.User(ALICE)
+    old.__dict__.update(device.user.__dict__)
+    device.take(device.new_keys(good(g.ask(device.user, "/init"), device)))
+    good(g.ask(device.user, "/init"), device)
+    wait_state(g, "ink.2.alice", "active")
+    time.sleep(2.5)
+    assert g.ask(old, "/keyprov").error == "signature.invalid"
+    assert g.decisions(3)[-1]["reason"] == "key.revoked"
+    good(g.ask(device.user, "/keyprov"), device)
+
+
+def test_nobody_else_is_given_one(gateway, device):
+    """Not other messages, not under checks that only look on, not unsigned, not a user without TrK, not young keys."""
+    dora = kms.User("sip:dora@example.org", trk=False)
+    g = started(gateway, device, dora)
+    assert not device.new_keys(good(g.ask(device.user, "/certcache"), device))
+    assert not device.new_keys(good(g.ask(device.user, "/init", ClientId="lax"), device))
+    bare = etree.tostring(kms.kms_request(kms.fields(device.user, g.url("/init"), ClientId="open",
+                                                     **{"Signature-ID": None, "TrK-ID": None})))
+    r = g.post("/init", bare)
+    assert r.status == 200 and b"NewIntegrityKey" not in r.body
+    r = g.ask(dora, "/init")
+    assert r.status == 200 and b"NewIntegrityKey" not in r.body
+    assert g.ask(device.user, "/init", signer=(device.user.ink_id, b"x" * 32)).status == 403
+    assert renewals(g) == {} and not any("renewed" in d.get("response", {}) for d in g.decisions(5))
+    assert device.new_keys(good(g.ask(device.user, "/init"), device))  # the twin of them all
+
+
+def test_young_keys_stay(gateway, device):
+    g = started(gateway, device, age="1h", keep="1s")
+    assert not device.new_keys(good(g.ask(device.user, "/init"), device))
+    g.run("keys", "renew", "--config", g.config, "--user", ALICE)
+    kms.wait_for(lambda: device.new_keys(good(g.ask(device.user, "/init"), device)))
+
+
+def test_the_first_ink(gateway):
+    carol = Device("sip:carol@example.org", ink=False)
+    g = gateway(users=[carol.user], rules=rules(age="1h"))
+    new = carol.new_keys(good(g.ask(carol.user, "/init"), carol))
+    assert [n[:2] for n in new] == [("NewIntegrityKey", "ink.1")]
+    assert [n[:3] for n in carol.new_keys(good(g.ask(carol.user, "/keyprov"), carol))] == [n[:3] for n in new]
+    carol.take(new)
+    good(g.ask(carol.user, "/init"), carol)
+    kms.wait_for(lambda: states(g, carol.user.uri)["ink.1"] == "active")
+    trk = (carol.user.trk_id, carol.user.trk)
+    assert kms.wait_for(lambda: g.ask(carol.user, "/init", signer=trk, **{"Signature-ID": trk[0]}).status == 403)
+
+
+def test_fifty_at_once_give_one(gateway, device):
+    g = started(gateway, device)
+    bodies = [kms.signed_request(device.user, g.url("/init")) for _ in range(50)]
+    with concurrent.futures.ThreadPoolExecutor(25) as pool:
+        replies = list(pool.map(lambda b: g.post("/init", b), bodies))
+    given = {n[:3] for r in replies for n in device.new_keys(good(r, device))}
+    assert {n[:2] for n in given} == {("NewTransportKey", "trk.2.alice"), ("NewIntegrityKey", "ink.2.alice")}
+    assert len(given) == 2
+    counted = renewals(g)
+    assert counted[("ink", "offered")] == counted[("trk", "offered")] == 1
+
+
+def test_a_reply_that_is_lost_comes_again(gateway, device):
+    g = started(gateway, device)
+    first = {n[:3] for n in device.new_keys(good(g.ask(device.user, "/init"), device))}
+    for _ in range(20):
+        assert {n[:3] for n in device.new_keys(good(g.ask(device.user, "/init"), device))} == first
+
+
+def test_a_locked_store_defers(gateway, device):
+    g = started(gateway, device)
+    db = sqlite3.connect(g.folder / "kmsgate.db", isolation_level=None)
+    db.execute("BEGIN EXCLUSIVE")
+    began = time.monotonic()
+    r = good(g.ask(device.user, "/init"), device)
+    took = time.monotonic() - began
+    assert not device.new_keys(r) and 0.2 < took < 10
+    assert "renewed" not in g.last(1)["response"] and g.last(1)["reason"] == "ok"
+    assert renewals(g) == {("trk", "deferred"): 1, ("ink", "deferred"): 1}
+    db.execute("ROLLBACK")
+    db.close()
+    kms.wait_for(lambda: device.new_keys(good(g.ask(device.user, "/init"), device)))
+
+
+def test_no_carried_key_name(gateway, device):
+    g = started(gateway, device, more=", carried_key_name: off")
+    new = device.new_keys(good(g.ask(device.user, "/keyprov"), device))
+    assert [n[:2] for n in new] == [("NewTransportKey", None), ("NewIntegrityKey", None)]
+    assert g.last(1)["response"]["renewed"] == ["trk.2.alice", "ink.2.alice"]
+
+
+def test_within_an_encrypted_message(gateway, device):
+    g = started(gateway, device, more=", encrypt: { content: message }")
+    r = good(g.ask(device.user, "/keyprov"), device)
+    assert b"NewIntegrityKey" not in r.body
+    assert g.last(1)["response"]["renewed"] == ["trk.2.alice", "ink.2.alice"]
+
+
+def test_no_new_key_in_what_is_written_down(gateway, device):
+    g = started(gateway, device)
+    octets = [n[2] for n in device.new_keys(good(g.ask(device.user, "/init"), device))]
+    assert len(octets) == 2
+    g.decisions(1)
+    files = [p for p in g.folder.iterdir() if p.is_file()]
+    assert len(files) > 5
+    for o in octets:
+        for form in (o, o.hex().encode(), o.hex().upper().encode(), base64.b64encode(o)):
+            assert not [p for p in files if form in p.read_bytes()]
+            assert form not in g.admin("/decisions?n=10")[1].encode() + g.admin("/metrics")[1].encode()
+
+
+def test_a_client_that_leaves_while_it_is_waited_for(gateway, device):
+    g = started(gateway, device)
+    db = sqlite3.connect(g.folder / "kmsgate.db", isolation_level=None)
+    db.execute("BEGIN EXCLUSIVE")
+    threads = []
+    for _ in range(5):
+        body = kms.signed_request(device.user, g.url("/init"))
+
+        def leave(body=body):
+            with socket.create_connection(("127.0.0.1", g.port)) as s:
+                s.sendall(b"POST %s/init HTTP/1.1\r\nHost: %s\r\nContent-Type: application/xml\r\nContent-Length: %d"
+                          b"\r\n\r\n" % (kms.BASE.encode(), g.public[7:].encode(), len(body)) + body)
+                time.sleep(0.1)
+        threads.append(threading.Thread(target=leave))
+        threads[-1].start()
+    for t in threads:
+        t.join()
+    g.decisions(5)
+    db.execute("ROLLBACK")
+    db.close()
+    kms.wait_for(lambda: device.new_keys(good(g.ask(device.user, "/init"), device)))
