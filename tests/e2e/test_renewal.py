@@ -25,13 +25,13 @@ requests:
   - { id: open, why: a test, match: { client_id: open }, accept: [unsigned] }
   - { id: everyone }
 responses:
-  - { id: never, match: { message: KmsInit }, encrypt: { when: never }, renew: { trk: %(age)s, ink: %(age)s, keep_old: %(keep)s } }
-  - { id: default, renew: { trk: %(age)s, ink: %(age)s, keep_old: %(keep)s }%(more)s }
+  - { id: never, match: { message: KmsInit }, encrypt: { when: never }, renew: %(renew)s }
+  - { id: default, renew: %(renew)s%(more)s }
 """
 
 
 def rules(age="1s", keep="1h", more=""):
-    return RULES % {"age": age, "keep": keep, "more": more}
+    return RULES % {"renew": "{ trk: %s, ink: %s, keep_old: %s }" % (age, age, keep), "more": more}
 
 
 class Device:
