@@ -74,6 +74,7 @@ struct client_expect {
                                      * told */
     const char *why_not;
 };
+enum { CLIENT_NEW_KEYS = 4 };
 struct client_got {
     enum {
         CLIENT_OPENED,
@@ -86,11 +87,22 @@ struct client_got {
     struct buf head;    /* one line: who signed, what for whom; of a refusal: its ErrorCode and ErrorMsg */
     struct buf lines;   /* a line a key content, and what was proven of them (secret) */
     struct proof_kms kms; /* of a KmsInit's certificate */
+    struct key_entry new_keys[CLIENT_NEW_KEYS]; /* that it brings its user, with the IDs that they say of themselves;
+                                                 * IDs are its own */
+    size_t new_count;
     unsigned sets, proven; /* KmsKeySets in it, and those whose keys were proven right */
 };
 /* Fills *got, which the caller frees by client_got_free(). */
 void client_open(const struct client *c, struct str reply, const struct client_expect *expect, struct client_got *got);
 void client_got_free(struct client_got *got);
+/* client_keep.c */
+/* Takes up the new keys of an opened reply: behind the others in the key file (which is replaced in one step, its mode
+ * kept, locked against others who do the same), and in the client, which signs with them from then on. False, told,
+ * when they cannot be kept. What points into the client's file is no longer valid. */
+bool client_keep(struct client *c, const char *file, struct client_got *got) MUST_CHECK;
+/* Copies one more, with its ID; without memory `lines` fails. */
+void client_note_new(struct client_got *got, const struct key_entry *e);
+void client_forget_new(struct client_got *got);
 
 /* A whole file ("-": standard input) up to out's ceiling; what cannot be read is told. */
 bool client_read(const char *path, struct buf *out) MUST_CHECK;

@@ -79,6 +79,23 @@ static void begin_proof(struct opening *o)
     proof_begin(&o->proof, &o->want);
 }
 
+/* A new TrK or InK, by the name that it has there. */
+static void take_new_key(struct opening *o, const struct kms_key_content *key)
+{
+    struct buf *b = &o->got->lines;
+    struct key_entry e = {.user = o->client->user, .id = key->carried, .state = KEY_ACTIVE, .not_after = TIME_NONE};
+    e.type = str_eq_z(key->element, "NewTransportKey") ? KEY_TRK : KEY_INK;
+    if (!key->carried.n || key->carried.n > KEY_TEXT_MAX || key->n != KEY_BYTES) {
+        buf_z(b, "  does not say its ID (CarriedKeyName)");
+        return;
+    }
+    memcpy(e.key.b, key->octets, KEY_BYTES);
+    buf_z(b, "  named ");
+    text_escape(b, key->carried);
+    client_note_new(o->got, &e);
+    secret_key_clear(&e.key);
+}
+
 static void show_key(void *arg, const struct kms_key_content *key)
 {
     struct opening *o = arg;
@@ -96,6 +113,8 @@ static void show_key(void *arg, const struct kms_key_content *key)
     } else {
         buf_z(b, "  came in clear");
     }
+    if (!key->set && key->n == KEY_BYTES)
+        take_new_key(o, key);
     if (key->period_no.p)
         buf_printf(b, "  period %.*s", STR_FMT(key->period_no));
     buf_char(b, '\n');
@@ -265,4 +284,5 @@ void client_got_free(struct client_got *got)
     buf_free(&got->head);
     buf_free(&got->lines);
     proof_kms_free(&got->kms);
+    client_forget_new(got);
 }

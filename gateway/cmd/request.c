@@ -62,7 +62,7 @@ static bool exchange(const struct request_options *q, const struct client *c, co
 }
 
 /* The KMS certificate, by a request of its own. What goes wrong leaves the keys unproven, and is told there. */
-static void fetch_kms(const struct request_options *q, const struct client *c, size_t base, struct proof_kms *out)
+static void fetch_kms(const struct request_options *q, struct client *c, size_t base, struct proof_kms *out)
 {
     struct buf url BUF_CLEANUP = BUF_INIT(1 << 20), reply BUF_CLEANUP = BUF_INIT(LIMIT_REPLY_OUT);
     long status = 0;
@@ -76,11 +76,13 @@ static void fetch_kms(const struct request_options *q, const struct client *c, s
     client_open(c, buf_view(&reply), &(struct client_expect){.signer = client_signer(c), .url = buf_view(&url),
                                                              .now_us = time_now_us()}, &got);
     client_take_kms(&got, out);
+    if (!client_keep(c, q->keys, &got))
+        complain("request: the keys are used as they were");
     client_got_free(&got);
 }
 
 /* False: a file was named that holds none. */
-static bool find_kms(const struct request_options *q, const struct client *c, struct proof_kms *out)
+static bool find_kms(const struct request_options *q, struct client *c, struct proof_kms *out)
 {
     struct resource r;
     size_t base;
@@ -105,7 +107,7 @@ static bool keep(const char *path, const struct buf *reply)
     return (fd < 0 || close(fd) == 0) && ok;
 }
 
-static int ask(const struct request_options *q, const struct client *c, const struct proof_kms *kms)
+static int ask(const struct request_options *q, struct client *c, const struct proof_kms *kms)
 {
     struct buf reply BUF_CLEANUP = BUF_INIT_SECRET(LIMIT_REPLY_OUT);
     long status = 0;
@@ -118,7 +120,10 @@ static int ask(const struct request_options *q, const struct client *c, const st
                                         .why_not = "--no-proof was given"}, &got);
     if (got.result == CLIENT_BROKEN)
         complain("request: HTTP %ld: the reply (%zu octets) failed verification", status, reply.n);
+    const bool kept = client_keep(c, q->keys, &got);
     int code = client_tell("request", &got);
+    if (!kept)
+        code = EXIT_NEGATIVE;
     if (code == EXIT_DONE && q->proof && (got.sets == 0 || got.proven < got.sets)) {
         complain("request: %u of %u key sets are proven, expected one or more, and all of them", got.proven, got.sets);
         code = EXIT_NEGATIVE;
@@ -177,7 +182,8 @@ static const struct command_option REQUEST_OPTIONS[] = {
      .help = "The user who makes the request."},
     {.name = "keys", .argument = "FILE.jsonl", .type = VALUE_FILE, .required = true,
      .at = offsetof(struct request_options, keys),
-     .help = "The InK and TrK of the user, in the format that `kmsgate keys import` reads."},
+     .help = "The InK and TrK of the user, in the format that `kmsgate keys import` reads. New keys that a reply "
+             "brings are appended to it."},
     {.name = "kms-uri", .argument = "URI", .type = VALUE_URI, .at = offsetof(struct request_options, kms_uri),
      .help = "The KmsUri. Default: the host of the URL."},
     {.name = "client-id", .argument = "TEXT", .at = offsetof(struct request_options, client_id),

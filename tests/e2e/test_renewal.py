@@ -258,3 +258,70 @@ def test_a_client_that_leaves_while_it_is_waited_for(gateway, device):
     db.execute("ROLLBACK")
     db.close()
     kms.wait_for(lambda: device.new_keys(good(g.ask(device.user, "/init"), device)))
+
+
+# --- `kmsgate request` and `open`, which keep what they are given
+
+def client(g, user, file, *more, path="/keyprov", code=0):
+    r = g.run("request", "--url", g.url(path), "--user", user.uri, "--keys", file, "--kms-uri", "kms.example.org", *more,
+              check=False)
+    assert r.returncode == code and "ERROR: " not in r.stderr, r.stdout + r.stderr
+    return r
+
+
+@pytest.fixture
+def wallet(tmp_path, device):
+    path = tmp_path / "wallet.jsonl"
+    path.write_text("\n".join(device.user.lines() + kms.User("sip:bob@example.org").lines()))  # no end of line
+    path.chmod(0o640)
+    return path
+
+
+def test_request_keeps_new_keys(gateway, device, wallet, tmp_path):
+    g = started(gateway, device)
+    before = wallet.read_text()
+    link = tmp_path / "link.jsonl"
+    link.symlink_to(wallet)
+    r = client(g, device.user, link, "--no-proof", "--out", tmp_path / "reply.xml")
+    assert "NewIntegrityKey" in r.stdout and "named ink.2.alice" in r.stdout and ": trk trk.2.alice" in r.stdout
+    after = wallet.read_text()
+    assert after.startswith(before + "\n") and link.is_symlink()
+    assert wallet.stat().st_mode & 0o777 == 0o640
+    added = [json.loads(x) for x in after[len(before) + 1:].splitlines()]
+    assert [(k["user"], k["type"], k["id"]) for k in added] == [(ALICE, "trk", "trk.2.alice"),
+                                                                (ALICE, "ink", "ink.2.alice")]
+    assert not any(k["key"] in r.stdout + r.stderr for k in added)
+    assert [p for p in tmp_path.iterdir() if p.name.startswith("wallet.jsonl.")] == []
+    r = client(g, device.user, wallet, "--no-proof")  # signed by the new one
+    assert "signed by ink.2.alice" in r.stdout and "under trk.2.alice" in r.stdout and "New" not in r.stdout
+    assert wallet.read_text() == after
+    wait_state(g, "ink.2.alice", "active")
+    wait_state(g, "trk.2.alice", "active")
+    r = g.run("open", "--user", ALICE, "--keys", wallet, tmp_path / "reply.xml")
+    assert "named trk.2.alice" in r.stdout and "named ink.2.alice" in r.stdout and "kept" not in r.stdout
+    assert wallet.read_text() == after
+    assert g.run("keys", "import", "--config", g.config, "--dry-run", wallet).returncode == 0
+
+
+def test_request_keeps_what_the_request_for_the_certificate_brought(gateway, device, wallet):
+    g = started(gateway, device)
+    r = client(g, device.user, wallet, "--proof")
+    assert "signed by ink.2.alice" in r.stdout and "proven: " in r.stdout
+    assert [d["key_id"] for d in g.decisions(2)] == ["ink.1.alice", "ink.2.alice"]
+
+
+def test_many_requests_keep_one_file(gateway, device, wallet):
+    g = started(gateway, device)
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: client(g, device.user, wallet, "--no-proof"), range(8)))
+    ids = [json.loads(x)["id"] for x in wallet.read_text().splitlines()]
+    assert sorted(ids) == sorted(["ink.1.alice", "trk.1.alice", "ink.1.bob", "trk.1.bob", "ink.2.alice", "trk.2.alice"])
+
+
+def test_what_cannot_be_kept_is_told(gateway, device, wallet):
+    g = started(gateway, device)
+    other = dict(json.loads(device.user.lines()[0]), id="ink.2.alice", key="ab" * 32, state="retiring")
+    wallet.write_text("\n".join(device.user.lines() + [json.dumps(other)]) + "\n")
+    before = wallet.read_text()
+    r = client(g, device.user, wallet, "--no-proof", code=1)
+    assert "another key under the ID of a new one" in r.stderr and wallet.read_text() == before
