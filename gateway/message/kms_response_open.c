@@ -51,7 +51,8 @@ static bool open_key(struct opening *o, const xmlNode *set, const xmlNode *n, co
         return false;
     }
     struct kms_key_content content = {.element = str_z(e->name), .set = set, .algorithm = found.algorithm,
-                                      .key_name = found.key_name, .carried = found.carried, .octets = octets, .n = e->octets};
+                                      .key_name = found.key_name, .carried = found.carried, .octets = octets,
+                                      .n = e->octets};
     content.kms_uri = text_in(set, "KmsUri");
     content.user_uri = text_in(set, "UserUri");
     content.user_id = text_in(set, "UserID");
