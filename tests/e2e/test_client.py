@@ -173,7 +173,7 @@ CERTIFICATE = "{*}KmsMessage/{*}KmsInit//{*}KmsCertificate/"
      "UserSigningKeySSK: does not open under the TrK, expected 32 octets"),
     ("/keyprov", lambda r: r.find(KEY + "{*}EncryptionMethod").set("Algorithm", "urn:rot13"), "EncryptionMethod"),
     ("/keyprov", lambda r: r.find(KEY + "{*}EncryptionMethod").attrib.pop("Algorithm"), "EncryptionMethod"),
-    ("/init", set_text(CERTIFICATE + "{*}PubEncKey", "0400"), "PubEncKey: found other text"),
+    ("/init", set_text(CERTIFICATE + "{*}PubEncKey", "0400"), "PubEncKey: found 2 octets as hex, expected 257 as hex"),
     ("/keyprov", lambda r: None, None),
     ("/init", lambda r: None, None),
 ])
