@@ -142,8 +142,8 @@ static bool groups_join_pair(struct group *x, struct group *y, bool *joined)
 {
     struct bounds bx, by;
     bool ok = true;
-    const bool both = bounds_of(x, &bx) & bounds_of(y, &by);
-    if (both && (groups_meet(&bx, x, y) || groups_meet(&by, y, x))) {
+    const bool one = bounds_of(x, &bx), other = bounds_of(y, &by);
+    if (one && other && (groups_meet(&bx, x, y) || groups_meet(&by, y, x))) {
         ok = group_take(x, y);
         *joined = true;
     }

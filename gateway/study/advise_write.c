@@ -374,7 +374,7 @@ static void put_groups(const struct advice *a, const struct group **v, size_t n,
 
 bool advice_write(struct advice *a, struct buf *out)
 {
-    const struct group **v = calloc(a->keys.n + 1, sizeof *v);
+    const struct group **v = calloc(a->keys.n + 1, sizeof(void *));
     size_t n = 0;
     if (!v || !groups_join(a)) {
         free((void *)v);
@@ -383,7 +383,7 @@ bool advice_write(struct advice *a, struct buf *out)
     for (size_t i = 0; i < a->keys.n; i++)
         if (a->groups[i].count)
             v[n++] = a->groups + i;
-    qsort((void *)v, n, sizeof *v, group_order);
+    qsort((void *)v, n, sizeof(void *), group_order);
     put_head(a, n, out);
     put_groups(a, v, n, out);
     free((void *)v);
