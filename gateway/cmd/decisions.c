@@ -1,9 +1,11 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/config.h"
 #include "base/log.h"
 #include "base/text.h"
 #include "base/timestamp.h"
+#include "cmd/client_decisions.h"
 #include "cmd/cmd.h"
 #include "cmd/options.h"
 #include "study/lines.h"
@@ -123,26 +125,82 @@ static int decisions_of_files(const struct decisions_options *q)
     return result == LINES_FAILED || !decisions ? EXIT_NEGATIVE : EXIT_DONE;
 }
 
+/* A line of a running gateway: a decision, or how many were lost, where the reader was too slow. */
+static bool decisions_take(void *arg, struct str line)
+{
+    const struct decisions_options *q = arg;
+    struct detail why = {""};
+    struct record r;
+    struct buf out BUF_CLEANUP = BUF_INIT(4 << 20);
+    if (str_starts(line, STR("{\"lost\":"))) {
+        complain("decisions: some were lost: %.*s", STR_FMT(line));
+        return true;
+    }
+    if (!record_read(line, &r, &why)) {
+        complain("decisions: found no decision: %s", why.text);
+    } else if (format_is_json(q->format)) {
+        buf_str(&out, line);
+        buf_char(&out, '\n');
+    } else {
+        decisions_row(&out, &r);
+    }
+    record_free(&r);
+    return decisions_write(&out) && fflush(stdout) == 0;
+}
+
+static int decisions_of_gateway(const struct decisions_options *q, const char *url, const struct secret_source *token)
+{
+    struct client_decisions what = {.url = url, .token = token, .user = q->user, .reason = q->reason,
+                                  .verdict = q->verdict, .rule = q->rule, .follow = q->follow, .take = decisions_take,
+                                  .arg = (void *)(uintptr_t)q};
+    struct buf head BUF_CLEANUP = BUF_INIT(1024);
+    if (!format_is_json(q->format))
+        decisions_head(&head);
+    if (!decisions_write(&head))
+        return EXIT_NEGATIVE;
+    const bool ok = client_decisions(&what);
+    return fflush(stdout) == 0 && !ferror(stdout) && ok ? EXIT_DONE : EXIT_NEGATIVE;
+}
+
+static int decisions_of_config(const struct decisions_options *q)
+{
+    struct faults faults = {0};
+    struct config *c = config_load(q->config, &faults);
+    struct buf url BUF_CLEANUP = BUF_INIT(1024);
+    faults_print_errors(&faults, stderr);
+    faults_free(&faults);
+    if (!c)
+        return EXIT_NEGATIVE;
+    buf_printf(&url, "http://%s", c->admin.address);
+    const int code = decisions_of_gateway(q, url.p, &c->admin_token);
+    config_free(c);
+    return code;
+}
+
 static int decisions_run(const void *given)
 {
     const struct decisions_options *q = given;
-    if (q->follow || q->config || q->url || q->token_file) {
-        complain("decisions: not built yet: --%s, the decisions of a running gateway; expected one or more files",
-                 q->follow ? "follow" : q->config ? "config" : q->url ? "url" : "token-file");
-        return EXIT_USAGE;
-    }
-    if (!q->files.n)
-        return usage_error(&COMMAND_DECISIONS, "missing argument: FILE");
-    return decisions_of_files(q);
+    const struct secret_source token = {.kind = q->token_file ? SECRET_FILE : SECRET_NONE,
+                                        .name = (char *)(uintptr_t)q->token_file};
+    if ((q->config != NULL) + (q->url != NULL) + (q->files.n > 0) != 1)
+        return usage_error(&COMMAND_DECISIONS, "expected one of --config, --url and files");
+    if (q->files.n && q->follow)
+        return usage_error(&COMMAND_DECISIONS, "--follow is for a running gateway: --config or --url");
+    if (q->token_file && !q->url)
+        return usage_error(&COMMAND_DECISIONS, "--token-file belongs to --url");
+    if (q->files.n)
+        return decisions_of_files(q);
+    return q->config ? decisions_of_config(q) : decisions_of_gateway(q, q->url, &token);
 }
 
 static const struct command_option DECISIONS_OPTIONS[] = {
     {.name = "config", .letter = 'c', .argument = "FILE", .type = VALUE_FILE,
-     .at = offsetof(struct decisions_options, config), .help = "Not built yet: ask the gateway of this configuration."},
+     .at = offsetof(struct decisions_options, config),
+     .help = "Ask the running gateway of this configuration, at its admin address."},
     {.name = "url", .argument = "URL", .at = offsetof(struct decisions_options, url),
-     .help = "Not built yet: ask the gateway with this admin address."},
+     .help = "Ask the gateway with this admin address, such as `http://127.0.0.1:9090`."},
     {.name = "token-file", .argument = "FILE", .type = VALUE_FILE, .at = offsetof(struct decisions_options, token_file),
-     .help = "Not built yet: the admin token, for `--url`."},
+     .help = "The admin token, for `--url`."},
     {.name = "user", .argument = "GLOB", .at = offsetof(struct decisions_options, user),
      .help = "Show decisions about these users, such as `sip:*@field.example.org`."},
     {.name = "reason", .argument = "GLOB", .at = offsetof(struct decisions_options, reason),
@@ -152,16 +210,19 @@ static const struct command_option DECISIONS_OPTIONS[] = {
     {.name = "rule", .argument = "GLOB", .at = offsetof(struct decisions_options, rule),
      .help = "Show decisions of these request rules."},
     {.name = "follow", .at = offsetof(struct decisions_options, follow),
-     .help = "Not built yet: go on with new decisions."},
+     .help = "Show the decisions of a running gateway from now on, as they are made."},
     OPTION_FORMAT(struct decisions_options, format)};
 static const struct command_operand DECISIONS_OPERANDS[] = {
     {.name = "FILE", .type = VALUE_FILE, .optional = true, .many = true,
      .at = offsetof(struct decisions_options, files), .help = DECISION_FILES_HELP}};
 const struct command COMMAND_DECISIONS = {
     .name = "decisions", .does = "show recorded decisions as a table",
-    .about = "Shows the decisions of log files as a table, one line each. Filters are globs, in which `*` stands for "
+    .about = "Shows the decisions of log files, or of a running gateway (the newest, or with `--follow` all to "
+             "come), as a table, one line each. Filters are globs, in which `*` stands for "
              "any text; with several, all must match. `--format json` prints the lines as they are in the log, without "
              "what the journal put before them.",
-    .exits = "0 done, whatever matches; 1 a file cannot be read, or contains no decisions",
-    .examples = "kmsgate decisions --verdict reject --reason 'time.*' decisions.jsonl\n",
+    .exits = "0 done, whatever matches; 1 a file cannot be read or contains no decisions, or the gateway does not "
+             "answer",
+    .examples = "kmsgate decisions --config gateway.yaml --follow\n"
+                "kmsgate decisions --verdict reject --reason 'time.*' decisions.jsonl\n",
     COMMAND_TAKES(DECISIONS_OPTIONS, DECISIONS_OPERANDS, struct decisions_options), .run = decisions_run};

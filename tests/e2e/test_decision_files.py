@@ -1,10 +1,12 @@
 """Decision logs as replay, advise and decisions read them: several, compressed, from the journal, from a pipe."""
 import gzip
 import json
+import select
 import subprocess
 
 import pytest
 
+import kms
 from conftest import BUILD
 from test_replay import STRICT, decision, refused
 
@@ -111,7 +113,32 @@ def test_what_strangers_wrote_is_escaped(tmp_path):
     assert json.loads(out) == LINES[2]
 
 
-def test_a_running_gateway_is_not_asked_yet(tmp_path):
-    for argv in (["--follow"], ["--config", "x"], ["--url", "http://127.0.0.1:1"]):
-        assert "not built yet: --" + argv[0][2:] in kmsgate(tmp_path, "decisions", *argv, code=2)[1]
-    assert "missing argument: FILE" in kmsgate(tmp_path, "decisions", code=2)[1]
+def test_wrong_usage(tmp_path):
+    for argv in ([], ["--follow"], ["--url", "http://127.0.0.1:1", "log"], ["--config", "x", "--url", "y"]):
+        assert "expected one of --config, --url and files" in kmsgate(tmp_path, "decisions", *argv, code=2)[1]
+    assert "--follow is for a running gateway" in kmsgate(tmp_path, "decisions", "--follow", "log", code=2)[1]
+    assert "belongs to --url" in kmsgate(tmp_path, "decisions", "--token-file", "t", "log", code=2)[1]
+    assert "http://127.0.0.1:1: " in kmsgate(tmp_path, "decisions", "--url", "http://127.0.0.1:1", code=1)[1]
+
+
+def test_of_a_running_gateway(gateway, alice, bob, tmp_path):
+    g = gateway([alice, bob])
+    url = "http://127.0.0.1:%d" % g.admin_port
+    for user in (alice, bob, alice):
+        g.ask(user, "/init")
+    due = [d["id"] for d in g.decisions(3)]
+    kms.wait_for(lambda: len(json.loads(g.admin("/decisions")[1])) == 3)
+    assert ids(tmp_path, "--url", url) == due
+    assert ids(tmp_path, "--config", g.config) == due
+    assert ids(tmp_path, "--url", url, "--user", "*bob*") == [due[1]]
+    table = kmsgate(tmp_path, "decisions", "--url", url)[0].splitlines()
+    assert [row.split()[-1] for row in table] == ["ID"] + due
+    assert "found HTTP status 404" in kmsgate(tmp_path, "decisions", "--url", url + "/x", code=1)[1]
+    p = subprocess.Popen([BUILD / "kmsgate", "decisions", "--url", url, "--follow", "--user", "*alice*", "--format", "json"],
+                         stdout=subprocess.PIPE, text=True)
+    try:
+        kms.wait_for(lambda: (g.ask(bob, "/init"), g.ask(alice, "/init"), select.select([p.stdout], [], [], 0.2)[0])[2])
+        assert "alice" in json.loads(p.stdout.readline())["user"]
+    finally:
+        p.kill()
+        p.wait()
