@@ -101,21 +101,23 @@ def real_metrics(gate):
 def busy(gateway, alice, bob, certs):
     """A gateway that has seen everything the queries ask for."""
     import ssl
-    g = gateway(listen="    tls: { certificate: %s/server.pem, key: %s/server.key }" % (certs, certs), rules="""\
+    carol = kms.User("sip:carol@example.org", ink=False)  # is given one at once
+    g = gateway(users=[alice, bob, carol], listen="    tls: { certificate: %s/server.pem, key: %s/server.key }" % (certs, certs), rules="""\
 version: 1
 kms: { uris: [kms.example.org] }
 requests:
   - { id: bob, why: his clock lags, match: { user: "sip:bob@*" }, checks: { time: shadow } }
   - { id: everyone }
-responses: [{ id: default }]
+responses: [{ id: default, renew: { ink: 90d } }]
 """)
     ctx = ssl.create_default_context(cafile=str(certs / "ca.pem"))
     g.load = lambda: [
         g.post("/keyprov", kms.signed_request(alice, g.url("/keyprov")), context=ctx),
         g.post("/keyprov", kms.signed_request(alice, g.url("/init")), context=ctx),
         g.post("/keyprov", kms.signed_request(bob, g.url("/keyprov"), Time=kms.now(-60)), context=ctx),
+        g.post("/init", kms.signed_request(carol, g.url("/init")), context=ctx),
     ]
-    assert [r.status for r in g.load()] == [200, 403, 200]
+    assert [r.status for r in g.load()] == [200, 403, 200, 200]
     with socket.create_connection(("127.0.0.1", g.port), timeout=30) as s:  # no TLS
         s.sendall(b"GET / HTTP/1.1\r\n\r\n")
         kms.wait_for(lambda: "kmsgate_tls_failures_total{" in g.admin("/metrics")[1])
