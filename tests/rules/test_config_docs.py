@@ -38,7 +38,8 @@ def options():
     found = {}
     for row in re.findall(r"^    \{(\"[^\n]*?(?:\n        [^\n]*)*)\},$", table, re.M):
         path = re.match(r'"([a-z_.]+)"', row)[1]
-        preset = re.search(r'\.preset = "([^"]*)"', row) or re.search(r'&\w+, "([^"]*)"$|[A-Z], "([^"]*)"$', row)
+        preset = re.search(r'\.preset = "([^"]*)"', row) or re.search(
+            r'(?:&\w+|[A-Z]), "([^"]*)"(?:, \.live = true)?$', row)
         found[path] = next((g for g in preset.groups() if g is not None), None) if preset else None
     assert len(found) > 30
     return found
