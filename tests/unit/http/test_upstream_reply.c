@@ -198,7 +198,7 @@ static void heads_have_an_end(void **state)
     assert_true(n > REPLY_HEADS && n - (sizeof LINE - 1) <= REPLY_HEADS);
     reply_begin(&r, MAX); /* one line without an end, and interim heads without one */
     for (n = 0; r.state == REPLY_STATUS; n++)
-        feed(&r, n < 9 ? "HTTP/1.1 " + n : "2", 1);
+        feed(&r, n < 9 ? &"HTTP/1.1 "[n] : "2", 1);
     assert_int_equal(n, REPLY_HEADS + 1);
     reply_begin(&r, MAX);
     static const char CONTINUE[] = "HTTP/1.1 100 Continue\r\n\r\n";
