@@ -55,7 +55,7 @@ static int commands_unknown(const struct command *group, const char *name)
     const struct command *const *among = group ? group->sub : COMMANDS;
     const char *names[64];
     size_t n = 0;
-    for (; among[n] && n < sizeof names / sizeof *names; n++)
+    for (; n < sizeof names / sizeof *names && among[n]; n++)
         names[n] = among[n]->name;
     const char *near = similar_name(str_z(name), names, sizeof *names, n);
     const char *before = group ? group->name : "", *space = group ? " " : "";

@@ -121,7 +121,7 @@ static bool has_config(const struct command *c)
     for (size_t i = 0; i < c->option_count; i++)
         if (c->options[i].type == VALUE_CONFIG)
             return true;
-    return c->sub && has_config(c->sub[0]);
+    return c->sub && c->sub[0] && has_config(c->sub[0]);
 }
 
 static void manual_end(struct buf *out, const struct command *c)

@@ -375,7 +375,7 @@ struct crowd *crowd_new(unsigned most, unsigned owners)
         return NULL;
     c->most = c->room = most;
     c->levels = calloc((size_t)most + 1, sizeof *c->levels);
-    c->evicted = calloc(owners, sizeof *c->evicted);
+    c->evicted = calloc(owners, sizeof *c->evicted); /* NOLINT(bugprone-sizeof-expression): pointers */
     if (pthread_mutex_init(&c->lock, NULL) == 0 && c->levels && c->evicted && random_bytes(&c->seed, sizeof c->seed))
         return c;
     crowd_free(c);

@@ -5,7 +5,7 @@ static const struct keydb_kind *const KINDS[] = {&KEYDB_SQLITE};
 
 static const struct keydb_kind *kind_of(const char *where)
 {
-    for (size_t i = 0; i < sizeof KINDS / sizeof *KINDS; i++)
+    for (size_t i = 0; i < sizeof KINDS / sizeof *KINDS; i++) /* NOLINT(bugprone-sizeof-expression): pointers */
         if (!KINDS[i]->scheme || str_starts(str_z(where), str_z(KINDS[i]->scheme)))
             return KINDS[i];
     return &KEYDB_SQLITE;

@@ -54,7 +54,7 @@ bool sqlite_take_text(sqlite3_stmt *st, int column, struct str *out);
 int sqlite_schema_of(struct keydb_sqlite *db, struct detail *why);
 /* Opens the file without looking at its schema. */
 struct keydb_sqlite *sqlite_attach(const char *path, struct detail *why);
-void sqlite_close(struct keydb *db);
+void sqlite_close(struct keydb *base);
 enum keydb_result sqlite_execute(struct keydb_sqlite *db, const char *sql, const char *doing,
                                  struct detail *why) MUST_CHECK;
 /* Makes the tables of the present schema and its version, inside a transaction. */
@@ -62,7 +62,7 @@ enum keydb_result sqlite_make_tables(struct keydb_sqlite *db, struct detail *why
 enum keydb_result sqlite_create(const char *path, const struct keydb_meta *meta, struct detail *why);
 struct keydb *sqlite_open(const char *path, struct detail *why);
 bool sqlite_is_current(const struct keydb *db, const char *path);
-uint64_t sqlite_stamp(const struct keydb *db, const char *path);
+uint64_t sqlite_stamp(const struct keydb *base, const char *path);
 
 /* keydb_takeover.c */
 enum keydb_result sqlite_takeover(const char *path, const struct secret_key *masters, size_t n, struct detail *why);

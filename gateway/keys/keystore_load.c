@@ -25,8 +25,8 @@ enum { META_LABEL = 16, META_TEXT = META_LABEL + 3 * 8 + SEAL_SALT + SEAL_CHECK 
 static void meta_text(const struct keydb_meta *meta, uint8_t out[META_TEXT])
 {
     const uint64_t numbers[] = {meta->version, meta->count, meta->last_seq};
-    memset(out, 0, META_LABEL);
-    memcpy(out, "kmsgate meta 2", 14);
+    static const uint8_t LABEL[META_LABEL] = "kmsgate meta 2";
+    memcpy(out, LABEL, sizeof LABEL);
     uint8_t *at = out + META_LABEL;
     for (size_t i = 0; i < 3; i++)
         for (int shift = 56; shift >= 0; shift -= 8)
