@@ -50,9 +50,9 @@ def test_good(folder):
 
 @pytest.mark.parametrize("name,message", [
     ("rules.yaml", "rules.yaml: cannot be read: No such file"),
-    ("server.pem", "server.pem: the certificate cannot be read: No such file"),
-    ("server.key", "server.key: the private key cannot be read: No such file"),
-    ("ca.pem", "ca.pem: the certificate cannot be read: No such file"),
+    ("server.pem", "server.pem: cannot be read: No such file"),
+    ("server.key", "server.key: cannot be read: No such file"),
+    ("ca.pem", "ca.pem: cannot be read: No such file"),
     ("master.key", "master.key: cannot be read: No such file"),
     ("gateway.yaml", "gateway.yaml: cannot be read: No such file")])
 def test_missing_files(folder, name, message):
@@ -63,7 +63,7 @@ def test_missing_files(folder, name, message):
 
 
 @pytest.mark.parametrize("name,message", [
-    ("server.pem", "holds no certificate in PEM form"), ("server.key", "holds no private key in PEM form"),
+    ("server.pem", "holds no certificate that can be read"), ("server.key", "holds no private key that can be read"),
     ("master.key", "is no master key"), ("rules.yaml", "expected a mapping"), ("gateway.yaml", "expected a mapping")])
 def test_rubbish(folder, name, message):
     (folder / name).write_text("rubbish\n")
@@ -92,7 +92,7 @@ def test_what_serve_would_say_of_the_keys(folder):
 def test_a_key_of_another_certificate(folder):
     (folder / "server.key").write_bytes((folder / "ca.key").read_bytes())
     run = check(folder)
-    assert run.returncode == 1 and "server.key: is not the private key of server.pem" in run.stderr
+    assert run.returncode == 1 and "server.key: is not the key of the certificate in server.pem" in run.stderr
 
 
 def test_world_readable_master_key(folder):
