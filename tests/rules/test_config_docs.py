@@ -32,15 +32,18 @@ def rows(path, columns):
             yield cells
 
 
+LIVE = {}  # which take effect with SIGHUP
+
+
 def options():
     """{path: preset or None} of the program's table."""
     table = (ROOT / "gateway/base/config_option.c").read_text().split("OPTIONS[] = {")[1].split("\n};")[0]
     found = {}
     for row in re.findall(r"^    \{(\"[^\n]*?(?:\n        [^\n]*)*)\},$", table, re.M):
         path = re.match(r'"([a-z_.]+)"', row)[1]
-        preset = re.search(r'\.preset = "([^"]*)"', row) or re.search(
-            r'(?:&\w+|[A-Z]), "([^"]*)"(?:, \.live = true)?$', row)
+        preset = re.search(r'\.preset = "([^"]*)"|[A-Z], "([^"]*)"(?:,|$)', row)
         found[path] = next((g for g in preset.groups() if g is not None), None) if preset else None
+        LIVE[path] = ".live = true" in row
     assert len(found) > 30
     return found
 
@@ -81,6 +84,12 @@ def test_defaults_are_those_of_the_program():
         else:
             assert schema[path] is None, path
     assert [c[2] for c in rows("gateway/CONFIG.md", 5) if c[2] == "required"] == ["required"] * 7
+
+
+def test_what_changes_in_place_is_marked():
+    options()
+    marked = {name for name, c in documented().items() if c[0].endswith("*")}
+    assert marked - {"listen.trusted_proxies"} == {path for path, live in LIVE.items() if live}
 
 
 @pytest.fixture
