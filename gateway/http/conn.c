@@ -210,8 +210,7 @@ void conn_reply(struct conn *c, int status, const char *id, struct str extra, st
         conn_close(c);
     else
         conn_write(c, buf_view(head), str_eq_z(c->guard.method, "HEAD") ? STR("") : body);
-    /* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): `inside` of whoever called keeps it */
-    if (c->state == CONN_LINGER)
+    if (c->state == CONN_LINGER) /* NOLINT(clang-analyzer-unix.Malloc): kept by `inside` */
         guard_next(&c->guard); /* nothing more is read */
     conn_leave(c);
 }
@@ -220,8 +219,7 @@ void conn_refuse(struct conn *c, int status, const char *id, struct str extra, s
 {
     conn_enter(c);
     conn_reply(c, status, id, extra, body, true);
-    /* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): `inside` of whoever called keeps it */
-    if (c->bev && !c->shut)
+    if (c->bev && !c->shut) /* NOLINT(clang-analyzer-unix.Malloc): kept by `inside` */
         conn_due(c, 2 * US_PER_S);
     conn_leave(c);
 }
@@ -317,8 +315,7 @@ static void conn_process(struct conn *c)
     } else if (c->bev && c->state == CONN_READING && c->eof && evbuffer_get_length(in) == 0) {
         conn_close(c);
     }
-    /* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): `inside` of whoever called keeps it */
-    conn_leave(c);
+    conn_leave(c); /* NOLINT(clang-analyzer-unix.Malloc): kept by `inside` */
 }
 
 static void on_read(struct bufferevent *bev, void *arg)
@@ -354,8 +351,7 @@ static void on_write(struct bufferevent *bev, void *arg)
         return;
     conn_enter(c);
     conn_sent(c);
-    /* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): `inside` of whoever called keeps it */
-    conn_leave(c);
+    conn_leave(c); /* NOLINT(clang-analyzer-unix.Malloc): kept by `inside` */
 }
 
 /* Counted, and in the log for those who look for it: strangers knock with anything, and that is no event. */

@@ -156,7 +156,7 @@ bool proxy_head(struct conn *c, enum reason reason, int status)
             .method = g->method.p ? g->method : STR(""),
             .target = g->target.p ? g->target : STR(""),
             .content_type = guard_header(g, "content-type"),
-            .no_body = !g->chunked && g->length == 0 && reason == REASON_OK, /* what is too large is a body */
+            .no_body = !g->chunked && g->length == 0 && reason == REASON_OK, /* too large: a body */
             .content_encoded = guard_header(g, "content-encoding").p != NULL,
             .source = source_of(c),
         };
