@@ -6,8 +6,12 @@ set(debian ${CMAKE_SOURCE_DIR}/docker/debian)
 install(FILES docker/kmsgate.service DESTINATION /lib/systemd/system COMPONENT deb)
 install(FILES docker/etc/gateway.yaml DESTINATION /etc/kmsgate COMPONENT deb)
 install(FILES rules/spec.yaml DESTINATION /etc/kmsgate RENAME rules.yaml COMPONENT deb)
-install(FILES rules/rollout.yaml rules/README.md rules/schema.json gateway/config.schema.json gateway/CONFIG.md
-              docker/DECISIONS.md DESTINATION /usr/share/doc/kmsgate COMPONENT deb)
+install(FILES rules/rollout.yaml rules/schema.json gateway/config.schema.json DESTINATION /usr/share/doc/kmsgate COMPONENT deb)
+# The pages under the names by which the program's messages, and the pages themselves, refer to them.
+install(FILES rules/README.md DESTINATION /usr/share/doc/kmsgate/rules COMPONENT deb)
+install(FILES gateway/CONFIG.md DESTINATION /usr/share/doc/kmsgate/gateway COMPONENT deb)
+install(FILES docker/README.md docker/DECISIONS.md DESTINATION /usr/share/doc/kmsgate/docker COMPONENT deb)
+install(FILES certs/README.md DESTINATION /usr/share/doc/kmsgate/certs COMPONENT deb)
 install(FILES docker/debian/copyright DESTINATION /usr/share/doc/kmsgate COMPONENT deb)
 install(PROGRAMS certs/make_certs.sh DESTINATION /usr/share/doc/kmsgate COMPONENT deb)
 # Manual pages and completions come from the program's own table of commands.
@@ -31,6 +35,9 @@ set(CPACK_PACKAGE_DESCRIPTION "A reverse proxy that verifies the signed requests
 33.180, Annex D), holds them against rules, and signs and encrypts what an older key
 management server replies.")
 set(CPACK_STRIP_FILES ON)
+# whatever the umask of who builds it
+set(CPACK_INSTALL_DEFAULT_DIRECTORY_PERMISSIONS OWNER_READ OWNER_WRITE OWNER_EXECUTE GROUP_READ GROUP_EXECUTE
+    WORLD_READ WORLD_EXECUTE)
 set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
 set(CPACK_DEBIAN_PACKAGE_SECTION net)
 set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS ON)

@@ -59,6 +59,7 @@ enum keydb_result sqlite_execute(struct keydb_sqlite *db, const char *sql, const
                                  struct detail *why) MUST_CHECK;
 /* Makes the tables of the present schema and its version, inside a transaction. */
 enum keydb_result sqlite_make_tables(struct keydb_sqlite *db, struct detail *why) MUST_CHECK;
+/* Makes the file, mode 0600; made by root, it belongs to the owner of its folder. REFUSED: there is one already. */
 enum keydb_result sqlite_create(const char *path, const struct keydb_meta *meta, struct detail *why);
 struct keydb *sqlite_open(const char *path, struct detail *why);
 bool sqlite_is_current(const struct keydb *db, const char *path);

@@ -341,6 +341,19 @@ static int open_new(const char *path, struct buf *name)
     return name->failed ? -1 : mkostemp(name->p, O_CLOEXEC); /* mode 0600 */
 }
 
+/* What root makes belongs to whom the folder belongs to: the gateway has to open it, and is not root. */
+static bool file_to_folder_owner(const char *path, int fd)
+{
+    struct stat st;
+    if (geteuid() != 0)
+        return true;
+    const int folder = open_folder(path, O_RDONLY | O_DIRECTORY, 0);
+    const bool known = folder >= 0 && fstat(folder, &st) == 0;
+    if (folder >= 0)
+        close(folder);
+    return known && (st.st_uid == 0 || fchown(fd, st.st_uid, st.st_gid) == 0);
+}
+
 /* Written to a file without a name, which then gets one: nobody ever sees half a database, whoever is killed meanwhile
  * leaves nothing behind, and of two makers one wins. */
 enum keydb_result sqlite_create(const char *path, const struct keydb_meta *meta, struct detail *why)
@@ -357,7 +370,7 @@ enum keydb_result sqlite_create(const char *path, const struct keydb_meta *meta,
     }
     const bool named = !str_starts(buf_view(&name), STR("/proc/self/fd/"));
     enum keydb_result r = make_empty(meta, &bytes, &n, why);
-    if (r == KEYDB_OK && (!write_bytes(fd, bytes, (size_t)n) ||
+    if (r == KEYDB_OK && (!write_bytes(fd, bytes, (size_t)n) || !file_to_folder_owner(path, fd) ||
                           linkat(AT_FDCWD, name.p, AT_FDCWD, path, named ? 0 : AT_SYMLINK_FOLLOW) != 0)) {
         detail_set(why, "cannot make it: %s", strerror(errno));
         r = errno == EEXIST ? KEYDB_REFUSED : KEYDB_FAILED;

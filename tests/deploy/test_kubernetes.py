@@ -100,6 +100,13 @@ def pod(objects):
     return objects["Deployment/kms"]["spec"]["template"]["spec"]
 
 
+def test_the_images_can_be_pulled(objects):
+    """From a registry that is named, by a tag: a bare name is some stranger's image of the public registry, its newest."""
+    for c in pod(objects)["containers"] + pod(objects)["initContainers"]:
+        assert re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)+/[a-z0-9/-]+:(?!latest)[\w.-]+", c["image"]), c["image"]
+        assert c["imagePullPolicy"] == "IfNotPresent"
+
+
 def test_nobody_passes_by_the_gate(objects):
     spec = pod(objects)
     kms = [c for c in spec["initContainers"] if c["name"] == "kms"][0]

@@ -23,6 +23,11 @@ def test_what_is_in_it(deb):
                        "usr/share/bash-completion/completions/kmsgate": "-rw-r--r--",
                        "usr/share/zsh/vendor-completions/_kmsgate": "-rw-r--r--", "usr/share/doc/kmsgate/copyright": "-rw-r--r--"}.items():
         assert files[path] == (mode, "root/root"), (path, files)
+    for name in ("rules/README.md", "docker/DECISIONS.md", "gateway/CONFIG.md", "docker/README.md", "schema.json", "config.schema.json"):
+        assert "usr/share/doc/kmsgate/" + name in files or "usr/share/doc/kmsgate/%s.gz" % name in files, name
+    said = "".join(p.read_text() for p in (ROOT / "gateway").rglob("*.[ch]"))
+    for page in set(re.findall(r'"[^"\n]*?([\w/]+\.md)\b', said)):
+        assert "usr/share/doc/kmsgate/" + page in files, "the program refers to %s, which the package does not have" % page
     assert not [p for p in files if p.endswith((".key", ".db")) or "legacy" in p]
     field = lambda name: run("dpkg-deb", "--field", deb, name).stdout.strip()
     assert field("Package") == "kmsgate" and field("Version") == run(BUILD / "kmsgate", "--version").stdout.split()[1]

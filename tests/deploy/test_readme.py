@@ -92,7 +92,10 @@ def test_certificates(tmp_path):
     said = "".join(sh(code, tmp_path, env).stdout for _, _, code in blocks(CERTS, "sh"))
     assert said.count(": OK") == 4
     assert os.readlink(tmp_path / "tls/now") == "2026-12" and not (tmp_path / "tls/next").exists()
-    assert (tmp_path / "tls/2026-11/ca.pem").read_bytes() == (tmp_path / "tls/2026-12/ca.pem").read_bytes()
+    for folder in ("2026-11", "2026-12"):
+        assert {p.name for p in (tmp_path / "tls" / folder).iterdir()} == {"server.pem", "server.key"}
+        assert (tmp_path / "tls" / folder / "server.key").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "tls").stat().st_mode & 0o777 == 0o700
     assert (tmp_path / "tls/2026-11/server.pem").read_bytes() != (tmp_path / "tls/2026-12/server.pem").read_bytes()
 
 
@@ -118,7 +121,7 @@ def test_beside_a_kms(containers, tree):
         assert "0 faults" in first and "2 added" in first and "proven" in first and '"verdict":"accept"' in first, first
         assert "0 faults" in said[wanted[1]]
         assert said[wanted[2]].count("sip:alice@example.org") == 2 and "2 added" in said[wanted[2]]
-        assert (tree / "backup/master.key").read_text() != (tree / "gate/master.key").read_text()
+        assert (tree / "safe/master.key").read_text() != (tree / "gate/master.key").read_text()
         assert json.loads((tree / "sbom.json").read_text())["spdxVersion"] == "SPDX-2.3"
         # the restored one serves the same handset
         ask = [c for h, _, c in blocks(DOCKER, "sh") if "kmsgate request" in c][0]
@@ -225,6 +228,12 @@ def test_the_package_is_built_as_told(deb):
 def test_yaml(tmp_path):
     rules = [c for _, _, c in blocks(DOCKER, "yaml") if c.startswith("version:")]
     assert len(rules) == 1
+    listener = [c for _, _, c in blocks(DOCKER, "yaml listener")]
+    assert len(listener) == 1 and "trusted_proxies" in listener[0]
+    config = (ROOT / "docker/etc/gateway.yaml").read_text()
+    (tmp_path / "gateway.yaml").write_text(re.sub(r"^listen:\n(  .*\n)+", listener[0], config, flags=re.M))
+    r = run(BUILD / "kmsgate", "check", "--print", "--config", tmp_path / "gateway.yaml", ok=False)
+    assert "trusted_proxies" not in r.stderr and "listen" not in r.stderr, r.stderr
     (tmp_path / "rules.yaml").write_text(rules[0])
     r = run(BUILD / "kmsgate", "check", tmp_path / "rules.yaml")
     assert "0 faults" in r.stdout
@@ -234,9 +243,24 @@ def test_yaml(tmp_path):
     run(tool("promtool"), "check", "config", tmp_path / "prometheus.yml")
 
 
+def test_what_is_made_is_ignored(tmp_path):
+    """Whatever the commands make in a clone is not taken into a commit, and the backup's two halves lie apart."""
+    pages = DOCKER + CERTS + (ROOT / "README.md").read_text()
+    code = "\n".join(re.findall(r"^```sh[^\n]*\n(.*?)^```$", pages, re.M | re.S))
+    made = {w for line in re.findall(r"mkdir -p ([^#&\n]*)", code) for w in line.split()}
+    made |= set(re.findall(r">(?!/)([\w./-]+\.\w+)", code)) | set(re.findall(r"--out ([\w./-]+)", code))
+    assert {"first", "gate/tls", "gate.sh", "try-out", "safe", "backup", "alice.jsonl", "docker/kubernetes/secrets"} <= made
+    run("git", "init", "-q", tmp_path)
+    shutil.copy(ROOT / ".gitignore", tmp_path)
+    seen = {p for p in made if run("git", "-C", tmp_path, "check-ignore", "-q", p + ("" if "." in p else "/x"), ok=False).returncode}
+    assert not seen, seen
+    heading = [c for h, _, c in blocks(DOCKER, "sh") if h.startswith("Backup")]
+    assert not any(re.search(r"master\.key \S*backup", c) for c in heading)
+
+
 def test_nothing_is_left_out():
     """Each block is of a kind that some test runs."""
-    kinds = {"sh", "sh build", "sh machine", "yaml", ""}
+    kinds = {"sh", "sh build", "sh machine", "yaml", "yaml listener", ""}
     run_somewhere = {"On a laptop", "Beside your KMS, in five minutes", "Ending, upgrading, going back", "Backup and restore of keys",
                      "The image", "Kubernetes"}
     for heading, kind, code in blocks(DOCKER):

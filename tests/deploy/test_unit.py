@@ -24,6 +24,10 @@ def verify(path):
     return run(tool("systemd-analyze"), "verify", "--man=no", "--recursive-errors=no", path, ok=False)
 
 
+def test_no_decision_is_lost_in_the_journal():
+    assert settings()["LogRateLimitIntervalSec"] == ["0"] and settings()["LogsDirectory"] == ["kmsgate"]
+
+
 def test_verified(tmp_path):
     r = verify(with_program(tmp_path))
     assert r.returncode == 0 and "kmsgate.service" not in r.stderr, r.stderr

@@ -64,6 +64,25 @@ def line(kind="ink", kid=None, key=None, user=ALICE, **more):
     return dict({"user": user, "type": kind, "id": kid or kind + ".1.alice", "key": key}, **more)
 
 
+def test_what_root_makes_belongs_to_the_folder_s_owner(store, tmp_path):
+    """The service's user, whoever imports: else the gateway cannot open its own database."""
+    if os.geteuid() != 0:
+        pytest.skip("root alone can make files of others")
+    state = tmp_path / "state"
+    state.mkdir(mode=0o750)
+    os.chown(state, 65532, 65533)
+    store.config.write_text(store.config.read_text().replace("sqlite:kmsgate.db", "sqlite:state/kmsgate.db"))
+    store.keys("import", store.file(line()))
+    store.keys("add", "--user", ALICE, "--type", "trk", "--id", "trk.1.alice", "--generate")
+    files = {p.name: (p.stat().st_uid, p.stat().st_gid, stat.S_IMODE(p.stat().st_mode)) for p in state.iterdir()}
+    assert files["kmsgate.db"] == (65532, 65533, 0o600)
+    assert {x[:2] for x in files.values()} == {(65532, 65533)}, files
+    # the twin: in root's own folder it is root's
+    store.config.write_text(store.config.read_text().replace("sqlite:state/", "sqlite:"))
+    store.keys("import", store.folder / "keys.jsonl")
+    assert store.db.stat().st_uid == 0
+
+
 def test_import_list_export(store):
     lines = [line(), line("trk", not_after="2099-01-01T00:00:00Z"),
              line(user="sip:bob@example.org", kid="i", state="revoked")]
