@@ -225,6 +225,26 @@ def test_the_package_is_built_as_told(deb):
     assert packages == ["dpkg-dev", "file"]
 
 
+def test_day_by_day(gateway, alice, tmp_path):
+    """The page's changes of keys, one after the other, on a gateway's own database."""
+    g = gateway(start=False)
+    program = tmp_path / "bin/kmsgate"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\nexec %s "$@" --config %s\n' % (BUILD / "kmsgate", g.config))
+    program.chmod(0o755)
+    new = [{"user": alice.uri, "type": t, "id": t + ".9.alice", "key": os.urandom(32).hex()} for t in ("ink", "trk")]
+    (tmp_path / "new-keys-of-alice.jsonl").write_text("".join(json.dumps(x) + "\n" for x in new))
+    (tmp_path / "new-keys-of-alice.jsonl").chmod(0o600)
+    env = dict(os.environ, PATH="%s:%s" % (program.parent, os.environ["PATH"]))
+    code = [c for h, _, c in blocks(DOCKER, "sh") if h == "Keys, day by day"]
+    assert len(code) == 2
+    said = sh(code[0].replace("trk.1.alice", alice.trk_id), tmp_path, env).stdout
+    assert "trk.2.alice" in said
+    assert "2 added" in sh(code[1], tmp_path, env).stdout
+    states = {x.split("\t")[2]: x.split("\t")[3] for x in sh("kmsgate keys list", tmp_path, env).stdout.splitlines() if alice.uri in x}
+    assert {k for k, v in states.items() if v == "active"} == {"ink.9.alice", "trk.9.alice"}, states
+
+
 def test_yaml(tmp_path):
     rules = [c for _, _, c in blocks(DOCKER, "yaml") if c.startswith("version:")]
     assert len(rules) == 1
@@ -262,7 +282,7 @@ def test_nothing_is_left_out():
     """Each block is of a kind that some test runs."""
     kinds = {"sh", "sh build", "sh machine", "yaml", "yaml listener", ""}
     run_somewhere = {"On a laptop", "Beside your KMS, in five minutes", "Ending, upgrading, going back", "Backup and restore of keys",
-                     "The image", "Kubernetes"}
+                     "The image", "Kubernetes", "Keys, day by day"}
     for heading, kind, code in blocks(DOCKER):
         assert kind in kinds, (heading, kind)
         assert kind != "sh" or heading in run_somewhere, heading
