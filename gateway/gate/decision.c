@@ -99,7 +99,7 @@ static void write_verdict(const struct decision *d, struct json *j)
 static void write_claims(const struct decision *d, struct json *j)
 {
     if (d->claims.kms_uri.n || d->claims.time.n || d->claims.client_req_url.n || d->claims.trk_id.n ||
-        d->claims.signature_id.n || d->claims.version.n) {
+        d->claims.signature_id.n || d->claims.version.n || d->claims.c14n || d->claims.hmac_bits) {
         json_object(j, "claims");
         url(j, "kms_uri", d->claims.kms_uri);
         text(j, "time", d->claims.time);
@@ -107,6 +107,9 @@ static void write_claims(const struct decision *d, struct json *j)
         text(j, "trk_id", d->claims.trk_id);
         text(j, "signature_id", d->claims.signature_id);
         text(j, "version", d->claims.version);
+        text(j, "c14n", str_z(d->claims.c14n));
+        if (d->claims.hmac_bits)
+            json_int(j, "hmac_bits", d->claims.hmac_bits);
         json_end(j);
     }
     url(j, "expected_url", str_z(d->expected_url));
@@ -146,6 +149,7 @@ static void write_reply(const struct decision *d, struct json *j)
         }
         json_end(j);
     }
+    text(j, "trace_id", str_z(d->trace_id));
     if (d->us.total != TIME_NONE || d->us.judge != TIME_NONE || d->us.upstream != TIME_NONE ||
         d->us.protect != TIME_NONE) {
         json_object(j, "ms");

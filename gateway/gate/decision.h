@@ -15,6 +15,7 @@ const char *check_result_name(enum check_result r);
 struct decision {
     int64_t time_us; /* when the request was complete (or given up) */
     char id[33];
+    char trace_id[33]; /* the client's, or id; empty: nobody serves it */
     char source[IP_TEXT];
     struct str method, path;
     const char *rule; /* id */
@@ -30,6 +31,8 @@ struct decision {
     enum reason shadow[SHADOW_COUNT]; /* what a refusal would have said; REASON_OK: none */
     struct {
         struct str kms_uri, time, client_req_url, trk_id, signature_id, version;
+        const char *c14n;   /* as rules name it */
+        unsigned hmac_bits; /* 0: none told */
     } claims;
     char *expected_url; /* owned */
     const char *rules_hash;

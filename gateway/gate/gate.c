@@ -49,6 +49,12 @@ static void note_claims(struct judgement *j)
     if (j->form != FORM_SIGNED && j->request.user_uri.n == 0 && j->resource.user_raw.p)
         j->request.user_uri = buf_view(&j->path_user);
     checks_note_request(j);
+    if (j->form == FORM_SIGNED) {
+        struct xmlsig_named named;
+        request_doc_names(j->doc, &named);
+        j->decision.claims.c14n = named.c14n;
+        j->decision.claims.hmac_bits = named.hmac_bits;
+    }
     j->decision.form = j->form;
     j->decision.judged = true;
 }

@@ -11,7 +11,7 @@ enum { HEADERS_MAX = 16, VALUE_MAX = 1024, NAME_MAX_BYTES = 64 };
  * stands for all that begin so. */
 static const char *const FORBIDDEN[] = {
     "Host", "Connection", "Keep-Alive", "Proxy-", "TE", "Trailer", "Trailers", "Transfer-Encoding", "Upgrade", "Expect",
-    "Content-", "X-Request-Id", "HTTP2-Settings", "Max-Forwards", "Via", "Range", "If-", "Date"};
+    "Content-", "X-Request-Id", "Traceparent", "HTTP2-Settings", "Max-Forwards", "Via", "Range", "If-", "Date"};
 const char *const FORWARD_STANDARD[FORWARD_STANDARD_COUNT] = {"Authorization", "Accept", "Accept-Language",
                                                             "User-Agent"};
 static const char *const HOLDERS[] = {"user", "client_id", "device_id", "key_id", "rule"};

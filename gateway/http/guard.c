@@ -81,8 +81,8 @@ bool guard_is_hop_header(const struct guard *g, struct str name)
 {
     static const char *const HOP[] = {"connection", "keep-alive", "proxy-connection", "proxy-authorization",
         "proxy-authenticate", "te", "trailer", "transfer-encoding", "upgrade", "content-length", "host", "expect",
-        "content-type", "content-encoding", "x-request-id", "x-forwarded-for", "x-forwarded-host",
-        "x-forwarded-proto", "x-real-ip", "forwarded"};
+        "content-type", "content-encoding", "x-request-id", "traceparent", "x-forwarded-for",
+        "x-forwarded-host", "x-forwarded-proto", "x-real-ip", "forwarded"};
     for (size_t i = 0; i < sizeof HOP / sizeof *HOP; i++)
         if (str_ieq_z(name, HOP[i]))
             return true;

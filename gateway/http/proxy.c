@@ -7,6 +7,7 @@
 #include "base/sink.h"
 #include "http/bounds.h"
 #include "http/server.h"
+#include "http/trace.h"
 
 /* BODY: the head holds. JUDGE: complete. SPEND: judged, and the replay memory is waited for. UPSTREAM: the call
  * runs. KEEP: it was answered, and the keeper of the keys is waited for. */
@@ -23,6 +24,7 @@ struct exchange {
     int up_status;           /* the upstream's answer, while it is in KEEP */
     struct buf up_body;
     char id[33];
+    struct trace trace;
     int64_t began_us, asked_us;
     bool counted; /* as in flight */
     uint64_t who; /* whose share of in_flight it has; 0: nobody's yet */
@@ -152,6 +154,8 @@ bool proxy_head(struct conn *c, enum reason reason, int status)
     c->exchange = x;
     if (fresh) {
         const struct guard *g = &c->guard;
+        trace_begin(&x->trace, g, x->id);
+        memcpy(x->judgement->decision.trace_id, x->trace.id, sizeof x->trace.id);
         const struct gate_head head = {
             .method = g->method.p ? g->method : STR(""),
             .target = g->target.p ? g->target : STR(""),
@@ -279,14 +283,17 @@ static void on_upstream(void *arg, const struct upstream_result *result)
 static bool write_headers(struct exchange *x, struct upstream_call *call, const struct gate_outgoing *out)
 {
     const struct guard *g = &x->conn->guard;
-    bool ok = upstream_call_header(call, STR("X-Request-Id"), str_z(x->id)) &&
+    char parent[TRACE_PARENT_TEXT];
+    bool ok = trace_parent(&x->trace, parent) && upstream_call_header(call, STR("traceparent"), str_z(parent)) &&
+              upstream_call_header(call, STR("X-Request-Id"), str_z(x->id)) &&
               upstream_call_header(call, STR("Content-Type"), out->content_type ? str_z(out->content_type) : STR(""));
     for (size_t i = 0; ok && i < out->header_count; i++)
         ok = upstream_call_header(call, str_z(out->headers[i].name), buf_view(&out->headers[i].value));
     for (size_t i = 0; ok && i < g->header_count; i++) {
         const struct guard_header *h = &g->headers[i];
         if (!h->value.n || guard_is_hop_header(g, h->name) ||
-            !rules_pass_header(x->judgement->rules, x->judgement->rule, h->name))
+            !rules_pass_header(x->judgement->rules, x->judgement->rule, h->name) ||
+            (!x->trace.clients && str_ieq_z(h->name, "tracestate"))) /* it is of another trace */
             continue;
         ok = upstream_call_header(call, h->name, h->value);
     }

@@ -132,6 +132,17 @@ enum reason request_doc_signature(const struct request_doc *doc, const struct xm
     return REASON_OK;
 }
 
+void request_doc_names(const struct request_doc *doc, struct xmlsig_named *out)
+{
+    *out = (struct xmlsig_named){NULL, 0};
+    if (request_doc_root(doc) != KMS_ROOT_SIGNED_REQUEST)
+        return;
+    if (doc->in_profile) /* which has but one form */
+        *out = (struct xmlsig_named){"c14n", 8 * HASH_BYTES};
+    else
+        xmlsig_names(doc->tree, out);
+}
+
 enum reason request_doc_verify(struct request_doc *doc, const struct xmlsig_policy *policy,
                                const struct secret_key *key, const struct request_proof **proof, struct detail *why)
 {

@@ -43,6 +43,8 @@ enum reason request_doc_schema(const struct request_doc *doc, struct str version
                                struct detail *why) MUST_CHECK;
 enum reason request_doc_signature(const struct request_doc *doc, const struct xmlsig_policy *policy,
                                   struct xmlsig_info *out, struct detail *why) MUST_CHECK;
+/* As xmlsig_names(); of what is unsigned, nothing. */
+void request_doc_names(const struct request_doc *doc, struct xmlsig_named *out);
 enum reason request_doc_verify(struct request_doc *doc, const struct xmlsig_policy *policy,
                                const struct secret_key *key, const struct request_proof **proof,
                                struct detail *why) MUST_CHECK;

@@ -34,6 +34,11 @@ struct xmlsig_info {
     uint8_t value[32];     /* the decoded SignatureValue: the replay key's second half */
     size_t value_n;
 };
+/* What a signature says of itself, whether or not anybody takes it. */
+struct xmlsig_named {
+    const char *c14n;   /* CanonicalizationMethod as rules name it ("exc-c14n"); NULL: none of those */
+    unsigned hmac_bits; /* HMACOutputLength of an HMAC-SHA256, without one 256; 0: not to be read */
+};
 /* Proof of what was signed with the key that was handed over. */
 struct xml_signed;
 
@@ -41,6 +46,8 @@ struct xml_signed;
  * SIGNATURE_PROFILE, SIGNATURE_REFERENCE; SIGNATURE_INVALID for values that are no base64. No cryptography, no I/O. */
 enum reason xmlsig_read(const struct xml_doc *doc, const struct xmlsig_policy *policy, struct xmlsig_info *out,
                         struct detail *why) MUST_CHECK;
+/* Of the first Signature in the root; for what tells of it, never for what judges. */
+void xmlsig_names(const struct xml_doc *doc, struct xmlsig_named *out);
 /* REASON_OK and the proof (else NULL), what xmlsig_read() says, SIGNATURE_INVALID, or INTERNAL when a library failed.
  * The same work for every key: the reference is digested first. */
 enum reason xmlsig_verify(struct xml_doc *doc, const struct xmlsig_policy *policy, const struct secret_key *key,

@@ -68,27 +68,35 @@ enum reason signature_tell_canonicalization(struct detail *why, struct str found
     return profile(&r, "CanonicalizationMethod", found, "one that the rule lists");
 }
 
+static const struct canonical {
+    const char *name, *short_name;
+    unsigned bit;
+    enum xml_c14n form;
+} KNOWN[] = {{ALG_C14N, "c14n", XMLSIG_C14N, XML_C14N_INCLUSIVE},
+             {ALG_EXC_C14N, "exc-c14n", XMLSIG_EXC_C14N, XML_C14N_EXCLUSIVE},
+             {ALG_C14N11, "c14n11", XMLSIG_C14N11, XML_C14N_INCLUSIVE_11},
+             {ALG_C14N_COMMENTS, "c14n-comments", XMLSIG_C14N_COMMENTS, XML_C14N_INCLUSIVE},
+             {ALG_EXC_C14N_COMMENTS, "exc-c14n-comments", XMLSIG_EXC_C14N_COMMENTS, XML_C14N_EXCLUSIVE},
+             {ALG_C14N11_COMMENTS, "c14n11-comments", XMLSIG_C14N11_COMMENTS, XML_C14N_INCLUSIVE_11}};
+
+/* NULL: none that a rule can name. */
+static const struct canonical *canonical_of(struct str algorithm)
+{
+    for (size_t i = 0; i < sizeof KNOWN / sizeof KNOWN[0]; i++)
+        if (str_eq_z(algorithm, KNOWN[i].name))
+            return &KNOWN[i];
+    return NULL;
+}
+
 static bool canonicalization(const struct reading *r, struct str algorithm, enum xml_c14n *form,
                              bool *comments)
 {
-    static const struct {
-        const char *name;
-        unsigned bit;
-        enum xml_c14n form;
-    } known[] = {{ALG_C14N, XMLSIG_C14N, XML_C14N_INCLUSIVE},
-                 {ALG_EXC_C14N, XMLSIG_EXC_C14N, XML_C14N_EXCLUSIVE},
-                 {ALG_C14N11, XMLSIG_C14N11, XML_C14N_INCLUSIVE_11},
-                 {ALG_C14N_COMMENTS, XMLSIG_C14N_COMMENTS, XML_C14N_INCLUSIVE},
-                 {ALG_EXC_C14N_COMMENTS, XMLSIG_EXC_C14N_COMMENTS, XML_C14N_EXCLUSIVE},
-                 {ALG_C14N11_COMMENTS, XMLSIG_C14N11_COMMENTS, XML_C14N_INCLUSIVE_11}};
-    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
-        if (str_eq_z(algorithm, known[i].name) && (r->policy->canonicalization & known[i].bit)) {
-            *form = known[i].form;
-            *comments = known[i].bit >= XMLSIG_C14N_COMMENTS;
-            return true;
-        }
-    }
-    return false;
+    const struct canonical *c = canonical_of(algorithm);
+    if (!c || !(r->policy->canonicalization & c->bit))
+        return false;
+    *form = c->form;
+    *comments = c->bit >= XMLSIG_C14N_COMMENTS;
+    return true;
 }
 
 static enum reason read_hmac(const struct reading *r, const xmlNode *method)
@@ -336,4 +344,27 @@ enum reason xmlsig_read(const struct xml_doc *doc, const struct xmlsig_policy *p
         out->value[i] = sig.value[i];
     out->value_n = sig.hmac_bytes;
     return REASON_OK;
+}
+
+static const xmlNode *child_named(const xmlNode *parent, const char *name)
+{
+    const xmlNode *n = parent ? xml_child(parent) : NULL;
+    while (n && !xml_is(n, NS_DS, name))
+        n = xml_next(n);
+    return n;
+}
+
+void xmlsig_names(const struct xml_doc *doc, struct xmlsig_named *out)
+{
+    enum { BITS_TOLD_MAX = 4096 }; /* what reads decisions takes no more */
+    const xmlNode *info = child_named(child_named(xml_top(doc), "Signature"), "SignedInfo");
+    const xmlNode *form = child_named(info, "CanonicalizationMethod"), *method = child_named(info, "SignatureMethod");
+    const struct canonical *c = form ? canonical_of(xml_attr(form, NULL, "Algorithm")) : NULL;
+    const xmlNode *length = child_named(method, "HMACOutputLength");
+    uint64_t bits = HMAC_BITS;
+    *out = (struct xmlsig_named){.c14n = c ? c->short_name : NULL};
+    if (!method || !str_eq_z(xml_attr(method, NULL, "Algorithm"), ALG_HMAC_SHA256))
+        return;
+    if (!length || str_to_u64(str_trim(xml_text(length)), BITS_TOLD_MAX, &bits))
+        out->hmac_bits = (unsigned)bits;
 }

@@ -114,6 +114,18 @@ static void read_bits(struct record_in *in, const struct json_value *claims, str
     out->claims.hmac_bits = (unsigned)n;
 }
 
+static void read_c14n(struct record_in *in, const struct json_value *claims, struct record *out)
+{
+    static const char *const NAMES[] = {"c14n",          "exc-c14n",          "c14n11",
+                                        "c14n-comments", "exc-c14n-comments", "c14n11-comments"}; /* by bit */
+    const struct str name = text(in, claims, "c14n");
+    for (unsigned i = 0; i < sizeof NAMES / sizeof *NAMES; i++)
+        if (str_eq_z(name, NAMES[i]))
+            out->claims.c14n = 1u << i;
+    if (name.p && !out->claims.c14n)
+        fault(in, "c14n", "a canonicalization as rules name it");
+}
+
 bool record_read(struct str line, struct record *out, struct detail *why)
 {
     size_t at = 0;
@@ -147,6 +159,7 @@ bool record_read(struct str line, struct record *out, struct detail *why)
     out->claims.signature_id = text(&in, claims, "signature_id");
     out->claims.version = text(&in, claims, "version");
     read_bits(&in, claims, out);
+    read_c14n(&in, claims, out);
     out->expected_url = text(&in, in.root, "expected_url");
     out->rules_hash = text(&in, in.root, "rules");
     const struct str source = text(&in, in.root, "source");

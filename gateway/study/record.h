@@ -22,6 +22,7 @@ struct record {
     enum reason shadow[SHADOW_COUNT]; /* as they are listed; REASON_OK ends them */
     struct {
         struct str kms_uri, time, client_req_url, version, trk_id, signature_id;
+        unsigned c14n;      /* XMLSIG_…; 0: none told */
         unsigned hmac_bits; /* 0: none told */
     } claims;
     struct str expected_url, rules_hash;

@@ -100,7 +100,10 @@ static struct told tell_signature(struct again *a)
         return r->checks[CHECK_SIGNATURE] == CHECK_OFF && r->has_proven && r->checks[CHECK_SCHEMA] == CHECK_PASS
                    ? (struct told){.tells = FAILS, .reason = REASON_SIGNATURE_INVALID, .any = true}
                    : IT_IS_OPEN;
-    const bool looser = c->min_hmac_bits < 256 || c->canonicalization != XMLSIG_C14N;
+    /* What the signature named, where the log tells: a rule that is looser in something else does not take it. */
+    const unsigned bits = r->claims.hmac_bits, form = r->claims.c14n;
+    const bool named_is_refused = (bits && bits < c->min_hmac_bits) || (form && !(c->canonicalization & form));
+    const bool looser = !named_is_refused && (c->min_hmac_bits < 256 || c->canonicalization != XMLSIG_C14N);
     return why == REASON_SIGNATURE_PROFILE && looser ? IT_IS_OPEN : it_fails(why);
 }
 

@@ -786,13 +786,13 @@ def test_every_decision_field(world):
     d = verdict(world, OK, reply, path)
     want = {"time", "id", "source", "method", "path", "rule", "form", "proven", "user", "client_id", "device_id", "key_id",
             "key_type", "checks", "verdict", "reason", "claims", "expected_url", "rules", "skew_ms", "status", "upstream",
-            "response", "ms"}
-    assert set(d) == want
+            "response", "trace_id", "ms"}
+    assert set(d) == want and d["trace_id"] == d["id"]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", d["time"])
     assert (d["source"], d["method"], d["path"]) == ("127.0.0.1", "POST", BASE + USER)
     assert (d["rule"], d["form"], d["proven"], d["key_type"]) == ("everyone", "signed", True, "ink")
     assert (d["user"], d["client_id"], d["key_id"]) == (world.alice.uri, "client-1", world.alice.ink_id)
-    assert set(d["claims"]) == {"kms_uri", "time", "client_req_url", "trk_id", "signature_id", "version"}
+    assert set(d["claims"]) == {"kms_uri", "time", "client_req_url", "trk_id", "signature_id", "version", "c14n", "hmac_bits"}
     assert d["expected_url"] == d["claims"]["client_req_url"] == world.gate.public + BASE + USER
     assert re.fullmatch("[0-9a-f]{64}", d["rules"]) and abs(d["skew_ms"]) < 5000
     assert d["upstream"]["status"] == 200 and set(d["upstream"]) == {"status", "ms"}

@@ -379,6 +379,7 @@ responses: [{ id: default }]
         seen[name.lower()] = value
     assert seen.pop("content-length") == str(len(up.requests[0][1]))
     assert seen.pop("content-type").startswith("application/xml")
+    assert re.fullmatch("00-%s-[0-9a-f]{16}-00" % r.headers["X-Request-Id"], seen.pop("traceparent"))
     assert seen == {"host": up.url.split("//")[1], "x-request-id": r.headers["X-Request-Id"],
                     "accept": "application/xml", "user-agent": "radio", "authorization": "Bearer t", "x-fleet": "north"}
     up.close()

@@ -173,6 +173,7 @@ def test_every_reason_is_explained():
         for name in re.findall(r"`([a-z_.]+)`", cells[0]):
             told[name] = cells[1]
     assert set(told) == set(listed)
+    assert set(json.loads((ROOT / "docker/decision.schema.json").read_text())["properties"]["reason"]["enum"]) == set(listed)
     for name, status in told.items():
         assert name == "upstream.error" or listed[name] in status, name
 
@@ -181,6 +182,9 @@ def test_every_field_of_a_decision_is_explained():
     code = (ROOT / "gateway/gate/decision.c").read_text()
     written = set(re.findall(r'\b(?:text|url|ms|json_\w+)\(&?j, "(\w+)"', code))
     told = "\n".join(c[0] + c[1] for c in rows("docker/DECISIONS.md", 2))
+    schema = json.loads((ROOT / "docker/decision.schema.json").read_text())
+    inner = [p["properties"] for p in schema["properties"].values() if "properties" in p and p["description"] != "what each check said"]
+    assert {n for p in [schema["properties"], *inner] for n in p} == written
     missing = [name for name in written if "`%s`" % name not in told]
     assert not missing
     first = [n for c in rows("docker/DECISIONS.md", 2) for n in re.findall(r"`(\w+)`", c[0])]

@@ -52,6 +52,9 @@ static struct decision full(void)
     d.claims.trk_id = STR("trk.1");
     d.claims.signature_id = STR("ink.1");
     d.claims.version = STR("1.1.0");
+    d.claims.c14n = "exc-c14n";
+    d.claims.hmac_bits = 128;
+    snprintf(d.trace_id, sizeof d.trace_id, "4bf92f3577b34da6a3ce929d0e0e4736");
     d.expected_url = strdup(url);
     d.rules_hash = "abc";
     d.skew_us = -1500999;
@@ -87,10 +90,11 @@ static void test_line(void **state)
         "\"verdict\":\"reject\",\"reason\":\"time.stale\",\"shadow\":[\"kms_uri.mismatch\"],"
         "\"claims\":{\"kms_uri\":\"elsewhere\",\"time\":\"2026-11-23T18:00:00Z\","
         "\"client_req_url\":\"https://kms.example.org/x\",\"trk_id\":\"trk.1\",\"signature_id\":\"ink.1\","
-        "\"version\":\"1.1.0\"},\"expected_url\":\"https://kms.example.org/keymanagement/identity/v1/init\","
+        "\"version\":\"1.1.0\",\"c14n\":\"exc-c14n\",\"hmac_bits\":128},\"expected_url\":\"https://kms.example.org/keymanagement/identity/v1/init\","
         "\"rules\":\"abc\",\"skew_ms\":-1500,\"status\":403,\"upstream\":{\"status\":200,\"ms\":2.500},"
         "\"response\":{\"rule\":\"default\",\"message\":\"KmsInit\",\"signed_by\":\"ink.1\","
         "\"encrypted_by\":\"trk.1\"},"
+        "\"trace_id\":\"4bf92f3577b34da6a3ce929d0e0e4736\","
         "\"ms\":{\"total\":4.000,\"judge\":0.020,\"upstream\":2.500,\"protect\":0.055}}");
     decision_clear(&d);
     assert_null(d.expected_url);
