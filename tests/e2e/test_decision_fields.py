@@ -169,8 +169,8 @@ def test_a_tracestate_passes_only_with_its_trace(bench, alice):
 @pytest.mark.parametrize("forward", ["{ pass: [traceparent] }", "{ pass: [TraceParent] }", "{ headers: { traceparent: x } }"])
 def test_no_rule_names_it(bench, forward, tmp_path):
     (tmp_path / "r.yaml").write_text(RULES.replace("id: everyone }", "id: everyone, forward: %s }" % forward))
-    r = bench.gate.run("check", "--rules", tmp_path / "r.yaml", check=False)
-    assert r.returncode == 1 and re.search("header [tT]race[pP]arent is", r.stdout + r.stderr), r.stdout + r.stderr
+    r = bench.gate.run("check", tmp_path / "r.yaml", check=False)
+    assert r.returncode == 1 and re.search("header `[tT]race[pP]arent` is", r.stderr), r.stderr
 
 
 def test_every_line_holds_by_the_schema(bench, alice):
