@@ -1,6 +1,7 @@
 """The real binaries, each test in a folder and on ports of its own."""
 import json
 import os
+import re
 import subprocess
 from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
@@ -125,8 +126,9 @@ decisions: decisions.jsonl
 
     def stop(self):
         if "TESTED_REASONS" in os.environ:
+            log = self.folder / "decisions.jsonl"
             with open(os.environ["TESTED_REASONS"], "a") as f:
-                f.writelines(d["reason"] + "\n" for d in self.decisions())
+                f.writelines(r + "\n" for r in re.findall(r'"reason":"([a-z_.]+)"', log.read_text() if log.exists() else ""))
         code = None
         if self.running:
             code = self.running.stop()

@@ -73,9 +73,11 @@ def test_a_request_is_finished_under_the_limits_it_was_begun_with(gateway, alice
     g = gateway(config="limits: { body: 64KiB, body_timeout: 30s }\nworkers: 1")
     r = wire.Request(g, alice)
     length = len(r.body)
-    r.set(b"Content-Length", b"%d" % length)
+    r.set(b"Content-Length", b"%d" % length).add(b"Expect: 100-continue")
     s = wire.connect(g, timeout=60)
-    s.sendall(r.head() + r.body[:length // 2])
+    s.sendall(r.head())
+    assert b" 100 " in s.recv(4096)  # the head has been read
+    s.sendall(r.body[:length // 2])
     again(g, ("body: 64KiB", "body: 64B"))
     assert g.ask(alice, "/init").status == 413  # the worker goes by the new
     s.sendall(r.body[length // 2:])
