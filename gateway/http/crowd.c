@@ -386,14 +386,12 @@ bool crowd_limit(struct crowd *c, unsigned most)
 {
     pthread_mutex_lock(&c->lock);
     bool ok = most <= c->room;
-    if (!ok) {
-        void *levels = realloc(c->levels, ((size_t)most + 1) * sizeof *c->levels);
-        ok = levels != NULL;
-        if (ok) {
-            c->levels = levels;
-            memset(c->levels + c->room + 1, 0, (most - c->room) * sizeof *c->levels);
-            c->room = most;
-        }
+    void *levels = ok ? NULL : realloc(c->levels, ((size_t)most + 1) * sizeof *c->levels);
+    if (levels) {
+        c->levels = levels;
+        memset(c->levels + c->room + 1, 0, (most - c->room) * sizeof *c->levels);
+        c->room = most;
+        ok = true;
     }
     if (ok)
         c->most = most;

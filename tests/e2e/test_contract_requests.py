@@ -26,7 +26,7 @@ STATUS = {
     "xml.invalid": 400, "signature.missing": 403, "signature.invalid": 403, "signature.profile": 403,
     "signature.reference": 403, "key.unknown": 403, "key.policy": 403, "key.revoked": 403, "kms_uri.mismatch": 403,
     "time.stale": 403, "time.future": 403, "time.zone": 403, "client_req_url.mismatch": 403, "path_user.mismatch": 403,
-    "replay.seen": 403, OK: 200}
+    "replay.seen": 403, "rule.denied": 403, OK: 200}
 RULES = """\
 version: 1
 kms: { uris: [kms.example.org, "kms2.example.org:8443", "https://kms3.example.org/kms"], id: kms-01 }
@@ -64,6 +64,7 @@ requests:
       kms_uri: off, time: off, client_req_url: off, path_user: off, replay: off } }
   - { id: replay-shadow, match: { client_id: replay-shadow }, checks: { replay: shadow }, why: a test }
   - { id: replay-off, match: { client_id: replay-off }, checks: { replay: off }, why: a test }
+  - { id: denied, match: { client_id: denied }, deny: on, why: a test }
   - { id: empty, match: { form: empty, path: "/keymanagement/identity/v1/lookup/*" }, accept: [empty], why: a test }
   - { id: everyone, match: { client_id: "client-*" } }
 responses: [{ id: default, encrypt: { when: requested } }]
@@ -232,6 +233,7 @@ def run_row(w, reason, kw):
 MATCH = [
     row("a client of everyone", OK),
     row("a client of no rule", "rule.none", client="stranger"),
+    row("a client of a rule that refuses all", "rule.denied", client="denied"),
     row("no client", "rule.none", ClientId=None),
     row("an empty client", "rule.none", ClientId=""),
     row("case counts", "rule.none", client="Client-1"),
