@@ -35,9 +35,6 @@ set(CPACK_PACKAGE_DESCRIPTION "A reverse proxy that verifies the signed requests
 33.180, Annex D), holds them against rules, and signs and encrypts what an older key
 management server replies.")
 set(CPACK_STRIP_FILES ON)
-# whatever the umask of who builds it
-set(CPACK_INSTALL_DEFAULT_DIRECTORY_PERMISSIONS OWNER_READ OWNER_WRITE OWNER_EXECUTE GROUP_READ GROUP_EXECUTE
-    WORLD_READ WORLD_EXECUTE)
 set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
 set(CPACK_DEBIAN_PACKAGE_SECTION net)
 set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS ON)

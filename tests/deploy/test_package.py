@@ -15,6 +15,7 @@ def test_what_is_in_it(deb):
     files = {}
     for line in run("dpkg-deb", "--contents", deb).stdout.split("\n"):
         m = re.match(r"(\S{10}) (\S+) +\d+ \S+ \S+ \./(\S*)", line)
+        assert not m or not m[3].endswith("/") or m[1] == "drwxr-xr-x", line
         if m and not m[3].endswith("/"):
             files[m[3]] = (m[1], m[2])
     for path, mode in {"usr/bin/kmsgate": "-rwxr-xr-x", "lib/systemd/system/kmsgate.service": "-rw-r--r--",
