@@ -191,8 +191,8 @@ static void unknown(struct load *l, const struct yaml_node *m, const char *prefi
     strings_free(&known);
 }
 
-/* Promised and not there yet: whoever writes it must not believe that it is in force. `start`: only values that begin so;
- * a mapping is not built wherever there is one. */
+/* Promised and not there yet: whoever writes it must not believe that it is in force. `start`: only values that begin
+ * so; a mapping is not built wherever there is one. */
 static const struct {
     const char *path, *start;
 } UNBUILT[] = {
