@@ -5,6 +5,7 @@
 struct settings *settings_new(const struct config *started, struct config *now)
 {
     struct settings *s = calloc(1, sizeof *s);
+    /* NOLINTNEXTLINE(bugprone-sizeof-expression): pointers */
     const struct listen_config **listen = calloc(started->listen_count, sizeof *listen);
     if (!s || !listen) {
         free(s);

@@ -13,19 +13,19 @@
 struct spent;
 /* retain_us: how long something is remembered after its Time. NULL when out of memory. */
 struct spent *spent_new(unsigned max_entries, int64_t floor_us, int64_t retain_us);
-void spent_free(struct spent *s);
+void spent_free(struct spent *r);
 /* A wider window brings nothing back: the floor stays. */
-void spent_retain(struct spent *s, int64_t retain_us);
+void spent_retain(struct spent *r, int64_t retain_us);
 /* Another number of entries; what is there too much is forgotten as it would be anyway. */
 void spent_limit(struct spent *s, unsigned max_entries);
-int64_t spent_floor(const struct spent *s);
-size_t spent_count(const struct spent *s);
+int64_t spent_floor(const struct spent *r);
+size_t spent_count(const struct spent *r);
 
 /* Of user and request: [0] and [1]. False when out of memory. */
 bool spent_digests(const struct replay_claim *c, uint8_t out[2][REPLAY_DIGEST]) MUST_CHECK;
 /* One atomic step. */
-enum reason spent_add(struct spent *s, const uint8_t digest[2][REPLAY_DIGEST],
+enum reason spent_add(struct spent *r, const uint8_t digest[2][REPLAY_DIGEST],
                       const struct replay_claim *c) MUST_CHECK;
-void spent_forget(struct spent *s, const uint8_t digest[2][REPLAY_DIGEST]);
+void spent_forget(struct spent *r, const uint8_t digest[2][REPLAY_DIGEST]);
 
 #endif

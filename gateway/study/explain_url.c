@@ -26,7 +26,7 @@ static struct url_parts url_split(struct str url)
 static bool url_differs_by_slash(struct str a, struct str b)
 {
     const struct str longer = a.n > b.n ? a : b, shorter = a.n > b.n ? b : a;
-    return longer.n == shorter.n + 1 && longer.p[longer.n - 1] == '/' && str_starts(longer, shorter);
+    return longer.n > 0 && longer.n == shorter.n + 1 && longer.p[longer.n - 1] == '/' && str_starts(longer, shorter);
 }
 
 enum explain_url_fault explain_url_fault(const struct explain_in *in)

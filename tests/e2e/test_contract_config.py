@@ -44,7 +44,7 @@ SCALARS = [
     ("drain_delay", "0s", ["3s", "0s", "1m"], ["-1s", "x", "5", "2d"]),
     ("drain_timeout", "10s", ["0s", "1m"], ["-1s", "x", "5"]),
     ("sandbox", "on", ["off"], ["yes", "no", "maybe", ""]),
-    ("replay", "memory", ["memory"], ["redis", ""]),
+    ("replay", "memory", ["memory"], ["disk", ""]),
     ("state", None, ["state", "/var/lib/kmsgate"], [""]),
     ("decisions", "stdout", ["none", "d.jsonl"], [""]),
     ("admin", "127.0.0.1:9090", ["127.0.0.1:1", "[::1]:9000"],
