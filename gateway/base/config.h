@@ -74,7 +74,8 @@ struct config {
     size_t master_more_n;
     char *keys_counter;        /* path of the count of changes; NULL: none is kept */
     int64_t keys_max_age_us;   /* not ready when the keys have not been in step for so long */
-    char *decisions;           /* "stdout", "none" or a path */
+    char *decisions;           /* "stdout", "none", a path, or a syslog server as sink_open() takes it */
+    enum decisions_format { DECISIONS_JSON, DECISIONS_ECS } decisions_format;
     unsigned workers;
     struct limits_config limits;
     enum log_level log_level;

@@ -28,7 +28,7 @@ struct option {
     bool live;   /* SIGHUP changes it in place */
 };
 extern const struct option OPTIONS[];
-enum { OPTION_COUNT = 41, OPTION_PATH = 100 };
+enum { OPTION_COUNT = 42, OPTION_PATH = 100 };
 
 /* One reading. */
 struct load {

@@ -13,6 +13,7 @@ static const struct yaml_choice LEVELS[] = {{"error", LOG_LEVEL_ERROR},
                                             {"debug", LOG_LEVEL_DEBUG},
                                             {NULL, 0}};
 static const struct yaml_choice FORMATS[] = {{"text", LOG_FORMAT_TEXT}, {"json", LOG_FORMAT_JSON}, {NULL, 0}};
+static const struct yaml_choice DECISIONS_FORMATS[] = {{"json", DECISIONS_JSON}, {"ecs", DECISIONS_ECS}, {NULL, 0}};
 static const struct yaml_range SIZE = {64, 64 << 20}, MEMORY = {1 << 20, INT64_C(1) << 40},
                                COUNT = {1, 1000000}, WAIT = {1000, 3600 * US_PER_S},
                                DRAIN = {0, 3600 * US_PER_S}, ENTRIES = {16, 1 << 28}, WORKERS = {1, 256},
@@ -43,6 +44,7 @@ const struct option OPTIONS[] = {
     {"replay", read_memory, .preset = "memory"},
     {"state", read_path, AT(state)},
     {"decisions", read_decisions, AT(decisions), .preset = "stdout"},
+    {"decisions_format", read_choice, AT(decisions_format), DECISIONS_FORMATS, "json"},
     {"workers", read_count, AT(workers), &WORKERS},
     {"limits.body", read_size, AT(limits.body), &SIZE, "64KiB", .live = true},
     {"limits.target", read_size, AT(limits.target), &SIZE, "8KiB", .live = true},
@@ -63,7 +65,8 @@ const struct option OPTIONS[] = {
     {"sandbox", read_switch, AT(sandbox), .preset = "on"},
 };
 _Static_assert(sizeof OPTIONS / sizeof *OPTIONS == OPTION_COUNT, "OPTION_COUNT counts the table");
-_Static_assert(sizeof(enum log_level) == sizeof(int) && sizeof(enum log_format) == sizeof(int),
+_Static_assert(sizeof(enum log_level) == sizeof(int) && sizeof(enum log_format) == sizeof(int) &&
+                   sizeof(enum decisions_format) == sizeof(int),
                "read_choice writes ints");
 
 /* What --print shows: paths and sources as they were resolved. */
@@ -196,8 +199,7 @@ static void unknown(struct load *l, const struct yaml_node *m, const char *prefi
 static const struct {
     const char *path, *start;
 } UNBUILT[] = {
-    {"user", NULL}, {"captures", NULL}, {"decisions_format", NULL}, {"decisions", "syslog:"},
-    {"decisions", "syslog+"}, {"keys", "postgresql:"}, {"keys", "postgres:"}, {"replay", "redis"},
+    {"user", NULL}, {"captures", NULL}, {"keys", "postgresql:"}, {"keys", "postgres:"}, {"replay", "redis"},
 };
 
 static bool unbuilt(struct load *l, const struct yaml_node *m, struct str path)

@@ -7,6 +7,7 @@
 #include <sys/un.h>
 
 #include "base/config_internal.h"
+#include "base/sink.h"
 #include "base/timestamp.h"
 #include "base/uri.h"
 
@@ -58,12 +59,36 @@ bool read_path(const struct option *o, const struct incoming *in, void *to, stru
     return path_into(to, in, in->text, expected);
 }
 
+static bool socket_path_into(char **to, const struct incoming *in, struct shown *expected)
+{
+    static const struct str UNIX = STR("syslog:unix:");
+    struct str path;
+    struct buf whole BUF_CLEANUP = BUF_INIT(2 * PATH_MAX);
+    char *resolved = after(in->text, UNIX, &path) && is_path(path) ? path_resolve(in->folder, path) : NULL;
+    if (!resolved)
+        return expect(expected, "syslog:unix:PATH");
+    buf_str(&whole, UNIX);
+    buf_z(&whole, resolved);
+    free(resolved);
+    if (whole.failed || !sink_syslog_is_valid(buf_view(&whole)))
+        return expect(expected, "syslog:unix: with a path that a socket can have (107 octets)");
+    return replace(to, str_dup(buf_view(&whole)), expected);
+}
+
 bool read_decisions(const struct option *o, const struct incoming *in, void *to, struct shown *expected)
 {
     (void)o;
+    static const struct str UNIX = STR("syslog:unix:");
     if (str_eq_z(in->text, "stdout") || str_eq_z(in->text, "none"))
         return replace(to, str_dup(in->text), expected);
-    return path_into(to, in, in->text, expected) || expect(expected, "stdout, none or the path of a file");
+    if (sink_is_syslog(in->text) && !sink_syslog_is_valid(in->text))
+        return expect(expected, "syslog:unix:PATH, syslog+tcp://HOST:PORT or syslog+tls://HOST:PORT");
+    if (str_starts(in->text, UNIX))
+        return socket_path_into(to, in, expected);
+    if (sink_is_syslog(in->text))
+        return replace(to, str_dup(in->text), expected);
+    return path_into(to, in, in->text, expected) ||
+           expect(expected, "stdout, none, the path of a file, or a syslog server");
 }
 
 bool read_keys(const struct option *o, const struct incoming *in, void *to, struct shown *expected)

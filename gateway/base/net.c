@@ -117,3 +117,26 @@ bool cidr_contains(const struct cidr *net, const struct ip *ip)
         return false;
     return !rest || (net->base.b[whole] ^ ip->b[whole]) >> (8 - rest) == 0;
 }
+
+bool net_host_port(struct str s, struct str *host, struct str *port)
+{
+    const char *colon = s.n ? memrchr(s.p, ':', s.n) : NULL;
+    if (!colon)
+        return false;
+    *host = (struct str){s.p, (size_t)(colon - s.p)};
+    *port = (struct str){colon + 1, s.n - host->n - 1};
+    if (host->n > 2 && host->p[0] == '[' && host->p[host->n - 1] == ']')
+        *host = (struct str){host->p + 1, host->n - 2};
+    else if (memchr(host->p, ':', host->n))
+        return false;
+    unsigned long number = 0;
+    for (size_t i = 0; i < port->n; i++) {
+        if (port->p[i] < '0' || port->p[i] > '9' || number > UINT16_MAX)
+            return false;
+        number = number * 10 + (unsigned long)(port->p[i] - '0');
+    }
+    for (size_t i = 0; i < host->n; i++)
+        if (host->p[i] <= ' ' || host->p[i] == '/' || host->p[i] == '@' || host->p[i] == 0x7f)
+            return false;
+    return host->n > 0 && host->n <= HOST_TEXT && number > 0 && number <= UINT16_MAX;
+}

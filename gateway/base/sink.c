@@ -1,44 +1,47 @@
 #include <errno.h>
-#include <fcntl.h>
-#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <unistd.h>
+#include <sys/un.h>
+#include <time.h>
 
 #include "base/log.h"
 #include "base/metrics.h"
+#include "base/net.h"
 #include "base/sink.h"
+#include "base/sink_target.h"
 #include "base/timestamp.h"
 
 enum {
-    QUEUE_BYTES = 8 << 20, /* lines that a stalled sink may owe */
-    RECENT = 1000,
-    BATCH_MS = 20,         /* lines of so long go out in one write: fewer wake-ups, and still far below 100 ms */
-    RETRY_MS = 50,         /* a sink that takes nothing is asked again */
-    CHUNK = 4096,          /* PIPE_BUF: after poll() a pipe takes so much without blocking, whatever its mode */
+    QUEUE_BYTES = 8 << 20,    /* lines that a stalled target may owe */
+    BATCH_BYTES = 256 << 10,  /* so much is handed over, and held until it is settled */
+    BATCH_LINES = 512,
+    BATCH_MS = 20,            /* lines of so long go out in one write: fewer wake-ups, and still far below 100 ms */
+    SETTLE_MS = 2,
+    REOPEN_US = 1000000,
     CLOSE_US = 1000000,
+    FINISH_TRIES = 4,
 };
 
-struct recent {
-    char *p;
-    size_t n, cap;
+/* Messages on their way: whole ones, and up to where they were taken. */
+struct batch {
+    struct buf text;
+    size_t ends[BATCH_LINES];
+    size_t lines, at; /* of ends: how many, and the one being written */
+    size_t taken;     /* octets of text */
 };
 
 /*
- * Producers append to a ring of bytes under `lock`; the thread writes from its head without the lock, since nobody else
+ * Producers append to a ring of bytes under `lock`; the thread reads from its head without the lock, since nobody else
  * moves the head. `asked` is for waking it: new lines, reopening, closing.
  */
 struct sink {
-    char *path; /* NULL: standard output */
-    int fd;     /* -1: none; the thread's own once it runs */
-    bool is_socket;
-    bool own_fd;
+    struct sink_target target;
+    struct sink_ways ways;
+    struct sink_newest *newest;
     pthread_t thread;
     bool has_thread;
 
@@ -49,13 +52,11 @@ struct sink {
     bool reopen, closing;
     int64_t deadline_us; /* of closing */
 
-    bool inside_line;  /* the thread: the last byte written was no line's end */
-    bool failing;      /* the thread: the sink took nothing, and the log says so */
-    atomic_ullong dropped, told; /* lines, and how many of them the log speaks of */
-
-    pthread_mutex_t recent_lock;
-    struct recent recent[RECENT];
-    uint64_t recent_next; /* how many lines there ever were */
+    struct batch batch;    /* from here on the thread's */
+    struct buf line, made; /* one line out of the ring, and as it is to be written */
+    int64_t reopen_us;     /* when a failed reopening is tried again; 0: none is due */
+    unsigned long long confessed; /* lost lines that the target itself was told of */
+    atomic_ullong dropped, told;  /* lines, and how many of them the log speaks of */
 };
 
 static void pause_ms(long ms)
@@ -64,163 +65,224 @@ static void pause_ms(long ms)
     nanosleep(&t, NULL);
 }
 
-static const char *sink_name(const struct sink *s)
+bool sink_is_syslog(struct str where)
 {
-    return s->path ? s->path : "stdout";
+    return str_starts(where, STR("syslog:")) || str_starts(where, STR("syslog+"));
 }
 
-/* A FIFO without a reader yet is no fault: opened for both, it takes what fits. */
-static int open_path(const char *path)
+static struct str behind(struct str s, struct str prefix)
 {
-    const int flags = O_CREAT | O_APPEND | O_NONBLOCK | O_CLOEXEC | O_NOCTTY;
-    int fd = open(path, O_WRONLY | flags, 0640);
-    if (fd < 0 && errno == ENXIO)
-        fd = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
-    return fd;
+    return str_starts(s, prefix) ? (struct str){s.p + prefix.n, s.n - prefix.n} : (struct str){NULL, 0};
 }
 
-/* Standard output is shared with others: its mode is left alone. A pipe opened anew has a mode of its own. */
-static void open_stdout(struct sink *s)
+bool sink_syslog_is_valid(struct str where)
 {
-    struct stat st;
-    s->fd = STDOUT_FILENO;
-    if (fstat(STDOUT_FILENO, &st) != 0)
-        return;
-    s->is_socket = S_ISSOCK(st.st_mode);
-    if (!S_ISFIFO(st.st_mode))
-        return;
-    const int fd = open("/proc/self/fd/1", O_WRONLY | O_NONBLOCK | O_CLOEXEC);
-    if (fd >= 0) {
-        s->fd = fd;
-        s->own_fd = true;
-    }
+    struct sockaddr_un un;
+    struct str host, port;
+    const struct str path = behind(where, STR("syslog:unix:"));
+    const struct str tcp = behind(where, STR("syslog+tcp://")), tls = behind(where, STR("syslog+tls://"));
+    return (path.n > 0 && path.n < sizeof un.sun_path && !memchr(path.p, '\0', path.n)) ||
+           (tcp.p && net_host_port(tcp, &host, &port)) || (tls.p && net_host_port(tls, &host, &port));
 }
 
-/* A killed process or a full disk left a line without its end: what follows would be lost with it. */
-static void end_torn_line(const struct sink *s)
+struct sink_newest *sink_newest_of(struct sink *s)
 {
-    struct stat st;
-    char path[32], last = '\n';
-    if (s->fd < 0 || fstat(s->fd, &st) != 0 || !S_ISREG(st.st_mode) || st.st_size == 0)
-        return;
-    snprintf(path, sizeof path, "/proc/self/fd/%d", s->fd); /* it is open for writing alone */
-    const int fd = open(path, O_RDONLY | O_CLOEXEC);
-    const bool torn = fd >= 0 && pread(fd, &last, 1, st.st_size - 1) == 1 && last != '\n';
-    if (fd >= 0)
-        close(fd);
-    if (torn && write(s->fd, "\n", 1) == 1)
-        log_warn("decisions", sink_name(s), "the last line was incomplete, and has been ended");
+    return s->newest;
 }
 
-static ssize_t put(const struct sink *s, const char *p, size_t n)
+void sink_target_fails(struct sink_target *t, const char *why)
 {
-    if (s->is_socket)
-        return send(s->fd, p, n, MSG_DONTWAIT | MSG_NOSIGNAL);
-    return write(s->fd, p, n);
+    if (!t->failing)
+        log_error("decisions", t->name, "cannot write: %s; lines queue up and are then dropped", why);
+    t->failing = true;
 }
 
 /* Says once that lines were lost, and once that it is over. */
 static void tell_recovery(struct sink *s)
 {
     const unsigned long long dropped = atomic_load(&s->dropped);
-    if (!s->failing && dropped == atomic_load(&s->told))
+    if (!s->target.failing && dropped == atomic_load(&s->told))
         return;
-    log_info("decisions", sink_name(s), "lines are written again; %llu were dropped since the start", dropped);
+    log_info("decisions", s->target.name, "lines are written again; %llu were dropped since the start", dropped);
     atomic_store(&s->told, dropped);
-    s->failing = false;
+    s->target.failing = false;
 }
 
-/* One attempt: how much was taken; 0 when the sink is full or broken. */
-static size_t try_write(struct sink *s, const char *p, size_t n)
+/* What the ring holds from its head on, `n` octets: the first line without its end. False: there is no whole one. */
+static bool ring_line(struct sink *s, size_t head, size_t n, struct str *line)
 {
-    struct pollfd ready = {.fd = s->fd, .events = POLLOUT};
-    if (poll(&ready, 1, RETRY_MS) <= 0)
-        return 0;
-    const ssize_t got = put(s, p, s->own_fd || n < CHUNK ? n : CHUNK);
-    if (got > 0) {
-        s->inside_line = p[got - 1] != '\n';
-        if (n < QUEUE_BYTES / 2)
-            tell_recovery(s);
-        return (size_t)got;
+    const size_t first = head + n > QUEUE_BYTES ? QUEUE_BYTES - head : n;
+    const char *p = s->queue + head, *end = memchr(p, '\n', first);
+    if (end) {
+        *line = (struct str){p, (size_t)(end - p)};
+        return true;
     }
-    if (got < 0 && errno != EAGAIN && !s->failing) {
-        log_error("decisions", sink_name(s), "cannot write: %s; lines queue up and are then dropped", strerror(errno));
-        s->failing = true;
+    end = memchr(s->queue, '\n', n - first);
+    if (!end)
+        return false;
+    buf_reset(&s->line);
+    buf_bytes(&s->line, p, first);
+    buf_bytes(&s->line, s->queue, (size_t)(end - s->queue));
+    *line = (struct str){s->line.p, first + (size_t)(end - s->queue)};
+    return true;
+}
+
+static void lose(struct sink *s)
+{
+    atomic_fetch_add(&s->dropped, 1);
+    metric_add(METRIC_DECISIONS_DROPPED, NULL, 1);
+}
+
+/* `line` as the gateway has it; missing: `text` is about lines that were lost. */
+static void batch_add(struct sink *s, struct str line, struct str text)
+{
+    struct batch *b = &s->batch;
+    const size_t before = b->text.n;
+    if (s->target.kind->frame) {
+        s->target.kind->frame(&s->target, line, text, &b->text);
+    } else {
+        buf_str(&b->text, text);
+        buf_char(&b->text, '\n');
     }
-    pause_ms(RETRY_MS);
-    return 0;
+    if (!b->text.failed) {
+        b->ends[b->lines++] = b->text.n;
+        return;
+    }
+    b->text.failed = false; /* no memory, or longer than any line is: the others stay */
+    b->text.n = before;
+    lose(s);
 }
 
-static size_t contiguous(const struct sink *s)
+static void batch_line(struct sink *s, struct str line)
 {
-    return s->head + s->n > QUEUE_BYTES ? QUEUE_BYTES - s->head : s->n;
+    if (!s->ways.shape) {
+        batch_add(s, line, line);
+        return;
+    }
+    buf_reset(&s->made);
+    if (s->ways.shape(line, &s->made) && !s->made.failed)
+        batch_add(s, line, buf_view(&s->made));
+    else
+        lose(s);
 }
 
-static void taken(struct sink *s, size_t n)
+static void batch_confess(struct sink *s)
 {
+    char text[96];
+    const unsigned long long dropped = atomic_load(&s->dropped);
+    if (!s->target.kind->frame || dropped == s->confessed)
+        return;
+    snprintf(text, sizeof text, "%llu decision lines were lost", dropped - s->confessed);
+    batch_add(s, (struct str){NULL, 0}, str_z(text));
+    s->confessed = dropped;
+}
+
+/* Takes whole lines out of the ring. */
+static void batch_fill(struct sink *s)
+{
+    struct batch *b = &s->batch;
     pthread_mutex_lock(&s->lock);
-    s->head = (s->head + n) % QUEUE_BYTES;
-    s->n -= n;
+    const size_t head = s->head, n = s->n;
+    pthread_mutex_unlock(&s->lock);
+    buf_reset(&b->text);
+    b->lines = b->at = b->taken = 0;
+    batch_confess(s);
+    size_t used = 0;
+    struct str line;
+    while (used < n && b->lines < BATCH_LINES && b->text.n < BATCH_BYTES &&
+           ring_line(s, (head + used) % QUEUE_BYTES, n - used, &line)) {
+        batch_line(s, line);
+        used += line.n + 1;
+    }
+    pthread_mutex_lock(&s->lock);
+    s->head = (s->head + used) % QUEUE_BYTES;
+    s->n -= used;
     pthread_mutex_unlock(&s->lock);
 }
 
-static size_t waiting(struct sink *s)
+/* One attempt to get on with what the batch holds. */
+static void batch_write(struct sink *s)
 {
+    struct batch *b = &s->batch;
+    struct sink_target *t = &s->target;
+    if (b->at == b->lines) {
+        const int settled = t->kind->settled ? t->kind->settled(t) : 1;
+        if (settled == SINK_PUT_BROKEN)
+            b->at = b->taken = 0;
+        else if (settled)
+            b->lines = b->at = 0;
+        else
+            pause_ms(SETTLE_MS);
+        return;
+    }
+    const ssize_t got = t->kind->put(t, b->text.p + b->taken, b->ends[b->at] - b->taken, b->text.n - b->taken);
+    if (got == SINK_PUT_BROKEN && t->kind->resends)
+        b->at = b->taken = 0;
+    if (got <= 0)
+        return;
+    b->taken += (size_t)got;
+    while (b->at < b->lines && b->taken >= b->ends[b->at])
+        b->at++;
     pthread_mutex_lock(&s->lock);
-    const size_t n = contiguous(s);
+    const bool few = s->n < QUEUE_BYTES / 2;
     pthread_mutex_unlock(&s->lock);
-    return n;
+    if (few && s->reopen_us == 0)
+        tell_recovery(s);
+}
+
+static bool inside_line(const struct batch *b)
+{
+    return b->at < b->lines && b->taken > (b->at ? b->ends[b->at - 1] : 0);
 }
 
 /* The rest of a line whose beginning is in the old file goes there too, or nowhere. */
-static void finish_line(struct sink *s)
+static void reopen(struct sink *s)
 {
-    int tries = 4;
-    for (size_t n = waiting(s); s->inside_line && n > 0; n = waiting(s)) {
-        const char *p = s->queue + s->head, *end = memchr(p, '\n', n);
-        const size_t rest = end ? (size_t)(end - p) + 1 : n;
-        if (tries-- > 0) {
-            taken(s, try_write(s, p, rest));
-            continue;
-        }
-        s->inside_line = !end;
-        taken(s, rest);
+    struct batch *b = &s->batch;
+    const bool resends = s->target.kind->resends;
+    for (int i = 0; i < FINISH_TRIES && !resends && inside_line(b); i++)
+        batch_write(s);
+    if (resends) {
+        b->at = b->taken = 0;
+    } else if (inside_line(b)) {
+        b->taken = b->ends[b->at++];
+        lose(s);
     }
-}
-
-static void open_again(struct sink *s)
-{
-    const int fd = open_path(s->path);
-    if (fd < 0) {
-        log_error("decisions", sink_name(s), "cannot reopen: %s; lines still go to the old file", strerror(errno));
-        return;
-    }
-    close(s->fd);
-    s->fd = fd;
-    s->inside_line = false;
-    end_torn_line(s);
-    log_info("decisions", sink_name(s), "reopened");
+    s->reopen_us = s->target.kind->reopen(&s->target) ? 0 : time_mono_us() + REOPEN_US;
 }
 
 struct task {
-    size_t n; /* bytes to write from the head */
-    bool reopen, closing;
+    bool lines, reopen, closing;
     int64_t deadline_us;
 };
 
+static void task_wait(struct sink *s)
+{
+    if (!s->reopen_us) {
+        pthread_cond_wait(&s->asked, &s->lock);
+        return;
+    }
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += 1;
+    pthread_cond_timedwait(&s->asked, &s->lock, &until);
+}
+
+/* Waits only where the batch is empty. */
 static struct task next_task(struct sink *s)
 {
+    const bool busy = s->batch.lines > 0;
     pthread_mutex_lock(&s->lock);
-    const bool idle = s->n == 0;
-    while (s->n == 0 && !s->reopen && !s->closing)
-        pthread_cond_wait(&s->asked, &s->lock);
-    const bool batch = idle && !s->closing && !s->reopen;
-    if (batch) {
+    const bool idle = !busy && s->n == 0;
+    while (!busy && s->n == 0 && !s->reopen && !s->closing && (!s->reopen_us || time_mono_us() < s->reopen_us))
+        task_wait(s);
+    if (idle && s->n > 0 && !s->closing && !s->reopen) {
         pthread_mutex_unlock(&s->lock);
         pause_ms(BATCH_MS);
         pthread_mutex_lock(&s->lock);
     }
-    const struct task t = {contiguous(s), s->reopen, s->closing, s->deadline_us};
+    const struct task t = {s->n > 0, s->reopen || (s->reopen_us && time_mono_us() >= s->reopen_us), s->closing,
+                           s->deadline_us};
     s->reopen = false;
     pthread_mutex_unlock(&s->lock);
     return t;
@@ -234,86 +296,69 @@ static void *run(void *arg)
     pthread_sigmask(SIG_BLOCK, &all, NULL);
     for (;;) {
         const struct task t = next_task(s);
-        if (t.closing && (t.n == 0 || time_mono_us() >= t.deadline_us))
+        if (t.closing && ((!t.lines && s->batch.lines == 0) || time_mono_us() >= t.deadline_us))
             return NULL;
-        if (t.reopen) {
-            finish_line(s);
-            open_again(s);
-        } else if (t.n > 0)
-            taken(s, try_write(s, s->queue + s->head, t.n));
+        if (t.reopen && s->target.kind->reopen)
+            reopen(s);
+        if (s->batch.lines == 0 && t.lines)
+            batch_fill(s);
+        if (s->batch.lines > 0)
+            batch_write(s);
     }
 }
 
 static void sink_free(struct sink *s)
 {
-    if (s->fd >= 0 && (s->path || s->own_fd))
-        close(s->fd);
-    for (size_t i = 0; i < RECENT; i++)
-        free(s->recent[i].p);
+    if (s->target.kind)
+        s->target.kind->close(&s->target);
+    sink_newest_free(s->newest);
     pthread_mutex_destroy(&s->lock);
-    pthread_mutex_destroy(&s->recent_lock);
     pthread_cond_destroy(&s->asked);
+    buf_free(&s->batch.text);
+    buf_free(&s->line);
+    buf_free(&s->made);
     free(s->queue);
-    free(s->path);
+    free(s->target.name);
     free(s);
 }
 
 static bool start(struct sink *s, const char *where, char *why, size_t why_size)
 {
+    s->newest = sink_newest_new();
+    s->target.name = str_dup(str_z(where));
+    snprintf(why, why_size, "no memory or no thread for the decision log");
+    if (!s->newest || !s->target.name)
+        return false;
     if (str_eq_z(str_z(where), "none"))
         return true;
-    if (str_eq_z(str_z(where), "stdout")) {
-        open_stdout(s);
-    } else {
-        s->own_fd = true;
-        s->path = str_dup(str_z(where));
-        s->fd = s->path ? open_path(s->path) : -1;
-        if (s->fd < 0) {
-            snprintf(why, why_size, "%s: cannot be opened for writing: %s", where, strerror(errno));
-            return false;
-        }
-    }
-    end_torn_line(s);
+    const bool is_syslog = s->ways.syslog && sink_is_syslog(str_z(where));
+    if (!(is_syslog ? s->ways.syslog : sink_file_open)(&s->target, where, why, why_size))
+        return false;
     s->queue = malloc(QUEUE_BYTES);
     s->has_thread = s->queue && pthread_create(&s->thread, NULL, run, s) == 0;
-    if (!s->has_thread)
-        snprintf(why, why_size, "no memory or no thread for the decision log");
     return s->has_thread;
 }
 
-struct sink *sink_open(const char *where, char *why, size_t why_size)
+struct sink *sink_open(const char *where, const struct sink_ways *ways, char *why, size_t why_size)
 {
     struct sink *s = calloc(1, sizeof *s);
     if (!s) {
         snprintf(why, why_size, "out of memory");
         return NULL;
     }
-    s->fd = -1;
+    if (ways)
+        s->ways = *ways;
+    s->target.fd = -1;
+    s->batch.text.max = 2 * BATCH_BYTES;
+    s->line.max = s->made.max = BATCH_BYTES;
     atomic_init(&s->dropped, 0);
     atomic_init(&s->told, 0);
     pthread_mutex_init(&s->lock, NULL);
-    pthread_mutex_init(&s->recent_lock, NULL);
     pthread_cond_init(&s->asked, NULL);
     if (start(s, where, why, why_size))
         return s;
     sink_free(s);
     return NULL;
-}
-
-static void keep(struct sink *s, struct str line)
-{
-    pthread_mutex_lock(&s->recent_lock);
-    struct recent *r = &s->recent[s->recent_next % RECENT];
-    if (r->cap < line.n) {
-        free(r->p);
-        r->p = malloc(line.n);
-        r->cap = r->p ? line.n : 0;
-    }
-    r->n = r->p ? line.n : 0;
-    if (r->n)
-        memcpy(r->p, line.p, line.n);
-    s->recent_next++;
-    pthread_mutex_unlock(&s->recent_lock);
 }
 
 static void append(struct sink *s, const char *p, size_t n)
@@ -329,7 +374,7 @@ void sink_write(struct sink *s, struct str line)
 {
     if (!line.p)
         return;
-    keep(s, line);
+    sink_newest_keep(s->newest, line);
     if (!s->has_thread)
         return;
     pthread_mutex_lock(&s->lock);
@@ -345,74 +390,18 @@ void sink_write(struct sink *s, struct str line)
     if (fits)
         return;
     if (atomic_fetch_add(&s->dropped, 1) == atomic_load(&s->told))
-        log_warn("decisions", sink_name(s), "the decision log is blocked and its queue is full: lines are dropped");
+        log_warn("decisions", s->target.name, "the decision log is blocked and its queue is full: lines are dropped");
     metric_add(METRIC_DECISIONS_DROPPED, NULL, 1);
 }
 
 void sink_reopen(struct sink *s)
 {
-    if (!s->has_thread || !s->path)
+    if (!s->has_thread || !s->target.kind->reopen)
         return;
     pthread_mutex_lock(&s->lock);
     s->reopen = true;
     pthread_cond_signal(&s->asked);
     pthread_mutex_unlock(&s->lock);
-}
-
-/* A line at a time, so that no producer waits for more than one copy; what was overwritten meanwhile is left out. */
-/* Copies line `number` behind what `out` holds; false where it is gone, or was never kept. */
-static bool copy_recent(struct sink *s, uint64_t number, struct buf *out)
-{
-    pthread_mutex_lock(&s->recent_lock);
-    const struct recent *r = &s->recent[number % RECENT];
-    const bool there = s->recent_next <= number + RECENT && r->n > 0;
-    if (there)
-        buf_str(out, (struct str){r->p, r->n});
-    pthread_mutex_unlock(&s->recent_lock);
-    return there;
-}
-
-uint64_t sink_next_number(struct sink *s)
-{
-    pthread_mutex_lock(&s->recent_lock);
-    const uint64_t next = s->recent_next;
-    pthread_mutex_unlock(&s->recent_lock);
-    return next;
-}
-
-bool sink_follow(struct sink *s, uint64_t *at, uint64_t *lost, struct buf *out)
-{
-    for (uint64_t next; (next = sink_next_number(s)) > *at;) {
-        const uint64_t oldest = next > RECENT ? next - RECENT : 0;
-        if (*at < oldest) {
-            *lost += oldest - *at;
-            *at = oldest;
-        }
-        if (copy_recent(s, (*at)++, out))
-            return !out->failed;
-        ++*lost;
-    }
-    return false;
-}
-
-void sink_recent(struct sink *s, size_t n, sink_wanted *wanted, const void *arg, struct buf *out)
-{
-    const uint64_t next = sink_next_number(s);
-    const uint64_t kept = next < RECENT ? next : RECENT;
-    size_t found = 0;
-    buf_char(out, '[');
-    for (uint64_t i = 0; found < n && i < kept && !out->failed; i++) {
-        const size_t before = out->n;
-        if (found)
-            buf_char(out, ',');
-        const size_t from = out->n;
-        const bool there = copy_recent(s, next - 1 - i, out) && !out->failed;
-        if (there && (!wanted || wanted(arg, (struct str){out->p + from, out->n - from})))
-            found++;
-        else if (!out->failed)
-            out->n = before;
-    }
-    buf_char(out, ']');
 }
 
 void sink_close(struct sink *s)

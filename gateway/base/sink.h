@@ -1,7 +1,7 @@
 /*
  * Where decision lines go: a thread writes them; whoever serves never waits for it.
  *
- *     struct sink *s = sink_open("stdout", why, sizeof why);
+ *     struct sink *s = sink_open("stdout", NULL, why, sizeof why);
  *     sink_write(s, line);
  *     sink_close(s);
  */
@@ -10,10 +10,25 @@
 
 #include "base/buf.h"
 
-/* Where lines go ("stdout", "none", a path): a thread writes them, at most 100 ms later; a stalled sink drops and
- * counts. */
+/*
+ * Where lines go: "stdout", "none", a path, or a syslog server. A thread writes them, at most 100 ms later; a stalled
+ * sink drops and counts. What a broken connection had not taken for certain is sent again, so that a line may come
+ * twice; what was dropped is told in the log, and to a syslog server by a message of its own.
+ */
 struct sink;
-struct sink *sink_open(const char *where, char *why, size_t why_size);
+struct sink_target;
+struct sink_ways {
+    /* Another text of a line, as it is written (the kept ones stay as they are); false: it cannot. NULL: none. */
+    bool (*shape)(struct str line, struct buf *out);
+    /* Prepares for a server: http/syslog.h. NULL: there is no way to one. */
+    bool (*syslog)(struct sink_target *t, const char *where, char *why, size_t why_size);
+};
+/* NULL: `why` is written. ways may be NULL. */
+struct sink *sink_open(const char *where, const struct sink_ways *ways, char *why, size_t why_size);
+/* Whether `where` begins as a syslog server's does. */
+bool sink_is_syslog(struct str where);
+/* Whether it is one of syslog:unix:PATH, syslog+tcp://HOST:PORT, syslog+tls://HOST:PORT. */
+bool sink_syslog_is_valid(struct str where);
 /* Any thread; never blocks. Also keeps the newest 1000 for /decisions. */
 void sink_write(struct sink *s, struct str line);
 void sink_reopen(struct sink *s); /* after log rotation */

@@ -7,6 +7,7 @@
 
 #include "base/config.h"
 #include "base/log.h"
+#include "base/sink.h"
 #include "cmd/cmd.h"
 #include "cmd/options.h"
 #include "gate/rules.h"
@@ -53,8 +54,8 @@ static void check_can_be_made(const char *path, const char *what, struct faults 
 /* The same as the sink does, without making anything. */
 static void check_decisions(const char *where, struct faults *faults)
 {
-    if (str_eq_z(str_z(where), "stdout") || str_eq_z(str_z(where), "none"))
-        return;
+    if (str_eq_z(str_z(where), "stdout") || str_eq_z(str_z(where), "none") || sink_is_syslog(str_z(where)))
+        return; /* a syslog server that is away is no reason not to serve */
     struct stat st;
     if (stat(where, &st) != 0 && errno == ENOENT)
         check_can_be_made(where, "the decision log", faults);

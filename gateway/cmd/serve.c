@@ -8,8 +8,10 @@
 #include "base/metrics.h"
 #include "base/sink.h"
 #include "cmd/cmd.h"
+#include "gate/decision.h"
 #include "http/hold.h"
 #include "http/server.h"
+#include "http/syslog.h"
 
 enum { KEYS_TELL_EACH_S = 60 };
 
@@ -37,7 +39,8 @@ static bool open_parts(struct server *s, struct faults *faults)
     if (keystore_state_key(s->keys, &state.key))
         s->replay = replay_memory_kept(c->limits.replay_entries, &settings, &state, time_now_us());
     secret_key_clear(&state.key);
-    s->sink = sink_open(c->decisions, why, sizeof why);
+    const struct sink_ways ways = {c->decisions_format == DECISIONS_ECS ? decision_ecs : NULL, syslog_open};
+    s->sink = sink_open(c->decisions, &ways, why, sizeof why);
     if (!s->sink)
         log_error("decisions", c->decisions, "%s", why);
     return s->replay && s->sink;

@@ -56,6 +56,9 @@ void decision_init(struct decision *d);
 void decision_clear(struct decision *d);
 /* Appends one JSON object, without a newline. */
 void decision_json(const struct decision *d, struct buf *out);
+/* The same for who reads the Elastic Common Schema: appends another text of a line that decision_json() made (a
+ * sink_shape). False: it is no such line, or there is no memory. */
+bool decision_ecs(struct str line, struct buf *out);
 /* Counts it in the metrics. */
 void decision_count(const struct decision *d);
 

@@ -151,7 +151,8 @@ BAD = [("upstream.timeout", "5"), ("upstream.timeout", "fast"), ("limits.body", 
        ("public_url", []), ("upstream.url", "ftp://127.0.0.1/"), ("admin", "9090"), ("admin", "localhost:9090"),
        ("listen.address", "8443"), ("listen.tls.client_auth", "maybe"), ("listen.colour", "red"), ("upstream.tls.colour", "red"),
        ("limits.colour", 1), ("colour", "red"), ("sandbox", "half"), ("replay", "disk"), ("drain_delay", -1),
-       ("limits.replay_entries", 1)]
+       ("limits.replay_entries", 1), ("decisions", "syslog:/dev/log"), ("decisions", "syslog+udp://127.0.0.1:514"),
+       ("decisions", "syslog+tcp://127.0.0.1"), ("decisions_format", "cef")]
 
 
 @pytest.mark.parametrize("path,value", BAD)
@@ -162,8 +163,7 @@ def test_program_and_schema_refuse_the_same(path, value, folder):
 
 
 @pytest.mark.parametrize("path,value", [
-    ("user", "kmsgate"), ("captures", {"folder": "captures"}), ("decisions_format", "ecs"), ("decisions", "syslog:unix:/dev/log"),
-    ("decisions", "syslog+tls://127.0.0.1:6514"), ("keys", "postgresql://127.0.0.1/kmsgate"), ("replay", "redis://127.0.0.1:6379"),
+    ("user", "kmsgate"), ("captures", {"folder": "captures"}), ("keys", "postgresql://127.0.0.1/kmsgate"), ("replay", "redis://127.0.0.1:6379"),
     ("replay", {"url": "rediss://127.0.0.1:6379", "secret": "file:secret"})])
 def test_what_is_not_built_is_refused_as_that(path, value, folder):
     said = faults(folder, with_value(path, value))
@@ -179,6 +179,8 @@ def test_every_reason_is_explained():
     listed = dict(re.findall(r'^    X\(\w+, "([a-z_.]+)", (\d+)\)', (ROOT / "gateway/base/reason.h").read_text(), re.M))
     told = {}
     for cells in rows("docker/DECISIONS.md", 4):
+        if not re.match(r"\d|the KMS's", cells[1]): # a table of other schemas
+            continue
         for name in re.findall(r"`([a-z_.]+)`", cells[0]):
             told[name] = cells[1]
     assert set(told) == set(listed)

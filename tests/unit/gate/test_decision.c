@@ -207,7 +207,7 @@ static void read_all(const char *path, struct buf *out)
 static struct sink *open_sink(const char *where)
 {
     char why[256] = "";
-    struct sink *s = sink_open(where, why, sizeof why);
+    struct sink *s = sink_open(where, NULL, why, sizeof why);
     if (!s)
         fail_msg("%s", why);
     return s;
@@ -236,7 +236,7 @@ static void test_a_path_that_cannot_be(void **state)
 {
     struct place *p = *state;
     char why[256] = "";
-    assert_null(sink_open(p->folder, why, sizeof why));
+    assert_null(sink_open(p->folder, NULL, why, sizeof why));
     assert_non_null(strstr(why, p->folder));
 }
 
