@@ -19,6 +19,7 @@ enum {
     QUEUE_BYTES = 8 << 20,    /* lines that a stalled target may owe */
     BATCH_BYTES = 256 << 10,  /* so much is handed over, and held until it is settled */
     BATCH_LINES = 512,
+    LONGEST = BATCH_BYTES / 2, /* line; no decision comes near it */
     BATCH_MS = 20,            /* lines of so long go out in one write: fewer wake-ups, and still far below 100 ms */
     SETTLE_MS = 2,
     REOPEN_US = 1000000,
@@ -379,7 +380,7 @@ void sink_write(struct sink *s, struct str line)
         return;
     pthread_mutex_lock(&s->lock);
     const bool was_empty = s->n == 0;
-    const bool fits = line.n < QUEUE_BYTES - s->n;
+    const bool fits = line.n <= LONGEST && line.n < QUEUE_BYTES - s->n;
     if (fits) {
         append(s, line.p, line.n);
         append(s, "\n", 1);

@@ -212,7 +212,7 @@ static void faults_and_twins(void **state)
         {"drain_delay: 5\n", "7:14: found `5`, expected a duration", "drain_delay: 5s\n"},
         {"replay: disk\n", "expected memory", "replay: memory\n"},
         {"replay: redis\n", "not built yet", "replay: memory\n"},
-        {"decisions: \"\"\n", "expected stdout, none or the path", "decisions: none\n"},
+        {"decisions: \"\"\n", "expected stdout, none, the path", "decisions: none\n"},
         {"admin: 0.0.0.0:9090\n", "7:8: an admin address other than loopback needs `admin_token`",
          "admin: 0.0.0.0:9090\nadmin_token: file:t\n"},
         {"admin: \"[::]:9090\"\n", "needs `admin_token`", "admin: \"[::1]:9090\"\n"},
