@@ -20,7 +20,7 @@ enum {
  * put:     takes some of the n octets at p, of which the first `line` end the message that p stands in; returns how many
  *          (0: none for now, after a wait of at most SINK_RETRY_MS), or SINK_PUT_BROKEN: what was taken before may be
  *          lost, and where `resends` is set all that is not settled is to be given again.
- * settled: 1: all that was taken is where it was to go; 0: not yet; or SINK_PUT_BROKEN. NULL: taken is settled.
+ * settled: 1: all that was taken is where it was to go; 0: not yet; or SINK_PUT_BROKEN. NULL: what is taken is settled.
  * frame:   appends the message for a line: `line` as decision_json() made it, `text` as it is to be written; `text`
  *          alone where lines were lost. NULL: the text and a line's end.
  * reopen:  after rotation, or for another address; false: not now, ask again. Says what it did in the log.

@@ -356,7 +356,7 @@ static const struct sink_target_kind STREAM_KIND = {.resends = true,
 static void syslog_from(struct syslog *l)
 {
     if (gethostname(l->from, sizeof l->from - 1) != 0 || !l->from[0])
-        strcpy(l->from, "-");
+        snprintf(l->from, sizeof l->from, "-");
     for (char *p = l->from; *p; p++)
         if (*p <= ' ' || *p > '~')
             *p = '?';
