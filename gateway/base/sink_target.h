@@ -17,8 +17,8 @@ enum {
 /*
  * A target belongs to the sink's thread once that runs. A kind's functions:
  *
- * put:     takes some of the n octets at p, of which the first `line` end the message that p stands in; returns how many
- *          (0: none for now, after a wait of at most SINK_RETRY_MS), or SINK_PUT_BROKEN: what was taken before may be
+ * put:     takes some of the n octets at p, of which the first `line` end the message that p stands in; returns how
+ *          many (0: none for now, after a wait of at most SINK_RETRY_MS), or SINK_PUT_BROKEN: what was taken may be
  *          lost, and where `resends` is set all that is not settled is to be given again.
  * settled: 1: all that was taken is where it was to go; 0: not yet; or SINK_PUT_BROKEN. NULL: what is taken is settled.
  * frame:   appends the message for a line: `line` as decision_json() made it, `text` as it is to be written; `text`
