@@ -9,8 +9,8 @@
 #include "base/sink.h"
 #include "cmd/cmd.h"
 #include "gate/decision.h"
+#include "http/admin.h"
 #include "http/hold.h"
-#include "http/server.h"
 #include "http/syslog.h"
 
 enum { KEYS_TELL_EACH_S = 60 };
@@ -127,7 +127,6 @@ static void watch(struct server *s, const sigset_t *signals)
 
 static int run(struct server *s, const sigset_t *signals)
 {
-    pthread_t admin;
     struct detail why = {""};
     clock_tick(s); /* from here on a step is seen */
     if (!replay_start(s->replay, &why)) { /* before anything is accepted */
@@ -135,7 +134,7 @@ static int run(struct server *s, const sigset_t *signals)
         return EXIT_NEGATIVE;
     }
     s->keys_told_us = time_mono_us() - KEYS_TELL_EACH_S * US_PER_S;
-    if (!(s->keeper = keykeeper_start(s->keys, keys_turn, s)) || !start_workers(s) || !admin_start(s, &admin)) {
+    if (!(s->keeper = keykeeper_start(s->keys, keys_turn, s)) || !start_workers(s) || !admin_start(s)) {
         log_error("gateway", NULL, "threads cannot be started");
         return EXIT_NEGATIVE; /* the process ends, and all with it */
     }
@@ -148,7 +147,7 @@ static int run(struct server *s, const sigset_t *signals)
     watch(s, signals);
     drain(s, signals);
     replay_end(s->replay);
-    pthread_join(admin, NULL);
+    admin_stop(s);
     keykeeper_stop(s->keeper);
     return EXIT_DONE;
 }

@@ -1,9 +1,6 @@
-#include <stdlib.h>
-#include <string.h>
-
 #include "base/metrics.h"
+#include "http/admin.h"
 #include "http/bounds.h"
-#include "http/server.h"
 
 /* Why the gateway is not ready, in a word; NULL: it is. */
 static const char *unready(const struct server *s)
@@ -32,12 +29,14 @@ static void count_keys(struct server *s)
         }
 }
 
-static void rules_json(struct server *s, struct buf *out)
+static void page_rules(struct server *s, const struct admin_request *q, struct admin_answer *a)
 {
+    (void)q;
     pthread_mutex_lock(&s->lock);
     struct rules *r = rules_ref(s->rules);
     pthread_mutex_unlock(&s->lock);
-    struct json j = {.out = out};
+    struct json j = {.out = &a->body};
+    a->type = "application/json";
     json_object(&j, NULL);
     json_string(&j, "hash", str_z(r->hash), 0);
     json_string(&j, "file", str_z(r->file), 0);
@@ -78,8 +77,29 @@ static void write_state(struct server *s, bool known, struct admin_answer *a)
         bounds_write(&a->body);
 }
 
-static void console(struct server *s, struct admin_answer *a)
+static void page_healthz(struct server *s, const struct admin_request *q, struct admin_answer *a)
 {
+    (void)s;
+    (void)q;
+    buf_z(&a->body, "ok\n");
+}
+
+static void page_readyz(struct server *s, const struct admin_request *q, struct admin_answer *a)
+{
+    write_state(s, q->known, a);
+}
+
+static void page_metrics(struct server *s, const struct admin_request *q, struct admin_answer *a)
+{
+    (void)q;
+    a->type = "text/plain; version=0.0.4; charset=utf-8";
+    measure(s);
+    metrics_write(&a->body);
+}
+
+static void page_console(struct server *s, const struct admin_request *q, struct admin_answer *a)
+{
+    (void)q;
     char now[TIME_TEXT];
     time_format(time_now_us(), false, now);
     pthread_mutex_lock(&s->lock);
@@ -93,110 +113,65 @@ static void console(struct server *s, struct admin_answer *a)
     buf_z(&a->body, "\n/healthz\n/readyz\n/metrics\n/decisions?n=100\n/rules\n");
 }
 
-/* known: by the token, or since none is needed, and by a Host that no web page can have. */
-static void route(struct server *s, struct str target, bool known, struct admin_answer *a)
+static const struct admin_route ROUTES[] = {
+    {"/healthz", page_healthz, ADMIN_OPEN, NULL}, {"/readyz", page_readyz, ADMIN_OPEN, NULL},
+    {"/metrics", page_metrics, ADMIN_KNOWN, NULL}, {"/decisions", admin_decisions, ADMIN_KNOWN, NULL},
+    {"/rules", page_rules, ADMIN_KNOWN, NULL}, {"/", page_console, ADMIN_KNOWN, NULL},
+};
+
+const struct admin_route *admin_route(struct str path)
 {
-    const char *q = memchr(target.p, '?', target.n);
-    const struct str path = {target.p, q ? (size_t)(q - target.p) : target.n};
-    const struct str query = q ? (struct str){q + 1, target.n - path.n - 1} : STR_MISSING;
-    a->status = 200;
-    a->type = "text/plain; charset=utf-8";
-    if (str_eq_z(path, "/healthz")) {
-        buf_z(&a->body, "ok\n");
-    } else if (str_eq_z(path, "/readyz")) {
-        write_state(s, known, a);
-    } else if (str_eq_z(path, "/metrics")) {
-        a->type = "text/plain; version=0.0.4; charset=utf-8";
-        measure(s);
-        metrics_write(&a->body);
-    } else if (str_eq_z(path, "/decisions")) {
-        admin_decisions(s, query, a);
-    } else if (str_eq_z(path, "/rules")) {
-        a->type = "application/json";
-        rules_json(s, &a->body);
-    } else if (str_eq_z(path, "/")) {
-        console(s, a);
-    } else {
-        a->status = 404;
-        buf_z(&a->body, "there are / /healthz /readyz /metrics /decisions /rules\n");
-    }
+    for (size_t i = 0; i < sizeof ROUTES / sizeof *ROUTES; i++)
+        if (str_eq_z(path, ROUTES[i].path))
+            return &ROUTES[i];
+    return NULL;
 }
 
-/* The first header of this name, without blanks around; missing where there is none. */
-static struct str header(struct str head, const char *name)
+/* What may be done there, for Allow. */
+static const char *methods(const struct admin_route *r)
 {
-    const size_t n = strlen(name);
-    for (const char *p = head.p, *end = head.p + head.n; p && p < end;) {
-        const char *lf = memchr(p, '\n', (size_t)(end - p));
-        const struct str line = {p, lf ? (size_t)(lf - p) : (size_t)(end - p)};
-        if (line.n > n && line.p[n] == ':' && str_ieq_z((struct str){line.p, n}, name))
-            return str_trim((struct str){line.p + n + 1, line.n - n - 1});
-        p = lf ? lf + 1 : NULL;
-    }
-    return STR_MISSING;
+    return !r || (r->get && !r->post) ? "GET, HEAD" : r->get ? "GET, HEAD, POST" : "POST";
 }
 
-/* The token's place and length leak nothing: both are padded into blocks of one size. */
-static bool allowed(const struct server *s, struct str head)
+static bool is_get(const struct admin_request *q)
 {
-    if (!s->admin_token)
-        return true;
-    char due[ADMIN_TOKEN_MAX + 16] = {0}, got[ADMIN_TOKEN_MAX + 16] = {0};
-    snprintf(due, sizeof due, "Bearer %s", s->admin_token);
-    const struct str value = header(head, "Authorization");
-    if (value.p && value.n < sizeof got)
-        memcpy(got, value.p, value.n);
-    const bool same = secret_equal(due, got, sizeof due);
-    secret_wipe(due, sizeof due);
-    secret_wipe(got, sizeof got);
-    return same;
+    return q->head_only || str_eq_z(q->conn->guard.method, "GET");
 }
 
-/* A web page that a browser on this machine shows may rename its own host to 127.0.0.1, and then read what stands
- * here; its requests still carry its name. Where there is a token, it does not know that. */
-static bool host_holds(const struct server *s, struct str head)
+bool admin_admits(struct server *s, const struct admin_request *q, struct admin_answer *a)
 {
-    struct ip ip;
-    struct str host = header(head, "Host");
-    if (s->admin_token || !host.p)
-        return true;
-    if (host.n && *host.p == '[') {
-        const char *close = memchr(host.p, ']', host.n);
-        host = close ? (struct str){host.p + 1, (size_t)(close - host.p) - 1} : host;
-    } else {
-        const char *colon = memchr(host.p, ':', host.n);
-        host.n = colon ? (size_t)(colon - host.p) : host.n;
-    }
-    return str_ieq_z(host, "localhost") || ip_parse(host, &ip);
-}
-
-void admin_answer(struct server *s, struct str head, struct admin_answer *a)
-{
-    a->status = 400;
-    a->type = "text/plain; charset=utf-8";
-    const char *end = memchr(head.p, '\n', head.n);
-    const struct str line = {head.p, end ? (size_t)(end - head.p) : 0};
-    const char *one = memchr(line.p, ' ', line.n);
-    const char *two = one ? memchr(one + 1, ' ', (size_t)(line.p + line.n - one - 1)) : NULL;
-    const struct str method = {line.p, one ? (size_t)(one - line.p) : 0};
-    if (!two || !str_starts((struct str){two + 1, (size_t)(line.p + line.n - two - 1)}, STR("HTTP/1."))) {
-        buf_z(&a->body, "this is no HTTP/1 request\n");
-        return;
-    }
-    const struct str target = {one + 1, (size_t)(two - one - 1)};
-    const bool probe = str_eq_z(target, "/healthz") || str_eq_z(target, "/readyz"); /* kubelets have no token */
-    const bool known = allowed(s, head);
-    a->head_only = str_eq_z(method, "HEAD");
-    if (!a->head_only && !str_eq_z(method, "GET")) {
+    const struct guard *g = &q->conn->guard;
+    const struct admin_route *r = admin_route(q->path);
+    const bool post = str_eq_z(g->method, "POST");
+    if (post ? !r || !r->post : !is_get(q) || (r && !r->get)) {
         a->status = 405;
-        buf_z(&a->body, "GET and HEAD are all that is taken here\n");
-    } else if (!probe && !known) {
+        buf_printf(&a->headers, "Allow: %s\r\n", methods(r));
+        buf_printf(&a->body, "%s: all that is taken here\n", methods(r));
+    } else if (r && r->door == ADMIN_OPEN) {
+        return true;
+    } else if (!admin_has_token(s, g)) {
         a->status = 401;
+        buf_z(&a->headers, "WWW-Authenticate: Bearer\r\n");
         buf_z(&a->body, "expected `Authorization: Bearer` and the admin_token\n");
-    } else if (!probe && !host_holds(s, head)) {
+    } else if (!admin_host_holds(s, g)) {
         a->status = 403;
         buf_z(&a->body, "without an admin_token only addresses and localhost are taken as Host\n");
+    } else if (!r) {
+        a->status = 404;
+        buf_z(&a->body, "there are");
+        for (size_t i = 0; i < sizeof ROUTES / sizeof *ROUTES; i++)
+            buf_printf(&a->body, " %s", ROUTES[i].path);
+        buf_char(&a->body, '\n');
     } else {
-        route(s, target, known && host_holds(s, head), a);
+        return true;
     }
+    return false;
+}
+
+void admin_show(struct server *s, const struct admin_request *q, struct admin_answer *a)
+{
+    const struct admin_route *r = admin_route(q->path);
+    admin_page *page = !r ? NULL : is_get(q) ? r->get : r->post;
+    if (page) /* else it was not admitted */
+        page(s, q, a);
 }

@@ -4,7 +4,7 @@
 #include "base/json.h"
 #include "base/sink.h"
 #include "base/uri.h"
-#include "http/server.h"
+#include "http/admin.h"
 
 /* /decisions?n=&user=&reason=&verdict=&rule=&follow=1 */
 
@@ -136,9 +136,9 @@ static struct stream *stream_new(struct server *s, struct filter *f)
     return t;
 }
 
-bool stream_pump(struct stream *t, struct buf *out)
+bool stream_pump(struct stream *t, size_t room, struct buf *out)
 {
-    while (out->n < STREAM_WAITING) {
+    while (out->n < room) {
         struct buf line BUF_CLEANUP = BUF_INIT(LINE_MAX_BYTES);
         if (!sink_follow(t->sink, &t->at, &t->lost, &line))
             return !line.failed && !out->failed;
@@ -153,10 +153,10 @@ bool stream_pump(struct stream *t, struct buf *out)
     return !out->failed;
 }
 
-static void follow(struct server *s, struct filter *f, struct admin_answer *a)
+static void follow(struct server *s, struct filter *f, bool head_only, struct admin_answer *a)
 {
     a->type = "application/x-ndjson";
-    if (a->head_only)
+    if (head_only)
         return;
     if (streams < STREAMS_MOST && !atomic_load(&s->draining) && (a->stream = stream_new(s, f)))
         return;
@@ -165,14 +165,14 @@ static void follow(struct server *s, struct filter *f, struct admin_answer *a)
     buf_printf(&a->body, "no more than %d follow at a time, and none while the gateway ends\n", STREAMS_MOST);
 }
 
-void admin_decisions(struct server *s, struct str query, struct admin_answer *a)
+void admin_decisions(struct server *s, const struct admin_request *q, struct admin_answer *a)
 {
     struct filter f = {.n = DECISIONS_USUAL};
     for (size_t i = 0; i < FIELD_COUNT; i++)
         f.field[i] = BUF_INIT(FIELD_MAX);
-    const bool good = read_query(&f, query);
+    const bool good = read_query(&f, q->query);
     if (good && f.follow) {
-        follow(s, &f, a);
+        follow(s, &f, q->head_only, a);
     } else if (good) {
         a->type = "application/json";
         sink_recent(s->sink, (size_t)f.n, f.any ? holds : NULL, &f, &a->body);

@@ -15,7 +15,8 @@
     X(USER, "user", "one user or source has all of his share of limits.in_flight")                  \
     X(RESOURCE, "resource", "one resource has half of limits.in_flight: others come first")         \
     X(UPSTREAM, "upstream_connections", "upstream.connections is reached: requests are refused")    \
-    X(BREAKER, "breaker", "the upstream does not answer: requests are refused but for single ones")
+    X(BREAKER, "breaker", "the upstream does not answer: requests are refused but for single ones") \
+    X(ADMIN, "admin_connections", "the admin address has no room: it is made by closing others")
 
 enum bound {
 #define BOUND_ENUM(e, name, text) BOUND_##e,
@@ -30,6 +31,6 @@ void bounds_hit(enum bound b);
 void bounds_set(enum bound b, bool on);
 bool bounds_reached(enum bound b);
 void bounds_measure(void);             /* sets the metric, 1 or 0, of each */
-void bounds_write(struct buf *out);    /* a line for each that is reached */
+void bounds_write(struct buf *out);    /* a line for each that is reached and that requests can meet */
 
 #endif

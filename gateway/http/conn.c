@@ -1,17 +1,15 @@
 #include "http/conn.h"
 
-#include <errno.h>
 #include <event2/buffer.h>
 #include <event2/bufferevent_ssl.h>
 #include <openssl/err.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/uio.h>
 
 #include "base/log.h"
 #include "base/metrics.h"
-#include "http/bounds.h"
+#include "http/conn_inside.h"
 #include "http/hold.h"
 #include "http/server.h"
 
@@ -20,14 +18,12 @@
 enum { PIPELINE = 16 << 10, AHEAD = 4 << 10, TURN = 8 };
 #define NEVER INT64_MAX
 
-static void conn_process(struct conn *c);
-
-static void conn_enter(struct conn *c)
+void conn_enter(struct conn *c)
 {
     c->inside++;
 }
 
-static void conn_leave(struct conn *c)
+void conn_leave(struct conn *c)
 {
     if (--c->inside)
         return;
@@ -38,19 +34,18 @@ static void conn_leave(struct conn *c)
     }
 }
 
-/* Forgets the request: the next one goes by what is in force now. */
-static void conn_settle(struct conn *c)
+void conn_settle(struct conn *c)
 {
     guard_free(&c->guard);
-    if (c->settings != c->worker->settings) {
+    if (c->settings != c->front->settings) {
         settings_unref(c->settings);
-        c->settings = settings_ref(c->worker->settings);
+        c->settings = settings_ref(c->front->settings);
     }
-    guard_init(&c->guard, &c->settings->config->limits);
+    guard_init(&c->guard, &c->settings->limits);
 }
 
 /* The timer is left alone where it fires before that anyway: it then looks again. */
-static void conn_due(struct conn *c, int64_t us)
+void conn_due(struct conn *c, int64_t us)
 {
     const int64_t now = time_mono_us();
     c->due_us = now + us;
@@ -79,149 +74,21 @@ void conn_close(struct conn *c)
     if (c->next)
         c->next->link = c->link;
     event_del(&c->deadline);
-    proxy_vanished(c);
+    c->front->service->vanished(c);
     guard_free(&c->guard);
-    crowd_leave(c->worker->server->crowd, &c->place);
+    crowd_leave(c->front->crowd, &c->place);
     conn_leave(c);
 }
 
-/* False when it has to make room, and is closed. */
-static bool conn_mark(struct conn *c, enum place_state state)
+bool conn_mark(struct conn *c, enum place_state state)
 {
     if (c->marked == state)
         return true;
     c->marked = state;
-    if (crowd_enter(c->worker->server->crowd, &c->place, state))
+    if (crowd_enter(c->front->crowd, &c->place, state))
         return true;
     conn_close(c);
     return false;
-}
-
-/* The last reply is out: no more will be sent, and what still comes is read for a second. */
-static void conn_linger(struct conn *c)
-{
-    if (c->eof) {
-        conn_close(c);
-        return;
-    }
-    if (!conn_mark(c, PLACE_IDLE))
-        return;
-    SSL *ssl = c->tls ? bufferevent_openssl_get_ssl(c->bev) : NULL;
-    if (ssl)
-        SSL_shutdown(ssl);
-    shutdown(bufferevent_getfd(c->bev), SHUT_WR);
-    c->shut = true;
-    c->waiting = false;
-    struct evbuffer *in = bufferevent_get_input(c->bev);
-    evbuffer_drain(in, evbuffer_get_length(in));
-    bufferevent_enable(c->bev, EV_READ);
-    conn_due(c, US_PER_S);
-}
-
-/* The reply is out as a whole. */
-static void conn_sent(struct conn *c)
-{
-    if (c->state == CONN_LINGER) {
-        if (!c->shut)
-            conn_linger(c);
-        return;
-    }
-    conn_settle(c);
-    c->state = CONN_READING;
-    c->armed = false;
-    c->served = true;
-    if (c->paused) {
-        c->paused = false;
-        bufferevent_enable(c->bev, EV_READ);
-    }
-    const bool idle = evbuffer_get_length(bufferevent_get_input(c->bev)) == 0;
-    if (idle && (c->eof || atomic_load(&c->worker->server->stopping))) {
-        conn_close(c);
-        return;
-    }
-    if (idle && !conn_mark(c, PLACE_IDLE))
-        return;
-    c->held_since_us = time_mono_us();
-    conn_due(c, c->guard.limits->idle_timeout_us);
-    if (!c->looping)
-        conn_process(c);
-}
-
-/* Head and body, at once as far as the socket takes them. */
-static void conn_write(struct conn *c, struct str head, struct str body)
-{
-    struct evbuffer *out = bufferevent_get_output(c->bev);
-    size_t done = 0;
-    if (!c->tls && evbuffer_get_length(out) == 0) {
-        const struct iovec v[2] = {{(void *)(uintptr_t)head.p, head.n}, {(void *)(uintptr_t)body.p, body.n}};
-        const ssize_t n = writev(bufferevent_getfd(c->bev), v, body.n ? 2 : 1);
-        if (n < 0 && errno != EAGAIN && errno != EINTR) {
-            conn_close(c);
-            return;
-        }
-        done = n > 0 ? (size_t)n : 0;
-    }
-    if (done == head.n + body.n) {
-        conn_sent(c);
-        return;
-    }
-    bool ok = evbuffer_expand(out, head.n + body.n - done) == 0; /* one piece, so that TLS makes few records of it */
-    if (ok && done < head.n)
-        ok = evbuffer_add(out, head.p + done, head.n - done) == 0;
-    const size_t rest = done > head.n ? done - head.n : 0;
-    if (ok && body.n > rest)
-        ok = evbuffer_add(out, body.p + rest, body.n - rest) == 0;
-    if (!ok)
-        conn_close(c);
-}
-
-static const char *phrase(int status)
-{
-    static const struct {
-        int status;
-        const char *text;
-    } PHRASES[] = {{200, "OK"}, {400, "Bad Request"}, {401, "Unauthorized"}, {403, "Forbidden"}, {404, "Not Found"},
-        {405, "Method Not Allowed"}, {408, "Request Timeout"}, {409, "Conflict"}, {413, "Content Too Large"},
-        {414, "URI Too Long"}, {415, "Unsupported Media Type"}, {417, "Expectation Failed"}, {429, "Too Many Requests"},
-        {431, "Request Header Fields Too Large"}, {500, "Internal Server Error"}, {501, "Not Implemented"},
-        {502, "Bad Gateway"}, {503, "Service Unavailable"}, {504, "Gateway Timeout"},
-        {505, "HTTP Version Not Supported"}};
-    for (size_t i = 0; i < sizeof PHRASES / sizeof *PHRASES; i++)
-        if (PHRASES[i].status == status)
-            return PHRASES[i].text;
-    return "Error";
-}
-
-void conn_reply(struct conn *c, int status, const char *id, struct str extra, struct str body, bool last)
-{
-    struct buf *head = &c->worker->head;
-    conn_enter(c);
-    buf_reset(head);
-    buf_printf(head, "HTTP/1.1 %d %s\r\nContent-Type: application/xml; charset=utf-8\r\nContent-Length: %zu\r\n"
-               "Cache-Control: no-store\r\nX-Request-Id: %s\r\n", status, phrase(status), body.n, id);
-    buf_str(head, extra);
-    buf_z(head, last ? "Connection: close\r\n\r\n" : "\r\n");
-    c->state = last ? CONN_LINGER : CONN_WRITING;
-    conn_due(c, c->guard.limits->idle_timeout_us); /* to take the reply */
-    c->reply_size = head->n + body.n;
-    c->reserved = 0;
-    c->held_since_us = time_mono_us();
-    if (head->failed)
-        conn_close(c);
-    else
-        conn_write(c, buf_view(head), str_eq_z(c->guard.method, "HEAD") ? STR("") : body);
-    if (c->state == CONN_LINGER) /* NOLINT(clang-analyzer-unix.Malloc): kept by `inside` */
-        guard_next(&c->guard); /* nothing more is read */
-    conn_leave(c);
-}
-
-void conn_refuse(struct conn *c, int status, const char *id, struct str extra, struct str body)
-{
-    conn_enter(c);
-    conn_reply(c, status, id, extra, body, true);
-    if (c->bev && !c->shut) /* NOLINT(clang-analyzer-unix.Malloc): kept by `inside` */
-        conn_due(c, 2 * US_PER_S);
-    conn_leave(c);
 }
 
 /* True when there is room for what it brings: for a body it is kept from then on, and the client told to send it. */
@@ -251,9 +118,14 @@ static void conn_wait(struct conn *c)
     }
 }
 
+static bool conn_ask(struct conn *c, enum reason reason, int status)
+{
+    return c->front->service->head(c, reason, status);
+}
+
 static void conn_head(struct conn *c)
 {
-    if (!proxy_head(c, REASON_OK, 0))
+    if (!conn_ask(c, REASON_OK, 0))
         return;
     c->armed = false;
     if (c->guard.state != GUARD_BODY)
@@ -272,7 +144,7 @@ static void conn_feed(struct conn *c, struct evbuffer *in)
     const enum guard_state before = c->guard.state;
     evbuffer_drain(in, guard_feed(&c->guard, v.iov_base, v.iov_len));
     if (c->guard.state == GUARD_REFUSED)
-        proxy_head(c, c->guard.reason, c->guard.status);
+        conn_ask(c, c->guard.reason, c->guard.status);
     else if (before == GUARD_HEAD && c->guard.state != GUARD_HEAD)
         conn_head(c);
     if (c->bev && c->state == CONN_READING && c->guard.state == GUARD_DONE) {
@@ -280,11 +152,11 @@ static void conn_feed(struct conn *c, struct evbuffer *in)
         c->reserved = 0;
         c->due_us = NEVER; /* the upstream's timeout bounds it */
         if (conn_mark(c, PLACE_COMPLETE))
-            proxy_complete(c);
+            c->front->service->complete(c);
     }
 }
 
-static void conn_process(struct conn *c)
+void conn_process(struct conn *c)
 {
     struct evbuffer *in = bufferevent_get_input(c->bev);
     conn_enter(c);
@@ -292,7 +164,7 @@ static void conn_process(struct conn *c)
     for (int left = TURN; c->bev && c->state == CONN_READING && !c->waiting && evbuffer_get_length(in);) {
         const bool fresh = !guard_begun(&c->guard);
         if (fresh)
-            worker_follow(c->worker); /* it is read by what is in force now */
+            c->front->service->follow(c->front); /* it is read by what is in force now */
         if (fresh && left-- == 0) {
             bufferevent_trigger(c->bev, EV_READ, BEV_TRIG_IGNORE_WATERMARKS | BEV_TRIG_DEFER_CALLBACKS);
             break;
@@ -307,7 +179,7 @@ static void conn_process(struct conn *c)
     c->looping = false;
     if (c->bev && c->state == CONN_READING && guard_begun(&c->guard)) {
         if (c->eof && evbuffer_get_length(in) == 0) {
-            proxy_head(c, REASON_HTTP_FRAMING, 400); /* it ended within a request, and may still want to know */
+            conn_ask(c, REASON_HTTP_FRAMING, 400); /* it ended within a request, and may still want to know */
         } else if (conn_mark(c, PLACE_UNFINISHED) && !c->armed && c->guard.state == GUARD_HEAD) {
             c->armed = true;
             conn_due(c, c->guard.limits->header_timeout_us);
@@ -323,7 +195,7 @@ static void on_read(struct bufferevent *bev, void *arg)
     struct conn *c = arg;
     struct evbuffer *in = bufferevent_get_input(bev);
     conn_enter(c);
-    if (c->state == CONN_LINGER) {
+    if (c->state == CONN_LINGER || c->state == CONN_STREAMING) {
         evbuffer_drain(in, SIZE_MAX);
     } else if (c->state == CONN_READING && !c->waiting) {
         conn_process(c);
@@ -346,8 +218,9 @@ bool conn_go_on(struct conn *c)
 
 static void on_write(struct bufferevent *bev, void *arg)
 {
+    (void)bev;
     struct conn *c = arg;
-    if (evbuffer_get_length(bufferevent_get_output(bev)) || (c->state != CONN_WRITING && c->state != CONN_LINGER))
+    if (conn_waiting(c) || c->state == CONN_READING || c->state == CONN_BUSY)
         return;
     conn_enter(c);
     conn_sent(c);
@@ -394,7 +267,7 @@ static void on_event(struct bufferevent *bev, short events, void *arg)
     c->eof = true;
     if (c->state == CONN_READING)
         conn_process(c);
-    else if (c->shut)
+    else if (c->shut || c->state == CONN_STREAMING)
         conn_close(c); /* else a client that has ended its side still gets what it has asked for */
 }
 
@@ -410,9 +283,9 @@ static void on_deadline(evutil_socket_t fd, short what, void *arg)
             conn_due(c, c->due_us - now);
     } else if (c->state == CONN_READING && (guard_begun(&c->guard) || c->waiting)) {
         if (c->waiting)
-            proxy_head(c, REASON_HTTP_BUSY, 503);
+            conn_ask(c, REASON_HTTP_BUSY, 503);
         else
-            proxy_head(c, REASON_HTTP_TIMEOUT, 408);
+            conn_ask(c, REASON_HTTP_TIMEOUT, 408);
     } else {
         if (c->tls && !c->shaken)
             conn_unshaken(c, false);
@@ -422,57 +295,57 @@ static void on_deadline(evutil_socket_t fd, short what, void *arg)
 
 static void conn_set_up(struct conn *c)
 {
-    struct worker *w = c->worker;
+    struct front *f = c->front;
     SSL *ssl = bufferevent_openssl_get_ssl(c->bev);
     c->tls = ssl != NULL;
     if (ssl)
         SSL_set_app_data(ssl, c);
-    c->settings = settings_ref(w->settings);
-    guard_init(&c->guard, &c->settings->config->limits);
-    evtimer_assign(&c->deadline, w->base, on_deadline, c);
+    c->settings = settings_ref(f->settings);
+    guard_init(&c->guard, &c->settings->limits);
+    evtimer_assign(&c->deadline, f->base, on_deadline, c);
     bufferevent_setcb(c->bev, on_read, on_write, on_event, c);
     bufferevent_setwatermark(c->bev, EV_READ, 0, PIPELINE);
-    c->next = w->conns;
-    c->link = &w->conns;
+    c->next = f->conns;
+    c->link = &f->conns;
     if (c->next)
         c->next->link = &c->next;
-    w->conns = c;
+    f->conns = c;
     c->timer_us = NEVER;
     conn_due(c, c->guard.limits->header_timeout_us);
 }
 
 bool conn_new(struct listener *l, struct bufferevent *bev, const struct ip *peer)
 {
-    struct server *s = l->worker->server;
+    struct front *f = l->front;
     struct conn *c = calloc(1, sizeof *c);
     int wake = -1;
-    const unsigned me = (unsigned)(l->worker - s->workers);
     const struct ip none = {0};
-    const bool proxy = proxy_trusts(l->worker->settings->listen[l->index], peer);
-    if (!c || !crowd_join(s->crowd, &c->place, me, proxy ? &none : peer, &wake)) {
+    const bool proxy = proxy_trusts(f->settings->listen[l->index], peer);
+    if (!c || !crowd_join(f->crowd, &c->place, f->owner, proxy ? &none : peer, &wake)) {
         bufferevent_free(bev);
         free(c);
+        bounds_hit(f->full);
         return false;
     }
-    c->worker = l->worker;
+    c->front = f;
     c->listener = l;
     c->bev = bev;
     c->peer = *peer;
     c->since_us = time_mono_us();
     conn_set_up(c);
-    if (wake == (int)me)
-        conn_close_evicted(l->worker);
+    if (wake == (int)f->owner)
+        conn_close_evicted(f);
     else if (wake >= 0)
-        worker_wake(&s->workers[wake]);
+        f->service->wake(f, (unsigned)wake);
     if (wake >= 0)
-        bounds_hit(BOUND_CONNECTIONS);
+        bounds_hit(f->full);
     return true;
 }
 
-void conn_settle_idle(struct worker *w)
+void conn_settle_idle(struct front *f)
 {
-    for (struct conn *c = w->conns; c; c = c->next) {
-        if (c->state != CONN_READING || guard_begun(&c->guard) || c->settings == w->settings)
+    for (struct conn *c = f->conns; c; c = c->next) {
+        if (c->state != CONN_READING || guard_begun(&c->guard) || c->settings == f->settings)
             continue;
         conn_settle(c);
         const struct limits_config *l = c->guard.limits;
@@ -482,16 +355,16 @@ void conn_settle_idle(struct worker *w)
     }
 }
 
-void conn_close_evicted(struct worker *w)
+void conn_close_evicted(struct front *f)
 {
-    for (struct place *p; (p = crowd_evicted(w->server->crowd, (unsigned)(w - w->server->workers)));)
+    for (struct place *p; (p = crowd_evicted(f->crowd, f->owner));)
         conn_close((struct conn *)(void *)((char *)p - offsetof(struct conn, place)));
 }
 
-void conn_close_idle(struct worker *w)
+void conn_close_idle(struct front *f)
 {
     const int64_t before = time_mono_us() - US_PER_S;
-    for (struct conn *c = w->conns, *next; c; c = next) {
+    for (struct conn *c = f->conns, *next; c; c = next) {
         next = c->next;
         if (c->state == CONN_READING && !guard_begun(&c->guard) && (c->served || c->since_us < before))
             conn_close(c);

@@ -9,27 +9,73 @@
 
 #include <event2/bufferevent.h>
 #include <event2/event_struct.h>
+#include <stdatomic.h>
 
 #include "base/net.h"
+#include "http/bounds.h"
 #include "http/crowd.h"
 #include "http/guard.h"
 
-struct settings;
-struct worker;
-struct listener;
+struct conn;
 struct exchange;
+struct front;
+struct listener;
+struct server;
+struct settings;
+struct stream;
+
+/* What is served over connections: the exchange (proxy.c, worker.c), or the admin address (admin_serve.c). */
+struct service {
+    /* The head is there, or the guard refused (reason, status). False: it was refused and answered. */
+    bool (*head)(struct conn *c, enum reason reason, int status);
+    /* The request is complete: conn_reply() will answer it, perhaps before this returns. */
+    void (*complete)(struct conn *c);
+    /* The client is gone. */
+    void (*vanished)(struct conn *c);
+    /* All of a stream is out; NULL: no reply is one. */
+    void (*written)(struct conn *c);
+    /* Before a request is read: what is in force now is taken over. */
+    void (*follow)(struct front *f);
+    /* A place of another front has to go. NULL, like the next: there is no other. */
+    void (*wake)(struct front *f, unsigned owner);
+    /* Connections wait for room: who is slowest may be another front's. */
+    void (*ask_others)(struct front *f);
+    /* So many are accepted before those that are there have their turn; 0: as many as come. */
+    unsigned accepts;
+    /* Who does not take its reply makes room like one that has not finished its request. */
+    bool replies_yield;
+};
+
+/* What connections of one thread share. */
+struct front {
+    const struct service *service;
+    struct server *server;
+    struct event_base *base;
+    struct settings *settings; /* in force: a connection takes them over between requests */
+    struct crowd *crowd;       /* their places */
+    unsigned owner;            /* as the crowd knows this front */
+    atomic_size_t *held;       /* octets of requests and replies: hold.h */
+    struct event room;         /* while connections wait for room */
+    enum bound full, short_of; /* which bounds are met without a place, without memory */
+    struct buf head;           /* of the reply that is being written */
+    struct conn *conns;
+};
 
 /* READING: the guard reads a request. BUSY: it is complete and not yet answered. WRITING: what is left of the reply
- * goes out. LINGER: the last reply was made; what comes is thrown away, so that the client can read it. */
-enum conn_state { CONN_READING, CONN_BUSY, CONN_WRITING, CONN_LINGER };
+ * goes out. STREAMING: the reply has no end yet. LINGER: the last reply was made; what comes is thrown away, so that
+ * the client can read it. */
+enum conn_state { CONN_READING, CONN_BUSY, CONN_WRITING, CONN_STREAMING, CONN_LINGER };
 
 struct conn {
-    struct worker *worker;
+    struct front *front;
     struct listener *listener;
     struct conn *next, **link;
     enum conn_state state;
     struct bufferevent *bev;   /* NULL: closed, and freed when nobody is inside any more */
-    struct exchange *exchange; /* proxy.c's */
+    union {                    /* the service's own */
+        struct exchange *exchange;
+        struct stream *stream;
+    };
     struct settings *settings; /* of the request that is read or served */
     struct guard guard;
     struct event deadline;
@@ -59,15 +105,34 @@ bool conn_new(struct listener *l, struct bufferevent *bev, const struct ip *peer
 void conn_close(struct conn *c);
 /* There may be room for one that waits. True when it went on, and other connections may be gone. */
 bool conn_go_on(struct conn *c);
-/* Those that wait for a request go by the worker's settings from now on; others when theirs is served. */
-void conn_settle_idle(struct worker *w);
+/* Those that wait for a request go by the front's settings from now on; others when theirs is served. */
+void conn_settle_idle(struct front *f);
 /* Closes those that have to go, since all places are taken. */
-void conn_close_evicted(struct worker *w);
+void conn_close_evicted(struct front *f);
 /* Closes those that wait for a request. Who has just connected has one on the way, and gets a second for it. */
-void conn_close_idle(struct worker *w);
-/* The answer to the request that was read. `extra`: header lines with their ends. `last`: it ends the connection. */
-void conn_reply(struct conn *c, int status, const char *id, struct str extra, struct str body, bool last);
-/* The same, for a request that was not read to its end: nothing that follows is looked at. */
-void conn_refuse(struct conn *c, int status, const char *id, struct str extra, struct str body);
+void conn_close_idle(struct front *f);
+
+/* conn_reply.c */
+struct conn_answer {
+    int status;
+    const char *type; /* Content-Type */
+    const char *id;   /* X-Request-Id; NULL: none */
+    struct str extra; /* header lines with their ends; missing: none */
+    struct str body;  /* of a stream: its beginning */
+    bool last;        /* it ends the connection */
+    bool stream;      /* it goes on by conn_push() until conn_end(), and is the last */
+};
+/* To the request that was read. */
+void conn_reply(struct conn *c, const struct conn_answer *a);
+/* To one that was not read to its end: nothing that follows is looked at. */
+void conn_refuse(struct conn *c, const struct conn_answer *a);
+/* More of a stream. It may be closed then. */
+void conn_push(struct conn *c, struct str more);
+/* Octets of a reply or stream that wait to be written. */
+size_t conn_waiting(const struct conn *c);
+/* The stream has reached its end: what waits goes out, and that is all. */
+void conn_end(struct conn *c);
+/* From now on, unless it is called anew: closed when no reply was begun, or none taken, for so long. */
+void conn_due(struct conn *c, int64_t us);
 
 #endif

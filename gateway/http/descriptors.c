@@ -3,7 +3,7 @@
 #include "base/log.h"
 #include "http/server.h"
 
-enum { OWN = 64 }; /* the admin address, the key store, logs, files that are read */
+enum { OWN = 32 + SETTINGS_ADMIN_CONNECTIONS }; /* 32: the key store, logs, files that are read */
 
 /* Without this, a gateway at its limit of descriptors could neither reach the upstream nor answer its health check. */
 unsigned descriptors_prepare(const struct config *c, const struct limits_config *limits)

@@ -13,21 +13,16 @@ enum {
     WORTH = 8 << 20,   /* free memory that is worth to be given back */
 };
 
-static size_t hold_output(const struct conn *c)
-{
-    return evbuffer_get_length(bufferevent_get_output(c->bev));
-}
-
 void hold_count(struct conn *c)
 {
     size_t now = 0;
     if (c->bev)
         now = c->guard.head.cap + (c->reserved > c->guard.body.cap ? c->reserved : c->guard.body.cap) +
-              (c->waiting ? 0 : evbuffer_get_length(bufferevent_get_input(c->bev))) + hold_output(c);
+              (c->waiting ? 0 : evbuffer_get_length(bufferevent_get_input(c->bev))) + conn_waiting(c);
     if (now > c->held)
-        atomic_fetch_add(&c->worker->server->held, now - c->held);
+        atomic_fetch_add(c->front->held, now - c->held);
     else if (now < c->held)
-        atomic_fetch_sub(&c->worker->server->held, c->held - now);
+        atomic_fetch_sub(c->front->held, c->held - now);
     if (!c->held && now)
         c->held_since_us = time_mono_us();
     c->held = now;
@@ -36,9 +31,11 @@ void hold_count(struct conn *c)
 /* Octets a second, since the request or its reply was begun; negative: he is not to be called slow. */
 static double hold_pace(const struct conn *c, int64_t now)
 {
+    if (c->state == CONN_STREAMING)
+        return -1; /* its end is not known, and it is bounded by itself */
     const bool outside = c->waiting && c->guard.state == GUARD_BODY && !c->reserved; /* it may not be faster */
     const bool reading = c->state == CONN_READING && guard_begun(&c->guard) && !outside;
-    const size_t left = c->bev ? hold_output(c) : 0;
+    const size_t left = c->bev ? conn_waiting(c) : 0;
     const int64_t us = now - c->held_since_us;
     if (!c->held || us < PATIENCE_MS * 1000 || (!reading && !left))
         return -1;
@@ -46,13 +43,13 @@ static double hold_pace(const struct conn *c, int64_t now)
     return (double)moved * US_PER_S / (double)us;
 }
 
-/* The worker's slowest goes. False: there is none. */
-static bool hold_drop(struct worker *w)
+/* The front's slowest goes. False: there is none. */
+static bool hold_drop(struct front *f)
 {
     struct conn *slowest = NULL;
     double pace = 0;
     const int64_t now = time_mono_us();
-    for (struct conn *c = w->conns; c; c = c->next) {
+    for (struct conn *c = f->conns; c; c = c->next) {
         const double his = hold_pace(c, now);
         if (his >= 0 && (!slowest || his < pace)) {
             slowest = c;
@@ -62,29 +59,29 @@ static bool hold_drop(struct worker *w)
     if (!slowest)
         return false;
     if (slowest->state == CONN_READING)
-        proxy_head(slowest, REASON_HTTP_TIMEOUT, 408);
+        f->service->head(slowest, REASON_HTTP_TIMEOUT, 408);
     else
         conn_close(slowest);
     return true;
 }
 
-static void hold_look_soon(struct worker *w)
+static void hold_look_soon(struct front *f)
 {
     static const struct timeval look = {0, LOOK_MS * 1000};
-    if (!evtimer_pending(&w->room, NULL))
-        event_add(&w->room, &look);
+    if (!evtimer_pending(&f->room, NULL))
+        event_add(&f->room, &look);
 }
 
 bool hold_allows(struct conn *c, size_t more)
 {
-    struct server *s = c->worker->server;
-    const size_t most = c->worker->settings->config->limits.memory;
+    struct front *f = c->front;
+    const size_t most = f->settings->limits.memory;
     for (int i = 0; i < 64; i++) { /* each drop frees something, but its last octets may still be on their way */
-        const size_t held = atomic_load(&s->held);
+        const size_t held = atomic_load(f->held);
         if (held <= c->held || (more <= most && held <= most - more))
             return true;
-        bounds_hit(BOUND_MEMORY);
-        if (!hold_drop(c->worker))
+        bounds_hit(f->short_of);
+        if (!hold_drop(f))
             break;
         if (!c->bev || c->state != CONN_READING)
             return false; /* it was itself the slowest */
@@ -98,14 +95,14 @@ void hold_wait(struct conn *c)
         c->waiting = true;
         bufferevent_disable(c->bev, EV_READ);
     }
-    hold_look_soon(c->worker);
+    hold_look_soon(c->front);
 }
 
 /* The first that wait; true when one went on, after which the list may be another. */
-static bool hold_go_on(struct worker *w, bool *waiting)
+static bool hold_go_on(struct front *f, bool *waiting)
 {
     *waiting = false;
-    for (struct conn *c = w->conns; c; c = c->next)
+    for (struct conn *c = f->conns; c; c = c->next)
         if (c->waiting) {
             *waiting = true;
             return conn_go_on(c);
@@ -113,26 +110,21 @@ static bool hold_go_on(struct worker *w, bool *waiting)
     return false;
 }
 
-void hold_look(struct worker *w)
+void hold_look(struct front *f)
 {
-    struct server *s = w->server;
     bool waiting = true;
-    for (int i = 0; i < 64 && hold_go_on(w, &waiting); i++)
+    for (int i = 0; i < 64 && hold_go_on(f, &waiting); i++)
         ;
     if (!waiting)
         return;
-    hold_look_soon(w);
-    for (unsigned i = 0; i < s->worker_count; i++) /* the slowest may be theirs */
-        if (&s->workers[i] != w) {
-            atomic_store(&s->workers[i].room_wanted, true);
-            worker_wake(&s->workers[i]);
-        }
+    hold_look_soon(f);
+    if (f->service->ask_others)
+        f->service->ask_others(f);
 }
 
-void hold_make_room(struct worker *w)
+void hold_make_room(struct front *f)
 {
-    if (atomic_exchange(&w->room_wanted, false))
-        (void)hold_drop(w);
+    (void)hold_drop(f);
 }
 
 void hold_trim(struct server *s)

@@ -1,6 +1,6 @@
 /*
  * limits.memory: the bytes of requests that are not yet judged and of replies until they are written, over all
- * connections. Beyond it new bodies wait, up to body_timeout, and then get 503; and whoever is slowest, by octets a
+ * connections of the exchange; those of the admin address have a bound of their own. Beyond it new bodies wait, up to body_timeout, and then get 503; and whoever is slowest, by octets a
  * second, gets 408, or, in taking his reply, loses his connection. What a flood took goes back to the system.
  */
 #ifndef KMSGATE_HTTP_HOLD_H
@@ -10,8 +10,8 @@
 #include <stddef.h>
 
 struct conn;
+struct front;
 struct server;
-struct worker;
 
 /* Counts what the connection holds now; 0 where it is closed. A body counts as a whole from its beginning on; what has
  * come of one that waits, a few KiB, does not. */
@@ -21,10 +21,10 @@ void hold_count(struct conn *c);
 bool hold_allows(struct conn *c, size_t more);
 /* The connection waits: it is asked again, by conn_go_on(), when there is room. */
 void hold_wait(struct conn *c);
-/* Another worker's connections wait: this worker's slowest may have to go. */
-void hold_make_room(struct worker *w);
-/* Looks whether those of the worker that wait may go on. */
-void hold_look(struct worker *w);
+/* Another front's connections wait: this one's slowest may have to go. */
+void hold_make_room(struct front *f);
+/* Looks whether those of the front that wait may go on. */
+void hold_look(struct front *f);
 /* From main, now and then: gives back what is free. */
 void hold_trim(struct server *s);
 

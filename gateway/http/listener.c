@@ -6,13 +6,29 @@
 #include <stdlib.h>
 
 #include "base/log.h"
-#include "http/bounds.h"
 
 bool server_may_tell(struct server *s)
 {
     const int64_t now = time_mono_us();
     int64_t told = atomic_load(&s->crowded_told_us);
     return (!told || now - told > 10 * US_PER_S) && atomic_compare_exchange_strong(&s->crowded_told_us, &told, now);
+}
+
+static void on_accept_again(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    struct listener *l = arg;
+    if (l->htp->server)
+        evconnlistener_enable(l->htp->server);
+}
+
+static void accept_later(struct listener *l, long us)
+{
+    const struct timeval tv = {0, us};
+    l->accepted = 0;
+    evconnlistener_disable(l->htp->server);
+    event_base_once(l->front->base, -1, EV_TIMEOUT, on_accept_again, l, &tv);
 }
 
 /* libevhtp's part ends here: it has accepted the socket and begun TLS. The bufferevent is taken from it, and what evhtp
@@ -25,43 +41,33 @@ static evhtp_res on_accept(evhtp_connection_t *evc, void *arg)
     evc->bev = NULL;
     if (evc->saddr)
         ip_from_sockaddr(evc->saddr, &peer);
-    if (bev && !conn_new(l, bev, &peer))
-        bounds_hit(BOUND_CONNECTIONS);
+    if (bev)
+        (void)conn_new(l, bev, &peer);
+    if (++l->accepted == l->front->service->accepts)
+        accept_later(l, 0);
     return EVHTP_RES_ERROR;
 }
 
-/* Out of descriptors: wait a little instead of spinning. */
-static void on_accept_again(evutil_socket_t fd, short what, void *arg)
+/* Out of descriptors: it waits a little instead of spinning. */
+static void on_accept_error(struct listener *l)
 {
-    (void)fd;
-    (void)what;
-    struct listener *l = arg;
-    if (l->htp->server)
-        evconnlistener_enable(l->htp->server);
-}
-
-static void on_accept_error(struct evconnlistener *listener, void *arg)
-{
-    struct listener *l = arg;
-    evconnlistener_disable(listener);
     const char *why = evutil_socket_error_to_string(EVUTIL_SOCKET_ERROR());
-    if (server_may_tell(l->worker->server))
+    if (server_may_tell(l->front->server))
         log_warn("listener", l->config->address, "cannot accept: %s", why);
-    const struct timeval tv = {0, 100000};
-    event_base_once(l->worker->base, -1, EV_TIMEOUT, on_accept_again, l, &tv);
+    accept_later(l, 100000);
 }
 
 static void on_accept_error_of(struct evconnlistener *listener, void *htp)
 {
-    on_accept_error(listener, ((evhtp_t *)htp)->arg);
+    (void)listener;
+    on_accept_error(((evhtp_t *)htp)->arg);
 }
 
-bool listener_open(struct worker *w, struct listener *l, int fd)
+bool listener_open(struct listener *l, int fd, SSL_CTX *tls)
 {
-    l->htp = evhtp_new(w->base, l);
+    l->htp = evhtp_new(l->front->base, l);
     if (!l->htp)
         return false;
-    SSL_CTX *tls = w->server->tls[l->index];
     if (tls) {
         SSL_CTX_up_ref(tls);
         l->htp->ssl_ctx = tls; /* its callbacks are deferred: OpenSSL must not be entered twice */
@@ -73,6 +79,15 @@ bool listener_open(struct worker *w, struct listener *l, int fd)
         return false;
     evconnlistener_set_error_cb(l->htp->server, on_accept_error_of);
     return true;
+}
+
+void listener_use(struct listener *l, SSL_CTX *tls)
+{
+    if (!tls || !l->htp || l->htp->ssl_ctx == tls)
+        return;
+    SSL_CTX_free(l->htp->ssl_ctx);
+    SSL_CTX_up_ref(tls);
+    l->htp->ssl_ctx = tls;
 }
 
 bool listener_has_waiting(const struct listener *l)

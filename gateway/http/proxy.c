@@ -13,6 +13,7 @@
  * runs. KEEP: it was answered, and the keeper of the keys is waited for. */
 enum exchange_state { EXCHANGE_BODY, EXCHANGE_JUDGE, EXCHANGE_SPEND, EXCHANGE_UPSTREAM, EXCHANGE_KEEP };
 enum { WAIT_US = 500000 }; /* at most, for either */
+#define REPLY_TYPE "application/xml; charset=utf-8"
 
 struct exchange {
     struct worker *worker;
@@ -43,7 +44,7 @@ static void enter(struct exchange *x, enum exchange_state state)
     x->state = state;
     if (state != EXCHANGE_SPEND && state != EXCHANGE_KEEP)
         return;
-    evtimer_assign(&x->patience, x->worker->base, on_patience, x);
+    evtimer_assign(&x->patience, x->worker->front.base, on_patience, x);
     event_add(&x->patience, &patience);
 }
 
@@ -70,7 +71,7 @@ bool proxy_trusts(const struct listen_config *l, const struct ip *peer)
 /* The right-most address that no trusted proxy is; unknown where the header is not a list of addresses. */
 static struct ip source_of(const struct conn *c)
 {
-    const struct listen_config *l = c->worker->settings->listen[c->listener->index];
+    const struct listen_config *l = c->front->settings->listen[c->listener->index];
     struct ip ip = c->peer;
     size_t i = c->guard.header_count;
     for (bool first = true;; first = false) {
@@ -106,11 +107,11 @@ static struct exchange *exchange_new(struct conn *c)
         x->id[2 * i] = "0123456789abcdef"[random[i] >> 4];
         x->id[2 * i + 1] = "0123456789abcdef"[random[i] & 15];
     }
-    x->worker = c->worker;
+    x->worker = worker_of(c->front);
     x->conn = c;
     x->began_us = time_mono_us();
-    worker_follow(c->worker);
-    x->judgement = judgement_new(&c->worker->gate, x->id);
+    worker_follow(x->worker);
+    x->judgement = judgement_new(&x->worker->gate, x->id);
     if (x->judgement) {
         x->judgement->spending.done = on_spent;
         x->judgement->spending.arg = x;
@@ -144,10 +145,10 @@ static struct str extra_headers(int status)
 
 bool proxy_head(struct conn *c, enum reason reason, int status)
 {
-    struct server *s = c->worker->server;
+    struct server *s = c->front->server;
     struct exchange *x = c->exchange ? c->exchange : exchange_new(c);
     if (!x) {
-        conn_refuse(c, 500, "-", STR(""), STR(""));
+        conn_refuse(c, &(struct conn_answer){.status = 500, .type = REPLY_TYPE, .id = "-"});
         return false;
     }
     const bool fresh = !c->exchange;
@@ -165,14 +166,14 @@ bool proxy_head(struct conn *c, enum reason reason, int status)
             .source = source_of(c),
         };
         /* Who is served counts, not who passes it on. */
-        if (c->worker->settings->listen[c->listener->index]->trusted_proxy_count)
+        if (c->front->settings->listen[c->listener->index]->trusted_proxy_count)
             crowd_move(s->crowd, &c->place, &head.source);
         const enum reason judged = gate_head(x->judgement, &head);
         if (judged != REASON_OK && (reason == REASON_OK || status == 413)) { /* sizes are judged after all others */
             reason = judged;
             status = 0;
         }
-        if (reason == REASON_OK && atomic_load(&s->in_flight) >= c->worker->settings->config->limits.in_flight) {
+        if (reason == REASON_OK && atomic_load(&s->in_flight) >= c->front->settings->config->limits.in_flight) {
             bounds_hit(BOUND_IN_FLIGHT);
             reason = REASON_HTTP_BUSY;
         }
@@ -183,7 +184,12 @@ bool proxy_head(struct conn *c, enum reason reason, int status)
     gate_refuse(x->judgement, reason, status, time_now_us(), &r);
     decide(x, reason, r.status);
     c->exchange = NULL;
-    conn_refuse(c, r.status, x->id, extra_headers(r.status), r.body.n ? buf_view(&r.body) : STR(""));
+    const struct conn_answer a = {.status = r.status,
+                                  .type = REPLY_TYPE,
+                                  .id = x->id,
+                                  .extra = extra_headers(r.status),
+                                  .body = r.body.n ? buf_view(&r.body) : STR("")};
+    conn_refuse(c, &a);
     buf_free(&r.body);
     exchange_free(x);
     return false;
@@ -206,8 +212,15 @@ static void answer(struct exchange *x, enum reason reason, const struct gate_res
         else
             buf_str(&extra, extra_headers(r->status == 503 ? 503 : 0));
         c->exchange = NULL;
-        conn_reply(c, r->status, x->id, extra.n ? buf_view(&extra) : STR(""), r->body.n ? buf_view(&r->body) : STR(""),
-                   !c->guard.keep_alive || atomic_load(&x->worker->server->draining));
+        const struct conn_answer a = {
+            .status = r->status,
+            .type = REPLY_TYPE,
+            .id = x->id,
+            .extra = extra.n ? buf_view(&extra) : STR(""),
+            .body = r->body.n ? buf_view(&r->body) : STR(""),
+            .last = !c->guard.keep_alive || atomic_load(&x->worker->server->draining),
+        };
+        conn_reply(c, &a);
     }
     exchange_free(x);
 }
@@ -392,10 +405,10 @@ static void on_patience(evutil_socket_t fd, short what, void *arg)
 void proxy_complete(struct conn *c)
 {
     struct exchange *x = c->exchange;
-    struct server *s = c->worker->server;
+    struct server *s = c->front->server;
     enter(x, EXCHANGE_JUDGE);
     x->counted = true; /* from now on: a slow body takes a connection, but nobody else's place here */
-    const bool late = atomic_fetch_add(&s->in_flight, 1) >= c->worker->settings->config->limits.in_flight;
+    const bool late = atomic_fetch_add(&s->in_flight, 1) >= c->front->settings->config->limits.in_flight;
     const bool fair = shares_begin(s->shares, x->judgement->resource.kind);
     if (late || !fair) {
         bounds_hit(late ? BOUND_IN_FLIGHT : BOUND_RESOURCE);

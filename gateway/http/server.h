@@ -12,6 +12,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stddef.h>
 
 #include "gate/gate.h"
 #include "http/conn.h"
@@ -56,6 +57,7 @@ struct server {
     int *sockets;      /* one a listener, bound once */
     uint64_t *socket_files; /* which file a Unix socket has; 0: none */
     int admin_socket;
+    struct admin *admin; /* NULL: it does not run */
     uint64_t admin_file;
     struct worker *workers;
     unsigned worker_count;
@@ -71,36 +73,41 @@ struct server {
 };
 
 struct listener {
-    struct worker *worker;
+    struct front *front;
     const struct listen_config *config; /* as started */
     struct evhtp *htp;
     size_t index;
+    unsigned accepted; /* in this turn */
 };
 
 struct worker {
     struct server *server;
+    struct front front; /* its connections; settings: of the edition */
     pthread_t thread;
     bool started;
-    struct event_base *base;
     struct event *wake;
     atomic_bool room_wanted; /* by others: hold.h */
-    struct event room; /* while connections wait for room */
     int wake_fd;
     unsigned edition; /* the server's that it has taken over */
-    struct settings *settings; /* of the edition */
     struct gate gate; /* rules: this worker's own reference; public_url: the settings' */
     struct keepings *keepings;
     struct upstream *upstream;
     struct listener *listeners;
-    struct buf head;        /* of the reply that is being written */
     struct buf line;        /* of the decision that is being written */
-    struct conn *conns;
     unsigned closing_turns; /* for so long the listeners have waited for what was connected already */
     bool stopped_listening;
 };
 
-/* listener.c */
-bool listener_open(struct worker *w, struct listener *l, int fd);
+/* The worker whose connections these are; not for the admin address's. */
+static inline struct worker *worker_of(struct front *f)
+{
+    return (struct worker *)(void *)((char *)f - offsetof(struct worker, front));
+}
+
+/* listener.c: accepts on fd, which it takes over; tls NULL: plain. */
+bool listener_open(struct listener *l, int fd, SSL_CTX *tls);
+/* Who is accepted from now on gets this certificate; NULL is fine. */
+void listener_use(struct listener *l, SSL_CTX *tls);
 /* True when clients are connected whom nobody has accepted yet. */
 bool listener_has_waiting(const struct listener *l);
 void listener_close(struct listener *l);
@@ -169,26 +176,13 @@ void drain(struct server *s, const sigset_t *signals);
 /* How many connections the process can hold, with the soft limit raised as far as it goes. `c`: as it was started. */
 unsigned descriptors_prepare(const struct config *c, const struct limits_config *limits);
 
-/* admin.c */
-enum { ADMIN_TOKEN_MAX = 512 };
-bool admin_start(struct server *s, pthread_t *thread);
-/* What is answered to a request's head. */
-struct admin_answer {
-    int status;
-    bool head_only;
-    const char *type;
-    struct buf body;
-    struct stream *stream; /* what follows the body as it comes; NULL: nothing */
-};
-void admin_answer(struct server *s, struct str head, struct admin_answer *a);
-/* admin_decisions.c: `query` as behind the question mark; missing: none. */
-void admin_decisions(struct server *s, struct str query, struct admin_answer *a);
-/* Decisions as they are made, a line each. At most STREAMS_MOST at a time. */
-enum { STREAMS_MOST = 16, STREAM_WAITING = 256 << 10 };
-/* Appends what is new and wanted, as long as no more than STREAM_WAITING octets wait in out; false without memory. A
- * slow reader loses lines that are no longer kept, and is told how many: {"lost":N}. */
-bool stream_pump(struct stream *t, struct buf *out);
-void stream_free(struct stream *t); /* NULL is fine */
+/* admin_serve.c: the admin address, in a thread of its own. Its pages: admin.h. */
+struct admin;
+bool admin_start(struct server *s);
+/* There is something to take over. */
+void admin_wake(struct server *s);
+/* Ends streams with what waits, and waits for the thread. Not before `draining`. */
+void admin_stop(struct server *s);
 
 /* sockets.c */
 /* A listening, non-blocking socket; -1 with the reason logged. *file: which one a Unix socket made, else 0. */

@@ -12,16 +12,16 @@
 static bool take_settings(struct worker *w)
 {
     struct server *s = w->server;
-    if (w->settings && w->settings->config == s->now)
+    if (w->front.settings && w->front.settings->config == s->now)
         return true;
     struct settings *settings = settings_new(s->config, s->now);
     if (!settings)
         return false;
-    settings_unref(w->settings);
-    w->settings = settings;
+    settings_unref(w->front.settings);
+    w->front.settings = settings;
     w->gate.public_url = &settings->config->public_url;
     upstream_set_timeout(w->upstream, settings->config->upstream.timeout_us);
-    conn_settle_idle(w);
+    conn_settle_idle(&w->front);
     return true;
 }
 
@@ -33,14 +33,8 @@ static void take_over(struct worker *w)
     struct rules *old = w->gate.rules;
     w->gate.rules = rules_ref(s->rules);
     rules_unref(old);
-    for (size_t i = 0; i < s->config->listen_count; i++) {
-        struct listener *l = &w->listeners[i];
-        if (!s->tls[i] || !l->htp || l->htp->ssl_ctx == s->tls[i])
-            continue;
-        SSL_CTX_free(l->htp->ssl_ctx);
-        SSL_CTX_up_ref(s->tls[i]);
-        l->htp->ssl_ctx = s->tls[i];
-    }
+    for (size_t i = 0; i < s->config->listen_count; i++)
+        listener_use(&w->listeners[i], s->tls[i]);
     upstream_use_tls(w->upstream, s->upstream_tls);
     if (take_settings(w))
         w->edition = atomic_load(&s->edition);
@@ -84,17 +78,18 @@ static void on_wake(evutil_socket_t fd, short what, void *arg)
         (void)!read(fd, &n, sizeof n);
     replay_line_turn(w->gate.replay_line);
     keepings_turn(w->keepings);
-    conn_close_evicted(w);
-    hold_make_room(w);
+    conn_close_evicted(&w->front);
+    if (atomic_exchange(&w->room_wanted, false))
+        hold_make_room(&w->front);
     if (!atomic_load(&w->server->stopping)) {
         worker_follow(w);
         return;
     }
     if (!w->stopped_listening)
         stop_listening(w);
-    conn_close_idle(w);
+    conn_close_idle(&w->front);
     if (atomic_load(&w->server->leaving)) /* drain_timeout has passed, or nothing is left */
-        event_base_loopbreak(w->base);
+        event_base_loopbreak(w->front.base);
     static const struct timeval again = {0, TURN_MS * 1000};
     event_add(w->wake, &again);
 }
@@ -121,12 +116,12 @@ void worker_stop(struct worker *w)
 static void *run(void *arg)
 {
     struct worker *w = arg;
-    event_base_dispatch(w->base);
-    while (w->conns)
-        conn_close(w->conns);
+    event_base_dispatch(w->front.base);
+    while (w->front.conns)
+        conn_close(w->front.conns);
     upstream_free(w->upstream);
     for (int i = 0; i < 3; i++) /* what waits for its turn to be freed */
-        event_base_loop(w->base, EVLOOP_NONBLOCK);
+        event_base_loop(w->front.base, EVLOOP_NONBLOCK);
     keepings_close(w->keepings);
     replay_line_close(w->gate.replay_line);
     for (size_t i = 0; i < w->server->config->listen_count; i++) {
@@ -134,38 +129,63 @@ static void *run(void *arg)
         evhtp_free(w->listeners[i].htp);
     }
     event_free(w->wake);
-    event_del(&w->room);
-    event_base_free(w->base);
+    event_del(&w->front.room);
+    event_base_free(w->front.base);
     rules_unref(w->gate.rules);
-    settings_unref(w->settings);
+    settings_unref(w->front.settings);
     free(w->listeners);
-    buf_free(&w->head);
+    buf_free(&w->front.head);
     buf_free(&w->line);
     return NULL;
 }
+
+static void follow(struct front *f)
+{
+    worker_follow(worker_of(f));
+}
+
+static void wake_owner(struct front *f, unsigned owner)
+{
+    worker_wake(&f->server->workers[owner]);
+}
+
+static void ask_others(struct front *f)
+{
+    struct server *s = f->server;
+    for (unsigned i = 0; i < s->worker_count; i++)
+        if (&s->workers[i].front != f) {
+            atomic_store(&s->workers[i].room_wanted, true);
+            worker_wake(&s->workers[i]);
+        }
+}
+
+static const struct service EXCHANGE = {.head = proxy_head, .complete = proxy_complete, .vanished = proxy_vanished,
+                                        .follow = follow, .wake = wake_owner, .ask_others = ask_others};
 
 bool worker_start(struct worker *w)
 {
     struct server *s = w->server;
     const size_t n = s->config->listen_count;
-    w->base = event_base_new();
+    w->front = (struct front){.service = &EXCHANGE, .server = s, .base = event_base_new(), .crowd = s->crowd,
+                              .owner = (unsigned)(w - s->workers), .held = &s->held, .full = BOUND_CONNECTIONS,
+                              .short_of = BOUND_MEMORY};
     w->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     w->listeners = calloc(n, sizeof *w->listeners);
-    w->head = BUF_INIT(32 << 10);
+    w->front.head = BUF_INIT(32 << 10);
     w->line = BUF_INIT(1 << 20);
-    if (!w->base || w->wake_fd < 0 || !w->listeners)
+    if (!w->front.base || w->wake_fd < 0 || !w->listeners)
         return false;
-    w->wake = event_new(w->base, w->wake_fd, EV_READ | EV_PERSIST, on_wake, w);
-    w->upstream = upstream_new(w->base, s->upstream_site);
+    w->wake = event_new(w->front.base, w->wake_fd, EV_READ | EV_PERSIST, on_wake, w);
+    w->upstream = upstream_new(w->front.base, s->upstream_site);
     w->gate = (struct gate){
         .rules = rules_ref(s->rules),
         .keys = s->keys,
         .asks_keeper = true,
         .replay = s->replay,
-        .replay_line = replay_line_open(s->replay, &(struct replay_host){w->base, wake_for_replay, w}),
+        .replay_line = replay_line_open(s->replay, &(struct replay_host){w->front.base, wake_for_replay, w}),
     };
     w->keepings = keepings_new(w);
-    evtimer_assign(&w->room, w->base, on_room, w);
+    evtimer_assign(&w->front.room, w->front.base, on_room, &w->front);
     if (!w->wake || !w->upstream || !w->gate.replay_line || !w->keepings || !take_settings(w) ||
         event_add(w->wake, NULL) != 0)
         return false;
@@ -173,9 +193,9 @@ bool worker_start(struct worker *w)
     if (w == s->workers && !upstream_probe(w->upstream))
         return false;
     for (size_t i = 0; i < n; i++) {
-        w->listeners[i] = (struct listener){.worker = w, .config = &s->config->listen[i], .index = i};
+        w->listeners[i] = (struct listener){.front = &w->front, .config = &s->config->listen[i], .index = i};
         const int fd = fcntl(s->sockets[i], F_DUPFD_CLOEXEC, 3);
-        if (fd < 0 || !listener_open(w, &w->listeners[i], fd))
+        if (fd < 0 || !listener_open(&w->listeners[i], fd, s->tls[i]))
             return false;
     }
     w->started = pthread_create(&w->thread, NULL, run, w) == 0;
