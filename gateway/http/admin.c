@@ -147,13 +147,11 @@ bool admin_admits(struct server *s, const struct admin_request *q, struct admin_
         a->status = 405;
         buf_printf(&a->headers, "Allow: %s\r\n", methods(r));
         buf_printf(&a->body, "%s: all that is taken here\n", methods(r));
-    } else if (r && r->door == ADMIN_OPEN) {
-        return true;
-    } else if (!admin_has_token(s, g)) {
+    } else if (!(r && r->door == ADMIN_OPEN) && !admin_has_token(s, g)) {
         a->status = 401;
         buf_z(&a->headers, "WWW-Authenticate: Bearer\r\n");
         buf_z(&a->body, "expected `Authorization: Bearer` and the admin_token\n");
-    } else if (!admin_host_holds(s, g)) {
+    } else if (!(r && r->door == ADMIN_OPEN) && !admin_host_holds(s, g)) {
         a->status = 403;
         buf_z(&a->body, "without an admin_token only addresses and localhost are taken as Host\n");
     } else if (!r) {

@@ -10,7 +10,7 @@
 #include "http/hold.h"
 
 /* How often streams look for what is new; how long one may wait without anything of it being taken; how long the end
- * waits for what is on its way; how many are accepted at once, few enough that nobody is pushed out before being heard. */
+ * waits for what is on its way; how many are accepted at once: so few that nobody is pushed out before being heard. */
 enum { LOOK_MS = 100, STALL_S = 60, END_MS = 1000, ACCEPTS = 8 };
 _Static_assert(SETTINGS_ADMIN_CONNECTIONS - STREAMS_MOST >= 4 * ACCEPTS, "there is room beside streams");
 #define PLAIN "text/plain; charset=utf-8"
@@ -167,8 +167,9 @@ static void admin_complete(struct conn *c)
     answer_send(c, &a, false);
 }
 
-static const struct service ADMIN = {.head = admin_head, .complete = admin_complete, .vanished = admin_vanished,
-                                     .written = admin_written, .follow = admin_follow, .accepts = ACCEPTS, .replies_yield = true};
+static const struct service ADMIN = {
+    .head = admin_head, .complete = admin_complete, .vanished = admin_vanished, .written = admin_written,
+    .follow = admin_follow, .accepts = ACCEPTS, .replies_yield = true};
 
 /* Nothing new begins; what is on its way has until end_us. */
 static void admin_end(struct admin *a)

@@ -137,7 +137,8 @@ void conn_reply(struct conn *c, const struct conn_answer *a)
         conn_close(c);
     else
         conn_write(c, buf_view(head), head_only ? STR("") : a->body);
-    if (c->state == CONN_LINGER || c->state == CONN_STREAMING) /* NOLINT(clang-analyzer-unix.Malloc): kept by `inside` */
+    const enum conn_state state = c->state; /* NOLINT(clang-analyzer-unix.Malloc): kept by `inside` */
+    if (state == CONN_LINGER || state == CONN_STREAMING)
         guard_next(&c->guard); /* nothing more is read */
     conn_leave(c);
 }

@@ -1,7 +1,8 @@
 /*
  * limits.memory: the bytes of requests that are not yet judged and of replies until they are written, over all
- * connections of the exchange; those of the admin address have a bound of their own. Beyond it new bodies wait, up to body_timeout, and then get 503; and whoever is slowest, by octets a
- * second, gets 408, or, in taking his reply, loses his connection. What a flood took goes back to the system.
+ * connections of the exchange; those of the admin address have a bound of their own. Beyond it new bodies wait, up to
+ * body_timeout, and then get 503; and whoever is slowest, by octets a second, gets 408, or, in taking his reply, loses
+ * his connection. What a flood took goes back to the system.
  */
 #ifndef KMSGATE_HTTP_HOLD_H
 #define KMSGATE_HTTP_HOLD_H

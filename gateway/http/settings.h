@@ -1,6 +1,6 @@
 /*
- * One reading of gateway.yaml as a worker (or the admin address), its connections and the requests on them go by it. A reload gives each
- * worker new ones; a request that was begun under the old is finished under them.
+ * One reading of gateway.yaml as a worker (or the admin address), its connections and the requests on them go by it. A
+ * reload gives each worker new ones; a request that was begun under the old is finished under them.
  *
  *     s = settings_new(started, now)     a worker's, when there is a newer reading
  *     c->settings = settings_ref(s)      of a connection, from one request to the next
