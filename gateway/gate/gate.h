@@ -32,7 +32,7 @@ struct gate {
     struct replay *replay; /* NULL: replay is not judged (explain) */
     struct replay_line *replay_line; /* of the thread that judges; NULL: what would have to wait is refused */
     bool asks_keeper; /* who serves asks the keeper of the keys; else no new key is ever sent */
-    bool by_tree; /* every request is read the long way (request_doc.h) */
+    bool by_tree; /* requests and replies are read the long way (request_doc.h, response_profile.h) */
 };
 
 struct gate_head {

@@ -5,6 +5,7 @@
 #include "base/uri.h"
 #include "gate/renewal.h"
 #include "gate/reply.h"
+#include "message/response_profile.h"
 
 /*
  * What an upstream's answer becomes: read, held against what is owed, written anew by the response rule, encrypted,
@@ -14,6 +15,7 @@ struct making {
     struct judgement *j;
     const struct response_rule *rule;
     struct xml_doc *doc;
+    struct response_profile *profile; /* instead of doc: it was read in one pass */
     struct kms_response read;
     const struct kms_response *r; /* NULL: the upstream sent no KmsResponse, and owed none */
     struct reply_texts texts;
@@ -28,6 +30,7 @@ static void making_free(struct making *m)
 {
     xmlenc_free(m->plan.enc);
     xml_free(m->doc);
+    response_profile_free(m->profile);
     reply_texts_free(&m->texts);
 }
 
@@ -78,6 +81,33 @@ static bool is_empty(const struct gate_upstream *up)
     return up->status == 204 || up->body.n == 0;
 }
 
+/* A reply as a dialect has it, and what it says that it holds. */
+struct look {
+    const struct dialect *by;
+    enum reason parsed;
+    bool seen; /* its kind can be */
+    enum kms_message kind;
+};
+
+/*
+ * By another dialect than before: in one pass where it is the standard's own words in the closed profile, else by tree.
+ * New keys of ours stand where only a tree tells.
+ */
+static void look(struct making *m, struct str body, const struct dialect *by, struct look *l)
+{
+    xml_free(m->doc);
+    response_profile_free(m->profile);
+    m->doc = NULL;
+    m->profile = by || m->j->renewal || m->j->gate->by_tree ? NULL : response_profile_read(body);
+    *l = (struct look){.by = by, .parsed = REASON_OK, .seen = true};
+    if (m->profile) {
+        l->kind = response_profile_message(m->profile);
+        return;
+    }
+    l->parsed = dialect_parse(body, by, &m->doc, &m->why);
+    l->seen = l->parsed == REASON_OK && kms_response_kind(m->doc, &l->kind);
+}
+
 /*
  * The first response rule that matches, and the reply as that rule's dialect has it. Which message it is may only be
  * seen through a dialect: each rule looks through its own. What cannot be read matches no rule that names messages.
@@ -85,30 +115,24 @@ static bool is_empty(const struct gate_upstream *up)
 static enum reason read_by_rule(struct making *m, const struct gate_upstream *up)
 {
     const struct judgement *j = m->j;
-    const struct dialect *by = NULL;
-    enum reason parsed = REASON_OK;
-    enum kms_message kind = KMS_MESSAGE_NONE;
-    bool looked = is_empty(up), seen = looked;
+    struct look l = {.parsed = REASON_OK, .seen = is_empty(up), .kind = KMS_MESSAGE_NONE};
+    bool looked = is_empty(up);
     for (size_t i = 0; i < j->rules->response_count; i++) {
         const struct response_rule *p = j->rules->responses + i;
         if (!rules_response_fits(p, j->rule->id, j->form, up->status))
             continue;
-        if (!looked || (!is_empty(up) && by != p->dialect)) {
-            xml_free(m->doc);
-            m->doc = NULL;
-            by = p->dialect;
+        if (!looked || (!is_empty(up) && l.by != p->dialect)) {
             looked = true;
-            parsed = dialect_parse(up->body, by, &m->doc, &m->why);
-            seen = parsed == REASON_OK && kms_response_kind(m->doc, &kind);
-            if (parsed == REASON_INTERNAL)
-                return parsed;
+            look(m, up->body, p->dialect, &l);
+            if (l.parsed == REASON_INTERNAL)
+                return l.parsed;
         }
-        if (p->match.messages && !(seen && (p->match.messages & (1u << kind))))
+        if (p->match.messages && !(l.seen && (p->match.messages & (1u << l.kind))))
             continue;
-        if (seen)
-            note_kind(m, kind);
+        if (l.seen)
+            note_kind(m, l.kind);
         const enum reason r = note_rule(m, p);
-        return r == REASON_OK ? parsed : r;
+        return r == REASON_OK ? l.parsed : r;
     }
     return note_rule(m, NULL);
 }
@@ -153,7 +177,10 @@ static enum reason read_reply(struct making *m, const struct gate_upstream *up)
     if (is_empty(up))
         return due == KMS_MESSAGE_NONE ? REASON_OK
                                        : refuse(m, REASON_UPSTREAM_INVALID, "the upstream's reply is empty");
-    r = kms_response_read(m->doc, STR_MISSING, STR_MISSING, &m->read, &m->why);
+    if (m->profile)
+        response_profile_fields(m->profile, &m->read);
+    else
+        r = kms_response_read(m->doc, STR_MISSING, STR_MISSING, &m->read, &m->why);
     if (r == REASON_OK)
         r = check_users(m);
     if (r == REASON_OK)

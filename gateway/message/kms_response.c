@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/limits.h"
+#include "message/response_profile_internal.h"
 
 #define SHOWN_URI(s) (int)((s).n > 96 ? 96 : (s).n), (s).p ? (s).p : ""
 
@@ -112,10 +113,17 @@ static const xmlNode *response_node(const struct xml_doc *doc, struct detail *wh
     return NULL;
 }
 
+static enum reason tell_key_set(struct str of, struct detail *why)
+{
+    detail_set(why, "KmsKeySet: found UserUri %.*s, expected the requester's or the path's", SHOWN_URI(of));
+    return REASON_UPSTREAM_WRONG_USER;
+}
+
 enum reason kms_response_users(const struct kms_response *r, struct str user, struct str path_user, bool envelope,
                                struct detail *why)
 {
     const xmlNode *prov = response_child(response_child(r->node, "KmsMessage"), "KmsKeyProv");
+    const struct str all = r->profile ? r->profile->set_user : STR_MISSING;
     if (!user.p && !path_user.p)
         return REASON_OK;
     if (envelope && r->user_uri.p && !str_eq(r->user_uri, user) && !str_eq(r->user_uri, path_user)) {
@@ -125,12 +133,10 @@ enum reason kms_response_users(const struct kms_response *r, struct str user, st
     }
     for (const xmlNode *n = xml_child(prov); n; n = xml_next(n)) {
         const struct str of = field(n, "UserUri");
-        if (!xml_is(n, NS_KMS, "KmsKeySet") || str_eq(of, user) || str_eq(of, path_user))
-            continue;
-        detail_set(why, "KmsKeySet: found UserUri %.*s, expected the requester's or the path's", SHOWN_URI(of));
-        return REASON_UPSTREAM_WRONG_USER;
+        if (xml_is(n, NS_KMS, "KmsKeySet") && !str_eq(of, user) && !str_eq(of, path_user))
+            return tell_key_set(of, why);
     }
-    return REASON_OK;
+    return !all.p || str_eq(all, user) || str_eq(all, path_user) ? REASON_OK : tell_key_set(all, why);
 }
 
 bool kms_response_kind(const struct xml_doc *doc, enum kms_message *out)

@@ -14,10 +14,12 @@ enum kms_message { KMS_MESSAGE_NONE, KMS_MESSAGE_INIT, KMS_MESSAGE_KEYPROV, KMS_
                    KMS_MESSAGE_ERROR };
 const char *kms_message_name(enum kms_message m); /* "KmsInit", …, "error", "none" */
 
-/* What was read from an upstream; values point into the document. */
+/* What was read from an upstream; values point into the document, or where it was read in one pass, into that. */
+struct response_profile;
 struct kms_response {
     const struct xml_doc *doc;
     const void *node;      /* the KmsResponse: for message/ only */
+    const struct response_profile *profile; /* instead of both: see response_profile.h */
     enum kms_message message;
     struct str user_uri, kms_uri, time, kms_id, client_req_url; /* missing where the upstream left them out */
     int64_t error_code;    /* KMS_MESSAGE_ERROR */

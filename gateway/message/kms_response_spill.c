@@ -42,6 +42,11 @@ void spill_text(struct spill *s, struct str text)
     buf_char(&s->texts, '\0');
 }
 
+void spill_texts(struct spill *s, struct str texts)
+{
+    buf_str(&s->texts, texts);
+}
+
 /* The pieces, in a table: 0 is an empty place. The factor is random, so that no sender can crowd them in one place. */
 struct pieces {
     uint64_t *v, factor;

@@ -24,6 +24,8 @@ struct spill {
 void spill_init(struct spill *s);
 void spill_key(struct spill *s, const uint8_t *octets, size_t n);
 void spill_text(struct spill *s, struct str text);
+/* Several, each with a NUL behind it. */
+void spill_texts(struct spill *s, struct str texts);
 /* FAILED: no memory. */
 enum spill_result { SPILL_NONE, SPILL_FOUND, SPILL_FAILED };
 enum spill_result spill_look(struct spill *s) MUST_CHECK;

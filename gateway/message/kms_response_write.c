@@ -1,4 +1,4 @@
-#include "message/kms_response_write.h"
+#include "message/response_profile_internal.h"
 
 #include <stdio.h>
 
@@ -39,41 +39,16 @@ static void extensions(struct writing *w, const xmlNode *parent)
     }
 }
 
-static void put_type(struct writing *w, const char *type)
-{
-    buf_z(w->out, " xsi:type=\"");
-    buf_z(w->out, writing_type(w, type));
-    buf_z(w->out, "\">");
-}
-
-static void wrapped_key(struct writing *w, const uint8_t *octets, size_t n)
-{
-    put_type(w, TYPE_ENCRYPTED);
-    if (!w->plan->enc)
-        writing_fail(w, REASON_PROTECT_NO_KEY, "a key content is to be encrypted, and the user has no TrK");
-    else if (!xmlenc_key(w->plan->enc, w->plan->wrap, octets, n, w->out))
-        writing_fail(w, REASON_INTERNAL,
-                     "a key content could not be wrapped: the rule's key_wrap may not take its length");
-    w->encrypted = true;
-}
-
 static void key_content(struct writing *w, const xmlNode *n, const struct schema_element *e)
 {
     uint8_t octets[LIMIT_KEY_CONTENT];
     const bool came_encrypted = schema_encrypted_key(n) != NULL;
     writing_open(w, writing_name(w, n, e->name));
-    if (!response_octets(n, e, w->plan->enc, octets, sizeof octets)) {
+    if (response_octets(n, e, w->plan->enc, octets, sizeof octets))
+        writing_key(w, e, octets, came_encrypted ? STR_MISSING : schema_value(n, TYPE_KEY));
+    else
         writing_fail(w, REASON_UPSTREAM_INVALID, came_encrypted ? "an EncryptedKey does not open under the user's TrK"
                                                         : "a key content is no hex of its length");
-    } else if (w->plan->protect == PROTECT_KEYS || came_encrypted || schema_is_new_key(e)) {
-        spill_key(&w->spill, octets, e->octets);
-        wrapped_key(w, octets, e->octets);
-    } else {
-        if (w->hidden)
-            spill_key(&w->spill, octets, e->octets);
-        put_type(w, TYPE_CLEAR);
-        buf_xml_text(w->out, schema_value(n, TYPE_KEY));
-    }
     secret_wipe(octets, sizeof octets);
     writing_close(w, writing_name(w, n, e->name));
 }
@@ -89,7 +64,7 @@ static void new_keys(struct writing *w, const char *name)
             continue;
         writing_open(w, writing_name(w, NULL, name));
         spill_key(&w->spill, k->key->b, sizeof k->key->b);
-        put_type(w, TYPE_ENCRYPTED);
+        writing_key_type(w, TYPE_ENCRYPTED);
         if (!p->enc || !xmlenc_new_key(p->enc, k->key, k->id, w->out))
             writing_fail(w, REASON_INTERNAL, "a new key could not be wrapped");
         w->encrypted = true;
@@ -191,9 +166,24 @@ static void group(struct writing *w, const xmlNode *n, const struct schema_eleme
     writing_close(w, writing_name(w, n, e->name));
 }
 
+/* What a message holds: the tree's element, or what was read in one pass. */
+struct payload {
+    const xmlNode *message, *node;
+    const struct schema_element *e;
+    const struct response_profile *profile; /* not NULL: instead of all that */
+};
+
+static void payload(struct writing *w, const struct payload *p, const char *declare)
+{
+    if (p->profile)
+        writing_profile(w, p->profile, declare);
+    else if (p->node)
+        element(w, p->node, p->e, declare);
+    extensions(w, p->message);
+}
+
 /* What is encrypted as a whole can be read by itself: it declares the namespace. */
-static void encrypted_message(struct writing *w, const xmlNode *message, const xmlNode *payload,
-                              const struct schema_element *e)
+static void encrypted_message(struct writing *w, const struct payload *p)
 {
     struct buf *out = w->out;
     struct buf content BUF_CLEANUP = BUF_INIT_SECRET(LIMIT_REPLY_OUT);
@@ -203,8 +193,7 @@ static void encrypted_message(struct writing *w, const xmlNode *message, const x
     buf_z(&declare, "\"");
     w->out = &content;
     w->hidden = true;
-    element(w, payload, e, declare.failed ? "" : declare.p);
-    extensions(w, message);
+    payload(w, p, declare.failed ? "" : declare.p);
     w->hidden = false;
     w->out = out;
     if (w->reason != REASON_OK)
@@ -218,20 +207,17 @@ static void encrypted_message(struct writing *w, const xmlNode *message, const x
 
 static void message(struct writing *w, const xmlNode *n)
 {
-    const struct schema_element *e = NULL;
-    const xmlNode *payload = schema_payload(n, &e);
-    if (!n || (!payload && !w->plan->keep_extensions))
+    struct payload p = {.message = n, .profile = w->r->profile};
+    p.node = schema_payload(n, &p.e);
+    if (!p.profile && (!n || (!p.node && !w->plan->keep_extensions)))
         return;
     writing_open(w, writing_name(w, n, "KmsMessage"));
     writing_attributes(w, n, &SCHEMA_MESSAGE, NULL, false);
     buf_char(w->out, '>');
-    if (payload && w->plan->protect == PROTECT_MESSAGE) {
-        encrypted_message(w, n, payload, e);
-    } else {
-        if (payload)
-            element(w, payload, e, "");
-        extensions(w, n);
-    }
+    if ((p.profile || p.node) && w->plan->protect == PROTECT_MESSAGE)
+        encrypted_message(w, &p);
+    else
+        payload(w, &p, "");
     writing_close(w, writing_name(w, n, "KmsMessage"));
 }
 
@@ -328,7 +314,7 @@ enum reason kms_response_write(const struct kms_response *r, const struct kms_re
     const xmlNode *root = r ? r->node : NULL;
     const char *name = writing_name(&w, root, "KmsResponse");
     spill_init(&w.spill);
-    w.repeats = r ? 2 * r->doc->size + REPEATS_MIN : 0;
+    w.repeats = r && r->doc ? 2 * r->doc->size + REPEATS_MIN : 0;
     open_response(&w, root);
     parts(&w);
     if (w.encrypted)

@@ -37,6 +37,10 @@ void writing_leaf(struct writing *w, const char *name, struct str text); /* noth
  * its xsi:type; `declares`: xsi, with or without type. */
 void writing_attributes(struct writing *w, const xmlNode *n, const struct schema_group *g, const char *type,
                         bool declares);
+/* Behind a key's name: its xsi:type and, at once or not, its content. */
+void writing_key_type(struct writing *w, const char *type);
+/* e's octets, encrypted where they must be; `clear`: the hex as it came; missing: it came encrypted. */
+void writing_key(struct writing *w, const struct schema_element *e, const uint8_t *octets, struct str clear);
 /* An element as it came: its inclusive canonical form, so that a signature over it holds where it stands now. */
 void writing_verbatim(struct writing *w, const xmlNode *n);
 

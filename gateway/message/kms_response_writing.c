@@ -193,6 +193,37 @@ void writing_attributes(struct writing *w, const xmlNode *n, const struct schema
     }
 }
 
+void writing_key_type(struct writing *w, const char *type)
+{
+    buf_z(w->out, " xsi:type=\"");
+    buf_z(w->out, writing_type(w, type));
+    buf_z(w->out, "\">");
+}
+
+static void wrapped_key(struct writing *w, const uint8_t *octets, size_t n)
+{
+    writing_key_type(w, TYPE_ENCRYPTED);
+    if (!w->plan->enc)
+        writing_fail(w, REASON_PROTECT_NO_KEY, "a key content is to be encrypted, and the user has no TrK");
+    else if (!xmlenc_key(w->plan->enc, w->plan->wrap, octets, n, w->out))
+        writing_fail(w, REASON_INTERNAL,
+                     "a key content could not be wrapped: the rule's key_wrap may not take its length");
+    w->encrypted = true;
+}
+
+void writing_key(struct writing *w, const struct schema_element *e, const uint8_t *octets, struct str clear)
+{
+    if (w->plan->protect == PROTECT_KEYS || !clear.p || schema_is_new_key(e)) {
+        spill_key(&w->spill, octets, e->octets);
+        wrapped_key(w, octets, e->octets);
+        return;
+    }
+    if (w->hidden)
+        spill_key(&w->spill, octets, e->octets);
+    writing_key_type(w, TYPE_CLEAR);
+    buf_xml_text(w->out, clear);
+}
+
 /*
  * The inclusive canonical form declares every namespace that was in scope; where there was no default namespace, ours
  * must not become its.

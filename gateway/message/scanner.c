@@ -326,6 +326,19 @@ bool scanner_blank(struct scanner *s, struct canon *c)
     return s->at < s->n && s->p[s->at] == '<' && !(c && c->full);
 }
 
+void scanner_space(struct scanner *s)
+{
+    (void)scan_space(s);
+}
+
+struct str scanner_hex(struct scanner *s)
+{
+    const size_t from = s->at;
+    while (s->at < s->n && ((unsigned)(s->p[s->at] - '0') < 10 || (unsigned)((s->p[s->at] | 0x20) - 'a') < 6))
+        s->at++;
+    return scan_between(s, from);
+}
+
 bool scanner_at_end_tag(const struct scanner *s)
 {
     return s->n - s->at >= 2 && s->p[s->at] == '<' && s->p[s->at + 1] == '/';

@@ -65,6 +65,10 @@ bool scanner_end(struct scanner *s, const struct scan_tag *tag) MUST_CHECK;
 bool scanner_text(struct scanner *s, struct canon *c, struct str *out) MUST_CHECK;
 /* White space alone, up to the next `<`: appended to c where c is given. */
 bool scanner_blank(struct scanner *s, struct canon *c) MUST_CHECK;
+/* White space, if there is any. */
+void scanner_space(struct scanner *s);
+/* A run of hex digits, in the text itself: nothing of it is copied. */
+struct str scanner_hex(struct scanner *s);
 /* True when an end tag comes next. */
 bool scanner_at_end_tag(const struct scanner *s);
 /* True when nothing but white space is left, and no element is open. */

@@ -28,7 +28,7 @@ static bool is_integer(struct str s)
     return s.n > sign;
 }
 
-static bool is_hex(struct str s, size_t octets)
+bool schema_hex_holds(struct str s, size_t octets)
 {
     for (size_t i = 0; i < s.n; i++) {
         const char c = s.p[i];
@@ -170,7 +170,7 @@ static struct str type_name(const xmlNode *n, struct str value)
     return str_eq_z(uri, NS_KMS) ? (struct str){value.p + colon + 1, value.n - colon - 1} : STR_MISSING;
 }
 
-static bool attribute_holds(const struct schema_attribute *known, struct str value)
+bool schema_attribute_holds(const struct schema_attribute *known, struct str value)
 {
     if (known->values[0])
         return str_eq_z(value, known->values[0]) || str_eq_z(value, known->values[1]);
@@ -192,7 +192,7 @@ static bool check_own_attribute(const struct schema_check *c, const xmlNode *n, 
         return !demands_version(c, g) || str_eq_z(value, g->version) ? true : invalid(c, n, name, g->version);
     for (size_t i = 0; g && i < g->attribute_count; i++) {
         if (str_eq_z(name, g->attributes[i].name))
-            return attribute_holds(&g->attributes[i], value) ? true : invalid(c, n, name, "another value of it");
+            return schema_attribute_holds(&g->attributes[i], value) ? true : invalid(c, n, name, "another value of it");
     }
     return invalid(c, n, name, "no such attribute");
 }
@@ -289,7 +289,7 @@ static bool check_key(struct schema_check *c, const xmlNode *n, const struct sch
         if (c->mode != SCHEMA_LENIENT && schema_is_new_key(e))
             return invalid(c, n, STR("it in clear"), "an EncryptedKey");
         c->has_clear_key = true;
-        if (is_hex(schema_value(n, TYPE_KEY), e->octets))
+        if (schema_hex_holds(schema_value(n, TYPE_KEY), e->octets))
             return true;
         schema_tell_key(c->why, e, schema_value(n, TYPE_KEY));
         return false;
@@ -385,7 +385,7 @@ static bool check_element(struct schema_check *c, const xmlNode *n, const struct
         return false;
     if (!text.p)
         return invalid(c, n, STR("elements"), "text");
-    if (e->type == TYPE_HEX && !is_hex(text, e->octets)) {
+    if (e->type == TYPE_HEX && !schema_hex_holds(text, e->octets)) {
         schema_tell_key(c->why, e, text);
         return false;
     }

@@ -78,6 +78,8 @@ bool schema_names_key(struct str name);
 /* A value as it is written: trimmed unless white space belongs to its type. */
 struct str schema_value(const xmlNode *element, enum schema_type type);
 bool schema_value_holds(struct str text, enum schema_type type, bool may_be_empty);
+bool schema_hex_holds(struct str text, size_t octets);
+bool schema_attribute_holds(const struct schema_attribute *known, struct str value);
 /* True when a child element of the group's node makes it the extended type. */
 bool schema_is_extended(const xmlNode *node);
 bool schema_is_new_key(const struct schema_element *e);

@@ -6,18 +6,12 @@
  * by the XSD, which share nothing; its signature verifies, its keys open under the TrK; and no key that came in its
  * place stands in what is sent.
  */
-#include "fuzz.h"
+#include "asking.h"
 
 #include <libxml/parser.h>
 #include <libxml/xmlschemas.h>
 #include <libxml/xmlschemastypes.h>
-#include <unistd.h>
 
-#include "gate/gate.h"
-#include "keys/keyfile.h"
-
-#define ALICE "sip:alice@example.org"
-#define RULES_BEGIN "version: 1\nkms: { uris: [kms.example.org], id: kms-01 }\nrequests: [{ id: everyone }]\n"
 #define KEEP "extensions: keep, set: { UserUri: keep, KmsUri: keep, KmsId: keep, Time: keep, ClientReqUrl: keep }"
 static const char *const RULES[] = {
     RULES_BEGIN "responses: [{ id: default }]\n",
@@ -31,36 +25,8 @@ enum { ROOM = 1 << 22, PIECE = 16 };
 static const char *const KEYS[] = {"UserDecryptKey", "UserSigningKeySSK", "UserPubTokenPVT", "NewTransportKey",
                                    "NewIntegrityKey"};
 
-static struct gate gate;
 static struct rules *rules[RULE_SETS];
-static struct secret_key ink, trk;
-static int64_t now_us;
 static xmlSchemaPtr schema;
-
-static void open_keys(void)
-{
-    static char folder[] = "/tmp/kmsgate-fuzz-XXXXXX";
-    char path[64];
-    struct secret_key master = {{1}};
-    struct faults faults = {0};
-    struct keyfile file;
-    size_t counts[3], at;
-    must(mkdtemp(folder), "no folder");
-    snprintf(path, sizeof path, "%s/k.db", folder);
-    must(keyfile_read(TEST_ROOT "/cases/vectors/keys.jsonl", &file, &faults), "no keys");
-    struct keystore *keys = keystore_open(path, &master, true, &faults);
-    must(keys && keystore_put(keys, file.v, file.n, false, counts, &at, &faults), "no keys");
-    for (size_t i = 0; i < file.n; i++) {
-        if (str_eq_z(file.v[i].id, "ink.1.alice"))
-            ink = file.v[i].key;
-        if (str_eq_z(file.v[i].id, "trk.1.alice"))
-            trk = file.v[i].key;
-    }
-    keyfile_free(&file);
-    unlink(path);
-    rmdir(folder);
-    gate.keys = keys;
-}
 
 /* URIs are held to less by validators than by each other: they are text here. */
 static void read_schema(void)
@@ -89,76 +55,26 @@ static void close_all(void)
 {
     for (int i = 0; i < RULE_SETS; i++)
         rules_unref(rules[i]);
-    keystore_close((struct keystore *)gate.keys);
     xmlSchemaFree(schema);
     xmlSchemaCleanupTypes();
-    xml_shutdown();
+    asking_end();
 }
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
-    static char base[] = "http://127.0.0.1:8080", *bases[] = {base};
-    static const struct strings public_url = {bases, 1};
-    bool zone;
     (void)argc, (void)argv;
-    must(xml_startup(), "libraries");
-    must(time_parse(STR("2026-11-23T18:00:00Z"), &now_us, &zone), "time");
-    open_keys();
+    asking_begin();
     read_schema();
-    gate.public_url = &public_url;
-    for (int i = 0; i < RULE_SETS; i++) {
-        char path[64];
-        struct faults faults = {0};
-        const int fd = fuzz_file(str_z(RULES[i]), path);
-        rules[i] = rules_load(path, &faults);
-        if (!rules[i])
-            faults_print(&faults, stderr);
-        must(rules[i], "rules");
-        faults_free(&faults);
-        close(fd);
-    }
+    for (int i = 0; i < RULE_SETS; i++)
+        rules[i] = asking_rules(RULES[i]);
     atexit(close_all);
     return 0;
-}
-
-/* The resource that owes what the reply speaks of. */
-static const char *resource_of(struct str reply)
-{
-    static const struct {
-        const char *word, *resource;
-    } OWED[] = {{"KmsInit", "/init"}, {"KmsCertCache", "/certcache"}, {"KmsLookup", "/lookup/sip%3Abob%40example.org"}};
-    for (size_t i = 0; i < sizeof OWED / sizeof *OWED; i++)
-        if (reply.n > 0 && memmem(reply.p, reply.n, OWED[i].word, strlen(OWED[i].word)))
-            return OWED[i].resource;
-    return reply.n > 0 ? "/keyprov" : "/redirect";
-}
-
-static struct judgement *asked(int set, struct str reply)
-{
-    struct buf target = BUF_INIT(ROOM), url = BUF_INIT(ROOM), request = BUF_INIT(ROOM), body = BUF_INIT(ROOM);
-    buf_printf(&target, "/keymanagement/identity/v1%s", resource_of(reply));
-    buf_printf(&url, "http://127.0.0.1:8080%s", target.p);
-    const struct kms_request fields = {.user_uri = STR(ALICE), .kms_uri = STR("kms.example.org"),
-                                       .time = STR("2026-11-23T18:00:00Z"), .client_req_url = buf_view(&url),
-                                       .trk_id = STR("trk.1.alice"), .signature_id = STR("ink.1.alice")};
-    const struct gate_head head = {.method = STR("POST"), .target = buf_view(&target)};
-    kms_request_write(&fields, &request);
-    must(xmlsig_sign(buf_view(&request), STR("ink.1.alice"), &ink, &body), "not signed");
-    gate.rules = rules[set];
-    struct judgement *j = judgement_new(&gate, "fuzz");
-    must(j && gate_head(j, &head) == REASON_OK, "head");
-    must(gate_request(j, buf_view(&body), now_us) == GATE_FORWARD, "%s", reason_name(j->decision.reason));
-    buf_free(&target);
-    buf_free(&url);
-    buf_free(&request);
-    buf_free(&body);
-    return j;
 }
 
 static bool give_trk(void *arg, struct str id, struct secret_key *out)
 {
     (void)arg;
-    *out = trk;
+    *out = asking.trk;
     return str_eq(id, STR("trk.1.alice"));
 }
 
@@ -177,7 +93,7 @@ static void check_opens(struct str text, bool whole)
     struct detail why = {""};
     const struct kms_reader reader = {.trk = give_trk, .key = count_key, .arg = whole ? &why : NULL};
     must(xml_parse(text, &XML_LIMITS_PROTECTED, &doc, &why) == REASON_OK, "%s", why.text);
-    must(xmlsig_verify(doc, &policy, &ink, &proof, &why) == REASON_OK, "%s", why.text);
+    must(xmlsig_verify(doc, &policy, &asking.ink, &proof, &why) == REASON_OK, "%s", why.text);
     must(kms_response_open(proof, &reader, &r, &why) == REASON_OK, "%s: %.*s", why.text, (int)text.n, text.p);
     xml_free(doc);
 }
@@ -242,10 +158,10 @@ static void check_no_key(const xmlNode *n, struct str sent)
 
 static void make(int set, int status, struct str reply)
 {
-    struct judgement *j = asked(set, reply);
+    struct judgement *j = asked(rules[set], reply);
     const struct gate_upstream up = {.status = status, .body = reply};
     struct gate_response out;
-    const enum reason r = gate_reply(j, &up, now_us + 1, &out);
+    const enum reason r = gate_reply(j, &up, asking.now_us + 1, &out);
     must(r == REASON_OK || r == REASON_UPSTREAM_INVALID || r == REASON_UPSTREAM_WRONG_USER ||
              r == REASON_UPSTREAM_ERROR,
          "%s", reason_name(r));
