@@ -77,15 +77,17 @@ static void set_presets(struct load *l)
         l->c->workers = 1;
 }
 
-/* Beside the keys: both belong together. */
+/* Beside the file of the keys, where they are in one: both belong together. */
 static void set_state(struct load *l)
 {
-    const char *slash = l->c->keys ? strrchr(l->c->keys, '/') : NULL;
+    const bool file = l->c->keys && !str_starts(str_z(l->c->keys), STR("postgresql://"));
+    const char *slash = file ? strrchr(l->c->keys, '/') : NULL;
     const struct str folder = slash ? (struct str){l->c->keys, slash == l->c->keys ? 1 : (size_t)(slash - l->c->keys)}
-                                    : l->c->keys ? STR(".") : STR("/var/lib/kmsgate");
+                                    : file ? STR(".") : STR("/var/lib/kmsgate");
     struct shown expected;
     if (!l->c->state)
-        option_set(l, option_of("state"), &(struct incoming){folder, ""}, &expected, "default: beside the keys");
+        option_set(l, option_of("state"), &(struct incoming){folder, ""}, &expected,
+                   file ? "default: beside the keys" : "default");
 }
 
 static bool print(struct load *l)
@@ -192,6 +194,8 @@ void config_free(struct config *c)
     strings_free(&c->public_url);
     config_clear_masters(c);
     strings_free(&c->values);
+    if (c->keys)
+        secret_wipe(c->keys, strlen(c->keys)); /* it may hold a password */
     char *const texts[] = {c->file, c->admin_token.name, c->tickets.name, c->upstream.url, c->upstream.ca,
                            c->upstream.certificate, c->upstream.key, c->rules, c->keys, c->state, c->keys_counter,
                            c->decisions, c->text};

@@ -67,8 +67,8 @@ struct config {
     struct strings public_url; /* at least one; without a trailing slash */
     struct upstream_config upstream;
     char *rules;               /* path */
-    char *keys;                /* path of the SQLite file */
-    char *state;               /* folder of what one run leaves to the next: the replay memory's mark */
+    char *keys;                /* path of the SQLite file, or postgresql://…, which may hold a password */
+    char *state;               /* folder of what one run leaves to the next: the replay memory's mark, a copy of keys */
     struct secret_source master_key;                     /* the first of the list: what is written is sealed under it */
     struct secret_source master_more[MASTER_KEYS_MAX - 1]; /* the others: what is sealed under them opens */
     size_t master_more_n;

@@ -25,7 +25,7 @@ static void set(struct load *l, size_t i, const char *name, const struct incomin
 {
     struct shown expected;
     const struct option *o = OPTIONS + i;
-    const bool hide = o->secret || (in->text.n && memchr(in->text.p, '@', in->text.n));
+    const bool hide = o->secret || value_is_private(in->text);
     option_clear(l, i);
     if (!option_set(l, i, in, &expected, name))
         faults_add(l->faults, name, 0, 0, "%s%s, expected %s", hide ? "" : "found ",

@@ -61,6 +61,8 @@ option_reader read_master_key, read_counter;
 option_reader read_size, read_count, read_duration, read_choice, read_switch, read_admin;
 /* "1.2.3.4:80", "[::1]:80" or, where `unix_too`, "unix:PATH". Sets address, sa and sa_len. */
 bool address_parse(const struct incoming *in, bool unix_too, struct listen_config *out, struct shown *expected);
+/* True where a wrong value is not shown: it has what passwords in URIs have around them. */
+bool value_is_private(struct str text);
 char *path_resolve(const char *folder, struct str path); /* NULL without memory */
 
 #endif

@@ -4,6 +4,7 @@
 
 #include "base/config_internal.h"
 #include "base/timestamp.h"
+#include "base/uri.h"
 
 #define AT(field) .offset = offsetof(struct config, field)
 
@@ -90,7 +91,12 @@ static char *effective(const struct option *o, struct str text, const void *fiel
             buf_printf(&b, "%s%s", i ? ", " : s->n > 1 ? "[" : "", s->v[i]);
         buf_z(&b, s->n > 1 ? "]" : "");
     } else if (o->read == read_keys) {
-        buf_printf(&b, "sqlite:%s", *(char *const *)field);
+        const struct str where = str_z(*(char *const *)field);
+        buf_z(&b, str_starts(where, STR("postgresql://")) ? "" : "sqlite:");
+        if (str_starts(where, STR("postgresql://")))
+            uri_mask(where, &b);
+        else
+            buf_str(&b, where);
     } else if (o->read == read_path || o->read == read_counter || o->read == read_decisions ||
                o->read == read_upstream_url) {
         buf_z(&b, *(char *const *)field);
@@ -138,7 +144,7 @@ static void set_scalar(struct load *l, size_t i, const struct yaml_node *node)
         return;
     }
     if (!option_set(l, i, &(struct incoming){node->text, l->folder}, &expected, origin.p ? origin.p : "")) {
-        const bool hide = o->secret || memchr(node->text.p, '@', node->text.n);
+        const bool hide = o->secret || value_is_private(node->text);
         yaml_fault(&l->in, node, "%s%s, expected %s", hide ? "" : "found ",
                    hide ? "value hidden (may be secret)" : yaml_found(node).z,
                    expected.z);
@@ -199,7 +205,7 @@ static void unknown(struct load *l, const struct yaml_node *m, const char *prefi
 static const struct {
     const char *path, *start;
 } UNBUILT[] = {
-    {"user", NULL}, {"captures", NULL}, {"keys", "postgresql:"}, {"keys", "postgres:"}, {"replay", "redis"},
+    {"user", NULL}, {"captures", NULL}, {"replay", "redis"},
 };
 
 static bool unbuilt(struct load *l, const struct yaml_node *m, struct str path)

@@ -26,6 +26,11 @@ static bool replace(char **to, char *with, struct shown *expected)
     return true;
 }
 
+bool value_is_private(struct str text)
+{
+    return text.n && (memchr(text.p, '@', text.n) || memmem(text.p, text.n, "password", 8));
+}
+
 char *path_resolve(const char *folder, struct str path)
 {
     struct buf b BUF_CLEANUP = BUF_INIT(2 * PATH_MAX);
@@ -91,12 +96,69 @@ bool read_decisions(const struct option *o, const struct incoming *in, void *to,
            expect(expected, "stdout, none, the path of a file, or a syslog server");
 }
 
+/* Parameters of libpq's URI that are paths of files. */
+static bool is_file_parameter(struct str name)
+{
+    static const char *const FILES[] = {"sslrootcert", "sslcert", "sslkey", "sslcrl", "sslcrldir", "passfile"};
+    for (size_t i = 0; i < sizeof FILES / sizeof *FILES; i++)
+        if (str_eq_z(name, FILES[i]))
+            return true;
+    return false;
+}
+
+static void escape_into(const char *path, struct buf *out)
+{
+    for (; *path; path++) {
+        const bool plain = (*path >= '0' && *path <= '9') || ((*path | 32) >= 'a' && (*path | 32) <= 'z') ||
+                           *path == '/' || *path == '.' || *path == '-' || *path == '_';
+        if (plain)
+            buf_char(out, *path);
+        else
+            buf_printf(out, "%%%02X", (unsigned)(unsigned char)*path);
+    }
+}
+
+/* libpq's URI; relative paths in it are relative to the file that names them, like all others. */
+static bool postgres_into(char **to, const struct incoming *in, struct str rest, struct shown *expected)
+{
+    struct buf b BUF_CLEANUP = BUF_INIT_SECRET(64 << 10);
+    buf_z(&b, "postgresql://");
+    for (size_t i = 0; i < rest.n; i++) {
+        buf_char(&b, rest.p[i]);
+        if (rest.p[i] != '?' && rest.p[i] != '&')
+            continue;
+        const struct str left = {rest.p + i + 1, rest.n - i - 1};
+        const char *equals = memchr(left.p, '=', left.n);
+        const struct str name = {left.p, equals ? (size_t)(equals - left.p) : 0};
+        if (!is_file_parameter(name) || name.n + 1 == left.n)
+            continue;
+        const struct str value = {equals + 1, left.n - name.n - 1};
+        const bool absolute = str_starts(value, STR("/")) || str_starts(value, STR("&")) ||
+                              str_starts(value, STR("%2F")) || str_starts(value, STR("%2f"));
+        buf_str(&b, (struct str){name.p, name.n + 1});
+        if (!absolute)
+            escape_into(in->folder, &b);
+        i += name.n + 1;
+    }
+    if (b.failed || memchr(rest.p, '\0', rest.n) || memchr(rest.p, '\n', rest.n) || memchr(rest.p, ' ', rest.n))
+        return expect(expected, "a URI of libpq without blanks");
+    return replace(to, str_dup(buf_view(&b)), expected);
+}
+
 bool read_keys(const struct option *o, const struct incoming *in, void *to, struct shown *expected)
 {
-    struct str path;
+    struct str rest;
     (void)o;
-    return (after(in->text, STR("sqlite:"), &path) && path_into(to, in, path, expected)) ||
-           expect(expected, "sqlite:PATH");
+    if (after(in->text, STR("sqlite:"), &rest))
+        return path_into(to, in, rest, expected) || expect(expected, "sqlite:PATH");
+    if (!after(in->text, STR("postgresql://"), &rest) && !after(in->text, STR("postgres://"), &rest))
+        return expect(expected, "sqlite:PATH or postgresql://…");
+#ifdef KMSGATE_FLEET
+    return postgres_into(to, in, rest, expected);
+#else
+    (void)postgres_into;
+    return expect(expected, "sqlite:PATH: this kmsgate was built without KMSGATE_FLEET, which PostgreSQL needs");
+#endif
 }
 
 bool read_memory(const struct option *o, const struct incoming *in, void *to, struct shown *expected)

@@ -197,3 +197,54 @@ struct str uri_host(struct str s)
         return STR_MISSING;
     return host;
 }
+
+/* Parameters of a database's URI whose values anybody may see. */
+static bool is_open_parameter(struct str name)
+{
+    static const char *const OPEN[] = {"sslmode", "sslrootcert", "sslcert", "sslkey", "sslcrl", "sslcrldir", "passfile",
+        "connect_timeout", "target_session_attrs", "host", "hostaddr", "port", "dbname", "user", "application_name",
+        "channel_binding", "requirepeer", "ssl_min_protocol_version"};
+    for (size_t i = 0; i < sizeof OPEN / sizeof *OPEN; i++)
+        if (str_eq_z(name, OPEN[i]))
+            return true;
+    return false;
+}
+
+static void mask_parameters(struct str query, struct buf *out)
+{
+    while (query.n) {
+        const char *end = memchr(query.p, '&', query.n);
+        const struct str one = {query.p, end ? (size_t)(end - query.p) : query.n};
+        const char *equals = memchr(one.p, '=', one.n);
+        const struct str name = {one.p, equals ? (size_t)(equals - one.p) : 0};
+        if (is_open_parameter(name)) {
+            buf_str(out, one);
+        } else {
+            buf_str(out, name);
+            buf_z(out, equals ? "=***" : "***");
+        }
+        if (end)
+            buf_char(out, '&');
+        const size_t used = one.n + (end ? 1 : 0);
+        query = (struct str){query.p + used, query.n - used};
+    }
+}
+
+void uri_mask(struct str s, struct buf *out)
+{
+    const char *slashes = memmem(s.p, s.n, "//", 2);
+    const size_t start = slashes ? (size_t)(slashes - s.p) + 2 : 0;
+    const char *colon = memchr(s.p + start, ':', s.n - start), *at = memrchr(s.p + start, '@', s.n - start);
+    if (colon && at && colon < at) { /* a password may hold whatever ends a part of other URIs */
+        buf_str(out, (struct str){s.p, (size_t)(colon - s.p) + 1});
+        buf_z(out, "***");
+        s = (struct str){at, s.n - (size_t)(at - s.p)};
+    }
+    const char *question = memchr(s.p, '?', s.n);
+    const struct str before = {s.p, question ? (size_t)(question - s.p) : s.n};
+    buf_str(out, before);
+    if (!question)
+        return;
+    buf_char(out, '?');
+    mask_parameters((struct str){question + 1, s.n - before.n - 1}, out);
+}

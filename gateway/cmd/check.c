@@ -12,6 +12,7 @@
 #include "cmd/options.h"
 #include "gate/rules.h"
 #include "http/tls.h"
+#include "keys/keydb.h"
 #include "keys/keystore.h"
 
 static void lint_expiry(const char *path, int64_t expiry_us, struct faults *faults)
@@ -65,13 +66,26 @@ static void check_decisions(const char *where, struct faults *faults)
         faults_add(faults, where, 0, 0, "the decision log cannot be written: %s", strerror(EISDIR));
 }
 
+/* One that several gateways have: where it is, then what is in it. */
+static void check_shared(const struct config *c, const struct master_keys *masters, struct faults *faults)
+{
+    const size_t before = faults->errors;
+    char *shown = keydb_shown(c->keys);
+    keydb_lint(c->keys, shown ? shown : "keys", faults);
+    free(shown);
+    if (masters && faults->errors == before)
+        keystore_close(keystore_open_under(c->keys, masters->v, masters->n, false, faults));
+}
+
 /* A database that is not there yet is none that is at fault. What `serve` would refuse is found here: another master
  * key, damage, a tampered row. */
 static void check_keys(const struct config *c, struct faults *faults)
 {
     struct master_keys masters MASTERS_CLEANUP = {.n = 0};
     const bool master = config_read_master_keys(c, &masters, faults);
-    if (access(c->keys, F_OK) != 0)
+    if (keydb_is_shared(c->keys))
+        check_shared(c, master ? &masters : NULL, faults);
+    else if (access(c->keys, F_OK) != 0)
         check_can_be_made(c->keys, "the key database", faults);
     else if (access(c->keys, R_OK | W_OK) != 0)
         faults_add(faults, c->keys, 0, 0, "the key database cannot be read and written: %s", strerror(errno));

@@ -54,7 +54,7 @@ static bool take_masters(struct server *s, const struct config *fresh, struct fa
     if (!config_read_master_keys(fresh, &masters, faults) ||
         !keystore_set_masters(s->keys, masters.v, masters.n, faults))
         return false;
-    log_info("keys", s->config->keys, "%zu master key%s in force", masters.n, masters.n == 1 ? "" : "s");
+    log_info("keys", keystore_where(s->keys), "%zu master key%s in force", masters.n, masters.n == 1 ? "" : "s");
     return true;
 }
 

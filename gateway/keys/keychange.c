@@ -62,7 +62,7 @@ bool change_commit(struct change *c, struct detail *why)
         return false;
     /* it is done; should the table not follow now, the next refresh tries again */
     ks->behind = true;
-    ks->stamp = keydb_stamp(ks->db, ks->where);
+    ks->stamp = keydb_stamp(ks->db, ks->database);
     if (keydb_begin(ks->db, false, &later) == KEYDB_OK && keystore_absorb(ks, &changed, &later) == KEYDB_OK)
         ks->behind = false;
     (void)!keystore_count_up(ks, &later); /* a refresh, or keystore_counted(), tells when that failed */

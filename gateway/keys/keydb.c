@@ -1,7 +1,13 @@
 #include "keys/keydb.h"
 
+#include "base/uri.h"
+
 /* The last one takes what no other takes. */
-static const struct keydb_kind *const KINDS[] = {&KEYDB_SQLITE};
+static const struct keydb_kind *const KINDS[] = {
+#ifdef KMSGATE_FLEET
+    &KEYDB_POSTGRES,
+#endif
+    &KEYDB_SQLITE};
 
 static const struct keydb_kind *kind_of(const char *where)
 {
@@ -9,6 +15,29 @@ static const struct keydb_kind *kind_of(const char *where)
         if (!KINDS[i]->scheme || str_starts(str_z(where), str_z(KINDS[i]->scheme)))
             return KINDS[i];
     return &KEYDB_SQLITE;
+}
+
+char *keydb_shown(const char *where)
+{
+    enum { SHOWN_MAX = 64 << 10 };
+    struct buf b BUF_CLEANUP = BUF_INIT(SHOWN_MAX);
+    if (kind_of(where)->scheme)
+        uri_mask(str_z(where), &b);
+    else
+        buf_z(&b, where);
+    return b.failed || !b.p ? NULL : str_dup(buf_view(&b));
+}
+
+bool keydb_is_shared(const char *where)
+{
+    return kind_of(where)->shared;
+}
+
+void keydb_lint(const char *where, const char *shown, struct faults *faults)
+{
+    const struct keydb_kind *kind = kind_of(where);
+    if (kind->lint)
+        kind->lint(where, shown, faults);
 }
 
 enum keydb_result keydb_create(const char *where, const struct keydb_meta *meta, struct detail *why)
@@ -107,6 +136,11 @@ enum keydb_result keydb_removed(struct keydb *db, uint64_t seq, keydb_each_remov
 enum keydb_result keydb_of_user(struct keydb *db, struct str user, keydb_each each, void *arg, struct detail *why)
 {
     return db->kind->of_user(db, user, each, arg, why);
+}
+
+enum keydb_result keydb_fetch(struct keydb *db, const struct str *users, size_t n, struct detail *why)
+{
+    return db->kind->fetch ? db->kind->fetch(db, users, n, why) : KEYDB_OK;
 }
 
 enum keydb_result keydb_users(struct keydb *db, struct str after, size_t limit, keydb_each_removed each, void *arg,

@@ -12,6 +12,7 @@
 #ifndef KMSGATE_KEYS_KEYDB_H
 #define KMSGATE_KEYS_KEYDB_H
 
+#include "base/faults.h"
 #include "keys/seal.h"
 #include "keys/table.h"
 
@@ -42,10 +43,12 @@ typedef bool (*keydb_each_removed)(void *arg, struct str user, struct str id, st
  * against all other writers until the end: SQLite's BEGIN IMMEDIATE, PostgreSQL's SELECT … FOR UPDATE. */
 struct keydb_kind {
     const char *scheme; /* what `where` begins with; NULL: it is a path */
+    bool shared;        /* several gateways have it, across a network: at times it is away */
     enum keydb_result (*create)(const char *where, const struct keydb_meta *meta, struct detail *why);
     enum keydb_result (*takeover)(const char *where, const struct secret_key *masters, size_t n, struct detail *why);
     struct keydb *(*open)(const char *where, struct detail *why);
     void (*close)(struct keydb *db);
+    void (*lint)(const char *where, const char *shown, struct faults *faults);
     bool (*is_current)(const struct keydb *db, const char *where);
     bool (*readonly)(const struct keydb *db);
     void (*identity)(const struct keydb *db, uint64_t out[2]);
@@ -62,6 +65,7 @@ struct keydb_kind {
     enum keydb_result (*removed)(struct keydb *db, uint64_t seq, keydb_each_removed each, void *arg,
                                  struct detail *why);
     enum keydb_result (*of_user)(struct keydb *db, struct str user, keydb_each each, void *arg, struct detail *why);
+    enum keydb_result (*fetch)(struct keydb *db, const struct str *users, size_t n, struct detail *why);
     enum keydb_result (*users)(struct keydb *db, struct str after, size_t limit, keydb_each_removed each, void *arg,
                                struct detail *why);
     enum keydb_result (*put)(struct keydb *db, const struct key_row *row, struct detail *why);
@@ -72,6 +76,16 @@ struct keydb {
     const struct keydb_kind *kind;
 };
 extern const struct keydb_kind KEYDB_SQLITE;
+#ifdef KMSGATE_FLEET
+extern const struct keydb_kind KEYDB_POSTGRES;
+#endif
+
+/* What is told of a database's place: all but passwords. The caller frees it; NULL without memory. */
+char *keydb_shown(const char *where);
+/* True for a store of several gateways: there is nothing to look for in a folder. */
+bool keydb_is_shared(const char *where);
+/* Faults and lints of the place as it is written, `shown` in messages; nothing is opened. */
+void keydb_lint(const char *where, const char *shown, struct faults *faults);
 
 /* Makes a new database (a file: mode 0600), whole or not at all. KEYDB_REFUSED when there is one. */
 enum keydb_result keydb_create(const char *where, const struct keydb_meta *meta, struct detail *why) MUST_CHECK;
@@ -113,6 +127,8 @@ enum keydb_result keydb_removed(struct keydb *db, uint64_t seq, keydb_each_remov
                                 struct detail *why) MUST_CHECK;
 enum keydb_result keydb_of_user(struct keydb *db, struct str user, keydb_each each, void *arg,
                                 struct detail *why) MUST_CHECK;
+/* Inside a writer's transaction: the rows of these users are going to be asked for, one user after the other. */
+enum keydb_result keydb_fetch(struct keydb *db, const struct str *users, size_t n, struct detail *why) MUST_CHECK;
 /* Up to `limit` users in the order of the database behind `after` (STR_MISSING: from the first); IDs are missing. */
 enum keydb_result keydb_users(struct keydb *db, struct str after, size_t limit, keydb_each_removed each, void *arg,
                               struct detail *why) MUST_CHECK;

@@ -85,7 +85,7 @@ bool keystore_set_masters(struct keystore *ks, const struct secret_key *masters,
 static bool open_and_load(struct keystore *ks, const struct secret_key *masters, size_t n, struct detail *why)
 {
     struct keydb_meta meta;
-    if (keydb_takeover(ks->where, masters, n, why) != KEYDB_OK || !(ks->db = keydb_open(ks->where, why)))
+    if (keydb_takeover(ks->database, masters, n, why) != KEYDB_OK || !(ks->db = keydb_open(ks->database, why)))
         return false;
     if (keydb_version(ks->db, &ks->seen, why) != KEYDB_OK || keydb_begin(ks->db, false, why) != KEYDB_OK)
         return false;
@@ -94,7 +94,7 @@ static bool open_and_load(struct keystore *ks, const struct secret_key *masters,
         memcpy(ks->salt, meta.salt, sizeof ks->salt);
         ok = take_masters(ks, masters, n, why) && keystore_load(ks->db, ks, &ks->now, why) == KEYDB_OK;
     }
-    ks->stamp = keydb_stamp(ks->db, ks->where); /* while no writer is at work */
+    ks->stamp = keydb_stamp(ks->db, ks->database); /* while no writer is at work */
     keydb_rollback(ks->db);
     atomic_store(&ks->in_step_us, time_mono_us());
     return ok;
@@ -105,7 +105,8 @@ struct keystore *keystore_open_under(const char *where, const struct secret_key 
 {
     struct detail why = {"out of memory"};
     struct keystore *ks = calloc(1, sizeof *ks);
-    bool ok = ks && n > 0 && (ks->where = str_dup(str_z(where))) && (ks->locks = keystore_locks_new());
+    bool ok = ks && n > 0 && (ks->where = keydb_shown(where)) && (ks->database = str_dup(str_z(where))) &&
+              (ks->locks = keystore_locks_new());
     if (ok) {
         ks->refused = -1;
         /* refused: there is one, perhaps since now: another process was faster */
@@ -114,7 +115,7 @@ struct keystore *keystore_open_under(const char *where, const struct secret_key 
     }
     if (ok)
         return ks;
-    faults_add(faults, where, 0, 0, "%s", why.text);
+    faults_add(faults, ks && ks->where ? ks->where : "keys", 0, 0, "%s", why.text);
     keystore_close(ks);
     return NULL;
 }
@@ -148,6 +149,9 @@ void keystore_close(struct keystore *ks)
     }
     free(ks->locks);
     free(ks->counter);
+    if (ks->database)
+        secret_wipe(ks->database, strlen(ks->database));
+    free(ks->database);
     free(ks->where);
     free(ks);
 }

@@ -305,7 +305,7 @@ enum keydb_result keystore_absorb(struct keystore *ks, bool *changed, struct det
  * over if it is the same database and comes after what is in use. */
 static enum keydb_result reopen(struct keystore *ks, bool *changed, struct detail *why)
 {
-    struct keydb *db = keydb_open(ks->where, why);
+    struct keydb *db = keydb_open(ks->database, why);
     int64_t version = 0;
     if (!db)
         return KEYDB_FAILED;
@@ -315,7 +315,7 @@ static enum keydb_result reopen(struct keystore *ks, bool *changed, struct detai
         r = keydb_begin(db, false, why);
     if (r == KEYDB_OK)
         r = reload(ks, db, why);
-    const uint64_t stamp = keydb_stamp(db, ks->where); /* while no writer is at work */
+    const uint64_t stamp = keydb_stamp(db, ks->database); /* while no writer is at work */
     keydb_rollback(db);
     if (r != KEYDB_OK) {
         keydb_close(db);
@@ -333,7 +333,7 @@ static enum keydb_result reopen(struct keystore *ks, bool *changed, struct detai
 
 static enum keydb_result follow(struct keystore *ks, bool *changed, struct detail *why)
 {
-    const uint64_t stamp = keydb_stamp(ks->db, ks->where);
+    const uint64_t stamp = keydb_stamp(ks->db, ks->database);
     if (stamp && stamp == ks->refused_stamp) { /* told again, without reading it again */
         *why = ks->refusal;
         return KEYDB_REFUSED;
@@ -349,9 +349,9 @@ static enum keydb_result follow(struct keystore *ks, bool *changed, struct detai
 
 static enum keydb_result refresh(struct keystore *ks, bool *changed, struct detail *why)
 {
-    if (!keydb_is_current(ks->db, ks->where))
+    if (!keydb_is_current(ks->db, ks->database))
         return follow(ks, changed, why);
-    const uint64_t stamp = keydb_stamp(ks->db, ks->where);
+    const uint64_t stamp = keydb_stamp(ks->db, ks->database);
     int64_t version;
     enum keydb_result r = keydb_version(ks->db, &version, why);
     if (r != KEYDB_OK)
@@ -371,7 +371,7 @@ static enum keydb_result refresh(struct keystore *ks, bool *changed, struct deta
     if (r == KEYDB_OK)
         r = keystore_absorb(ks, changed, why);
     if (r == KEYDB_OK) /* no writer is at work now; before, one may have been, and wrote on */
-        ks->stamp = keydb_stamp(ks->db, ks->where);
+        ks->stamp = keydb_stamp(ks->db, ks->database);
     keydb_rollback(ks->db);
     if (r == KEYDB_OK) {
         ks->behind = false;

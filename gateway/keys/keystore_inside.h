@@ -23,7 +23,8 @@ struct keystore_state {
  * thread changes the table, with `table_lock` held for writing, after all that it will put in was verified.
  */
 struct keystore {
-    char *where;
+    char *where;    /* as it may be shown */
+    char *database; /* as it is opened: may hold a password */
     uint8_t salt[SEAL_SALT];
     struct seal *seals[TABLE_MASTERS]; /* set once each, before any key in the table points to it; freed at the end */
     bool listed[TABLE_MASTERS];        /* may open what comes; what is in the table opens in any case */

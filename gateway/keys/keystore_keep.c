@@ -20,6 +20,10 @@ static bool take_name(void *arg, struct str user, struct str id, struct detail *
 {
     struct walk *w = arg;
     (void)id;
+    if (w->users == USERS_EACH) {
+        detail_set(why, "more users than were asked for");
+        return false;
+    }
     buf_str(&w->names, user);
     buf_char(&w->names, 0);
     if (w->names.failed)
@@ -35,11 +39,18 @@ static bool keep_users(struct walk *w, struct detail *why)
     w->users = 0;
     if (keydb_users(w->c->ks->db, after, USERS_EACH, take_name, w, why) != KEYDB_OK)
         return false;
-    for (size_t i = 0, at = 0; i < w->users; i++) {
-        const struct str user = str_z(w->names.p + at);
+    struct str names[USERS_EACH] = {{NULL, 0}};
+    size_t at = 0;
+    for (size_t i = 0; i < w->users; i++) {
+        names[i] = str_z(w->names.p + at);
+        at += names[i].n + 1;
+    }
+    if (w->users && keydb_fetch(w->c->ks->db, names, w->users, why) != KEYDB_OK)
+        return false;
+    for (size_t i = 0; i < w->users; i++) {
+        const struct str user = names[i];
         if (!change_fetch(w->c, user, why) || !w->deed(w->c, &w->n, why))
             return false;
-        at += user.n + 1;
         memcpy(w->last, user.p, user.n);
         w->last_n = user.n;
     }

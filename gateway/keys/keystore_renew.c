@@ -251,13 +251,23 @@ static void defer_all(struct key_fate *v, size_t n, const struct detail *why)
     }
 }
 
+static bool fetch_wished(struct change *c, const struct key_wish *wishes, size_t n, struct detail *why)
+{
+    struct str *users = calloc(n, sizeof *users);
+    for (size_t i = 0; users && i < n; i++)
+        users[i] = wishes[i].user;
+    const bool ok = !users || keydb_fetch(c->ks->db, users, n, why) == KEYDB_OK; /* without memory: one by one */
+    free(users);
+    return ok;
+}
+
 void keystore_do(struct keystore *ks, const struct key_wish *wishes, size_t n, int patience_ms, struct key_fate *v)
 {
     struct detail why = {{0}};
     enum keydb_result r;
     memset(v, 0, n * sizeof *v);
     struct change *c = change_begin(ks, patience_ms, &r, &why);
-    bool ok = c != NULL;
+    bool ok = c && fetch_wished(c, wishes, n, &why);
     for (size_t i = 0; ok && i < n; i++)
         if (do_one(c, &wishes[i], &v[i]) == FAILED) {
             why = v[i].why;

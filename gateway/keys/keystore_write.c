@@ -1,9 +1,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/uri.h"
 #include "keys/keychange.h"
 
-enum { FAULTS_TOLD = 100, PROGRESS_EACH = 256 };
+enum { FAULTS_TOLD = 100, PROGRESS_EACH = 256 /* also: whose rows are fetched at once */ };
 
 /* What could never be used is refused here. */
 static bool check_entry(const struct key_entry *e, struct detail *why)
@@ -204,6 +205,18 @@ static bool check_doubles(const struct key_entry *v, size_t n, struct teller *t)
     return t->told == 0;
 }
 
+/* The entries at hand need the rows of their users. */
+static bool fetch_ahead(struct change *c, const struct key_entry *v, size_t n, struct detail *why)
+{
+    struct str users[PROGRESS_EACH];
+    size_t found = 0;
+    for (size_t i = 0; i < n && i < PROGRESS_EACH; i++)
+        if (v[i].user.n && v[i].user.n <= KEY_TEXT_MAX && uri_is_any_uri(v[i].user) &&
+            (!found || !str_eq(v[i].user, users[found - 1])))
+            users[found++] = v[i].user;
+    return !found || keydb_fetch(c->ks->db, users, found, why) == KEYDB_OK;
+}
+
 static bool put_all(struct change *c, const struct key_entry *v, size_t n, unsigned how, size_t counts[3],
                     struct teller *t)
 {
@@ -212,6 +225,10 @@ static bool put_all(struct change *c, const struct key_entry *v, size_t n, unsig
         enum key_change did = KEY_SAME;
         if (t->to->progress && i % PROGRESS_EACH == 0)
             t->to->progress(t->to->arg, i, n);
+        if (i % PROGRESS_EACH == 0 && !fetch_ahead(c, v + i, n - i, &why)) {
+            tell(t, n, why.text);
+            break;
+        }
         enum outcome o = put_entry(c, &v[i], how, &did, &why);
         if (o == DONE) {
             counts[did]++;

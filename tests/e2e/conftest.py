@@ -2,6 +2,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import kms
+import postgres
 
 BUILD = Path(os.environ.get("TESTED_BUILD", Path(__file__).parents[2] / "build")).resolve()
 RULES = """\
@@ -21,8 +23,12 @@ responses: [{ id: default }]
 
 
 class Gateway:
-    def __init__(self, folder, users, rules=RULES, config="", upstream=None, listen=None, start=True, legacy=()):
-        self.folder, self.users = folder, users
+    def __init__(self, folder, users, rules=RULES, config="", upstream=None, listen=None, start=True, legacy=(),
+                 keys="sqlite:kmsgate.db", peer=None):
+        """keys: where they are, or a database's URI. peer: a gateway whose keys this one has, too."""
+        self.folder, self.users, self.keys = folder, users, peer.keys if peer else keys
+        if not self.keys.startswith("sqlite:"):
+            config += "state: .\n"
         self.port, self.admin_port = kms.free_port(), kms.free_port()
         self.legacy = None
         self.running = None
@@ -33,7 +39,7 @@ class Gateway:
             upstream = kms.wait_for(lambda: self._legacy_url())
         self.upstream = upstream
         self.public = "http://127.0.0.1:%d" % self.port
-        (folder / "master.key").write_text(os.urandom(32).hex())
+        (folder / "master.key").write_text((peer.folder / "master.key").read_text() if peer else os.urandom(32).hex())
         (folder / "master.key").chmod(0o600)
         (folder / "rules.yaml").write_text(rules)
         self.config = folder / "gateway.yaml"
@@ -45,16 +51,21 @@ admin: 127.0.0.1:%d
 public_url: %s
 upstream: { url: "%s", timeout: 5s }
 rules: rules.yaml
-keys: sqlite:kmsgate.db
+keys: "%s"
 master_key: file:master.key
 replay: memory
 decisions: decisions.jsonl
 %s
-""" % (self.port, listen or "", self.admin_port, self.public, upstream, config))
+""" % (self.port, listen or "", self.admin_port, self.public, upstream, self.keys, config))
         keys = folder / "keys.jsonl"
         keys.write_text("\n".join(line for u in users for line in u.lines()) + "\n")
         keys.chmod(0o600)
-        self.run("keys", "import", "--first", "--config", self.config, keys)
+        if peer:  # nobody has accepted anything here either
+            shutil.copy(peer.first_mark, folder / "replay.mark")
+        else:
+            self.run("keys", "import", "--first", "--config", self.config, keys)
+        self.first_mark = folder / "first.mark"
+        shutil.copy(folder / "replay.mark", self.first_mark)
         if start:
             self.start()
 
@@ -146,6 +157,23 @@ def alice():
 @pytest.fixture
 def bob():
     return kms.User("sip:bob@example.org")
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """A PostgreSQL server; each test makes a database of its own in it."""
+    c = postgres.Cluster()
+    yield c
+    c.end()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def keys_at(request):
+    """Where the keys are, for tests that hold for either store: a function of the folder."""
+    if request.param == "sqlite":
+        return lambda folder: "sqlite:kmsgate.db"
+    cluster = request.getfixturevalue("cluster")
+    return lambda folder: cluster.socket_url(cluster.database())
 
 
 @pytest.fixture

@@ -16,32 +16,50 @@ ALICE = "sip:alice@example.org"
 
 
 class Store:
-    def __init__(self, folder):
+    def __init__(self, folder, keys="sqlite:kmsgate.db"):
         self.folder, self.config, self.db = folder, folder / "gateway.yaml", folder / "kmsgate.db"
-        self.master = folder / "master.key"
+        self.master, self.cwd, self.at = folder / "master.key", folder, keys
         self.master.write_text(os.urandom(32).hex() + "\n")
         self.master.chmod(0o600)
-        (folder / "rules.yaml").write_text("version: 1\n")
+        (folder / "rules.yaml").write_text(
+            "version: 1\nkms: {uris: [kms.example.org]}\nrequests: [{id: everyone}]\nresponses: [{id: default}]\n")
         self.config.write_text("""\
 listen: [{ address: 127.0.0.1:8080 }]
 admin: 127.0.0.1:9090
 public_url: https://kms.example.org
 upstream: { url: http://127.0.0.1:9000 }
 rules: rules.yaml
-keys: sqlite:kmsgate.db
+keys: "%s"
+state: .
 master_key: file:master.key
 replay: memory
 decisions: stdout
-""")
+""" % keys)
 
-    def keys(self, *argv, code=0, stdin=""):
-        config = () if "--help" in argv else ("--config", self.config)
-        r = subprocess.run([BUILD / "kmsgate", "keys", *map(str, argv), *map(str, config)], input=stdin, text=True,
-                           capture_output=True, timeout=120, cwd=self.folder)
+    def run(self, *argv, code=0, stdin="", env=None):
+        r = subprocess.run([BUILD / "kmsgate", *map(str, argv)], input=stdin, text=True, capture_output=True, timeout=120,
+                           cwd=self.cwd, env=dict(os.environ, **env) if env else None)
         assert r.returncode == code, (argv, r.returncode, r.stdout, r.stderr)
+        return r
+
+    def keys(self, *argv, code=0, stdin="", env=None):
+        config = () if "--help" in argv else ("--config", self.config)
+        r = self.run("keys", *argv, *config, code=code, stdin=stdin, env=env)
         assert code == 0 or all(re.match(r"kmsgate: (?!.*kmsgate: )|\S+:\d+(:\d+)?: |usage: |  |$|`", x)
                                 for x in r.stderr.splitlines()), r.stderr
         return r
+
+    def check(self, *argv, code=0, env=None):
+        return self.run("check", "--config", self.config, *argv, code=code, env=env)
+
+    def serve(self, code):
+        """Which ends by itself, at once."""
+        return self.run("serve", "--config", self.config, code=code)
+
+    def place(self, keys):
+        """Other keys, from now on."""
+        self.config.write_text(self.config.read_text().replace('keys: "%s"' % self.at, 'keys: "%s"' % keys))
+        self.at = keys
 
     def file(self, *lines, name="keys.jsonl", mode=0o600):
         path = self.folder / name
@@ -55,8 +73,16 @@ decisions: stdout
 
 
 @pytest.fixture
-def store(tmp_path):
+def file_store(tmp_path):
     return Store(tmp_path)
+
+
+@pytest.fixture
+def store(tmp_path, keys_at):
+    """In a file, or in PostgreSQL."""
+    s = Store(tmp_path, keys_at(tmp_path))
+    s.another = lambda folder: Store(folder, keys_at(folder))
+    return s
 
 
 def line(kind="ink", kid=None, key=None, user=ALICE, **more):
@@ -64,8 +90,9 @@ def line(kind="ink", kid=None, key=None, user=ALICE, **more):
     return dict({"user": user, "type": kind, "id": kid or kind + ".1.alice", "key": key}, **more)
 
 
-def test_what_root_makes_belongs_to_the_folder_s_owner(store, tmp_path):
+def test_what_root_makes_belongs_to_the_folder_s_owner(file_store, tmp_path):
     """The service's user, whoever imports: else the gateway cannot open its own database."""
+    store = file_store
     if os.geteuid() != 0:
         pytest.skip("root alone can make files of others")
     state = tmp_path / "state"
@@ -88,7 +115,7 @@ def test_import_list_export(store):
              line(user="sip:bob@example.org", kid="i", state="revoked")]
     r = store.keys("import", store.file(*lines))
     assert r.stdout == "3 added, 0 replaced, 0 unchanged\n" and r.stderr == ""
-    assert stat.S_IMODE(store.db.stat().st_mode) == 0o600
+    assert not store.db.exists() or stat.S_IMODE(store.db.stat().st_mode) == 0o600
     assert store.keys("import", "-", stdin=(store.folder / "keys.jsonl").read_text()).stdout.endswith("3 unchanged\n")
     assert store.listed() == [(ALICE, "ink", "ink.1.alice", "active", "-"),
                               (ALICE, "trk", "trk.1.alice", "active", "2099-01-01T00:00:00Z"),
@@ -99,7 +126,7 @@ def test_import_list_export(store):
     secret = store.keys("export", "--with-secrets")
     assert [json.loads(x) for x in secret.stdout.splitlines()] == [dict({"state": "active"}, **x) for x in lines]
     (store.folder / "other").mkdir()
-    other = Store(store.folder / "other")
+    other = store.another(store.folder / "other")
     other.keys("import", "-", stdin=secret.stdout)  # what went out comes in
     assert other.keys("export", "--with-secrets").stdout == secret.stdout
 
@@ -116,7 +143,8 @@ def test_no_key_value_but_by_export(store):
         for form in (key.hex()[:20], key.hex().upper()[:20]):
             assert form not in r.stdout + r.stderr
     assert key.hex() in store.keys("export", "--with-secrets").stdout
-    assert key not in store.db.read_bytes() and key.hex().encode() not in store.db.read_bytes()
+    if store.db.exists():
+        assert key not in store.db.read_bytes() and key.hex().encode() not in store.db.read_bytes()
 
 
 @pytest.mark.parametrize("bad,at", [
@@ -206,7 +234,8 @@ def test_the_master_key_changes(store):
     assert "master key is not the one" in store.keys("list", code=1).stderr
 
 
-def test_an_older_database_is_known_by_its_counter(store):
+def test_an_older_database_is_known_by_its_counter(file_store):
+    store = file_store
     store.config.write_text(store.config.read_text() + "keys_counter: file:elsewhere/count\n")
     (store.folder / "elsewhere").mkdir()
     counter = store.folder / "elsewhere" / "count"
@@ -293,7 +322,8 @@ def test_help(store):
         assert "usage: kmsgate keys " + n in store.keys(n, "--help").stdout
 
 
-def test_no_database_and_no_keys(store):
+def test_no_database_and_no_keys(file_store):
+    store = file_store
     for argv in (("list",), ("export",), ("show", "--user", ALICE), ("revoke", "--user", ALICE, "--id", "i")):
         assert "no such file" in store.keys(*argv, code=1).stderr
     assert not store.db.exists()
@@ -303,8 +333,9 @@ def test_no_database_and_no_keys(store):
     assert "cannot open" in store.keys("import", "nothing.jsonl", code=1).stderr
 
 
-def test_a_file_that_may_not_grow(store):
+def test_a_file_that_may_not_grow(file_store):
     """As on a full disk: an error that says so, and the database is what it was."""
+    store = file_store
     store.keys("import", store.file(line()))
     before = store.keys("export", "--with-secrets").stdout
     many = store.file(*(line(kid="ink.%d" % i, user="sip:u%d@example.org" % i) for i in range(2000)))
@@ -315,7 +346,8 @@ def test_a_file_that_may_not_grow(store):
     assert store.keys("export", "--with-secrets").stdout == before
 
 
-def test_what_is_wrong_with_the_files(store):
+def test_what_is_wrong_with_the_files(file_store):
+    store = file_store
     path = store.file(line())
     assert store.keys("import", path).stderr == ""
     path.chmod(0o644)
@@ -345,8 +377,8 @@ def test_at_once(store):
     assert sorted(x[3] for x in store.listed()) == ["active"] + ["retiring"] * 7
 
 
-def test_a_running_gateway_follows(gateway, alice, bob):
-    g = gateway([alice])
+def test_a_running_gateway_follows(gateway, alice, bob, keys_at, tmp_path):
+    g = gateway([alice], keys=keys_at(tmp_path))
     assert g.ask(bob, "/init").status == 403
     g.run("keys", "import", "--config", g.config, "-", input="\n".join(bob.lines()))
     kms.wait_for(lambda: 'type="ink",state="active"} 2' in g.admin("/metrics")[1])

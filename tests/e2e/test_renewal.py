@@ -1,6 +1,7 @@
 """New keys in replies: when, in which shape and order, confirmed by use, sent again until then, deferred."""
 import base64
 import concurrent.futures
+import contextlib
 import json
 import re
 import socket
@@ -86,6 +87,29 @@ def wait_state(gate, ident, state):
 @pytest.fixture
 def device():
     return Device(ALICE)
+
+
+@pytest.fixture
+def gateway(gateway, keys_at, tmp_path):
+    """With the keys in a file, or in PostgreSQL."""
+    return lambda *args, **kw: gateway(*args, **dict({"keys": keys_at(tmp_path)}, **kw))
+
+
+@pytest.fixture
+def hold(request):
+    """Keeps all other writers of a gateway's keys waiting, until the end of the `with`."""
+    @contextlib.contextmanager
+    def held(g):
+        if not g.keys.startswith("sqlite:"):
+            with request.getfixturevalue("cluster").held(g.keys.rsplit("/", 1)[1]):
+                yield
+            return
+        db = sqlite3.connect(g.folder / "kmsgate.db", isolation_level=None)
+        db.execute("BEGIN EXCLUSIVE")
+        yield
+        db.execute("ROLLBACK")
+        db.close()
+    return held
 
 
 def started(gateway, device, *others, **kw):
@@ -195,18 +219,15 @@ def test_a_reply_that_is_lost_comes_again(gateway, device):
         assert {n[:3] for n in device.new_keys(good(g.ask(device.user, "/init"), device))} == first
 
 
-def test_a_locked_store_defers(gateway, device):
+def test_a_locked_store_defers(gateway, device, hold):
     g = started(gateway, device)
-    db = sqlite3.connect(g.folder / "kmsgate.db", isolation_level=None)
-    db.execute("BEGIN EXCLUSIVE")
-    began = time.monotonic()
-    r = good(g.ask(device.user, "/init"), device)
-    took = time.monotonic() - began
-    assert not device.new_keys(r) and 0.2 < took < 10
-    assert "renewed" not in g.last(1)["response"] and g.last(1)["reason"] == "ok"
-    assert renewals(g) == {("trk", "deferred"): 1, ("ink", "deferred"): 1}
-    db.execute("ROLLBACK")
-    db.close()
+    with hold(g):
+        began = time.monotonic()
+        r = good(g.ask(device.user, "/init"), device)
+        took = time.monotonic() - began
+        assert not device.new_keys(r) and 0.2 < took < 10
+        assert "renewed" not in g.last(1)["response"] and g.last(1)["reason"] == "ok"
+        assert renewals(g) == {("trk", "deferred"): 1, ("ink", "deferred"): 1}
     kms.wait_for(lambda: device.new_keys(good(g.ask(device.user, "/init"), device)))
 
 
@@ -237,26 +258,23 @@ def test_no_new_key_in_what_is_written_down(gateway, device):
             assert form not in g.admin("/decisions?n=10")[1].encode() + g.admin("/metrics")[1].encode()
 
 
-def test_a_client_that_leaves_while_it_is_waited_for(gateway, device):
+def test_a_client_that_leaves_while_it_is_waited_for(gateway, device, hold):
     g = started(gateway, device)
-    db = sqlite3.connect(g.folder / "kmsgate.db", isolation_level=None)
-    db.execute("BEGIN EXCLUSIVE")
     threads = []
-    for _ in range(5):
-        body = kms.signed_request(device.user, g.url("/init"))
+    with hold(g):
+        for _ in range(5):
+            body = kms.signed_request(device.user, g.url("/init"))
 
-        def leave(body=body):
-            with socket.create_connection(("127.0.0.1", g.port)) as s:
-                s.sendall(b"POST %s/init HTTP/1.1\r\nHost: %s\r\nContent-Type: application/xml\r\nContent-Length: %d"
-                          b"\r\n\r\n" % (kms.BASE.encode(), g.public[7:].encode(), len(body)) + body)
-                time.sleep(0.1)
-        threads.append(threading.Thread(target=leave))
-        threads[-1].start()
-    for t in threads:
-        t.join()
-    g.decisions(5)
-    db.execute("ROLLBACK")
-    db.close()
+            def leave(body=body):
+                with socket.create_connection(("127.0.0.1", g.port)) as s:
+                    s.sendall(b"POST %s/init HTTP/1.1\r\nHost: %s\r\nContent-Type: application/xml\r\nContent-Length: %d"
+                              b"\r\n\r\n" % (kms.BASE.encode(), g.public[7:].encode(), len(body)) + body)
+                    time.sleep(0.1)
+            threads.append(threading.Thread(target=leave))
+            threads[-1].start()
+        for t in threads:
+            t.join()
+        g.decisions(5)
     kms.wait_for(lambda: device.new_keys(good(g.ask(device.user, "/init"), device)))
 
 

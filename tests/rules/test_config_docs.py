@@ -147,7 +147,7 @@ def test_examples_are_taken(path, folder):
 
 BAD = [("upstream.timeout", "5"), ("upstream.timeout", "fast"), ("limits.body", "64kb"), ("limits.connections", 0),
        ("limits.connections", "many"), ("workers", 0), ("workers", 1000), ("log.level", "loud"), ("log.format", "xml"),
-       ("master_key", "ab" * 32), ("admin_token", "secret"), ("keys", "kmsgate.db"), ("public_url", "kms.example.org"),
+       ("master_key", "ab" * 32), ("admin_token", "secret"), ("keys", "kmsgate.db"), ("keys", "postgresql:/x"), ("keys", "postgresql://h/a b"), ("public_url", "kms.example.org"),
        ("public_url", []), ("upstream.url", "ftp://127.0.0.1/"), ("admin", "9090"), ("admin", "localhost:9090"),
        ("listen.address", "8443"), ("listen.tls.client_auth", "maybe"), ("listen.colour", "red"), ("upstream.tls.colour", "red"),
        ("limits.colour", 1), ("colour", "red"), ("sandbox", "half"), ("replay", "disk"), ("drain_delay", -1),
@@ -163,7 +163,7 @@ def test_program_and_schema_refuse_the_same(path, value, folder):
 
 
 @pytest.mark.parametrize("path,value", [
-    ("user", "kmsgate"), ("captures", {"folder": "captures"}), ("keys", "postgresql://127.0.0.1/kmsgate"), ("replay", "redis://127.0.0.1:6379"),
+    ("user", "kmsgate"), ("captures", {"folder": "captures"}), ("replay", "redis://127.0.0.1:6379"),
     ("replay", {"url": "rediss://127.0.0.1:6379", "secret": "file:secret"})])
 def test_what_is_not_built_is_refused_as_that(path, value, folder):
     said = faults(folder, with_value(path, value))

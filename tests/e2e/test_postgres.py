@@ -1,0 +1,426 @@
+"""Users' keys in PostgreSQL: several gateways, one database, and what becomes of them when it stops, hangs, loses commits, is
+another, is full, or lies. What both stores have in common is in test_keys.py and test_renewal.py."""
+import concurrent.futures
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from urllib.parse import quote
+
+import pytest
+
+import conftest
+import kms
+import postgres
+import test_renewal
+from test_keys import ALICE, Store, line
+
+
+@pytest.fixture
+def server():
+    """A cluster that this test may do to what it likes."""
+    made = []
+
+    def make(**kw):
+        made.append(postgres.Cluster(**kw))
+        return made[-1]
+    yield make
+    for c in made:
+        c.end()
+
+
+def metric(g, name):
+    return float(re.search(r"^%s (\S+)" % re.escape(name), g.admin("/metrics")[1], re.M)[1])
+
+
+def keys(g, *argv, **kw):
+    return g.run("keys", *argv, "--config", g.config, **kw)
+
+
+def follows(g, user, status, seconds=30):
+    return kms.wait_for(lambda: g.ask(user, "/init").status == status, seconds)
+
+
+def fleet(gateway, url, n, users, **kw):
+    first = gateway(users, keys=url, **kw)
+    return [first] + [gateway(users, peer=first, **kw) for _ in range(n - 1)]
+
+
+# --- the place and its secrets ---
+
+def test_no_password_is_ever_shown(cluster, tmp_path):
+    """Neither where it works nor where it does not, in no form that it has."""
+    db, clear, escaped = cluster.database(), cluster.password, quote(cluster.password, safe="")
+    store = Store(tmp_path, cluster.url(db))
+    said = [store.keys("import", store.file(line())), store.keys("list"), store.check("--print")]
+    assert "keys: postgresql://postgres:***@127.0.0.1:%d/%s?sslmode=prefer" % (cluster.port, db) in said[-1].stdout
+    broken = [cluster.url(db, password="wr0ng/s3cret@"), cluster.url(db, host="nowhere.invalid"),
+              cluster.url(db).replace(str(cluster.port), "1"), cluster.url(db).replace(":%d/" % cluster.port, ":x/"),
+              cluster.url(db) + "&pass%77ord=s3cret", cluster.url(db) + "&password=s3cret&sslmode=bad",
+              cluster.url(db) + "&nothing=s3cret", "postgresql://u:s3cret/@h@i/" + db, "postgresql:/u:s3cret@h/" + db,
+              "postgresql://127.0.0.1/x?password=s3cret&port=1", "postgresq://h/x?password=s3cret"]
+    for url in broken:
+        store.place(url)
+        said += [store.keys("list", code=1), store.check("--print", code=1), store.serve(code=1)]
+    for r in said:
+        for secret in (clear, escaped, "s3cret", "wr0ng"):
+            assert secret not in r.stdout + r.stderr, r
+    assert all("***" in r.stdout + r.stderr or "hidden" in r.stderr for r in said[2:]), said
+
+
+def test_a_password_from_a_file(cluster, tmp_path):
+    db = cluster.database()
+    url = "postgresql://postgres@127.0.0.1:%d/%s" % (cluster.port, db)
+    store = Store(tmp_path, url)
+    file = tmp_path / "pass"
+    file.write_text("127.0.0.1:*:*:postgres:%s\n" % cluster.password.replace(":", "\\:"))
+    file.chmod(0o600)
+    assert "no password supplied" in store.keys("import", store.file(line()), code=1).stderr
+    store.place(url + "?passfile=pass")  # relative to gateway.yaml, like all paths in it
+    cwd, store.cwd = store.cwd, "/"
+    store.keys("import", store.folder / "keys.jsonl")
+    store.cwd = cwd
+    store.place(url)
+    store.keys("list", env={"PGPASSWORD": cluster.password})
+    file.write_text(cluster.url(db))
+    store.keys("list", env={"KMSGATE_KEYS_FILE": str(file)})
+
+
+def test_nothing_else_of_the_environment(cluster, tmp_path):
+    """What the URI does not say is libpq's preset, not what some variable or file of the machine says."""
+    db, other = cluster.database(), cluster.database()
+    store = Store(tmp_path, cluster.url(db))
+    store.keys("import", store.file(line()))
+    (tmp_path / "services").write_text("[x]\nhost=127.0.0.2\n")
+    lies = {"PGHOST": "127.0.0.2", "PGHOSTADDR": "127.0.0.2", "PGPORT": "1", "PGDATABASE": other, "PGUSER": "nobody",
+            "PGSSLMODE": "verify-full", "PGOPTIONS": "-c search_path=evil", "PGSERVICE": "x", "PGCLIENTENCODING": "LATIN1",
+            "PGSERVICEFILE": str(tmp_path / "services"), "PGTARGETSESSIONATTRS": "standby", "PGREQUIRESSL": "1"}
+    assert len(store.keys("list", env=lies).stdout.splitlines()) == 1
+    for bad in ("service=x", "options=-c%20log_statement%3Dall", "replication=database"):
+        store.place(cluster.url(db, more="&" + bad))
+        assert "is not for key databases" in store.keys("list", code=1).stderr
+
+
+@pytest.mark.parametrize("place,linted", [
+    ("postgresql://kms-db.example.org/k", True), ("postgresql://kms-db.example.org/k?sslmode=require", True),
+    ("postgresql://10.0.0.1,127.0.0.1/k?sslmode=verify-ca", True),
+    ("postgresql://kms-db.example.org/k?hostaddr=10.0.0.1", True),
+    ("postgresql://kms-db.example.org/k?sslmode=verify-full", False), ("postgresql://127.0.0.1/k", False),
+    ("postgresql:///k?host=/run/postgresql", False), ("postgresql://[::1],localhost/k", False)])
+def test_an_unverified_server_is_linted(tmp_path, place, linted):
+    store = Store(tmp_path, place)
+    assert ("database-unverified" in store.check(code=1, env={"PGCONNECT_TIMEOUT": "1"}).stderr) == linted
+
+
+def test_which_databases_are_taken(cluster, server, tmp_path):
+    store = Store(tmp_path, cluster.socket_url(cluster.database()))
+    for argv in (("list",), ("export",), ("show", "--user", ALICE), ("revoke", "--user", ALICE, "--id", "i")):
+        assert "`kmsgate keys import` makes their tables" in store.keys(*argv, code=1).stderr
+    cluster.sql("CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0")
+    store.place(cluster.socket_url("latin"))
+    assert "UTF8 is expected, and this one's encoding is: LATIN1" in store.keys("import", store.file(line()), code=1).stderr
+    store.place(cluster.socket_url("nowhere"))
+    assert "does not exist" in store.keys("list", code=1).stderr
+
+
+# --- several at once ---
+
+def test_two_gateways_and_commands_at_once(cluster, gateway, alice, bob):
+    """Eight writers, two gateways: one active key of a type, all see the same, nothing is missed."""
+    url = cluster.socket_url(cluster.database())
+    gs = fleet(gateway, url, 2, [alice, bob])
+    add = [conftest.BUILD / "kmsgate", "keys", "add", "--config", gs[0].config, "--user", alice.uri, "--type", "ink",
+           "--generate", "--id"]
+
+    def writer(w):
+        for i in range(6):
+            r = subprocess.run([*add, "ink.%d.%d" % (w, i)], capture_output=True, text=True, timeout=120)
+            assert r.returncode == 0, r.stderr
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        list(pool.map(writer, range(8)))
+    listed = [keys(g, "list").stdout for g in gs]
+    assert listed[0] == listed[1]
+    states = [x.split("\t")[3] for x in listed[0].splitlines() if "\tink\t" in x and alice.uri in x]
+    assert states.count("active") == 1 and states.count("retiring") == 8
+    count = [r'kmsgate_keys{type="ink",state="%s"}' % s for s in ("active", "retiring", "revoked")]
+    for g in gs:
+        kms.wait_for(lambda: [metric(g, c) for c in count[:2]] == [2, 8])
+        assert "tampered" not in g.running.err
+
+
+def test_two_renew_at_once_give_the_same_key(cluster, gateway):
+    device = test_renewal.Device(ALICE)
+    gs = fleet(gateway, cluster.socket_url(cluster.database()), 3, [device.user], rules=test_renewal.rules())
+    time.sleep(2.1)
+    work = [(g, kms.signed_request(device.user, g.url("/init"))) for _ in range(10) for g in gs]
+    with concurrent.futures.ThreadPoolExecutor(15) as pool:
+        replies = list(pool.map(lambda w: w[0].post("/init", w[1]), work))
+    given = {n[:3] for r in replies for n in device.new_keys(test_renewal.good(r, device))}
+    assert {n[:2] for n in given} == {("NewTransportKey", "trk.2.alice"), ("NewIntegrityKey", "ink.2.alice")}
+    assert len(given) == 2
+
+
+def test_a_change_is_followed_within_a_second(cluster, gateway, alice, bob):
+    gs = fleet(gateway, cluster.socket_url(cluster.database()), 2, [alice, bob])
+    assert [g.ask(bob, "/init").status for g in gs] == [200, 200]
+    keys(gs[0], "revoke", "--user", bob.uri, "--id", bob.ink_id)
+    began = time.monotonic()
+    for g in gs:
+        follows(g, bob, 403)
+    assert time.monotonic() - began < 1 + 20  # a busy machine
+    assert [g.ask(alice, "/init").status for g in gs] == [200, 200]
+
+
+def test_only_what_changed_is_read(cluster, gateway, alice, bob):
+    """By the server's own count of the rows that it read."""
+    db = cluster.database()
+    g = gateway([alice, bob], keys=cluster.socket_url(db))
+    many = "".join(json.dumps(line(kid="ink.%d" % i, user="sip:u%d@example.org" % i)) + "\n" for i in range(5000))
+    keys(g, "import", "-", input=many)
+    kms.wait_for(lambda: metric(g, 'kmsgate_keys{type="ink",state="active"}') == 5002)
+
+    def read():
+        return int(cluster.sql("SELECT pg_stat_clear_snapshot(); SELECT seq_tup_read + idx_tup_fetch FROM "
+                               "pg_stat_user_tables WHERE relname = 'keys'", db).splitlines()[-1])
+    before = kms.wait_for(lambda: (lambda a: (time.sleep(1.5), a == read())[1] and a)(read()), 60)
+    for i in range(10):  # by SQL alone: `kmsgate keys` reads all keys when it starts
+        cluster.sql("UPDATE kmsgate.meta SET one = one", db)
+    time.sleep(3)
+    assert read() - before < 100
+
+
+# --- away, and back ---
+
+@pytest.mark.parametrize("how", ["stopped", "killed", "paused"])
+def test_away_and_back(server, gateway, alice, bob, how):
+    """Verdicts from memory; writes refused at once; ready until keys_max_age, then 503; all comes back by itself."""
+    c = server()
+    db = c.database()
+    device = test_renewal.Device("sip:dora@example.org")
+    g = gateway([alice, bob, device.user], keys=c.socket_url(db), rules=test_renewal.rules(),
+                config="keys_max_age: 8s\n")
+    time.sleep(2.1)
+    keys(g, "revoke", "--user", bob.uri, "--id", bob.ink_id)
+    follows(g, bob, 403)
+    gone = time.monotonic()
+    if how == "paused":
+        c.pause()
+    else:
+        c.stop(signal.SIGINT if how == "stopped" else signal.SIGQUIT)
+    r = test_renewal.good(g.ask(device.user, "/init"), device)
+    assert not device.new_keys(r) and g.ask(bob, "/init").status == 403
+    assert test_renewal.renewals(g)[("ink", "deferred")] >= 1
+    began = time.monotonic()
+    refused = keys(g, "revoke", "--user", alice.uri, "--id", alice.ink_id, check=False)
+    assert refused.returncode == 1 and "cannot connect" in refused.stderr or "in time" in refused.stderr, refused.stderr
+    assert time.monotonic() - began < 30
+    if time.monotonic() - gone < 7:
+        assert g.admin("/readyz")[0] == 200 or metric(g, "kmsgate_keys_age_seconds") >= 8
+    kms.wait_for(lambda: g.admin("/readyz")[0] == 503)
+    status, text = g.admin("/readyz")
+    assert text.startswith("keys\n") and "no change of the database could be taken over" in text
+    assert metric(g, "kmsgate_keys_age_seconds") >= 8
+    assert g.ask(alice, "/init").status == 200
+    assert len(re.findall("the keys known before stay in force", g.running.err)) == 1  # a line a minute
+    if how == "paused":
+        c.resume()
+    else:
+        c.start()
+    kms.wait_for(lambda: g.admin("/readyz")[0] == 200)
+    assert metric(g, "kmsgate_keys_age_seconds") < 5
+    keys(g, "revoke", "--user", alice.uri, "--id", alice.ink_id)
+    follows(g, alice, 403)
+    assert kms.wait_for(lambda: device.new_keys(test_renewal.good(g.ask(device.user, "/init"), device)))
+
+
+def test_a_hang_holds_no_request_up(server, gateway, alice):
+    """The worst: it takes connections and says nothing."""
+    c = server()
+    g = gateway([alice], keys=c.socket_url(c.database()))
+    c.pause()
+    slowest = 0
+    for _ in range(40):
+        began = time.monotonic()
+        assert g.ask(alice, "/init").status == 200
+        slowest = max(slowest, time.monotonic() - began)
+        time.sleep(0.1)
+    c.resume()
+    assert slowest < 3, slowest  # a statement's deadline; alone it is some milliseconds
+
+
+def test_a_writer_that_stops_half_way(cluster, gateway, alice, tmp_path):
+    """Stopped with the meta row held: others are refused or deferred, and go on when it is gone; its change is not there."""
+    db = cluster.database()
+    g = gateway([alice], keys=cluster.socket_url(db))
+    many = tmp_path / "many.jsonl"
+    many.write_text("".join(json.dumps(line(kid="ink.%d" % i, user="sip:u%d@example.org" % i)) + "\n" for i in range(20000)))
+    many.chmod(0o600)
+    p = subprocess.Popen([conftest.BUILD / "kmsgate", "keys", "import", "--config", g.config, many],
+                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    held = "SELECT count(*) FROM pg_stat_activity WHERE datname = '%s' AND state = 'idle in transaction'" % db
+    kms.wait_for(lambda: cluster.sql(held) != "0" or p.poll() is not None)
+    assert p.poll() is None
+    p.send_signal(signal.SIGSTOP)
+    try:
+        kms.wait_for(lambda: cluster.sql(held) != "0")
+        r = keys(g, "renew", "--user", ALICE, check=False)
+        assert r.returncode == 1 and "another process is writing" in r.stderr
+        assert g.ask(alice, "/init").status == 200
+    finally:
+        p.kill()
+        p.wait()
+    kms.wait_for(lambda: keys(g, "renew", "--user", ALICE, check=False).returncode == 0, 60)
+    assert len(keys(g, "list").stdout.splitlines()) == 2
+
+
+# --- another, older, emptied, tampered with ---
+
+def dump(c, db):
+    return subprocess.run([c.bin / "pg_dump", "-h", c.folder, "-p", str(c.port), "-U", "postgres", db], check=True,
+                          capture_output=True, timeout=60).stdout
+
+
+def restore(c, db, text):
+    """In one transaction: nobody sees half of it."""
+    text = b"DROP SCHEMA IF EXISTS kmsgate CASCADE;\n" + text
+    subprocess.run([c.bin / "psql", "-qX1", "-v", "ON_ERROR_STOP=1", "-h", c.folder, "-p", str(c.port), "-U", "postgres", db],
+                   input=text, check=True, capture_output=True, timeout=60)
+
+
+def test_no_revocation_is_undone(cluster, gateway, alice, bob, tmp_path):
+    """Restored to an earlier state; restored and written on; emptied; made anew: the keys in use stay, and it is told."""
+    db = cluster.database()
+    g = gateway([alice, bob], keys=cluster.socket_url(db))
+    old = dump(cluster, db)
+    keys(g, "revoke", "--user", alice.uri, "--id", alice.ink_id)
+    follows(g, alice, 403)
+    new = dump(cluster, db)
+
+    def stays(word):
+        kms.wait_for(lambda: metric(g, "kmsgate_keys_age_seconds") > 1.5)
+        assert g.ask(alice, "/init").status == 403 and g.ask(bob, "/init").status == 200
+        kms.wait_for(lambda: word in g.running.err)
+        restore(cluster, db, new)
+        kms.wait_for(lambda: metric(g, "kmsgate_keys_age_seconds") < 1)
+    restore(cluster, db, old)
+    stays("is older than what is in use")
+    elsewhere = cluster.database()
+    restore(cluster, elsewhere, old)
+    (tmp_path / "further").mkdir()
+    other = Store(tmp_path / "further", cluster.socket_url(elsewhere))
+    other.master.write_text((g.folder / "master.key").read_text())
+    for i in range(4):
+        other.keys("add", "--user", bob.uri, "--type", "trk", "--id", "x%d" % i, "--generate")
+    restore(cluster, db, dump(cluster, elsewhere))
+    stays("another history")
+    cluster.sql("DROP SCHEMA kmsgate CASCADE", db)
+    stays("no keys of kmsgate")
+    cluster.sql("TRUNCATE kmsgate.keys, kmsgate.meta, kmsgate.removed", db)
+    stays("meta row is gone")
+    empty = cluster.database()
+    other.place(cluster.socket_url(empty))
+    other.keys("add", "--user", alice.uri, "--type", "ink", "--id", alice.ink_id, "--key-stdin", stdin=alice.ink.hex())
+    restore(cluster, db, dump(cluster, empty))
+    stays("another database")
+
+
+TAMPERINGS = {
+    "another user": "UPDATE kmsgate.keys SET user_uri = 'sip:mallory@example.org' WHERE id = 'ink.1.alice'",
+    "another id": "UPDATE kmsgate.keys SET id = 'ink.9.alice' WHERE id = 'ink.1.alice'",
+    "another type": "UPDATE kmsgate.keys SET type = 1 - type WHERE id = 'ink.1.alice'",
+    "an unknown type": "UPDATE kmsgate.keys SET type = 2 WHERE id = 'ink.1.alice'",
+    "active again": "UPDATE kmsgate.keys SET state = 0 WHERE id = 'old'",
+    "an unknown state": "UPDATE kmsgate.keys SET state = 7 WHERE id = 'old'",
+    "a negative state": "UPDATE kmsgate.keys SET state = -1 WHERE id = 'old'",
+    "a later end": "UPDATE kmsgate.keys SET not_after = 4102444800000000 WHERE id = 'trk.1.alice'",
+    "another age": "UPDATE kmsgate.keys SET since = since + 1000000 WHERE id = 'trk.1.alice'",
+    "another origin": "UPDATE kmsgate.keys SET origin = 1 WHERE id = 'trk.1.alice'",
+    "due": "UPDATE kmsgate.keys SET due = 1 WHERE id = 'trk.1.alice'",
+    "another keep_old": "UPDATE kmsgate.keys SET keep_old = 5 WHERE id = 'trk.1.alice'",
+    "sent under": "UPDATE kmsgate.keys SET sent = E'trk.1.alice\\n' WHERE id = 'ink.1.alice'",
+    "a long text": "UPDATE kmsgate.keys SET sent = repeat('x', 5000) WHERE id = 'ink.1.alice'",
+    "a huge text": "UPDATE kmsgate.keys SET sent = repeat('x', 5000000) WHERE id = 'ink.1.alice'",
+    "another master": "UPDATE kmsgate.keys SET master = master # 1 WHERE id = 'ink.1.alice'",
+    "a newer seq": "UPDATE kmsgate.keys SET seq = seq + 100 WHERE id = 'ink.1.alice'",
+    "a seq without bounds": "UPDATE kmsgate.keys SET seq = 1::bigint << 41 WHERE id = 'ink.1.alice'",
+    "a bit of the key": "UPDATE kmsgate.keys SET sealed = set_bit(sealed, 100, 1 - get_bit(sealed, 100)) WHERE id = 'old'",
+    "a shorter key": "UPDATE kmsgate.keys SET sealed = substr(sealed, 1, 59) WHERE id = 'old'",
+    "no key": "UPDATE kmsgate.keys SET sealed = '' WHERE id = 'old'",
+    "another row's key": "UPDATE kmsgate.keys SET sealed = (SELECT sealed FROM kmsgate.keys WHERE id = 'trk.1.alice') "
+                         "WHERE id = 'ink.1.alice'",
+    "a row gone": "DELETE FROM kmsgate.keys WHERE id = 'old'",
+    "all rows gone": "DELETE FROM kmsgate.keys",
+    "a row doubled": "INSERT INTO kmsgate.keys SELECT user_uri, 'copy', type, state, not_after, since, origin, due, "
+                     "keep_old, sent, master, seq + 50, sealed FROM kmsgate.keys WHERE id = 'old'",
+    "no meta row": "DELETE FROM kmsgate.meta",
+    "another count": "DELETE FROM kmsgate.keys WHERE id = 'old'; UPDATE kmsgate.meta SET keys = keys - 1",
+    "a negative count": "UPDATE kmsgate.meta SET keys = -1",
+    "another salt": "UPDATE kmsgate.meta SET salt = sealed FROM kmsgate.keys WHERE id = 'old'",
+    "another sum": "UPDATE kmsgate.meta SET sums = set_bit(sums, 7, 1 - get_bit(sums, 7))",
+    "another version": "UPDATE kmsgate.meta SET version = 9",
+    "a column of another type": "ALTER TABLE kmsgate.keys ALTER COLUMN state TYPE text",
+    "a column less": "ALTER TABLE kmsgate.keys DROP COLUMN due",
+    "a view that lies": "ALTER TABLE kmsgate.meta RENAME TO m; CREATE VIEW kmsgate.meta AS SELECT true AS one, 2::bigint AS "
+                        "version, keys, last_seq, salt, key_check, substr(sums, 1, 91) AS sums FROM kmsgate.m",
+    "two meta rows": "ALTER TABLE kmsgate.meta DROP CONSTRAINT meta_pkey; INSERT INTO kmsgate.meta SELECT * FROM "
+                     "kmsgate.meta",
+}
+
+
+@pytest.mark.parametrize("what", TAMPERINGS)
+def test_each_tampering_is_refused(cluster, tmp_path, what):
+    db = cluster.database()
+    store = Store(tmp_path, cluster.socket_url(db))
+    store.keys("import", store.file(line(), line("trk", not_after="2090-01-01T00:00:00Z"), line(kid="old", state="revoked")))
+    whole = dump(cluster, db)
+    assert len(store.listed()) == 3
+    cluster.sql(TAMPERINGS[what], db)
+    for r in (store.keys("list", code=1), store.keys("renew", "--user", ALICE, code=1), store.serve(code=1)):
+        assert r.stdout == "" and re.search("tampered with|cannot read|master key is not", r.stderr), r.stderr
+    restore(cluster, db, whole)
+    assert len(store.listed()) == 3
+
+
+def test_a_tampered_row_under_a_running_gateway(cluster, gateway, alice, bob):
+    db = cluster.database()
+    g = gateway([alice, bob], keys=cluster.socket_url(db))
+    cluster.sql("UPDATE kmsgate.keys SET state = 2 WHERE id = 'ink.1.alice'", db)
+    r = keys(g, "renew", "--user", alice.uri, check=False)
+    assert r.returncode == 1 and "user sip:alice@example.org, key ink.1.alice does not verify" in r.stderr
+    assert g.ask(alice, "/init").status == 200
+    cluster.sql("UPDATE kmsgate.keys SET state = 0 WHERE id = 'ink.1.alice'; UPDATE kmsgate.meta SET keys = 7", db)
+    kms.wait_for(lambda: "tampered with: the meta row does not verify" in g.running.err)
+    assert g.ask(alice, "/init").status == 200 and g.ask(bob, "/init").status == 200
+
+
+def test_the_counter_knows_an_older_database(cluster, tmp_path):
+    db = cluster.database()
+    store = Store(tmp_path, cluster.socket_url(db))
+    store.config.write_text(store.config.read_text() + "keys_counter: file:count\n")
+    store.keys("import", store.file(line(), line("trk")))
+    old = dump(cluster, db)
+    store.keys("revoke", "--user", ALICE, "--id", "ink.1.alice")
+    new = dump(cluster, db)
+    restore(cluster, db, old)
+    for r in (store.keys("list", code=1), store.keys("revoke", "--user", ALICE, "--id", "trk.1.alice", code=1),
+              store.serve(code=1)):
+        assert "put back to an earlier state" in r.stderr
+    restore(cluster, db, new)
+    assert store.listed()[0][3] == "revoked"
+
+
+def test_from_sqlite_and_back(cluster, tmp_path):
+    """docker/README.md's way: an export, an import."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    a, b = Store(tmp_path / "a"), Store(tmp_path / "b", cluster.socket_url(cluster.database()))
+    a.keys("import", a.file(line(), line("trk", not_after="2090-01-01T00:00:00Z"), line(kid="old", state="revoked")))
+    out = a.keys("export", "--with-secrets").stdout
+    assert b.keys("import", "-", stdin=out).stdout == "3 added, 0 replaced, 0 unchanged\n"
+    assert b.keys("export", "--with-secrets").stdout == out and a.listed() == b.listed()
+    (tmp_path / "c").mkdir()
+    c = Store(tmp_path / "c")
+    c.keys("import", "-", stdin=b.keys("export", "--with-secrets").stdout)
+    assert c.listed() == a.listed()
