@@ -17,8 +17,8 @@ bool uri_normalize(struct str s, struct buf *out);
 /* The host of "host", "host:port" or "scheme://host:port/…", as a view; missing when there is none. */
 struct str uri_host(struct str s);
 /* A database's URI as it may be shown: no password of its userinfo, and of the parameters behind `?` only the values of
- * those that are known to be no secrets; `***` stands for what is left out. Rather too much is left out than too little,
- * also of what is no URI at all. */
+ * those that are known to be no secrets; `***` stands for what is left out. Rather too much is left out than too
+ * little, also of what is no URI at all. */
 void uri_mask(struct str s, struct buf *out);
 
 #endif

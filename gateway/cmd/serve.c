@@ -73,7 +73,8 @@ static void tell_keys(const struct server *s)
     if (total)
         log_info("keys", keystore_where(s->keys), "%zu key%s loaded", total, total == 1 ? "" : "s");
     else
-        log_warn("keys", keystore_where(s->keys), "holds no key: signed requests are refused until `kmsgate keys import`");
+        log_warn("keys", keystore_where(s->keys),
+                 "holds no key: signed requests are refused until `kmsgate keys import`");
 }
 
 /* In the keys' own thread, twice a second. */
@@ -82,7 +83,8 @@ static void keys_turn(void *arg, bool ok, bool changed, const char *why)
     struct server *s = arg;
     const int64_t now = time_mono_us();
     if (!ok && now - s->keys_told_us >= KEYS_TELL_EACH_S * US_PER_S) {
-        log_error("keys", keystore_where(s->keys), "%s; the keys known before stay in force, and no change since is seen", why);
+        log_error("keys", keystore_where(s->keys),
+                  "%s; the keys known before stay in force, and no change since is seen", why);
         s->keys_told_us = now;
     }
     if (ok && (changed || s->keys_failed))

@@ -124,7 +124,8 @@ static enum keydb_result postgres_version(struct keydb *base, int64_t *version, 
     if (r == KEYDB_OK && (db->in == PG_IDLE || !db->known))
         r = read_meta(db, META, 0, why);
     const struct keydb_meta *m = &db->meta;
-    const struct str parts[] = {{(const char *)&m->version, sizeof m->version}, {(const char *)&m->count, sizeof m->count},
+    const struct str parts[] = {{(const char *)&m->version, sizeof m->version},
+                                {(const char *)&m->count, sizeof m->count},
                                 {(const char *)&m->last_seq, sizeof m->last_seq},
                                 {(const char *)m->salt, sizeof m->salt}, {(const char *)m->check, sizeof m->check},
                                 {(const char *)m->sums, sizeof m->sums}};
@@ -329,8 +330,8 @@ static enum keydb_result postgres_users(struct keydb *base, struct str after, si
     struct name_taker t = {each, arg, limit, false};
     char number[8];
     pg_put_number(limit, number);
-    const struct pg_ask ask = {.sql = "SELECT DISTINCT user_uri FROM kmsgate.keys WHERE user_uri > $1 ORDER BY user_uri "
-                                      "LIMIT $2",
+    const struct pg_ask ask = {.sql = "SELECT DISTINCT user_uri FROM kmsgate.keys WHERE user_uri > $1 "
+                                      "ORDER BY user_uri LIMIT $2",
                                .doing = "read the keys", .n = 2, .types = TEXT_AND_NUMBER,
                                .values = {{after.p ? after.p : "", (int)after.n}, {number, 8}}, .row = take_name,
                                .columns = 1, .arg = &t};

@@ -188,11 +188,12 @@ enum copied { COPIED, WANT, WRONG };
 
 static enum copied copy_head(struct pg_copy *c, struct str *s)
 {
+    const struct str signature = {SIGNATURE, sizeof SIGNATURE};
     struct str at = {s->p + sizeof SIGNATURE, s->n - sizeof SIGNATURE};
     int flags, extension;
     if (s->n < HEAD)
         return WANT;
-    if (memcmp(s->p, SIGNATURE, sizeof SIGNATURE) != 0 || !take_u32(&at, &flags) || !take_u32(&at, &extension) ||
+    if (!str_starts(*s, signature) || !take_u32(&at, &flags) || !take_u32(&at, &extension) ||
         flags || extension)
         return WRONG;
     *s = at;
