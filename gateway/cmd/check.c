@@ -74,7 +74,15 @@ static void check_shared(const struct config *c, const struct master_keys *maste
     keydb_lint(c->keys, shown ? shown : "keys", faults);
     free(shown);
     if (masters && faults->errors == before)
-        keystore_close(keystore_open_under(c->keys, masters->v, masters->n, false, faults));
+        keystore_close(keystore_open_under(c->keys, masters->v, masters->n, KEYSTORE_READ, faults));
+}
+
+/* Closes it. */
+static void tell_earlier(const char *where, struct keystore *keys)
+{
+    if (keys && keystore_is_earlier(keys))
+        complain("%s: is of an earlier version; the next start, or `kmsgate keys` command, takes it over", where);
+    keystore_close(keys);
 }
 
 /* A database that is not there yet is none that is at fault. What `serve` would refuse is found here: another master
@@ -90,7 +98,7 @@ static void check_keys(const struct config *c, struct faults *faults)
     else if (access(c->keys, R_OK | W_OK) != 0)
         faults_add(faults, c->keys, 0, 0, "the key database cannot be read and written: %s", strerror(errno));
     else if (master)
-        keystore_close(keystore_open_under(c->keys, masters.v, masters.n, false, faults));
+        tell_earlier(c->keys, keystore_open_under(c->keys, masters.v, masters.n, KEYSTORE_READ, faults));
 }
 
 /* Where a run leaves its mark for the next one. A folder that is not there yet is none that is at fault. */

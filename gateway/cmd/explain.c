@@ -150,7 +150,9 @@ static int explain_file(const struct request *q, const struct config *c, struct 
     struct keystore *keys = NULL;
     int code = EXIT_NEGATIVE;
     if (config_read_master_keys(c, &masters, faults))
-        keys = keystore_open_under(c->keys, masters.v, masters.n, false, faults);
+        keys = keystore_open_under(c->keys, masters.v, masters.n, KEYSTORE_READ, faults);
+    if (keys && keystore_is_earlier(keys))
+        complain("%s: is of an earlier version; it is read as it will be when it is taken over", c->keys);
     const struct gate gate = {.public_url = &c->public_url, .rules = rules, .keys = keys};
     if (rules && keys && client_read(q->file, &body) && is_body(q->file, buf_view(&body)))
         code = judge(q, c, &gate, keys, body.p ? buf_view(&body) : STR(""));

@@ -81,8 +81,11 @@ struct keys_given {
 };
 typedef int keys_work(struct keystore *ks, const struct keys_options *o);
 
-/* Opens the store, made where there is none with `create`, and does the work with it. */
-static int keys_run(const void *given, keys_work *work, bool create)
+/* What the work does to the database: READS nothing, CHANGES it, MAKES it where there is none. */
+enum keys_deed { KEYS_READS, KEYS_CHANGES, KEYS_MAKES };
+
+/* Opens the store and does the work with it. */
+static int keys_run(const void *given, keys_work *work, enum keys_deed deed)
 {
     const struct keys_given *g = given;
     struct keys_options o = {
@@ -100,11 +103,14 @@ static int keys_run(const void *given, keys_work *work, bool create)
     struct keystore *ks = NULL;
     struct config *c = config_load(o.config, &faults);
     if (c && config_read_master_keys(c, &masters, &faults))
-        ks = keystore_open_under(c->keys, masters.v, masters.n, create, &faults);
+        ks = keystore_open_under(c->keys, masters.v, masters.n, deed == KEYS_MAKES ? KEYSTORE_DRAFT : KEYSTORE_CHANGE,
+                                 &faults);
     const bool ok = ks && (!c->keys_counter || keystore_use_counter(ks, c->keys_counter, &faults));
     o.state = c ? c->state : NULL;
     int code = ok ? work(ks, &o) : EXIT_NEGATIVE;
     if (ok && !keystore_counted(ks, &faults))
+        code = EXIT_NEGATIVE;
+    if (code == EXIT_DONE && deed != KEYS_READS && !o.dry && !keystore_followed(ks, &faults))
         code = EXIT_NEGATIVE;
     faults_print(&faults, stderr);
     faults_free(&faults);
@@ -132,7 +138,7 @@ static int keys_run(const void *given, keys_work *work, bool create)
 
 static int keys_run_import(const void *given)
 {
-    return keys_run(given, keys_import, true);
+    return keys_run(given, keys_import, KEYS_MAKES);
 }
 
 static const struct command_option IMPORT_OPTIONS[] = {
@@ -159,7 +165,7 @@ static const struct command KEYS_IMPORT = {
 
 static int keys_run_export(const void *given)
 {
-    return keys_run(given, keys_export, false);
+    return keys_run(given, keys_export, KEYS_READS);
 }
 
 static const struct command_option EXPORT_OPTIONS[] = {
@@ -175,7 +181,7 @@ static const struct command KEYS_EXPORT = {
 
 static int keys_run_list(const void *given)
 {
-    return keys_run(given, keys_list, false);
+    return keys_run(given, keys_list, KEYS_READS);
 }
 
 static const struct command_option LIST_OPTIONS[] = {
@@ -195,7 +201,7 @@ static const struct command KEYS_LIST = {
 
 static int keys_run_show(const void *given)
 {
-    return keys_run(given, keys_show, false);
+    return keys_run(given, keys_show, KEYS_READS);
 }
 
 static const struct command_option SHOW_OPTIONS[] = {
@@ -213,7 +219,7 @@ static int keys_run_add(const void *given)
     const struct keys_given *g = given;
     if (g->key_stdin == g->generate)
         return usage_error(&KEYS_ADD, "expected either --key-stdin or --generate");
-    return keys_run(given, keys_add, true);
+    return keys_run(given, keys_add, KEYS_MAKES);
 }
 
 static const struct command_option ADD_OPTIONS[] = {
@@ -235,7 +241,7 @@ static const struct command KEYS_ADD = {
 
 static int keys_run_retire(const void *given)
 {
-    return keys_run(given, keys_retire, false);
+    return keys_run(given, keys_retire, KEYS_CHANGES);
 }
 
 static const struct command_option STATE_OPTIONS[] = {
@@ -254,7 +260,7 @@ static int keys_run_revoke(const void *given)
     const struct keys_given *g = given;
     if (g->all == (g->id != NULL))
         return usage_error(&KEYS_REVOKE, "expected either --id or --all");
-    return keys_run(given, keys_revoke_one, false);
+    return keys_run(given, keys_revoke_one, KEYS_CHANGES);
 }
 
 static const struct command_option REVOKE_OPTIONS[] = {
@@ -275,7 +281,7 @@ static const struct command KEYS_REVOKE = {
 
 static int keys_run_renew(const void *given)
 {
-    return keys_run(given, keys_renew, false);
+    return keys_run(given, keys_renew, KEYS_CHANGES);
 }
 
 static const struct command_option RENEW_OPTIONS[] = {
@@ -291,7 +297,7 @@ static const struct command_option CONFIG_OPTIONS[] = {OPTION_CONFIG(struct keys
 
 static int keys_run_prune(const void *given)
 {
-    return keys_run(given, keys_prune, false);
+    return keys_run(given, keys_prune, KEYS_CHANGES);
 }
 
 static const struct command KEYS_PRUNE = {
@@ -303,7 +309,7 @@ static const struct command KEYS_PRUNE = {
 
 static int keys_run_rekey(const void *given)
 {
-    return keys_run(given, keys_rekey, false);
+    return keys_run(given, keys_rekey, KEYS_CHANGES);
 }
 
 static const struct command KEYS_REKEY = {
@@ -320,5 +326,7 @@ static const struct command *const KEYS_COMMANDS[] = {
     &KEYS_RENEW, &KEYS_PRUNE, &KEYS_REKEY, NULL};
 const struct command COMMAND_KEYS = {
     .name = "keys", .does = "manage the keys of the users",
-    .about = "Manages the key database of a gateway. A running gateway follows changes within a second.",
+    .about = "Manages the key database of a gateway. A running gateway follows changes within a second. A command "
+             "whose change is not in force at a running gateway, since the database was replaced or put back to an "
+             "older state under it, says so and exits with 1.",
     .sub = KEYS_COMMANDS};

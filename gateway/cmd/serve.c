@@ -23,7 +23,7 @@ static bool open_parts(struct server *s, struct faults *faults)
     const bool loaded = reload_start(s, faults);
     struct master_keys masters MASTERS_CLEANUP = {.n = 0};
     if (config_read_master_keys(c, &masters, faults))
-        s->keys = keystore_open_under(c->keys, masters.v, masters.n, true, faults);
+        s->keys = keystore_open_under(c->keys, masters.v, masters.n, KEYSTORE_MAKE, faults);
     const bool token = c->admin_token.kind != SECRET_NONE;
     if (token && !(s->admin_token = config_read_token(&c->admin_token, faults)))
         return false;
@@ -136,6 +136,7 @@ static int run(struct server *s, const sigset_t *signals)
         return EXIT_NEGATIVE;
     }
     s->keys_told_us = time_mono_us() - KEYS_TELL_EACH_S * US_PER_S;
+    keystore_tell_followers(s->keys);
     if (!(s->keeper = keykeeper_start(s->keys, keys_turn, s)) || !start_workers(s) || !admin_start(s)) {
         log_error("gateway", NULL, "threads cannot be started");
         return EXIT_NEGATIVE; /* the process ends, and all with it */

@@ -50,7 +50,7 @@ bool change_commit(struct change *c, struct detail *why)
     struct keystore *ks = c->ks;
     struct detail later;
     bool changed;
-    if (!c->wrote)
+    if (!c->wrote && !keydb_is_draft(ks->db))
         return true;
     if (!keystore_meta_seal(ks->seals[ks->first], &c->meta, c->sums)) {
         c->result = KEYDB_FAILED;

@@ -51,6 +51,30 @@ enum keydb_result keydb_takeover(const char *where, const struct secret_key *mas
     return kind->takeover ? kind->takeover(where, masters, n, why) : KEYDB_OK;
 }
 
+struct keydb *keydb_draft(const char *where, const struct keydb_meta *meta, bool *there, struct detail *why)
+{
+    const struct keydb_kind *kind = kind_of(where);
+    *there = true;
+    if (kind->draft)
+        return kind->draft(where, meta, there, why);
+    const enum keydb_result made = kind->create(where, meta, why);
+    *there = made == KEYDB_OK || made == KEYDB_REFUSED;
+    return NULL;
+}
+
+bool keydb_is_draft(const struct keydb *db)
+{
+    return db->kind->is_draft && db->kind->is_draft(db);
+}
+
+struct keydb *keydb_preview(const char *where, const struct secret_key *masters, size_t n, bool *older,
+                            struct detail *why)
+{
+    const struct keydb_kind *kind = kind_of(where);
+    *older = false;
+    return kind->preview ? kind->preview(where, masters, n, older, why) : kind->open(where, why);
+}
+
 struct keydb *keydb_open(const char *where, struct detail *why)
 {
     return kind_of(where)->open(where, why);
@@ -70,6 +94,11 @@ bool keydb_is_current(const struct keydb *db, const char *where)
 bool keydb_readonly(const struct keydb *db)
 {
     return db->kind->readonly(db);
+}
+
+bool keydb_is_file(const struct keydb *db)
+{
+    return !db->kind->scheme;
 }
 
 void keydb_identity(const struct keydb *db, uint64_t out[2])

@@ -45,7 +45,11 @@ struct keydb_kind {
     const char *scheme; /* what `where` begins with; NULL: it is a path */
     bool shared;        /* several gateways have it, across a network: at times it is away */
     enum keydb_result (*create)(const char *where, const struct keydb_meta *meta, struct detail *why);
+    struct keydb *(*draft)(const char *where, const struct keydb_meta *meta, bool *there, struct detail *why);
+    bool (*is_draft)(const struct keydb *db);
     enum keydb_result (*takeover)(const char *where, const struct secret_key *masters, size_t n, struct detail *why);
+    struct keydb *(*preview)(const char *where, const struct secret_key *masters, size_t n, bool *older,
+                             struct detail *why);
     struct keydb *(*open)(const char *where, struct detail *why);
     void (*close)(struct keydb *db);
     void (*lint)(const char *where, const char *shown, struct faults *faults);
@@ -89,10 +93,21 @@ void keydb_lint(const char *where, const char *shown, struct faults *faults);
 
 /* Makes a new database (a file: mode 0600), whole or not at all. KEYDB_REFUSED when there is one. */
 enum keydb_result keydb_create(const char *where, const struct keydb_meta *meta, struct detail *why) MUST_CHECK;
+/* The same, but nothing is to be seen of it before the first commit, which makes it with all that was written: who is
+ * killed before leaves nothing behind. NULL with the reason, or where there is one (*there). Another process that wants
+ * to make it meanwhile waits; was it made all the same, that commit is KEYDB_FAILED, and changes nothing. A kind that
+ * cannot do this makes it empty at once. */
+struct keydb *keydb_draft(const char *where, const struct keydb_meta *meta, bool *there, struct detail *why);
+/* True until then. */
+bool keydb_is_draft(const struct keydb *db);
 /* A database of an earlier schema becomes one of this, in place, at once and whole, its keys' ages counted from now;
  * sealed under the one of the n master keys that it is under already. KEYDB_OK, too, where nothing is to be done. */
 enum keydb_result keydb_takeover(const char *where, const struct secret_key *masters, size_t n,
                                  struct detail *why) MUST_CHECK;
+/* Opens for reading alone; one of an earlier schema (*older) as a copy in memory that was taken over, itself is not
+ * touched. */
+struct keydb *keydb_preview(const char *where, const struct secret_key *masters, size_t n, bool *older,
+                            struct detail *why);
 /* Opens for reading and writing, or for reading where no more is allowed. Refused: a file that others may change or
  * that all may read, no database, another's database, an unknown version, tables other than ours. */
 struct keydb *keydb_open(const char *where, struct detail *why);
@@ -100,6 +115,8 @@ void keydb_close(struct keydb *db);
 /* False when `where` no longer names what is open (another file has taken the name). */
 bool keydb_is_current(const struct keydb *db, const char *where);
 bool keydb_readonly(const struct keydb *db);
+/* True where it is a file, beside which others can stand. */
+bool keydb_is_file(const struct keydb *db);
 /* What is open, so that two processes can tell whether it is the same: a file's device and inode. */
 void keydb_identity(const struct keydb *db, uint64_t out[2]);
 /* Changes with whatever writes to the file, commits or not; read before the version, it tells whether something else

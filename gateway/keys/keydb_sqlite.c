@@ -103,7 +103,8 @@ static enum keydb_result sqlite_begin(struct keydb *base, bool write, struct det
 static enum keydb_result sqlite_commit(struct keydb *base, struct detail *why)
 {
     struct keydb_sqlite *db = own(base);
-    return simple(db, KEYDB_SQL_COMMIT, "write", why);
+    const enum keydb_result r = simple(db, KEYDB_SQL_COMMIT, "write", why);
+    return r == KEYDB_OK && db->draft ? sqlite_publish(db, why) : r;
 }
 
 static void sqlite_rollback(struct keydb *base)
@@ -359,7 +360,10 @@ static void sqlite_patience(struct keydb *base, int ms)
 
 const struct keydb_kind KEYDB_SQLITE = {
     .create = sqlite_create,
+    .draft = sqlite_draft,
+    .is_draft = sqlite_is_draft,
     .takeover = sqlite_takeover,
+    .preview = sqlite_preview,
     .open = sqlite_open,
     .close = sqlite_close,
     .is_current = sqlite_is_current,

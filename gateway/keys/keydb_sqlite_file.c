@@ -35,7 +35,7 @@ static bool plain_path(const char *path, struct buf *out)
     return !out->failed;
 }
 
-static struct keydb_sqlite *attach_name(const char *name, struct detail *why)
+struct keydb_sqlite *sqlite_attach_name(const char *name, struct detail *why)
 {
     struct keydb_sqlite *db = calloc(1, sizeof *db);
     if (!db) {
@@ -43,6 +43,7 @@ static struct keydb_sqlite *attach_name(const char *name, struct detail *why)
         return NULL;
     }
     db->db.kind = &KEYDB_SQLITE;
+    db->folder = -1;
     int rc = sqlite3_open_v2(name, &db->sql, SQLITE_OPEN_READWRITE | SQLITE_OPEN_EXRESCODE, NULL);
     if (rc != SQLITE_OK) {
         detail_set(why, "cannot open: %s", db->sql ? sqlite3_errmsg(db->sql) : sqlite3_errstr(rc));
@@ -62,7 +63,7 @@ static struct keydb_sqlite *attach_file(const char *path, struct detail *why)
 {
     struct buf name BUF_CLEANUP = BUF_INIT(PATH_LIMIT);
     if (plain_path(path, &name))
-        return attach_name(name.p, why);
+        return sqlite_attach_name(name.p, why);
     detail_set(why, "out of memory, or a path of more than %d bytes", PATH_LIMIT);
     return NULL;
 }
@@ -74,7 +75,7 @@ enum keydb_result sqlite_execute(struct keydb_sqlite *db, const char *sql, const
 }
 
 /* cache_spill off: a large import locks readers out only while it commits. */
-static enum keydb_result settle(struct keydb_sqlite *db, struct detail *why)
+enum keydb_result sqlite_settle(struct keydb_sqlite *db, struct detail *why)
 {
     return sqlite_execute(db, "PRAGMA cell_size_check = ON; PRAGMA synchronous = EXTRA; PRAGMA secure_delete = ON; "
                        "PRAGMA cache_spill = OFF; PRAGMA temp_store = MEMORY; PRAGMA mmap_size = 0", "open", why);
@@ -227,7 +228,7 @@ struct keydb_sqlite *sqlite_attach(const char *path, struct detail *why)
         return NULL;
     db->device = st.st_dev;
     db->inode = st.st_ino;
-    if (settle(db, why) == KEYDB_OK)
+    if (sqlite_settle(db, why) == KEYDB_OK)
         return db;
     sqlite_close(&db->db);
     return NULL;
@@ -250,6 +251,9 @@ void sqlite_close(struct keydb *base)
     for (size_t i = 0; i < KEYDB_SQL_COUNT; i++)
         sqlite3_finalize(db->statement[i]);
     sqlite3_close(db->sql);
+    if (db->folder >= 0)
+        close(db->folder); /* and with it the lock of a draft */
+    free(db->draft);
     free(db);
 }
 
@@ -276,113 +280,4 @@ enum keydb_result sqlite_make_tables(struct keydb_sqlite *db, struct detail *why
     for (size_t i = 0; i < SCHEMA_COUNT; i++)
         buf_printf(&sql, "%s; ", SCHEMA[i][1]);
     return sql.failed ? KEYDB_FAILED : sqlite_execute(db, sql.p, "make the tables", why);
-}
-
-/* A database with empty tables, as the bytes of its file. */
-static enum keydb_result make_empty(const struct keydb_meta *meta, unsigned char **bytes, sqlite3_int64 *n,
-                                    struct detail *why)
-{
-    struct keydb_sqlite *db = attach_name(":memory:", why);
-    if (!db)
-        return KEYDB_FAILED;
-    enum keydb_result r = settle(db, why);
-    if (r == KEYDB_OK)
-        r = sqlite_execute(db, "BEGIN", "make the tables", why);
-    if (r == KEYDB_OK)
-        r = sqlite_make_tables(db, why);
-    if (r == KEYDB_OK)
-        r = sqlite_prepare(db, why);
-    if (r == KEYDB_OK)
-        r = keydb_set_meta(&db->db, meta, why);
-    if (r == KEYDB_OK)
-        r = keydb_commit(&db->db, why);
-    if (r == KEYDB_OK && !(*bytes = sqlite3_serialize(db->sql, "main", n, 0))) {
-        detail_set(why, "out of memory");
-        r = KEYDB_FAILED;
-    }
-    sqlite_close(&db->db);
-    return r;
-}
-
-static bool write_bytes(int fd, const unsigned char *p, size_t n)
-{
-    for (size_t done = 0; done < n;) {
-        const ssize_t w = write(fd, p + done, n - done);
-        if (w < 0 && errno != EINTR)
-            return false;
-        done += w > 0 ? (size_t)w : 0;
-    }
-    return fsync(fd) == 0;
-}
-
-static int open_folder(const char *path, int flags, mode_t mode)
-{
-    struct buf folder BUF_CLEANUP = BUF_INIT(PATH_LIMIT);
-    const char *slash = strrchr(path, '/');
-    buf_str(&folder, slash ? (struct str){path, slash == path ? 1 : (size_t)(slash - path)} : STR("."));
-    if (folder.failed) {
-        errno = ENAMETOOLONG;
-        return -1;
-    }
-    return open(folder.p, flags | O_CLOEXEC, mode);
-}
-
-/* Where files without a name are not to be had (some network and shared folders), it has one for a moment. */
-static int open_new(const char *path, struct buf *name)
-{
-    const int fd = open_folder(path, O_TMPFILE | O_RDWR, 0600);
-    if (fd >= 0) {
-        buf_printf(name, "/proc/self/fd/%d", fd);
-        return fd;
-    }
-    if (errno != EOPNOTSUPP && errno != EISDIR)
-        return -1;
-    buf_printf(name, "%s.new-XXXXXX", path);
-    return name->failed ? -1 : mkostemp(name->p, O_CLOEXEC); /* mode 0600 */
-}
-
-/* What root makes belongs to whom the folder belongs to: the gateway has to open it, and is not root. */
-static bool file_to_folder_owner(const char *path, int fd)
-{
-    struct stat st;
-    if (geteuid() != 0)
-        return true;
-    const int folder = open_folder(path, O_RDONLY | O_DIRECTORY, 0);
-    const bool known = folder >= 0 && fstat(folder, &st) == 0;
-    if (folder >= 0)
-        close(folder);
-    return known && (st.st_uid == 0 || fchown(fd, st.st_uid, st.st_gid) == 0);
-}
-
-/* Written to a file without a name, which then gets one: nobody ever sees half a database, whoever is killed meanwhile
- * leaves nothing behind, and of two makers one wins. */
-enum keydb_result sqlite_create(const char *path, const struct keydb_meta *meta, struct detail *why)
-{
-    struct buf name BUF_CLEANUP = BUF_INIT(PATH_LIMIT);
-    unsigned char *bytes = NULL;
-    sqlite3_int64 n = 0;
-    if (access(path, F_OK) == 0)
-        return KEYDB_REFUSED;
-    const int fd = open_new(path, &name);
-    if (fd < 0) {
-        detail_set(why, "cannot make it: %s", strerror(errno));
-        return KEYDB_FAILED;
-    }
-    const bool named = !str_starts(buf_view(&name), STR("/proc/self/fd/"));
-    enum keydb_result r = make_empty(meta, &bytes, &n, why);
-    if (r == KEYDB_OK && (!write_bytes(fd, bytes, (size_t)n) || !file_to_folder_owner(path, fd) ||
-                          linkat(AT_FDCWD, name.p, AT_FDCWD, path, named ? 0 : AT_SYMLINK_FOLLOW) != 0)) {
-        detail_set(why, "cannot make it: %s", strerror(errno));
-        r = errno == EEXIST ? KEYDB_REFUSED : KEYDB_FAILED;
-    }
-    if (named)
-        unlink(name.p);
-    sqlite3_free(bytes);
-    close(fd);
-    const int folder = r == KEYDB_OK ? open_folder(path, O_RDONLY | O_DIRECTORY, 0) : -1;
-    if (folder >= 0) {
-        (void)!fsync(folder);
-        close(folder);
-    }
-    return r;
 }

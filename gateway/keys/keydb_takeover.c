@@ -228,23 +228,70 @@ static enum keydb_result take_over(struct takeover *t, const struct secret_key *
     return r;
 }
 
-enum keydb_result sqlite_takeover(const char *path, const struct secret_key *masters, size_t n, struct detail *why)
+static enum keydb_result take_over_in(struct keydb_sqlite *db, const struct secret_key *masters, size_t n,
+                                      struct detail *why)
 {
     struct takeover *t = calloc(1, sizeof *t);
-    enum keydb_result r = KEYDB_FAILED;
     if (!t) {
         detail_set(why, "out of memory");
-        return r;
+        return KEYDB_FAILED;
     }
     t->now_us = time_now_us() / US_PER_S * US_PER_S;
-    t->db = sqlite_attach(path, why);
-    const int version = t->db ? sqlite_schema_of(t->db, why) : 0;
-    if (version)
-        r = version == KEYDB_SCHEMA ? KEYDB_OK : take_over(t, masters, n, why);
-    if (t->db)
-        sqlite_close(&t->db->db); /* which rolls back what was not committed */
+    t->db = db;
+    const enum keydb_result r = take_over(t, masters, n, why);
     seal_opener_free(t->opener);
     seal_free(t->seal);
     free(t);
     return r;
+}
+
+enum keydb_result sqlite_takeover(const char *path, const struct secret_key *masters, size_t n, struct detail *why)
+{
+    struct keydb_sqlite *db = sqlite_attach(path, why);
+    const int version = db ? sqlite_schema_of(db, why) : 0;
+    enum keydb_result r = version == KEYDB_SCHEMA ? KEYDB_OK : KEYDB_FAILED;
+    if (version && version != KEYDB_SCHEMA)
+        r = take_over_in(db, masters, n, why);
+    if (db)
+        sqlite_close(&db->db); /* which rolls back what was not committed */
+    return r;
+}
+
+static struct keydb_sqlite *copy_to_memory(struct keydb_sqlite *from, struct detail *why)
+{
+    struct keydb_sqlite *to = sqlite_attach_name(":memory:", why);
+    if (!to)
+        return NULL;
+    int rc = SQLITE_NOMEM;
+    sqlite3_backup *copy = sqlite3_backup_init(to->sql, "main", from->sql, "main");
+    if (copy) {
+        rc = sqlite3_backup_step(copy, -1);
+        sqlite3_backup_finish(copy);
+    }
+    to->device = from->device;
+    to->inode = from->inode;
+    if (rc == SQLITE_DONE && sqlite_settle(to, why) == KEYDB_OK)
+        return to;
+    if (rc != SQLITE_DONE)
+        (void)!sqlite_fault(from, rc, "read", why);
+    sqlite_close(&to->db);
+    return NULL;
+}
+
+struct keydb *sqlite_preview(const char *path, const struct secret_key *masters, size_t n, bool *older,
+                             struct detail *why)
+{
+    struct keydb_sqlite *file = sqlite_attach(path, why), *copy = NULL;
+    const int version = file ? sqlite_schema_of(file, why) : 0;
+    *older = version && version != KEYDB_SCHEMA;
+    if (*older)
+        copy = copy_to_memory(file, why);
+    if (file)
+        sqlite_close(&file->db);
+    if (version == KEYDB_SCHEMA)
+        return sqlite_open(path, why);
+    if (!copy || take_over_in(copy, masters, n, why) == KEYDB_OK)
+        return copy ? &copy->db : NULL;
+    sqlite_close(&copy->db);
+    return NULL;
 }

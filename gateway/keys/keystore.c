@@ -26,16 +26,39 @@ struct keystore_locks *keystore_locks_new(void)
     return NULL;
 }
 
-static enum keydb_result make(const char *where, const struct secret_key *master, struct detail *why)
+/* The meta row of a database without keys. */
+static bool first_meta(const struct secret_key *master, struct keydb_meta *meta)
 {
     const struct seal_sum none[2] = {{{0}}};
-    struct keydb_meta meta = {.version = KEYDB_SCHEMA};
-    if (RAND_bytes(meta.salt, sizeof meta.salt) != 1)
-        return KEYDB_FAILED;
-    struct seal *seal = seal_new(master, meta.salt);
-    const bool ok = seal && keystore_meta_seal(seal, &meta, none);
+    *meta = (struct keydb_meta){.version = KEYDB_SCHEMA};
+    if (RAND_bytes(meta->salt, sizeof meta->salt) != 1)
+        return false;
+    struct seal *seal = seal_new(master, meta->salt);
+    const bool ok = seal && keystore_meta_seal(seal, meta, none);
     seal_free(seal);
-    return ok ? keydb_create(where, &meta, why) : KEYDB_FAILED;
+    return ok;
+}
+
+static struct keydb *open_db(struct keystore *ks, const struct secret_key *masters, size_t n,
+                             enum keystore_opening how, struct detail *why)
+{
+    struct keydb_meta meta;
+    bool there = true;
+    if (how == KEYSTORE_READ)
+        return keydb_preview(ks->database, masters, n, &ks->earlier, why);
+    if (how >= KEYSTORE_DRAFT && !first_meta(&masters[0], &meta))
+        return NULL;
+    if (how == KEYSTORE_DRAFT) {
+        struct keydb *db = keydb_draft(ks->database, &meta, &there, why);
+        if (db || !there)
+            return db;
+    } else if (how == KEYSTORE_MAKE) {
+        /* refused: there is one, perhaps since now: another process was faster */
+        const enum keydb_result made = keydb_create(ks->database, &meta, why);
+        if (made != KEYDB_OK && made != KEYDB_REFUSED)
+            return NULL;
+    }
+    return keydb_takeover(ks->database, masters, n, why) == KEYDB_OK ? keydb_open(ks->database, why) : NULL;
 }
 
 /* Adds the working keys of master keys that are not there yet; the list alone may open what comes. */
@@ -82,10 +105,11 @@ bool keystore_set_masters(struct keystore *ks, const struct secret_key *masters,
     return ok;
 }
 
-static bool open_and_load(struct keystore *ks, const struct secret_key *masters, size_t n, struct detail *why)
+static bool open_and_load(struct keystore *ks, const struct secret_key *masters, size_t n, enum keystore_opening how,
+                          struct detail *why)
 {
     struct keydb_meta meta;
-    if (keydb_takeover(ks->database, masters, n, why) != KEYDB_OK || !(ks->db = keydb_open(ks->database, why)))
+    if (!(ks->db = open_db(ks, masters, n, how, why)))
         return false;
     if (keydb_version(ks->db, &ks->seen, why) != KEYDB_OK || keydb_begin(ks->db, false, why) != KEYDB_OK)
         return false;
@@ -96,12 +120,13 @@ static bool open_and_load(struct keystore *ks, const struct secret_key *masters,
     }
     ks->stamp = keydb_stamp(ks->db, ks->database); /* while no writer is at work */
     keydb_rollback(ks->db);
+    memcpy(ks->opened, ks->now.commit, sizeof ks->opened);
     atomic_store(&ks->in_step_us, time_mono_us());
     return ok;
 }
 
-struct keystore *keystore_open_under(const char *where, const struct secret_key *masters, size_t n, bool create,
-                                     struct faults *faults)
+struct keystore *keystore_open_under(const char *where, const struct secret_key *masters, size_t n,
+                                     enum keystore_opening how, struct faults *faults)
 {
     struct detail why = {"out of memory"};
     struct keystore *ks = calloc(1, sizeof *ks);
@@ -109,9 +134,8 @@ struct keystore *keystore_open_under(const char *where, const struct secret_key 
               (ks->locks = keystore_locks_new());
     if (ok) {
         ks->refused = -1;
-        /* refused: there is one, perhaps since now: another process was faster */
-        const enum keydb_result made = create ? make(where, masters, &why) : KEYDB_REFUSED;
-        ok = (made == KEYDB_OK || made == KEYDB_REFUSED) && open_and_load(ks, masters, n, &why);
+        ks->follower.fd = -1;
+        ok = open_and_load(ks, masters, n, how, &why);
     }
     if (ok)
         return ks;
@@ -127,7 +151,12 @@ bool keystore_state_key(const struct keystore *ks, struct secret_key *out)
 
 struct keystore *keystore_open(const char *where, const struct secret_key *master, bool create, struct faults *faults)
 {
-    return keystore_open_under(where, master, 1, create, faults);
+    return keystore_open_under(where, master, 1, create ? KEYSTORE_MAKE : KEYSTORE_CHANGE, faults);
+}
+
+bool keystore_is_earlier(const struct keystore *ks)
+{
+    return ks->earlier;
 }
 
 const char *keystore_where(const struct keystore *ks)
@@ -139,6 +168,8 @@ void keystore_close(struct keystore *ks)
 {
     if (!ks)
         return;
+    if (ks->tells)
+        followers_leave(&ks->follower);
     keydb_close(ks->db);
     table_free(ks->now.table);
     for (size_t i = 0; i < ks->seal_n; i++)

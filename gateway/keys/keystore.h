@@ -55,13 +55,22 @@ enum keystore_result { KEYSTORE_OK, KEYSTORE_NOT_FOUND, KEYSTORE_FAILED };
 struct keystore;
 struct key_entry;
 
-/* Opens the database (made when `create` and there is none; one of an earlier schema is taken over), checks every row
- * against the master keys and loads the table. What is sealed under any of the n master keys opens; what is written is
- * sealed under the first. The working keys, derived from them, stay in locked memory. NULL with the reason in `faults`
- * on a wrong master key, damage, tampering. A file or folder that cannot be written is opened for reading. */
-struct keystore *keystore_open_under(const char *where, const struct secret_key *masters, size_t n, bool create,
-                                     struct faults *faults);
+/*
+ * What may become of the database by opening it. READ: nothing; one of an earlier schema is read as it would be when it
+ * is taken over. CHANGE: one of an earlier schema is taken over. DRAFT: and where there is none, the first change makes
+ * it, whole: who is killed before leaves nothing behind. MAKE: where there is none, one without keys is made at once.
+ */
+enum keystore_opening { KEYSTORE_READ, KEYSTORE_CHANGE, KEYSTORE_DRAFT, KEYSTORE_MAKE };
+/* Opens the database, checks every row against the master keys and loads the table. What is sealed under any of the n
+ * master keys opens; what is written is sealed under the first. The working keys, derived from them, stay in locked
+ * memory. NULL with the reason in `faults` on a wrong master key, damage, tampering. A file or folder that cannot be
+ * written is opened for reading. */
+struct keystore *keystore_open_under(const char *where, const struct secret_key *masters, size_t n,
+                                     enum keystore_opening how, struct faults *faults);
+/* The same under one master key: made at once, or changed. */
 struct keystore *keystore_open(const char *where, const struct secret_key *master, bool create, struct faults *faults);
+/* True when it was opened for reading and is of an earlier schema: the next start, or `kmsgate keys`, takes it over. */
+bool keystore_is_earlier(const struct keystore *ks);
 /* Another list of master keys, at once for all that comes. False with a fault, and the old list stays, when a key in
  * use is sealed under one that is not listed any more. Any thread that does not serve. */
 bool keystore_set_masters(struct keystore *ks, const struct secret_key *masters, size_t n, struct faults *faults);
@@ -71,6 +80,12 @@ bool keystore_set_masters(struct keystore *ks, const struct secret_key *masters,
 bool keystore_use_counter(struct keystore *ks, const char *path, struct faults *faults);
 /* False with a fault when the last change is not in that file. */
 bool keystore_counted(struct keystore *ks, struct faults *faults);
+/* From now on each refresh leaves word of what is followed in a file beside the database (followers.h): for a gateway,
+ * once it serves. Where that folder cannot be written nothing is said. */
+void keystore_tell_followers(struct keystore *ks);
+/* For `kmsgate keys`, after a change: false with a fault for each running gateway that leaves such word and does not
+ * follow this database. Waits up to two seconds for one that is about to. */
+bool keystore_followed(struct keystore *ks, struct faults *faults);
 /* A store of these keys in memory alone, sealed under a key that dies with it: nothing can be changed or refreshed.
  * NULL when out of memory, when OpenSSL fails, or when a user has more than LIMIT_USER_KEYS keys. */
 struct keystore *keystore_scratch(const struct key_entry *v, size_t n);

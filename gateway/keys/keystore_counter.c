@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/buf.h"
+#include "base/file.h"
 #include "keys/keystore_inside.h"
 
 /* One line of a fixed length, so that a write replaces it whole: the database's name, then the count. */
@@ -64,7 +65,14 @@ static bool write_counter(const struct keystore *ks, int fd, struct detail *why)
 static bool hold_against(const struct keystore *ks, const char *path, bool refuse_older, struct detail *why)
 {
     uint64_t count;
-    const int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
+    const int how = O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
+    int fd = open(path, how);
+    if (fd < 0 && errno == ENOENT && keydb_is_draft(ks->db))
+        return true; /* the first change makes it, as it makes the database */
+    if (fd < 0 && errno == ENOENT && (fd = open(path, how | O_CREAT, 0600)) >= 0 && !file_to_folder_owner(path, fd)) {
+        close(fd);
+        fd = -1;
+    }
     if (fd < 0 || flock(fd, LOCK_EX) != 0) {
         detail_set(why, "cannot be opened: %s", strerror(errno));
         if (fd >= 0)

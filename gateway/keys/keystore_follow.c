@@ -287,7 +287,10 @@ static enum keydb_result absorb(struct keystore *ks, bool touched, bool *changed
     *changed = true;
     if (meta.last_seq - have >= KEYDB_REMOVALS || table_is_loose(ks->now.table))
         return reload(ks, ks->db, why);
-    return take_changes(ks, &meta, &sums[0], why);
+    r = take_changes(ks, &meta, &sums[0], why);
+    if (r == KEYDB_OK)
+        memcpy(ks->now.commit, meta.sums, sizeof ks->now.commit);
+    return r;
 }
 
 enum keydb_result keystore_absorb(struct keystore *ks, bool *changed, struct detail *why)
@@ -396,6 +399,7 @@ bool keystore_refresh(struct keystore *ks, bool *changed, char *why, size_t why_
         atomic_store(&ks->in_step_us, time_mono_us());
     if (r == KEYDB_BUSY && ks->busy <= BUSY_TURNS)
         r = KEYDB_OK; /* a change is being written: what is in the table is right until it is done */
+    keystore_tell(ks, r == KEYDB_OK);
     pthread_mutex_unlock(&ks->locks->db);
     if (r == KEYDB_OK)
         return true;

@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "keys/followers.h"
 #include "keys/keydb.h"
 
 /* What a table holds, as a meta row vouches for it. */
@@ -16,6 +17,7 @@ struct keystore_state {
     struct table *table;
     struct seal_sum sum; /* of the tags of all its keys */
     uint64_t last_seq;
+    uint8_t commit[FOLLOWER_COMMIT]; /* the last commit's own bytes: two histories never have the same */
 };
 
 /*
@@ -45,6 +47,10 @@ struct keystore {
     int64_t reopened_us;   /* monotonic: when a file was last read anew */
     char *counter;         /* path of the count of changes that is kept elsewhere; NULL: none */
     uint64_t counted;      /* what it says at least */
+    bool earlier;          /* opened for reading, and of an earlier schema */
+    uint8_t opened[FOLLOWER_COMMIT]; /* now.commit when it was opened */
+    bool tells;            /* who follows: `follower` is held */
+    struct followers_slot follower;
     _Atomic int64_t in_step_us; /* monotonic: when the table was last known to be what the database holds */
 };
 
@@ -77,6 +83,8 @@ enum keydb_result keystore_load(struct keydb *db, const struct keystore *ks, str
 enum keydb_result keystore_absorb(struct keystore *ks, bool *changed, struct detail *why) MUST_CHECK;
 /* With the db lock: the counter becomes what the table has seen. True, too, where there is none. */
 bool keystore_count_up(struct keystore *ks, struct detail *why) MUST_CHECK;
+/* With the db lock, after a refresh: who looks learns what is followed. */
+void keystore_tell(struct keystore *ks, bool in_step);
 /* "user U, key ID": for messages; texts from a damaged file are cut and made printable. */
 struct detail key_row_name(const struct key_row *row);
 

@@ -182,6 +182,7 @@ enum keydb_result keystore_load(struct keydb *db, const struct keystore *ks, str
             r = KEYDB_OK;
     }
     out->last_seq = meta.last_seq;
+    memcpy(out->commit, meta.sums, sizeof out->commit);
     if (r != KEYDB_OK) {
         table_free(out->table);
         out->table = NULL;

@@ -11,6 +11,8 @@
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
 
+#include "base/file.h"
+
 /*
  * One line of text, so that people can read it:
  *
@@ -83,10 +85,10 @@ enum mark_found mark_read(const char *folder, const struct secret_key *key, stru
     return MARK_FOREIGN;
 }
 
-static bool mark_fill(int fd, const char *text)
+static bool mark_fill(const char *path, int fd, const char *text)
 {
     const size_t n = strlen(text);
-    return write(fd, text, n) == (ssize_t)n && fsync(fd) == 0;
+    return write(fd, text, n) == (ssize_t)n && file_to_folder_owner(path, fd) && fsync(fd) == 0;
 }
 
 static bool mark_sync_folder(const char *folder)
@@ -108,7 +110,7 @@ bool mark_write(const char *folder, const struct secret_key *key, const struct m
         return false;
     }
     const int fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-    bool ok = fd >= 0 && mark_fill(fd, text);
+    bool ok = fd >= 0 && mark_fill(path, fd, text);
     if (fd >= 0)
         ok = close(fd) == 0 && ok;
     ok = ok && rename(fresh, path) == 0 && mark_sync_folder(folder);

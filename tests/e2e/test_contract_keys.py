@@ -237,10 +237,10 @@ def test_a_database_that_was_replaced_undoes_no_revocation(gateway, alice, bob):
     db = g.folder / "kmsgate.db"
     old = db.read_bytes()
 
-    def keys(*argv, stdin=None):
+    def keys(*argv, stdin=None, code=0):
         r = subprocess.run([BUILD / "kmsgate", "keys", *argv, "--config", g.folder / "gateway.yaml"], input=stdin,
                            capture_output=True, text=True, cwd=g.folder)
-        assert r.returncode == 0, r.stderr
+        assert r.returncode == code, r.stderr
     keys("revoke", "--user", alice.uri, "--id", alice.ink_id)
     kms.wait_for(lambda: g.ask(alice, "/init").status == 403)
     new = db.read_bytes()
@@ -260,10 +260,10 @@ def test_a_database_that_was_replaced_undoes_no_revocation(gateway, alice, bob):
     (g.folder / "other").chmod(0o600)
     os.replace(g.folder / "other", db)
     for i in range(4):
-        keys("add", "--user", bob.uri, "--type", "trk", "--id", "x%d" % i, "--generate")
+        keys("add", "--user", bob.uri, "--type", "trk", "--id", "x%d" % i, "--generate", code=1)
     stays("revoked")
     db.unlink()                                          # made anew
-    keys("add", "--user", alice.uri, "--type", "ink", "--id", alice.ink_id, "--key-stdin", stdin=alice.ink.hex())
+    keys("add", "--user", alice.uri, "--type", "ink", "--id", alice.ink_id, "--key-stdin", stdin=alice.ink.hex(), code=1)
     stays("another database")
     db.write_bytes(new[:len(new) // 2])                  # cut
     stays("damaged")

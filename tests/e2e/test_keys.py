@@ -3,9 +3,11 @@ import json
 import os
 import re
 import resource
+import sqlite3
 import stat
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -98,14 +100,17 @@ def test_what_root_makes_belongs_to_the_folder_s_owner(file_store, tmp_path):
     state = tmp_path / "state"
     state.mkdir(mode=0o750)
     os.chown(state, 65532, 65533)
-    store.config.write_text(store.config.read_text().replace("sqlite:kmsgate.db", "sqlite:state/kmsgate.db"))
-    store.keys("import", store.file(line()))
+    store.config.write_text(store.config.read_text().replace("sqlite:kmsgate.db", "sqlite:state/kmsgate.db")
+                            .replace("state: .", "state: state") + "keys_counter: file:state/kmsgate.count\n")
+    store.keys("import", "--first", store.file(line()))
     store.keys("add", "--user", ALICE, "--type", "trk", "--id", "trk.1.alice", "--generate")
     files = {p.name: (p.stat().st_uid, p.stat().st_gid, stat.S_IMODE(p.stat().st_mode)) for p in state.iterdir()}
     assert files["kmsgate.db"] == (65532, 65533, 0o600)
     assert {x[:2] for x in files.values()} == {(65532, 65533)}, files
+    assert set(files) == {"kmsgate.db", "kmsgate.count", "replay.mark"}, files
     # the twin: in root's own folder it is root's
-    store.config.write_text(store.config.read_text().replace("sqlite:state/", "sqlite:"))
+    store.config.write_text(store.config.read_text().replace("sqlite:state/", "sqlite:")
+                            .replace("keys_counter", "# "))
     store.keys("import", store.folder / "keys.jsonl")
     assert store.db.stat().st_uid == 0
 
@@ -160,7 +165,7 @@ def test_bad_file(store, bad, at):
     good = line()
     r = store.keys("import", store.file(good, bad), code=1)
     assert re.search("keys.jsonl" + at, r.stderr), r.stderr
-    assert store.listed() == []
+    assert not store.db.exists()
     store.keys("import", store.file(good, line("trk")))
 
 
@@ -177,7 +182,7 @@ def test_day_2(store):
     bob = "sip:bob@example.org"
     lines = store.file(line(), line("trk", not_after=soon), line(user=bob, kid="i"))
     assert store.keys("import", "--dry-run", lines).stdout == "would be: 3 added, 0 replaced, 0 unchanged\n"
-    assert store.listed() == []
+    assert not store.db.exists()
     store.keys("import", lines)
     assert [x[2] for x in store.listed("--expiring", "30d")] == ["trk.1.alice"]
     assert store.listed("--expiring", "5d") == [] and len(store.listed("--state", "active")) == 3
@@ -370,11 +375,174 @@ def test_what_is_wrong_with_the_files(file_store):
     assert [p.name for p in store.folder.iterdir() if p.name.startswith("kmsgate.db")] == ["kmsgate.db"]
 
 
+def test_a_database_of_an_earlier_version_is_taken_over_by_who_changes(file_store, alice):
+    """`check` and `explain` read it as it will be, and leave each byte of it alone."""
+    store = file_store
+    old = Path(__file__).parents[1].joinpath("cases/keys/version-1.db").read_bytes()
+    store.db.write_bytes(old)
+    store.db.chmod(0o600)
+    store.master.write_text("5a" * 32)
+    request = store.folder / "request.xml"
+    alice.ink, alice.ink_id, alice.trk, alice.trk_id = b"\x21" * 32, "ink.2.alice", b"\x02" * 32, "trk.1.alice"
+    request.write_bytes(kms.signed_request(alice, "https://kms.example.org" + kms.BASE + "/init",
+                                         **{"TrK-ID": None}))
+    for argv in (("check", "--config", store.config), ("explain", "--config", store.config, request)):
+        r = subprocess.run([BUILD / "kmsgate", *argv], capture_output=True, text=True, timeout=60, cwd=store.folder)
+        assert r.returncode == 0 and "kmsgate.db: is of an earlier version" in r.stderr, r.stdout + r.stderr
+        assert store.db.read_bytes() == old and not list(store.folder.glob("kmsgate.db-*"))
+    assert ("sip:alice@example.org", "ink", "ink.2.alice", "active", "-") in store.listed()
+    assert store.db.read_bytes() != old
+    r = subprocess.run([BUILD / "kmsgate", "check", "--config", store.config], capture_output=True, text=True, timeout=60)
+    assert r.returncode == 0 and "earlier version" not in r.stderr, r
+
+
 def test_at_once(store):
     add = [BUILD / "kmsgate", "keys", "add", "--config", store.config, "--user", ALICE, "--type", "ink", "--generate"]
     ps = [subprocess.Popen([*add, "--id", "ink.%d" % i], stdout=subprocess.DEVNULL) for i in range(8)]
     assert [p.wait(60) for p in ps] == [0] * 8
     assert sorted(x[3] for x in store.listed()) == ["active"] + ["retiring"] * 7
+
+
+def test_a_first_import_that_is_killed_leaves_nothing(file_store):
+    """Killed at each of its system calls that a file can tell of: no database, or the whole one."""
+    store = file_store
+    store.config.write_text(store.config.read_text() + "keys_counter: file:count\n")
+    many = store.file(*(line(kid="ink.%d" % i, user="sip:u%d@example.org" % i) for i in range(200)))
+    before = sorted(p.name for p in store.folder.iterdir())
+    calls = "openat,write,pwrite64,fsync,fdatasync,ftruncate,linkat,unlink,unlinkat,rename,flock,fcntl"
+    argv = [BUILD / "kmsgate", "keys", "import", "--config", store.config, many]
+    env = dict(os.environ, ASAN_OPTIONS="detect_leaks=0")  # which cannot be looked for under strace
+
+    def run(*how):
+        return subprocess.run(["strace", "-f", "-o", store.folder / "trace", *how, *argv], cwd=store.folder, env=env,
+                              capture_output=True, text=True, timeout=120).returncode
+
+    def left():
+        names = sorted(p.name for p in store.folder.iterdir() if p.name != "trace")
+        for path in (store.db, store.folder / "count"):
+            path.unlink(missing_ok=True)
+        (store.folder / "trace").unlink()
+        return [n for n in names if n not in before]
+
+    assert run("-e", "trace=" + calls) == 0
+    made = (store.folder / "trace").read_text().split("\n")
+    first = next(i for i, x in enumerate(made) if "keys.jsonl" in x)
+    assert left() == ["count", "kmsgate.db"]
+    seen = set()
+    for n in range(first + 1, len(made)):
+        code = run("-e", "trace=" + calls, "-e", "inject=%s:signal=KILL:when=%d" % (calls, n))
+        if store.db.exists():
+            assert len(store.listed()) == 200  # whole; and the counter comes to it
+            assert left() == ["count", "kmsgate.db"]
+        else:
+            assert code != 0 and left() == []
+        seen.add((code == 0, store.db.exists()))
+    assert len(made) - first > 10 and (False, False) in seen, seen
+    store.keys("import", many)
+    assert len(store.listed()) == 200
+
+
+def test_a_first_import_waits_for_another(store):
+    """Of two that want to make the database one waits for the other, and then changes what that one made."""
+    many = store.file(*(line(kid="ink.%d" % i, user="sip:u%d@example.org" % i) for i in range(2000)))
+    argv = [BUILD / "kmsgate", "keys", "import", "--config", store.config]
+    ps = [subprocess.Popen([*argv, many], stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    said = sorted(p.communicate(timeout=120)[0] for p in ps)
+    assert said == ["0 added, 0 replaced, 2000 unchanged\n"] * 3 + ["2000 added, 0 replaced, 0 unchanged\n"]
+
+
+def changes(db):
+    with sqlite3.connect(db) as c:
+        return c.execute("SELECT last_seq FROM meta").fetchone()[0]
+
+
+def test_keys_that_a_running_gateway_does_not_follow(gateway, alice, bob):
+    """What was changed in another database than the one in use, or in an older state of it, is said, and exits 1."""
+    g = gateway([alice])
+    text = g.config.read_text()
+    other = g.folder / "other"
+    other.mkdir()
+    port = kms.free_port()
+    (other / "gateway.yaml").write_text(re.sub(r"127.0.0.1:%d" % g.port, "127.0.0.1:%d" % port, text)
+                                        .replace("127.0.0.1:%d" % g.admin_port, "127.0.0.1:%d" % kms.free_port())
+                                        .replace("sqlite:kmsgate.db", "sqlite:%s/kmsgate.db" % g.folder)
+                                        .replace("file:master.key", "file:%s/master.key" % g.folder)
+                                        .replace("rules.yaml", "%s/rules.yaml" % g.folder) + "state: .\n")
+    second = kms.Process([BUILD / "kmsgate", "serve", "--config", other / "gateway.yaml"], other, "gateway")
+    kms.wait_for(lambda: "listening" in second.err)
+    first, both = str(g.running.p.pid), {str(g.running.p.pid), str(second.p.pid)}
+    db = g.folder / "kmsgate.db"
+
+    def add(n, code, said=()):
+        r = g.run("keys", "add", "--config", g.config, "--user", bob.uri, "--type", "trk", "--id", "t%d" % n, "--generate",
+                  check=False)
+        assert r.returncode == code and "t%d: added" % n in r.stdout, r
+        assert set(re.findall(r"running gateway (\d+)", r.stderr)) == set(said), r.stderr
+        return r.stderr
+
+    beside = g.folder / "kmsgate.db.followers"
+
+    def known():
+        return set(re.findall(r"change (\S+)", beside.read_text()))
+
+    try:
+        assert beside.stat().st_mode & 0o777 == 0o600
+        assert add(1, 0) == add(2, 0) == ""
+        g.run("keys", "list", "--config", g.config)
+        old = db.read_bytes()
+        add(3, 0)
+        kms.wait_for(lambda: len(known()) == 1 and max(known()).startswith("%020d:" % changes(db)))
+        new = db.read_bytes()
+        db.write_bytes(old)                       # put back to an older state
+        assert "newer state" in add(4, 1, both)
+        db.write_bytes(new)
+        assert add(5, 0) == ""                    # the twin: followed again
+        os.rename(db, g.folder / "kept")          # made anew, and what stood beside it is gone, too
+        beside.unlink()
+        kms.wait_for(lambda: beside.exists() and beside.read_text().count("follower") == 2)
+        assert "another key database" in add(6, 1, both)
+        second.p.kill()                           # who is no more follows nothing
+        second.p.wait()
+        assert "another key database" in add(7, 1, {first})
+        assert g.run("keys", "list", "--config", g.config).stderr == ""  # which changes nothing
+        assert "another key database" in g.run("keys", "revoke", "--config", g.config, "--user", bob.uri, "--all",
+                                               check=False).stderr
+        os.replace(g.folder / "kept", db)
+        kms.wait_for(lambda: g.admin("/readyz")[1].strip() == "ready")
+        assert add(8, 0) == ""
+        # where nothing can be written beside the database nothing is said
+        beside.unlink()
+        beside.mkdir()
+        os.rename(db, g.folder / "kept")
+        assert add(9, 0) == ""
+        os.replace(g.folder / "kept", db)
+        beside.rmdir()
+    finally:
+        second.stop()
+    g.stop()
+    g.running = None
+    assert add(10, 0) == ""                       # nobody runs
+
+
+@pytest.mark.parametrize("what", ["damaged", "deleted"])
+def test_not_ready_when_the_keys_cannot_be_followed_for_too_long(gateway, alice, what):
+    g = gateway([alice], config="keys_max_age: 3s")
+    db = g.folder / "kmsgate.db"
+    whole = db.read_bytes()
+    if what == "damaged":
+        db.write_bytes(whole[:len(whole) // 2])
+    else:
+        db.unlink()
+    kms.wait_for(lambda: "the keys known before stay" in g.running.err)
+    assert g.ask(alice, "/init").status == 200  # what is in memory goes on
+    kms.wait_for(lambda: g.admin("/readyz")[0] == 503)
+    age = float(re.search(r"^kmsgate_keys_age_seconds (\S+)", g.admin("/metrics")[1], re.M)[1])
+    assert age >= 3 and "keys" in g.admin("/readyz")[1]
+    db.unlink(missing_ok=True)
+    db.write_bytes(whole)
+    db.chmod(0o600)
+    kms.wait_for(lambda: g.admin("/readyz")[0] == 200)
+    assert g.ask(alice, "/init").status == 200
 
 
 def test_a_running_gateway_follows(gateway, alice, bob, keys_at, tmp_path):

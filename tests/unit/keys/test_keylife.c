@@ -387,6 +387,50 @@ static void taken_over(void **state)
     }
 }
 
+static size_t read_whole(const char *path, unsigned char *out, size_t max)
+{
+    FILE *f = fopen(path, "rb");
+    assert_non_null(f);
+    const size_t n = fread(out, 1, max, f);
+    fclose(f);
+    assert_true(n > 0 && n < max);
+    return n;
+}
+
+/* Opened for reading: the keys are as they will be, and not a byte of the file changes. */
+static void read_as_taken_over(void **state)
+{
+    struct fixture *f = *state;
+    enum { MOST = 1 << 20 };
+    unsigned char *before = malloc(MOST), *after = malloc(MOST);
+    assert_true(before && after);
+    for (int i = 0; i < 2; i++) {
+        version_1(f);
+        if (i == 1)
+            sql(f, "UPDATE keys SET state = 0 WHERE id = 'ink.1.bob'");
+        const size_t n = read_whole(f->path, before, MOST);
+        struct keystore *ks = keystore_open_under(f->path, &f->master, 1, KEYSTORE_READ, &f->faults);
+        assert_int_equal(ks != NULL, i == 0);
+        if (ks) {
+            assert_true(keystore_is_earlier(ks) && has_key(ks, ALICE, "ink.2.alice", 0x21));
+            assert_int_equal(key_in(ks, ALICE, "ink.1.alice").state, KEY_RETIRING);
+            keystore_close(ks);
+        } else {
+            assert_true(told(f, "tampered"));
+        }
+        assert_int_equal(read_whole(f->path, after, MOST), n);
+        assert_memory_equal(before, after, n);
+        unlink(f->path);
+    }
+    version_1(f);
+    keystore_close(open_store(f));
+    struct keystore *ks = keystore_open_under(f->path, &f->master, 1, KEYSTORE_READ, &f->faults); /* the twin */
+    assert_true(ks && !keystore_is_earlier(ks));
+    keystore_close(ks);
+    free(before);
+    free(after);
+}
+
 /* All or nothing: what does not verify, or cannot be written, stays as it is. */
 static void not_taken_over(void **state)
 {
@@ -420,7 +464,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(offered_resent_confirmed), T(one_by_hand_keeps_its_end), T(ids), T(a_first_ink), T(no_offer),
         T(seventy_renewals), T(learnt), T(cascade), T(due), T(fifty_at_once), T(store_is_away),
-        T(taken_over), T(not_taken_over),
+        T(taken_over), T(read_as_taken_over), T(not_taken_over),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

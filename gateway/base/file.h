@@ -1,0 +1,17 @@
+/*
+ * Files that a command makes for a gateway: where they stand, and whom they belong to.
+ */
+#ifndef KMSGATE_BASE_FILE_H
+#define KMSGATE_BASE_FILE_H
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+/* Opens the folder that the file stands in (O_CLOEXEC is added; with O_TMPFILE: a file without a name in it). -1 with
+ * errno. */
+int file_open_folder(const char *path, int flags, mode_t mode);
+/* What root makes belongs to whom the folder of `path` belongs to: the gateway has to open it, and is not root. Nothing
+ * happens where this process is not root, or the folder is root's. False with errno. */
+bool file_to_folder_owner(const char *path, int fd);
+
+#endif
