@@ -7,7 +7,7 @@
 
 #include "base/config_internal.h"
 
-static size_t option_of(const char *path)
+size_t config_option_of(const char *path)
 {
     size_t i = 0;
     while (i + 1 < OPTION_COUNT && !str_eq_z(str_z(OPTIONS[i].path), path))
@@ -16,11 +16,16 @@ static size_t option_of(const char *path)
 }
 
 /* Where the option was given: in the file, or the environment's name. */
+void config_fault_of(struct load *l, const char *path, bool lint, const char *message)
+{
+    const struct held *h = l->held + config_option_of(path);
+    const char *where = h->line || !h->origin || str_eq_z(str_z(h->origin), "default") ? l->in.file : h->origin;
+    (lint ? faults_lint : faults_add)(l->faults, where, h->line, h->column, "%s", message);
+}
+
 static void fault_of(struct load *l, const char *path, const char *message)
 {
-    const struct held *h = l->held + option_of(path);
-    const char *where = h->line || !h->origin || str_eq_z(str_z(h->origin), "default") ? l->in.file : h->origin;
-    faults_add(l->faults, where, h->line, h->column, "%s", message);
+    config_fault_of(l, path, false, message);
 }
 
 static bool is_loopback(const struct listen_config *a)
@@ -68,7 +73,7 @@ static void set_presets(struct load *l)
         l->held[i].given = false;
     }
     cpu_set_t cpus;
-    const size_t workers = option_of("workers");
+    const size_t workers = config_option_of("workers");
     struct buf n BUF_CLEANUP = BUF_INIT(20);
     buf_printf(&n, "%d", sched_getaffinity(0, sizeof cpus, &cpus) == 0 ? CPU_COUNT(&cpus) : 1);
     option_set(l, workers, &(struct incoming){n.p ? buf_view(&n) : STR("1"), ""}, &expected, "default: one a core");
@@ -86,7 +91,7 @@ static void set_state(struct load *l)
                                     : file ? STR(".") : STR("/var/lib/kmsgate");
     struct shown expected;
     if (!l->c->state)
-        option_set(l, option_of("state"), &(struct incoming){folder, ""}, &expected,
+        option_set(l, config_option_of("state"), &(struct incoming){folder, ""}, &expected,
                    file ? "default: beside the keys" : "default");
 }
 
@@ -94,8 +99,10 @@ static bool print(struct load *l)
 {
     struct buf out BUF_CLEANUP = BUF_INIT(4 << 20);
     buf_str(&out, l->listen.p ? buf_view(&l->listen) : STR(""));
+    const bool shared = l->c->replay.host_count;
     for (size_t i = 0; i < OPTION_COUNT; i++)
-        if (l->held[i].value)
+        if (l->held[i].value && (shared || !str_starts(str_z(OPTIONS[i].path), STR("replay."))) &&
+            !(str_eq_z(str_z(OPTIONS[i].path), "replay") && l->held[i + 1].value))
             setting_print(&out, OPTIONS[i].path, str_z(l->held[i].value), l->held[i].origin ? l->held[i].origin : "");
     l->c->text = out.failed || l->listen.failed ? NULL : str_dup(buf_view(&out));
     return l->c->text;
@@ -153,6 +160,7 @@ struct config *config_load(const char *path, struct faults *faults)
             config_environment(&l);
             check_required(&l, y->root);
             check_together(&l);
+            config_check_replay(&l);
             set_state(&l);
         }
         yaml_sort_faults(faults, faults_before, path);
@@ -193,12 +201,14 @@ void config_free(struct config *c)
     listen_free(&c->admin);
     strings_free(&c->public_url);
     config_clear_masters(c);
+    config_clear_replay(&c->replay);
     strings_free(&c->values);
     if (c->keys)
         secret_wipe(c->keys, strlen(c->keys)); /* it may hold a password */
     char *const texts[] = {c->file, c->admin_token.name, c->tickets.name, c->upstream.url, c->upstream.ca,
                            c->upstream.certificate, c->upstream.key, c->rules, c->keys, c->state, c->keys_counter,
-                           c->decisions, c->text};
+                           c->decisions, c->text, c->replay.url, c->replay.secret.name, c->replay.password.name,
+                           c->replay.user, c->replay.ca};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         free(texts[i]);
     free(c);

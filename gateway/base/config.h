@@ -57,6 +57,23 @@ struct upstream_config {
     int64_t breaker_probe_us;             /* then one call in each such time goes through */
 };
 
+enum { REPLAY_HOSTS = 8 };
+
+/* Where it is remembered what was accepted. */
+struct replay_config {
+    char *url; /* as written */
+    struct replay_host_name {
+        char *name, *port; /* an IPv6 address without its brackets */
+    } hosts[REPLAY_HOSTS];
+    size_t host_count; /* 0: in the process itself, and all below is not looked at */
+    char *master;      /* what the hosts, which are Sentinels then, call the primary; NULL: the host is the server */
+    bool tls;
+    struct secret_source secret, password;
+    char *user, *ca;
+    int64_t timeout_us, clock_difference_us;
+    unsigned wait_replicas;
+};
+
 struct config {
     char *file;
     struct listen_config *listen;
@@ -68,6 +85,7 @@ struct config {
     struct upstream_config upstream;
     char *rules;               /* path */
     char *keys;                /* path of the SQLite file, or postgresql://…, which may hold a password */
+    struct replay_config replay;
     char *state;               /* folder of what one run leaves to the next: the replay memory's mark, a copy of keys */
     struct secret_source master_key;                     /* the first of the list: what is written is sealed under it */
     struct secret_source master_more[MASTER_KEYS_MAX - 1]; /* the others: what is sealed under them opens */
@@ -108,6 +126,8 @@ const struct listen_config *config_listener(const struct config *c, const char *
 /* Reads 64 hex digits (one trailing newline allowed) from the source. A file that others may read is refused. The
  * message in faults never holds what was read. */
 bool config_read_master_key(const struct secret_source *from, struct secret_key *out, struct faults *faults);
+/* The same of another key; `what` names it in faults. */
+bool config_read_key(const struct secret_source *from, const char *what, struct secret_key *out, struct faults *faults);
 struct master_keys {
     struct secret_key v[MASTER_KEYS_MAX];
     size_t n;

@@ -28,7 +28,7 @@ struct option {
     bool live;   /* SIGHUP changes it in place */
 };
 extern const struct option OPTIONS[];
-enum { OPTION_COUNT = 42, OPTION_PATH = 100 };
+enum { OPTION_COUNT = 50, OPTION_PATH = 100 };
 
 /* One reading. */
 struct load {
@@ -56,9 +56,18 @@ yaml_reader config_listen; /* `to` is a struct load */
 
 
 /* Readers. */
-option_reader read_path, read_decisions, read_keys, read_memory, read_public_url, read_upstream_url, read_secret;
+option_reader read_path, read_decisions, read_keys, read_replay, read_text, read_public_url, read_upstream_url, read_secret;
 option_reader read_master_key, read_counter;
 option_reader read_size, read_count, read_duration, read_choice, read_switch, read_admin;
+/* A host's name or address, IPv6 in brackets; a port's digits. */
+bool config_is_host(struct str h);
+bool config_port(struct str s, uint16_t *port);
+/* Where the option of that path was given, and its place in the table. */
+size_t config_option_of(const char *path);
+void config_fault_of(struct load *l, const char *path, bool lint, const char *message);
+/* config_replay.c: what belongs together there. */
+void config_check_replay(struct load *l);
+void config_clear_replay(struct replay_config *r);
 /* "1.2.3.4:80", "[::1]:80" or, where `unix_too`, "unix:PATH". Sets address, sa and sa_len. */
 bool address_parse(const struct incoming *in, bool unix_too, struct listen_config *out, struct shown *expected);
 /* True where a wrong value is not shown: it has what passwords in URIs have around them. */

@@ -19,7 +19,8 @@ static const struct yaml_range SIZE = {64, 64 << 20}, MEMORY = {1 << 20, INT64_C
                                COUNT = {1, 1000000}, WAIT = {1000, 3600 * US_PER_S},
                                DRAIN = {0, 3600 * US_PER_S}, ENTRIES = {16, 1 << 28}, WORKERS = {1, 256},
                                AGE = {1000, 366 * 86400 * US_PER_S},
-                               LIFE = {US_PER_S, 7 * 24 * 3600 * US_PER_S}, PROBE = {100000, 3600 * US_PER_S};
+                               LIFE = {US_PER_S, 7 * 24 * 3600 * US_PER_S}, PROBE = {100000, 3600 * US_PER_S},
+                               REPLY = {10000, 10 * US_PER_S}, APART = {100000, 60 * US_PER_S}, REPLICAS = {0, 16};
 
 const struct option OPTIONS[] = {
     {"admin", read_admin, AT(admin), .preset = "127.0.0.1:9090"},
@@ -42,7 +43,15 @@ const struct option OPTIONS[] = {
     {"master_key", read_master_key, AT(master_key), .required = true, .list = true, .secret = true, .live = true},
     {"keys_counter", read_counter, AT(keys_counter)},
     {"keys_max_age", read_duration, AT(keys_max_age_us), &AGE, "1h"},
-    {"replay", read_memory, .preset = "memory"},
+    {"replay", read_replay, AT(replay.url), .preset = "memory"},
+    {"replay.url", read_replay, AT(replay.url)}, /* the same, beside what follows */
+    {"replay.secret", read_secret, AT(replay.secret), .secret = true},
+    {"replay.user", read_text, AT(replay.user)},
+    {"replay.password", read_secret, AT(replay.password), .secret = true},
+    {"replay.ca", read_path, AT(replay.ca)},
+    {"replay.timeout", read_duration, AT(replay.timeout_us), &REPLY, "200ms"},
+    {"replay.clock_difference", read_duration, AT(replay.clock_difference_us), &APART, "1s"},
+    {"replay.wait_replicas", read_count, AT(replay.wait_replicas), &REPLICAS},
     {"state", read_path, AT(state)},
     {"decisions", read_decisions, AT(decisions), .preset = "stdout"},
     {"decisions_format", read_choice, AT(decisions_format), DECISIONS_FORMATS, "json"},
@@ -98,7 +107,7 @@ static char *effective(const struct option *o, struct str text, const void *fiel
         else
             buf_str(&b, where);
     } else if (o->read == read_path || o->read == read_counter || o->read == read_decisions ||
-               o->read == read_upstream_url) {
+               o->read == read_upstream_url || o->read == read_replay || o->read == read_text) {
         buf_z(&b, *(char *const *)field);
     } else {
         buf_str(&b, text);
@@ -205,7 +214,7 @@ static void unknown(struct load *l, const struct yaml_node *m, const char *prefi
 static const struct {
     const char *path, *start;
 } UNBUILT[] = {
-    {"user", NULL}, {"captures", NULL}, {"replay", "redis"},
+    {"user", NULL}, {"captures", NULL},
 };
 
 static bool unbuilt(struct load *l, const struct yaml_node *m, struct str path)
@@ -239,6 +248,8 @@ static void walk(struct load *l, const struct yaml_node *node, const char *prefi
             continue;
         while (i < OPTION_COUNT && !str_eq_z(whole, OPTIONS[i].path))
             i++;
+        if (i < OPTION_COUNT && m->kind == YAML_MAPPING && OPTIONS[i].read == read_replay)
+            i = OPTION_COUNT; /* its options are below */
         if (i < OPTION_COUNT) {
             set_option(l, i, m);
             continue;

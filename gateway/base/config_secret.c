@@ -69,7 +69,7 @@ static bool read_source(const struct secret_source *from, bool refuse_others, ch
     return true;
 }
 
-bool config_read_master_key(const struct secret_source *from, struct secret_key *out, struct faults *faults)
+bool config_read_key(const struct secret_source *from, const char *what, struct secret_key *out, struct faults *faults)
 {
     char room[SECRET_MAX + 1];
     struct secret_key key SECRET_CLEANUP = {{0}};
@@ -79,17 +79,22 @@ bool config_read_master_key(const struct secret_source *from, struct secret_key 
     bool ok = read_source(from, true, room, &text, faults);
     if (ok && (text.n != 2 * KEY_BYTES || !hex_decode(text, key.b, sizeof key.b, &n) || n != KEY_BYTES)) {
         faults_add(faults, from->name, 0, 0,
-                   "is no master key: expected %d hex digits, found %zu bytes of another kind or number", 2 * KEY_BYTES,
+                   "is no %s: expected %d hex digits, found %zu bytes of another kind or number", what, 2 * KEY_BYTES,
                    text.n);
         ok = false;
     } else if (ok && secret_equal(key.b, zero.b, sizeof key.b)) {
-        faults_add(faults, from->name, 0, 0, "is no master key: all zero");
+        faults_add(faults, from->name, 0, 0, "is no %s: all zero", what);
         ok = false;
     }
     if (ok)
         *out = key;
     secret_wipe(room, sizeof room);
     return ok;
+}
+
+bool config_read_master_key(const struct secret_source *from, struct secret_key *out, struct faults *faults)
+{
+    return config_read_key(from, "master key", out, faults);
 }
 
 void master_keys_clear(struct master_keys *m)

@@ -161,13 +161,6 @@ bool read_keys(const struct option *o, const struct incoming *in, void *to, stru
 #endif
 }
 
-bool read_memory(const struct option *o, const struct incoming *in, void *to, struct shown *expected)
-{
-    (void)o;
-    (void)to;
-    return str_eq_z(in->text, "memory") || expect(expected, "memory");
-}
-
 static bool is_variable(struct str s)
 {
     for (size_t i = 0; i < s.n; i++)
@@ -286,7 +279,7 @@ bool read_switch(const struct option *o, const struct incoming *in, void *to, st
     return true;
 }
 
-static bool port_parse(struct str s, uint16_t *port)
+bool config_port(struct str s, uint16_t *port)
 {
     uint64_t v;
     if (s.n == 0 || s.n > 5 || (s.n > 1 && s.p[0] == '0') || !str_to_u64(s, UINT16_MAX, &v))
@@ -300,7 +293,7 @@ static bool inet_address(struct str text, struct listen_config *out)
     char host[INET6_ADDRSTRLEN];
     const char *colon = memrchr(text.p, ':', text.n);
     uint16_t port;
-    if (!colon || !port_parse((struct str){colon + 1, (size_t)(text.p + text.n - colon - 1)}, &port))
+    if (!colon || !config_port((struct str){colon + 1, (size_t)(text.p + text.n - colon - 1)}, &port))
         return false;
     struct str h = {text.p, (size_t)(colon - text.p)};
     const bool six = h.n > 2 && h.p[0] == '[' && h.p[h.n - 1] == ']';
@@ -362,7 +355,7 @@ bool read_admin(const struct option *o, const struct incoming *in, void *to, str
     return address_parse(in, false, to, expected);
 }
 
-static bool is_host(struct str h)
+bool config_is_host(struct str h)
 {
     if (h.n > 2 && h.p[0] == '[') {
         char z[INET6_ADDRSTRLEN];
@@ -395,14 +388,14 @@ static bool is_base_url(struct str url, struct str *out)
     const size_t skip = bracket ? (size_t)(bracket - host.p) : 0;
     const char *colon = memchr(host.p + skip, ':', host.n - skip);
     if (colon) {
-        if (!port_parse((struct str){colon + 1, (size_t)(host.p + host.n - colon - 1)}, &port))
+        if (!config_port((struct str){colon + 1, (size_t)(host.p + host.n - colon - 1)}, &port))
             return false;
         host.n = (size_t)(colon - host.p);
     }
     *out = url;
     while (slash && out->n && out->p[out->n - 1] == '/')
         out->n--;
-    return port && is_host(host);
+    return port && config_is_host(host);
 }
 
 bool read_upstream_url(const struct option *o, const struct incoming *in, void *to, struct shown *expected)

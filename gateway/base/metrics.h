@@ -19,6 +19,8 @@
     X(KEYS_AGE, gauge, "kmsgate_keys_age_seconds", "Seconds since the keys were last seen to be the database's.")    \
     X(RENEWALS, counter, "kmsgate_renewals_total", "Users' keys that were renewed, by type and result.")             \
     X(REPLAY_ENTRIES, gauge, "kmsgate_replay_entries", "Signed requests remembered against replay.")                 \
+    X(REPLAY_SECONDS, histogram, "kmsgate_replay_seconds", "Time until a shared replay memory answered.")            \
+    X(REPLAY_ERRORS, counter, "kmsgate_replay_errors_total", "Failures of a shared replay memory by kind.")          \
     X(CLOCK_STEPS, counter, "kmsgate_clock_steps_total", "Steps of this machine's wall clock by direction.")         \
     X(DECISIONS_DROPPED, counter, "kmsgate_decisions_dropped_total", "Decision lines dropped by a stalled sink.")    \
     X(RULES_RELOADS, counter, "kmsgate_rules_reloads_total", "Reloads of the rules by result.")                      \

@@ -11,6 +11,7 @@
 #include "cmd/cmd.h"
 #include "cmd/options.h"
 #include "gate/rules.h"
+#include "http/replay_line.h"
 #include "http/tls.h"
 #include "keys/keydb.h"
 #include "keys/keystore.h"
@@ -115,6 +116,29 @@ static void check_state(const struct config *c, struct faults *faults)
     }
 }
 
+/* The server itself is not asked: it may be away, and a check changes nothing. */
+static void check_replay(const struct config *c, struct faults *faults)
+{
+#ifdef KMSGATE_FLEET
+    char why[TLS_WHY];
+    struct secret_key secret SECRET_CLEANUP = {{0}};
+    struct replay_site *site = NULL;
+    if (!c->replay.host_count)
+        return;
+    (void)config_read_key(&c->replay.secret, "key of the replay memory", &secret, faults);
+    char *password = c->replay.password.kind != SECRET_NONE ? config_read_token(&c->replay.password, faults) : NULL;
+    if (password)
+        secret_wipe(password, strlen(password));
+    free(password);
+    if (!(site = replay_site_new(&c->replay, why)))
+        faults_add(faults, NULL, 0, 0, "%s", why);
+    replay_site_free(site);
+#else
+    (void)c;
+    (void)faults;
+#endif
+}
+
 /* What the configuration names must be there and readable by the user who checks. */
 static void check_files(const struct config *c, struct faults *faults)
 {
@@ -122,6 +146,7 @@ static void check_files(const struct config *c, struct faults *faults)
     check_decisions(c->decisions, faults);
     check_keys(c, faults);
     check_state(c, faults);
+    check_replay(c, faults);
     if (c->admin_token.kind != SECRET_NONE) {
         char *token = config_read_token(&c->admin_token, faults);
         if (token)
@@ -153,6 +178,8 @@ static int check(const char *config_path, const char *rules_path, bool strict, b
     }
     if (rules_path)
         r = rules_load(rules_path, &faults);
+    if (r && c && c->replay.host_count)
+        (void)rules_fit_shared(r, &faults);
     if (print && c)
         fputs(c->text, stdout);
     bool ok = !print || !r || print_rules(r);

@@ -8,6 +8,7 @@
 #include "base/metrics.h"
 #include "base/sink.h"
 #include "cmd/cmd.h"
+#include "cmd/serve.h"
 #include "gate/decision.h"
 #include "http/admin.h"
 #include "http/hold.h"
@@ -34,11 +35,7 @@ static bool open_parts(struct server *s, struct faults *faults)
     }
     if (!loaded || !s->keys || (c->keys_counter && !keystore_use_counter(s->keys, c->keys_counter, faults)))
         return false;
-    const struct replay_settings settings = {s->rules->max_past_us, s->rules->max_future_us, 0};
-    struct replay_state state = {.folder = c->state};
-    if (keystore_state_key(s->keys, &state.key))
-        s->replay = replay_memory_kept(c->limits.replay_entries, &settings, &state, time_now_us());
-    secret_key_clear(&state.key);
+    s->replay = serve_replay(s, faults);
     const struct sink_ways ways = {c->decisions_format == DECISIONS_ECS ? decision_ecs : NULL, syslog_open};
     s->sink = sink_open(c->decisions, &ways, why, sizeof why);
     if (!s->sink)
@@ -176,7 +173,7 @@ static void close_parts(struct server *s)
     crowd_free(s->crowd);
     if (s->sink)
         sink_close(s->sink);
-    replay_free(s->replay);
+    serve_replay_end(s);
     if (s->keys)
         keystore_close(s->keys);
     reload_end(s);

@@ -150,6 +150,9 @@ void rules_describe(const struct rules *r, struct buf *out);
  * memory. */
 typedef void rules_setting(void *arg, const char *path, struct str value, int line);
 bool rules_settings(const struct rules *r, bool response, size_t i, rules_setting *each, void *arg);
+/* With a memory that many gateways share: a Time far ahead would make each of its epochs as long. False with a fault a
+ * rule that takes one of more than a minute. */
+bool rules_fit_shared(const struct rules *r, struct faults *faults);
 struct rules *rules_ref(struct rules *r);
 void rules_unref(struct rules *r);
 

@@ -51,3 +51,21 @@ void rules_lint_replay(struct reading *g)
         lint_zone_restart(g, i);
     }
 }
+
+bool rules_fit_shared(const struct rules *r, struct faults *faults)
+{
+    enum { AHEAD_S = 60 };
+    bool fit = true;
+    for (size_t i = 0; i < r->request_count; i++) {
+        const struct checks *c = &r->requests[i].checks;
+        if (!takes_signed(&r->requests[i]) || c->mode[CHECK_REPLAY] == MODE_OFF ||
+            c->mode[CHECK_TIME] != MODE_ENFORCE || c->future_us <= AHEAD_S * US_PER_S)
+            continue;
+        faults_add(faults, r->file, r->requests[i].line, 1,
+                   "rule `%s` takes a Time up to %.20s ahead (`future`), and gateway.yaml has a shared replay memory: "
+                   "expected at most %d s, for so long all are refused after each failover",
+                   r->requests[i].id, duration_show(c->future_us).z, AHEAD_S);
+        fit = false;
+    }
+    return fit;
+}

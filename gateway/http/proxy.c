@@ -12,7 +12,7 @@
 /* BODY: the head holds. JUDGE: complete. SPEND: judged, and the replay memory is waited for. UPSTREAM: the call
  * runs. KEEP: it was answered, and the keeper of the keys is waited for. */
 enum exchange_state { EXCHANGE_BODY, EXCHANGE_JUDGE, EXCHANGE_SPEND, EXCHANGE_UPSTREAM, EXCHANGE_KEEP };
-enum { WAIT_US = 500000 }; /* at most, for either */
+enum { WAIT_US = 500000 }; /* at most, in KEEP */
 #define REPLY_TYPE "application/xml; charset=utf-8"
 
 struct exchange {
@@ -38,14 +38,14 @@ static void on_spent(void *arg, enum reason reason);
 /* The only place where an exchange changes its state. */
 static void enter(struct exchange *x, enum exchange_state state)
 {
-    static const struct timeval patience = {WAIT_US / US_PER_S, WAIT_US % US_PER_S};
     if (x->state == EXCHANGE_SPEND || x->state == EXCHANGE_KEEP)
         event_del(&x->patience);
     x->state = state;
     if (state != EXCHANGE_SPEND && state != EXCHANGE_KEEP)
         return;
+    const int64_t us = state == EXCHANGE_KEEP ? WAIT_US : replay_patience_us(x->worker->gate.replay);
     evtimer_assign(&x->patience, x->worker->front.base, on_patience, x);
-    event_add(&x->patience, &patience);
+    event_add(&x->patience, &(struct timeval){us / US_PER_S, us % US_PER_S});
 }
 
 static void exchange_free(struct exchange *x)

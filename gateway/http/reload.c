@@ -81,6 +81,10 @@ static void reload_rules(struct server *s, bool asked)
     struct faults faults = {0};
     char outcome[160];
     struct rules *rules = rules_load(s->config->rules, &faults);
+    if (rules && s->config->replay.host_count && !rules_fit_shared(rules, &faults)) {
+        rules_unref(rules);
+        rules = NULL;
+    }
     if (!rules) {
         metric_add(METRIC_RULES_RELOADS, "result=\"error\"", 1);
         snprintf(outcome, sizeof outcome, "the rules with hash %s stay in force", s->rules->hash);

@@ -24,6 +24,7 @@
 #include "keys/keylife.h"
 
 struct evhtp;
+struct replay_site;
 
 /* What a reload replaces: settings, the rules, the upstream's certificates, then those of each listener. */
 enum { PART_CONFIG, PART_RULES, PART_UPSTREAM, PART_LISTENERS };
@@ -44,6 +45,7 @@ struct server {
     bool keys_failed;         /* the keeper's own, like: when the log last said so (monotonic) */
     int64_t keys_told_us;
     struct replay *replay;
+    struct replay_site *replay_site; /* its sockets, where many gateways share it; NULL: it is this process's own */
     struct sink *sink;
     char *admin_token; /* NULL: none */
     pthread_mutex_t lock; /* of what a reload replaces: now, rules, tls, upstream_tls, parts' expiry and trouble */

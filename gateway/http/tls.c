@@ -213,13 +213,13 @@ int64_t tls_context_expiry(SSL_CTX *ctx)
     return us;
 }
 
-/* Whom the upstream's certificate has to be from: `ca` alone where there is one, else whom the system trusts. */
-static bool upstream_trust(SSL_CTX *ctx, const struct upstream_config *c, char why[TLS_WHY])
+/* Whom the other side's certificate has to be from: `ca` alone where there is one, else whom the system trusts. */
+static bool trust(SSL_CTX *ctx, const char *ca, char why[TLS_WHY])
 {
-    if (!c->ca)
+    if (!ca)
         return SSL_CTX_set_default_verify_paths(ctx) == 1;
     struct buf pem BUF_CLEANUP = BUF_INIT(PEM_MAX);
-    STACK_OF(X509) *all = read_pem(c->ca, &pem, why) ? read_certificates(c->ca, &pem, why) : NULL;
+    STACK_OF(X509) *all = read_pem(ca, &pem, why) ? read_certificates(ca, &pem, why) : NULL;
     bool ok = all != NULL;
     for (int i = 0; ok && i < sk_X509_num(all); i++)
         ok = X509_STORE_add_cert(SSL_CTX_get_cert_store(ctx), sk_X509_value(all, i)) == 1;
@@ -228,21 +228,32 @@ static bool upstream_trust(SSL_CTX *ctx, const struct upstream_config *c, char w
 }
 
 /* An intermediate or the server's own certificate may stand as `ca`, too. */
-static SSL_CTX *upstream_context(const struct upstream_config *c, char why[TLS_WHY])
+SSL_CTX *tls_client_context(const char *ca, char why[TLS_WHY])
 {
-    static const unsigned char HTTP11[] = "\x08http/1.1";
     SSL_CTX *ctx = SSL_CTX_new(TLS_client_method());
-    bool ok = ctx && SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION) == 1 &&
-              SSL_CTX_set_alpn_protos(ctx, HTTP11, sizeof HTTP11 - 1) == 0;
+    snprintf(why, TLS_WHY, "out of memory");
+    bool ok = ctx && SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION) == 1;
     if (ok) {
         SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, NULL);
         X509_VERIFY_PARAM_set_flags(SSL_CTX_get0_param(ctx), X509_V_FLAG_PARTIAL_CHAIN);
         SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_CLEANSE_PLAINTEXT);
         SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
                          SSL_MODE_RELEASE_BUFFERS);
-        ok = upstream_trust(ctx, c, why) &&
-             (!c->certificate || !c->key || use_certificate(ctx, c->certificate, c->key, why));
+        ok = trust(ctx, ca, why);
     }
+    ERR_clear_error();
+    if (ok)
+        return ctx;
+    SSL_CTX_free(ctx);
+    return NULL;
+}
+
+static SSL_CTX *upstream_context(const struct upstream_config *c, char why[TLS_WHY])
+{
+    static const unsigned char HTTP11[] = "\x08http/1.1";
+    SSL_CTX *ctx = tls_client_context(c->ca, why);
+    const bool ok = ctx && SSL_CTX_set_alpn_protos(ctx, HTTP11, sizeof HTTP11 - 1) == 0 &&
+                    (!c->certificate || !c->key || use_certificate(ctx, c->certificate, c->key, why));
     ERR_clear_error();
     if (ok)
         return ctx;

@@ -104,6 +104,14 @@ static size_t memory_count(const struct replay *r)
     return spent_count(((const struct memory *)r)->spent);
 }
 
+/* The mark, which a call may wait for, is on the disk long before; or the disk is at fault. */
+static int64_t memory_patience(const struct replay *r)
+{
+    enum { PATIENCE_MS = 500 };
+    (void)r;
+    return PATIENCE_MS * US_PER_S / 1000;
+}
+
 static const char *memory_unready(const struct replay *replay, int64_t now_us)
 {
     struct memory *r = (struct memory *)replay; /* its atomics only */
@@ -180,6 +188,7 @@ struct replay *replay_memory_new(unsigned max_entries, int64_t floor_us, const s
         .floor = memory_floor,
         .unready = memory_unready,
         .count = memory_count,
+        .patience = memory_patience,
         .line_open = memory_line_open,
         .line_turn = memory_line_turn,
         .line_close = memory_line_close,

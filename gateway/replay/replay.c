@@ -37,6 +37,11 @@ size_t replay_count(const struct replay *r)
     return r->engine->count(r);
 }
 
+int64_t replay_patience_us(const struct replay *r)
+{
+    return r->engine->patience(r);
+}
+
 struct replay_line *replay_line_open(struct replay *r, const struct replay_host *host)
 {
     return r->engine->line_open(r, host);

@@ -9,7 +9,7 @@
  *     replay_give_back(r, line, &claim);                      it came to nothing: no byte of it was sent
  *
  * An engine answers at once, or later: what it answers later comes from replay_line_turn() or from the worker's loop,
- * never from within replay_spend(). It has no deadline of its own: who waits cancels.
+ * never from within replay_spend(). It has no deadline of its own: who waits cancels, after replay_patience_us().
  *
  * What was accepted has a Time at or after `floor`: a request before it cannot be told from a replay and is
  * REPLAY_UNAVAILABLE. So a restart, a wider window after a reload and a clock that steps back all fail closed.
@@ -60,6 +60,7 @@ struct replay_call {
     struct replay_line *line;
     struct replay_call *next, **link; /* of the engine's list */
     int64_t time_us, now_us;
+    uint64_t order;        /* in the engine's queue */
     uint8_t digest[2][16]; /* of user and request */
 };
 
@@ -78,7 +79,9 @@ void replay_settle(struct replay *r, const struct replay_settings *s);
 int64_t replay_floor(const struct replay *r);
 /* Why signed requests are refused just now, as a word for /readyz; NULL: they are not. */
 const char *replay_unready(const struct replay *r, int64_t now_us);
-size_t replay_count(const struct replay *r); /* remembered */
+size_t replay_count(const struct replay *r); /* remembered, as far as this process knows */
+/* How long a call may wait before it is cancelled. */
+int64_t replay_patience_us(const struct replay *r);
 
 /* A worker's own handle, used in its thread alone; NULL without memory. */
 struct replay_line *replay_line_open(struct replay *r, const struct replay_host *host);

@@ -15,6 +15,7 @@ struct replay_engine {
     int64_t (*floor)(const struct replay *r);
     const char *(*unready)(const struct replay *r, int64_t now_us);
     size_t (*count)(const struct replay *r);
+    int64_t (*patience)(const struct replay *r);
     struct replay_line *(*line_open)(struct replay *r, const struct replay_host *host);
     void (*line_turn)(struct replay_line *l);
     void (*line_close)(struct replay_line *l);

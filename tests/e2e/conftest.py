@@ -24,7 +24,8 @@ responses: [{ id: default }]
 
 class Gateway:
     def __init__(self, folder, users, rules=RULES, config="", upstream=None, listen=None, start=True, legacy=(),
-                 keys="sqlite:kmsgate.db", peer=None):
+                 keys="sqlite:kmsgate.db", peer=None,
+                 replay="memory", public=None):
         """keys: where they are, or a database's URI. peer: a gateway whose keys this one has, too."""
         self.folder, self.users, self.keys = folder, users, peer.keys if peer else keys
         if not self.keys.startswith("sqlite:"):
@@ -38,7 +39,7 @@ class Gateway:
                                        *legacy], folder, "legacy")
             upstream = kms.wait_for(lambda: self._legacy_url())
         self.upstream = upstream
-        self.public = "http://127.0.0.1:%d" % self.port
+        self.public = public or "http://127.0.0.1:%d" % self.port
         (folder / "master.key").write_text((peer.folder / "master.key").read_text() if peer else os.urandom(32).hex())
         (folder / "master.key").chmod(0o600)
         (folder / "rules.yaml").write_text(rules)
@@ -53,10 +54,10 @@ upstream: { url: "%s", timeout: 5s }
 rules: rules.yaml
 keys: "%s"
 master_key: file:master.key
-replay: memory
+replay: %s
 decisions: decisions.jsonl
 %s
-""" % (self.port, listen or "", self.admin_port, self.public, upstream, self.keys, config))
+""" % (self.port, listen or "", self.admin_port, self.public, upstream, self.keys, replay, config))
         keys = folder / "keys.jsonl"
         keys.write_text("\n".join(line for u in users for line in u.lines()) + "\n")
         keys.chmod(0o600)

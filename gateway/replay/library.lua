@@ -1,0 +1,119 @@
+#!lua name=kmsgate
+-- kmsgate's replay memory in Redis 7: which signed requests were accepted, for all gateways of a fleet.
+--
+-- {kmsgate}:epoch    "1 OWNER FLOOR WINDOW FUTURE MARK LAST SEEN", times in ms. OWNER: this server's process and
+--                    replication ID, so a restart and every promotion make another. MARK: whose secret keys the members.
+--                    LAST: about when this server last answered gateways; SEEN: the latest time on its clock.
+-- {kmsgate}:USER     a sorted set of the requests that a user had accepted, by when each may be forgotten.
+--
+-- Whatever a server accepted has a Time of at most its gateway's now + future, that gateway's now is within D of the
+-- server's, and two servers' are within 2D. So whoever cannot know what was accepted before (another owner, no record,
+-- a clock that went back, gateways that take more than the record says) refuses each Time before now + future + 3D.
+--
+-- All state is in the record: a newer version of this library takes over without a new epoch. It has to take what
+-- older gateways send, and to keep the record's form.
+local VERSION = 1
+local EPOCH_FORM = '^1 (%x+) (%d+) (%d+) (%d+) (%x+) (%d+) (%d+)$'
+local DONE, APART, FOREIGN = 0, 1, 2
+local OK, SEEN, FULL, EARLY = 0, 1, 2, 3
+local PURGE_EACH = 64
+local process = nil -- of this server; a new process begins with an empty library
+local known = nil   -- the record as it was read last, taken apart
+
+local function name()
+  process = process or string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
+  return process .. string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
+end
+
+local function read(key)
+  local text = redis.call('GET', key)
+  if not text then return nil end
+  if known and known.text == text then return known end
+  local owner, floor, window, future, mark, last, seen = string.match(text, EPOCH_FORM)
+  if not owner then error('the epoch is not one of kmsgate') end
+  known = {text = text, owner = owner, floor = tonumber(floor), window = tonumber(window), future = tonumber(future),
+           mark = mark, last = tonumber(last), seen = tonumber(seen)}
+  return known
+end
+
+local function write(key, e)
+  redis.call('SET', key, string.format('1 %s %.0f %.0f %.0f %s %.0f %.0f', e.owner, e.floor, e.window, e.future, e.mark,
+                                       e.last, e.seen))
+end
+
+-- The epoch that holds, opened where the one before cannot. ask: now, window, future, d, mark.
+local function epoch(key, ask)
+  local e, owner = read(key), name()
+  if e and e.mark ~= ask.mark then return e, FOREIGN end
+  local apart = math.abs(ask.now - ask.gateway) > ask.d
+  if not e then e = {floor = 0, window = 0, future = 0, mark = ask.mark, last = 0, seen = 0} end
+  local back = ask.now < e.seen - ask.d
+  if owner ~= e.owner or ask.window > e.window or ask.future > e.future or back then
+    -- it is written each second: what was accepted may be of a second later
+    local from = e.last > ask.now and e.last + 1000 or ask.now
+    local future = math.max(e.future, ask.future)
+    e = {owner = owner, floor = math.max(e.floor, from + future + 3 * ask.d), window = math.max(e.window, ask.window),
+         future = future, mark = ask.mark, last = e.last, seen = ask.now}
+    if not apart then e.last = math.max(e.last, ask.now) end
+    write(key, e)
+  elseif ask.now - e.seen >= 1000 or (not apart and ask.now - e.last >= 1000) then
+    e.seen = math.max(e.seen, ask.now)
+    if not apart then e.last = math.max(e.last, ask.now) end
+    known = nil
+    write(key, e)
+  end
+  return e, apart and APART or DONE
+end
+
+-- One request: `earliest`, or nil, is held against the floor; it is remembered until `latest`, or nil, has left the
+-- window.
+local function spend(e, now, max, user, member, earliest, latest)
+  if not latest or latest < e.floor then latest = math.max(now, e.floor) end
+  local ends = latest + e.window
+  if (earliest and earliest < e.floor) or ends <= now then
+    return redis.call('ZSCORE', user, member) and SEEN or EARLY
+  end
+  if redis.call('ZADD', user, 'NX', ends, member) == 0 then return SEEN end
+  local n = redis.call('ZCARD', user)
+  if n > max or n % PURGE_EACH == 0 then
+    n = n - redis.call('ZREMRANGEBYSCORE', user, '-inf', now)
+    if n > max then
+      redis.call('ZREM', user, member)
+      return FULL
+    end
+  end
+  if n == 1 then
+    redis.call('PEXPIREAT', user, ends)
+  else
+    redis.call('PEXPIREAT', user, ends, 'GT')
+  end
+  return OK
+end
+
+-- FCALL kmsgate_spend 1+N EPOCH USER... GATEWAY-NOW WINDOW FUTURE D MAX MARK (MEMBER EARLIEST LATEST)...
+-- Times and durations in ms; EARLIEST and LATEST may be empty. N may be 0: then it only says how things stand.
+-- {status, now, floor, verdict...}; without verdicts where status is not DONE.
+local function all(keys, a)
+  local t = redis.call('TIME')
+  local ask = {now = t[1] * 1000 + math.floor(t[2] / 1000), gateway = tonumber(a[1]), window = tonumber(a[2]),
+               future = tonumber(a[3]), d = tonumber(a[4]), mark = a[6]}
+  local e, status = epoch(keys[1], ask)
+  local answer = {status, ask.now, e.floor}
+  if status ~= DONE then return answer end
+  local max = tonumber(a[5])
+  for i = 2, #keys do
+    local at = 3 * i + 1
+    answer[i + 2] = spend(e, ask.now, max, keys[i], a[at], tonumber(a[at + 1]), tonumber(a[at + 2]))
+  end
+  return answer
+end
+
+-- FCALL kmsgate_forget 1 USER MEMBER: nothing came of it.
+local function forget(keys, a)
+  return redis.call('ZREM', keys[1], a[1])
+end
+
+redis.register_function('kmsgate_spend', all)
+redis.register_function('kmsgate_forget', forget)
+redis.register_function{function_name = 'kmsgate_version', callback = function() return VERSION end,
+                        flags = {'no-writes', 'allow-stale'}}

@@ -1,0 +1,392 @@
+#include "replay/redis_talk.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/metrics.h"
+#include "replay/library.h" /* library.lua, by CMake */
+
+enum {
+    BEAT_US = 1000000,     /* how often it is asked how things stand */
+    BEAT_AGAIN_US = 250000, /* the same while they stand badly */
+    LOOK_US = 5000000,     /* how often memory's policy is looked at */
+    DEAF_US = 2000000,     /* without an answer for so long, a connection is given up */
+    LONELY_US = 1000000,   /* a primary without its replicas: then Sentinels are asked again */
+    TELL_US = 60000000,
+    OUT_MAX = 4 << 20,
+    NUMBER = 21,
+};
+#define KEY_PREFIX "{kmsgate}:"
+
+/* "12345" at the end of the room. */
+static struct str decimal(int64_t value, char room[NUMBER])
+{
+    uint64_t v = value < 0 ? -(uint64_t)value : (uint64_t)value;
+    char *p = room + NUMBER;
+    do
+        *--p = (char)('0' + v % 10);
+    while ((v /= 10) != 0);
+    if (value < 0)
+        *--p = '-';
+    return (struct str){p, (size_t)(room + NUMBER - p)};
+}
+
+static void put_length(struct buf *out, char kind, size_t n)
+{
+    char room[NUMBER];
+    buf_char(out, kind);
+    buf_str(out, decimal((int64_t)n, room));
+    buf_str(out, STR("\r\n"));
+}
+
+void redis_command(struct buf *out, size_t n)
+{
+    put_length(out, '*', n);
+}
+
+void redis_argument(struct buf *out, const void *p, size_t n)
+{
+    put_length(out, '$', n);
+    buf_bytes(out, p, n);
+    buf_str(out, STR("\r\n"));
+}
+
+void redis_argument_z(struct buf *out, const char *z)
+{
+    redis_argument(out, z, strlen(z));
+}
+
+void redis_argument_int(struct buf *out, int64_t value)
+{
+    char room[NUMBER];
+    const struct str text = decimal(value, room);
+    redis_argument(out, text.p, text.n);
+}
+
+static void put_epoch_key(struct buf *out)
+{
+    redis_argument_z(out, KEY_PREFIX "epoch");
+}
+
+static void put_user_key(struct buf *out, const uint8_t digest[REPLAY_DIGEST])
+{
+    buf_str(out, STR("$26\r\n" KEY_PREFIX));
+    buf_bytes(out, digest, REPLAY_DIGEST);
+    buf_str(out, STR("\r\n"));
+    _Static_assert(sizeof KEY_PREFIX - 1 + REPLAY_DIGEST == 26, "the key's length is written above");
+}
+
+/* In ms, away from what would let more through. */
+static void put_time(struct buf *out, int64_t us, bool up)
+{
+    if (us == TIME_NONE)
+        redis_argument(out, "", 0);
+    else
+        redis_argument_int(out, (us - (((us % 1000) + 1000) % 1000)) / 1000 + (up && us % 1000 ? 1 : 0));
+}
+
+const char *redis_fault_name(enum redis_fault f)
+{
+    static const char *const NAMES[REDIS_FAULTS] = {
+#define REDIS_FAULT_NAME(e, name) [REDIS_##e] = name,
+        REDIS_FAULT_LIST(REDIS_FAULT_NAME)
+#undef REDIS_FAULT_NAME
+    };
+    return NAMES[f];
+}
+
+void redis_count(enum redis_fault f, unsigned n)
+{
+    static const char *const LABELS[REDIS_FAULTS] = {
+#define REDIS_FAULT_LABEL(e, name) [REDIS_##e] = "kind=\"" name "\"",
+        REDIS_FAULT_LIST(REDIS_FAULT_LABEL)
+#undef REDIS_FAULT_LABEL
+    };
+    metric_add(METRIC_REPLAY_ERRORS, LABELS[f], n);
+}
+
+bool talk_init(struct talk *t, struct redis_site *site)
+{
+    *t = (struct talk){.site = site, .out = BUF_INIT_SECRET(OUT_MAX), .fault = REDIS_STARTING};
+    t->reader = redis_reader_new();
+    t->claims = calloc(CLAIMS, sizeof *t->claims);
+    t->asked = calloc(ASKED, sizeof *t->asked);
+    return t->reader && t->claims && t->asked;
+}
+
+void talk_free(struct talk *t)
+{
+    redis_reader_free(t->reader);
+    free(t->claims);
+    free(t->asked);
+    buf_free(&t->out);
+}
+
+/* Trouble is told when it begins, when it becomes another, and each minute; by one of all conversations. */
+static void tell(struct talk *t, enum redis_fault fault, const char *why)
+{
+    struct redis_site *s = t->site;
+    const int64_t now = time_mono_us(), told = atomic_load(&s->told_us);
+    if (fault == REDIS_FINE) {
+        if (atomic_exchange(&s->told_us, 0) || t->fault == REDIS_STARTING)
+            log_info("replay", s->how.name, "in use");
+        return;
+    }
+    if (told && (int)fault == atomic_load(&s->told_fault) && now - told < TELL_US)
+        return;
+    atomic_store(&s->told_fault, (int)fault);
+    atomic_store(&s->told_us, now);
+    log_warn("replay", s->how.name, "%s: %s; signed requests are refused", redis_fault_name(fault), why);
+}
+
+void talk_settle(struct talk *t, enum redis_fault fault, const char *why)
+{
+    tell(t, fault, why);
+    if (fault == t->fault)
+        return;
+    t->fault = fault;
+    t->fault_us = time_mono_us();
+    snprintf(t->why, sizeof t->why, "%s", why);
+    if (fault != REDIS_FINE)
+        redis_count(fault, 1);
+}
+
+bool talk_fail(struct talk *t, enum redis_fault fault, const char *format, ...)
+{
+    char why[WHY];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(why, sizeof why, format, args);
+    va_end(args);
+    talk_settle(t, fault, why);
+    return false;
+}
+
+/* False: more is waited for than can be. */
+static bool ask(struct talk *t, int what, unsigned claims)
+{
+    if (t->asked_end - t->asked_first == ASKED)
+        return false;
+    t->asked[t->asked_end++ % ASKED] = (struct asked){.what = what, .claims = claims, .sent_us = time_mono_us()};
+    return true;
+}
+
+static void ask_info(struct talk *t, int what, const char *section)
+{
+    if (!ask(t, what, 0))
+        return;
+    redis_command(&t->out, 2);
+    redis_argument_z(&t->out, "INFO");
+    redis_argument_z(&t->out, section);
+}
+
+void talk_ask_version(struct talk *t)
+{
+    if (!ask(t, ASK_VERSION, 0))
+        return;
+    redis_command(&t->out, 3);
+    redis_argument_z(&t->out, "FCALL");
+    redis_argument_z(&t->out, "kmsgate_version");
+    redis_argument_z(&t->out, "0");
+}
+
+void talk_load(struct talk *t, bool replace)
+{
+    if (!ask(t, ASK_LOAD, 0))
+        return;
+    redis_command(&t->out, replace ? 4 : 3);
+    redis_argument_z(&t->out, "FUNCTION");
+    redis_argument_z(&t->out, "LOAD");
+    if (replace)
+        redis_argument_z(&t->out, "REPLACE");
+    redis_argument(&t->out, REPLAY_LIBRARY, sizeof REPLAY_LIBRARY);
+}
+
+int64_t talk_library_version(void)
+{
+    static const char MARK[] = "\nlocal VERSION = ";
+    const char *at = memmem(REPLAY_LIBRARY, sizeof REPLAY_LIBRARY, MARK, sizeof MARK - 1);
+    int64_t version = 0;
+    for (at = at ? at + sizeof MARK - 1 : ""; *at >= '0' && *at <= '9'; at++)
+        version = version * 10 + (*at - '0');
+    return version;
+}
+
+void talk_begin(struct talk *t)
+{
+    const struct redis_site *s = t->site;
+    t->greeting = true;
+    t->loads = 0;
+    t->silent = t->unbroken = false;
+    t->beat_us = t->look_us = time_mono_us();
+    if (s->password && ask(t, ASK_AUTH, 0)) {
+        redis_command(&t->out, s->how.user ? 3 : 2);
+        redis_argument_z(&t->out, "AUTH");
+        if (s->how.user)
+            redis_argument_z(&t->out, s->how.user);
+        redis_argument(&t->out, s->password, s->password_n);
+    }
+    ask_info(t, ASK_MEMORY, "memory");
+    ask_info(t, ASK_ROLE, "replication");
+    talk_ask_version(t);
+}
+
+bool talk_takes(const struct talk *t)
+{
+    return !t->greeting && !t->silent && (t->fault == REDIS_FINE || t->fault == REDIS_FULL) &&
+           t->claim_end - t->claim_answered < CLAIMS && t->asked_end - t->asked_first < ASKED - CLAIMS / BATCH - 8;
+}
+
+void talk_spend(struct talk *t, const struct replay_claim *c, struct replay_call *call)
+{
+    struct claim *claim = &t->claims[t->claim_end % CLAIMS];
+    *claim = (struct claim){.call = call, .state = CLAIM_NEW, .earliest_us = c->earliest_us,
+                            .latest_us = c->latest_us, .asked_us = time_mono_us()};
+    memcpy(claim->digest, call->digest, sizeof claim->digest);
+    call->order = t->claim_end++;
+    call->waits = true;
+}
+
+void talk_cancel(struct talk *t, struct replay_call *call)
+{
+    struct claim *claim = &t->claims[call->order % CLAIMS];
+    call->waits = false;
+    claim->call = NULL;
+    if (claim->state == CLAIM_NEW)
+        claim->state = CLAIM_LEFT_OUT;
+    if (time_mono_us() - claim->asked_us >= t->site->how.timeout_us)
+        redis_count(REDIS_TIMEOUT, 1);
+}
+
+void talk_forget(struct talk *t, const uint8_t digest[2][REPLAY_DIGEST])
+{
+    if (t->greeting || t->fault != REDIS_FINE || t->asked_end - t->asked_first > ASKED / 2 || !ask(t, ASK_FORGET, 0))
+        return; /* it stays spent */
+    redis_command(&t->out, 5);
+    redis_argument_z(&t->out, "FCALL");
+    redis_argument_z(&t->out, "kmsgate_forget");
+    redis_argument_z(&t->out, "1");
+    put_user_key(&t->out, digest[0]);
+    redis_argument(&t->out, digest[1], REPLAY_DIGEST);
+}
+
+/* The claims from claim_asked on, at most BATCH, as one command; without any it asks how things stand. */
+static bool ask_spend(struct talk *t)
+{
+    struct buf *out = &t->out;
+    const struct redis_site *s = t->site;
+    unsigned n = 0, all = 0;
+    while (n < BATCH && t->claim_asked + all < t->claim_end)
+        n += t->claims[(t->claim_asked + all++) % CLAIMS].state == CLAIM_NEW;
+    if (!ask(t, ASK_SPEND, all))
+        return false;
+    const int64_t d_ms = s->how.apart_us / 1000, future_ms = (atomic_load(&s->future_us) + 999) / 1000;
+    const int64_t past_ms = (atomic_load(&s->past_us) + 999) / 1000;
+    redis_command(out, 3 + 1 + n + 6 + 3 * (size_t)n);
+    buf_str(out, STR("$5\r\nFCALL\r\n$13\r\nkmsgate_spend\r\n"));
+    redis_argument_int(out, 1 + (int64_t)n);
+    put_epoch_key(out);
+    for (unsigned i = 0; i < all; i++) {
+        const struct claim *c = &t->claims[(t->claim_asked + i) % CLAIMS];
+        if (c->state == CLAIM_NEW)
+            put_user_key(out, c->digest[0]);
+    }
+    redis_argument_int(out, time_now_us() / 1000);
+    redis_argument_int(out, past_ms + future_ms + 2 * d_ms);
+    redis_argument_int(out, future_ms);
+    redis_argument_int(out, d_ms);
+    redis_argument_int(out, atomic_load(&s->user_max));
+    redis_argument(out, s->mark, REDIS_MARK);
+    for (unsigned i = 0; i < all; i++) {
+        struct claim *c = &t->claims[(t->claim_asked + i) % CLAIMS];
+        if (c->state != CLAIM_NEW)
+            continue;
+        redis_argument(out, c->digest[1], REPLAY_DIGEST);
+        put_time(out, c->earliest_us, false);
+        put_time(out, c->latest_us, true);
+        c->state = CLAIM_ASKED;
+    }
+    t->claim_asked += all;
+    return true;
+}
+
+/* The replicas that have what this connection wrote; asked on it, since no other knows. */
+static void ask_wait(struct talk *t, unsigned claims)
+{
+    const struct replay_redis *how = &t->site->how;
+    if (!how->wait_replicas || !ask(t, ASK_WAIT, claims))
+        return;
+    redis_command(&t->out, 3);
+    redis_argument_z(&t->out, "WAIT");
+    redis_argument_int(&t->out, how->wait_replicas);
+    redis_argument_int(&t->out, how->timeout_us / 1000 * 3 / 4); /* its answer comes before the request is given up */
+}
+
+void talk_beat(struct talk *t)
+{
+    t->beat_us = time_mono_us();
+    const uint64_t before = t->claim_asked;
+    if (ask_spend(t))
+        ask_wait(t, (unsigned)(t->claim_asked - before));
+}
+
+void talk_flush(struct talk *t)
+{
+    const uint64_t before = t->claim_asked;
+    while (t->claim_asked < t->claim_end && ask_spend(t))
+        ;
+    if (t->claim_asked != before)
+        ask_wait(t, (unsigned)(t->claim_asked - before));
+}
+
+bool talk_tick(struct talk *t)
+{
+    const int64_t now = time_mono_us();
+    const struct replay_redis *how = &t->site->how;
+    const bool waits = t->asked_first != t->asked_end;
+    const int64_t age = waits ? now - t->asked[t->asked_first % ASKED].sent_us : 0;
+    if (age > how->timeout_us && !t->silent) {
+        t->silent = true;
+        talk_settle(t, REDIS_TIMEOUT, "the server does not answer in time");
+    }
+    if (t->silent && !waits)
+        t->silent = false;
+    if (age > DEAF_US && age > 4 * how->timeout_us)
+        return talk_fail(t, REDIS_TIMEOUT, "the server has not answered for %lld s", (long long)(age / US_PER_S));
+    if (how->master && t->fault == REDIS_REPLICAS && now - t->fault_us > LONELY_US)
+        return talk_fail(t, REDIS_REPLICAS, "Sentinels are asked again who the primary is");
+    if (t->greeting || waits)
+        return true;
+    if (now - t->look_us > LOOK_US) {
+        t->look_us = now;
+        ask_info(t, ASK_MEMORY, "memory");
+    }
+    if (now - t->beat_us >= (t->fault == REDIS_FINE ? BEAT_US : BEAT_AGAIN_US))
+        talk_beat(t);
+    return true;
+}
+
+void talk_end(struct talk *t)
+{
+    const enum redis_fault fault = t->fault == REDIS_FINE ? REDIS_CONNECTION : t->fault;
+    t->greeting = true; /* nothing is asked any more */
+    t->asked_first = t->asked_end;
+    while (t->claim_answered < t->claim_end) {
+        struct claim *c = &t->claims[t->claim_answered++ % CLAIMS];
+        if (c->call) {
+            redis_count(fault, 1);
+            c->call->waits = false;
+            c->call->done(c->call->arg, REASON_REPLAY_UNAVAILABLE);
+        }
+    }
+    t->claim_spent = t->claim_asked = t->claim_end;
+    if (t->out.p)
+        secret_wipe(t->out.p, t->out.n);
+    buf_reset(&t->out);
+    t->out.failed = false;
+    if (!redis_reader_reset(t->reader))
+        talk_settle(t, REDIS_CONNECTION, "out of memory");
+}
