@@ -56,8 +56,8 @@ yaml_reader config_listen; /* `to` is a struct load */
 
 
 /* Readers. */
-option_reader read_path, read_decisions, read_keys, read_replay, read_text, read_public_url, read_upstream_url, read_secret;
-option_reader read_master_key, read_counter;
+option_reader read_path, read_decisions, read_keys, read_replay, read_text, read_public_url, read_upstream_url;
+option_reader read_secret, read_master_key, read_counter;
 option_reader read_size, read_count, read_duration, read_choice, read_switch, read_admin;
 /* A host's name or address, IPv6 in brackets; a port's digits. */
 bool config_is_host(struct str h);

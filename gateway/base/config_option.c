@@ -44,7 +44,8 @@ const struct option OPTIONS[] = {
     {"keys_counter", read_counter, AT(keys_counter)},
     {"keys_max_age", read_duration, AT(keys_max_age_us), &AGE, "1h"},
     {"replay", read_replay, AT(replay.url), .preset = "memory"},
-    {"replay.url", read_replay, AT(replay.url)}, /* the same, beside what follows */
+    /* the same, beside what belongs to it */
+    {"replay.url", read_replay, AT(replay.url)},
     {"replay.secret", read_secret, AT(replay.secret), .secret = true},
     {"replay.user", read_text, AT(replay.user)},
     {"replay.password", read_secret, AT(replay.password), .secret = true},

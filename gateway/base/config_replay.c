@@ -132,22 +132,24 @@ static void check_shared(struct load *l)
     if (r->master && r->ca)
         r->tls = true;
     if (r->secret.kind == SECRET_NONE)
-        config_fault_of(l, url_path(l), false, "a shared replay memory needs `secret` (file: or env:, 64 hex digits, the "
-                                               "same for all gateways): it keys what is remembered");
+        config_fault_of(l, url_path(l), false,
+                        "a shared replay memory needs `secret` (file: or env:, 64 hex digits, the same for all "
+                        "gateways): it keys what is remembered");
     if (r->user && r->password.kind == SECRET_NONE)
         config_fault_of(l, "replay.user", false, "`user` needs `password`");
     if (r->ca && !r->tls)
-        config_fault_of(l, "replay.ca", false, "`ca` is given, but the URL is redis://: nothing would be verified; "
-                                               "rediss:// is due");
+        config_fault_of(l, "replay.ca", false,
+                        "`ca` is given, but the URL is redis://: nothing would be verified; rediss:// is due");
     if (!r->tls && !near)
-        config_fault_of(l, url_path(l), true, "plain-redis: what is said to another host is neither secret nor "
-                                              "protected: whoever is on the way can let replays through; use rediss://, "
-                                              "or `ca` with redis+sentinel://");
+        config_fault_of(l, url_path(l), true,
+                        "plain-redis: what is said to another host is neither secret nor protected: whoever is on the "
+                        "way can let replays through; use rediss://, or `ca` with redis+sentinel://");
     if (r->master && !l->held[config_option_of("replay.wait_replicas")].given)
         r->wait_replicas = 1;
     else if (r->master && !r->wait_replicas)
-        config_fault_of(l, "replay.wait_replicas", true, "no-replicas: with 0, a request that was accepted before a "
-                                                         "failover can be accepted again while the old primary lives");
+        config_fault_of(l, "replay.wait_replicas", true,
+                        "no-replicas: with 0, a request that was accepted before a failover can be accepted again "
+                        "while the old primary lives");
 }
 
 void config_check_replay(struct load *l)

@@ -23,8 +23,8 @@ const char *tls_failure(unsigned long code);
 /* When the first certificate of the listener's chain expires; TIME_NONE: it has none. */
 int64_t tls_context_expiry(SSL_CTX *ctx);
 
-/* For connections to a server whose certificate has to be from `ca` (a PEM file; NULL: from whom the system trusts). Who
- * it is for is the caller's to say. NULL with the reason in `why`. */
+/* For connections to a server whose certificate has to be from `ca` (a PEM file; NULL: from whom the system trusts);
+ * whose it has to be is the caller's to say. NULL with the reason in `why`. */
 SSL_CTX *tls_client_context(const char *ca, char why[TLS_WHY]);
 
 /* What connections to the upstream are made with. */

@@ -1,7 +1,7 @@
 /*
  * The replay memory in Redis 7.0, shared by all gateways of a fleet: an engine behind replay.h. The rule is in
- * library.lua, a library that the gateway loads into the server; here is what is said to it. Sockets are lent by whoever
- * knows event loops (http/replay_line.c): a connection a worker, over which bytes come in and go out.
+ * library.lua, a library that the gateway loads into the server; here is what is said to it. Sockets are lent by
+ * whoever knows event loops (http/replay_line.c): a connection a worker, over which bytes come in and go out.
  *
  *     struct replay *r = replay_redis_new(&how, &settings, &sockets, sockets_arg);
  *
@@ -75,7 +75,7 @@ void redis_line_connected(struct redis_line *l, enum redis_peer peer);
 bool redis_line_feed(struct redis_line *l, const void *bytes, size_t n) MUST_CHECK;
 bool redis_line_tick(struct redis_line *l) MUST_CHECK;
 void redis_line_turn_ends(struct redis_line *l);
-/* What is to be written; the sockets' side takes away from its front. It may hold a password: wiped when it is empty. */
+/* What is to be written. It may hold a password: the sockets' side wipes and empties it when all is written. */
 struct buf *redis_line_out(struct redis_line *l);
 /* After a Sentinel's answer, once: the primary. False: none was told. */
 bool redis_line_primary(struct redis_line *l, char host[REDIS_HOST], char port[REDIS_PORT]);

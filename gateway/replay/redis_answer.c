@@ -212,13 +212,15 @@ static bool on_memory(struct talk *t, const struct redis_reply *r)
 {
     if (is_one(r, ITEM_ERROR))
         return fail_by_error(t, r->item[0].text);
-    const struct str policy = is_one(r, ITEM_TEXT) ? redis_info_field(r->item[0].text, "maxmemory_policy") : STR_MISSING;
+    const struct str info = is_one(r, ITEM_TEXT) ? r->item[0].text : STR("");
+    const struct str policy = redis_info_field(info, "maxmemory_policy");
     if (!policy.p)
         return unexpected(t);
     if (!str_eq_z(policy, "noeviction"))
-        return talk_fail(t, REDIS_EVICTION, "the server's maxmemory-policy is %.*s: full, it would forget; `noeviction` is due",
+        return talk_fail(t, REDIS_EVICTION,
+                         "the server's maxmemory-policy is %.*s: full, it would forget; `noeviction` is due",
                          policy.n < 40 ? (int)policy.n : 40, policy.p);
-    if (t->greeting && str_eq_z(redis_info_field(r->item[0].text, "maxmemory"), "0"))
+    if (t->greeting && str_eq_z(redis_info_field(info, "maxmemory"), "0"))
         log_warn("replay", t->site->how.name, "the server has no `maxmemory`: full, it takes the whole machine's");
     return true;
 }

@@ -1,6 +1,6 @@
 /*
- * What a Redis server, or a Sentinel, answers: read by libhiredis into a reply of bounded size. Everything in it is from
- * outside. Inside replay/ only.
+ * What a Redis server, or a Sentinel, answers: read by libhiredis into a reply of bounded size. Everything in it is
+ * from outside. Inside replay/ only.
  *
  *     if (!redis_reader_feed(r, bytes, n)) ...                      more than any reply of ours may have
  *     while ((got = redis_reader_next(r, &reply)) == REPLY_WHOLE)   reply is r's, until the next call

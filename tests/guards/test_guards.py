@@ -21,7 +21,8 @@ LAYERS = {"base": {"base"}, "keys": {"keys", "base"}, "message": {"message", "ba
           "cmd": {"cmd", "http", "study", "gate", "message", "replay", "keys", "base"}}
 # A foreign library's headers and the files that are its door.
 DOORS = {r"libxml/|xmlsec/": r"gateway/message/", r"evhtp": r"gateway/http/", r"curl/": r"gateway/cmd/client", r"zlib": r"gateway/study/lines",
-         r"sqlite3": r"gateway/keys/", r"libpq": r"gateway/keys/keydb_postgres", r"yaml\.h": r"gateway/base/yaml", r"event2?/": r"gateway/http/"}
+         r"sqlite3": r"gateway/keys/", r"libpq": r"gateway/keys/keydb_postgres", r"yaml\.h": r"gateway/base/yaml", r"event2?/": r"gateway/http/",
+         r"hiredis/": r"gateway/replay/redis"}
 
 
 def rel(path):
@@ -177,6 +178,7 @@ REASONS = """
 METRICS = """
     kmsgate_requests_total kmsgate_check_failures_total kmsgate_phase_seconds kmsgate_clock_skew_seconds kmsgate_in_flight
     kmsgate_connections kmsgate_keys kmsgate_keys_age_seconds kmsgate_renewals_total kmsgate_replay_entries
+    kmsgate_replay_seconds kmsgate_replay_errors_total
     kmsgate_clock_steps_total kmsgate_decisions_dropped_total
     kmsgate_rules_reloads_total kmsgate_config_reloads_total kmsgate_rules_info kmsgate_limit
     kmsgate_certificate_expiry_seconds

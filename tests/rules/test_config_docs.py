@@ -64,7 +64,7 @@ def in_schema(node, prefix=""):
         inner = below.get("items", below) if below.get("type") == "array" else below
         if "properties" in inner:
             yield from in_schema(inner, prefix + name + ".")
-        else:
+        if "properties" not in inner or "string" in inner.get("type", ""): # a value, or a mapping
             yield prefix + name, below
 
 
@@ -98,7 +98,7 @@ def folder(tmp_path):
                                          "responses: [{ id: default }]\n")
     (tmp_path / "master.key").write_text("ab" * 32 + "\n")
     (tmp_path / "master.key").chmod(0o600)
-    for name in ("admin.token", "tickets.key"):
+    for name in ("admin.token", "tickets.key", "replay.secret"):
         (tmp_path / name).write_text("cd" * 32 + "\n")
         (tmp_path / name).chmod(0o600)
     return tmp_path
@@ -130,6 +130,9 @@ def with_value(path, value):
             tls.setdefault("client_ca", "tls/clients.pem")
     if path.startswith("upstream.tls."):
         config["upstream"]["url"] = "https://kms.internal.example"
+    if path.startswith("replay."):
+        config["replay"] = dict({"url": "rediss://127.0.0.1:6379", "secret": "file:replay.secret", "password": "env:PASSWORD"},
+                                **config["replay"])
     if path in ("upstream.tls.certificate", "upstream.tls.key"):
         config["upstream"]["tls"] = {"certificate": "a.pem", "key": "a.key"}
     return config
@@ -152,7 +155,10 @@ BAD = [("upstream.timeout", "5"), ("upstream.timeout", "fast"), ("limits.body", 
        ("listen.address", "8443"), ("listen.tls.client_auth", "maybe"), ("listen.colour", "red"), ("upstream.tls.colour", "red"),
        ("limits.colour", 1), ("colour", "red"), ("sandbox", "half"), ("replay", "disk"), ("drain_delay", -1),
        ("limits.replay_entries", 1), ("decisions", "syslog:/dev/log"), ("decisions", "syslog+udp://127.0.0.1:514"),
-       ("decisions", "syslog+tcp://127.0.0.1"), ("decisions_format", "cef")]
+       ("decisions", "syslog+tcp://127.0.0.1"), ("decisions_format", "cef"),
+       ("replay", "redis://"), ("replay", "redis://h:1/2"), ("replay", "redis+sentinel://a,b"),
+       ("replay.url", "redis://user@h"), ("replay.secret", "ab" * 32), ("replay.wait_replicas", 17), ("replay.timeout", "fast"),
+       ("replay.colour", "red"), ("replay", {"secret": "file:replay.secret"})]
 
 
 @pytest.mark.parametrize("path,value", BAD)
@@ -163,8 +169,7 @@ def test_program_and_schema_refuse_the_same(path, value, folder):
 
 
 @pytest.mark.parametrize("path,value", [
-    ("user", "kmsgate"), ("captures", {"folder": "captures"}), ("replay", "redis://127.0.0.1:6379"),
-    ("replay", {"url": "rediss://127.0.0.1:6379", "secret": "file:secret"})])
+    ("user", "kmsgate"), ("captures", {"folder": "captures"})])
 def test_what_is_not_built_is_refused_as_that(path, value, folder):
     said = faults(folder, with_value(path, value))
     assert len(said) == 1 and "not built yet: `%s`" % path in said[0], said

@@ -192,6 +192,8 @@ static void faults_and_twins(void **state)
 {
     static const struct {
         const char *bad, *message, *good;
+#define SHARED(bad, message, good) \
+    {"replay: { secret: file:s, " bad " }\n", message, "replay: { secret: file:s, " good " }\n"}
     } CASES[] = {
         {"upsteam: 1\n", "7:1: unknown key `upsteam`; did you mean `upstream`?", ""},
         {"limits: { boddy: 1KiB }\n", "7:11: unknown key `boddy`; did you mean `body`?", "limits: { body: 1KiB }\n"},
@@ -211,7 +213,22 @@ static void faults_and_twins(void **state)
         {"sandbox: \"off\"\n", "quotes", "sandbox: false\n"},
         {"drain_delay: 5\n", "7:14: found `5`, expected a duration", "drain_delay: 5s\n"},
         {"replay: disk\n", "expected memory", "replay: memory\n"},
-        {"replay: redis\n", "not built yet", "replay: memory\n"},
+        {"replay: redis\n", "expected memory, redis://HOST:PORT", "replay: memory\n"},
+        SHARED("url: \"redis://h:0\"", "expected memory, redis://HOST:PORT", "url: \"redis://127.0.0.1:1\""),
+        SHARED("url: redis://u@h", "value hidden", "url: rediss://h"),
+        SHARED("url: redis://h/1", "expected memory", "url: rediss://h"),
+        SHARED("url: \"redis+sentinel://a,,b/n\"", "expected memory",
+               "url: \"redis+sentinel://localhost,[::1]:9,127.0.0.1:1/n\""),
+        SHARED("url: \"redis+sentinel://a,b\"", "expected memory", "url: redis+sentinel://localhost/n"),
+        {"replay: { url: rediss://h }\n", "7:16: a shared replay memory needs `secret`",
+         "replay: { url: rediss://h, secret: env:S }\n"},
+        {"replay: { secret: file:s }\n", "7:19: is for a shared replay memory, and `replay` is", "replay: memory\n"},
+        SHARED("url: redis://localhost, ca: a.pem", "`ca` is given, but the URL is redis://",
+               "url: rediss://h, ca: a.pem"),
+        SHARED("url: rediss://h, user: u", "`user` needs `password`", "url: rediss://h, user: u, password: file:p"),
+        SHARED("url: rediss://h, timeout: 1ms", "from 10ms to 10s", "url: rediss://h, timeout: 10ms"),
+        SHARED("url: rediss://h, clock_difference: 0s", "from 100ms to 1m", "url: rediss://h, clock_difference: 1m"),
+        SHARED("url: rediss://h, wait_replica: 1", "did you mean `wait_replicas`", "url: rediss://h, wait_replicas: 0"),
         {"decisions: \"\"\n", "expected stdout, none, the path", "decisions: none\n"},
         {"admin: 0.0.0.0:9090\n", "7:8: an admin address other than loopback needs `admin_token`",
          "admin: 0.0.0.0:9090\nadmin_token: file:t\n"},
@@ -680,13 +697,61 @@ static void compared(void **state)
     }
 }
 
+static void a_shared_replay_memory(void **state)
+{
+    static const struct {
+        const char *replay, *lint; /* NULL: none */
+        unsigned wait;
+        bool tls;
+    } CASES[] = {
+        {"{ url: redis://127.0.0.1, secret: file:s }", NULL, 0, false},
+        {"{ url: \"redis://[::1]:7000\", secret: file:s }", NULL, 0, false},
+        {"{ url: redis://10.0.0.1, secret: file:s }", "plain-redis", 0, false},
+        {"{ url: rediss://10.0.0.1, secret: file:s }", NULL, 0, true},
+        {"{ url: redis+sentinel://localhost/kms, secret: file:s }", NULL, 1, false},
+        {"{ url: redis+sentinel://localhost/kms, secret: file:s, wait_replicas: 2 }", NULL, 2, false},
+        {"{ url: redis+sentinel://localhost/kms, secret: file:s, wait_replicas: 0 }", "no-replicas", 0, false},
+        {"{ url: \"redis+sentinel://a,b,c/kms\", secret: file:s }", "plain-redis", 1, false},
+        {"{ url: \"redis+sentinel://a,b,c/kms\", secret: file:s, ca: c.pem }", NULL, 1, true},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        char text[4000];
+        struct faults f;
+        snprintf(text, sizeof text, "%sreplay: %s\n", SMALLEST, CASES[i].replay);
+        struct config *c = load(text, &f);
+        assert_non_null(c);
+        assert_int_equal(f.errors, 0);
+        assert_int_equal(f.n, CASES[i].lint != NULL);
+        assert_true(!CASES[i].lint || has_fault(&f, CASES[i].lint));
+        assert_int_equal(c->replay.wait_replicas, CASES[i].wait);
+        assert_int_equal(c->replay.tls, CASES[i].tls);
+        assert_int_equal(c->replay.timeout_us, 200000);
+        assert_int_equal(c->replay.clock_difference_us, 1000000);
+        faults_free(&f);
+        config_free(c);
+    }
+    struct faults f;
+    char text[4000];
+    snprintf(text, sizeof text, "%sreplay: { url: \"redis+sentinel://localhost:1,[::1]/kms\", secret: file:s }\n",
+             SMALLEST);
+    struct config *c = load(text, &f);
+    assert_int_equal(c->replay.host_count, 2);
+    assert_string_equal(c->replay.hosts[0].port, "1");
+    assert_string_equal(c->replay.hosts[1].name, "::1");
+    assert_string_equal(c->replay.hosts[1].port, "26379");
+    assert_string_equal(c->replay.master, "kms");
+    config_free(c);
+    faults_free(&f);
+}
+
 int main(void)
 {
     char *none[] = {NULL};
     environ = none; /* the tests' own variables only */
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(smallest), cmocka_unit_test(everything),
-        cmocka_unit_test(faults_and_twins), cmocka_unit_test(listeners),
+        cmocka_unit_test(faults_and_twins), cmocka_unit_test(a_shared_replay_memory), cmocka_unit_test(listeners),
         cmocka_unit_test(urls), cmocka_unit_test(all_faults_in_one_run),
         cmocka_unit_test(tls_to_the_upstream), cmocka_unit_test(the_environment_wins),
         cmocka_unit_test(faults_of_the_environment), cmocka_unit_test(values_from_files),
