@@ -46,7 +46,7 @@ static void the_promised_names(void **state)
         "kmsgate_requests_total counter", "kmsgate_check_failures_total counter", "kmsgate_phase_seconds histogram",
         "kmsgate_clock_skew_seconds histogram", "kmsgate_in_flight gauge", "kmsgate_connections gauge",
         "kmsgate_keys gauge", "kmsgate_keys_age_seconds gauge", "kmsgate_renewals_total counter",
-        "kmsgate_replay_entries gauge",
+        "kmsgate_replay_entries gauge", "kmsgate_replay_seconds histogram", "kmsgate_replay_errors_total counter",
         "kmsgate_clock_steps_total counter",
         "kmsgate_decisions_dropped_total counter",
         "kmsgate_rules_reloads_total counter", "kmsgate_config_reloads_total counter",
