@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/eight.h"
 #include "base/secret.h"
 
 enum { FIRST_BYTES = 1024 };
@@ -137,7 +138,7 @@ static bool may_be_escaped(char c)
 static void escaped(struct buf *b, struct str s, const char *(*escape)(char c))
 {
     size_t from = 0;
-    for (size_t i = 0; i < s.n; i++) {
+    for (size_t i = eight_plain_run(s.p, s.n); i < s.n; i++) {
         const char *instead = may_be_escaped(s.p[i]) ? escape(s.p[i]) : NULL;
         if (!instead)
             continue;
@@ -185,14 +186,20 @@ void buf_base64(struct buf *b, const void *p, size_t n)
         b->failed = true;
         return;
     }
-    for (size_t i = 0; i < n; i += 3) {
-        const unsigned have = n - i < 3 ? (unsigned)(n - i) : 3;
-        const unsigned bits = (unsigned)from[i] << 16 | (have > 1 ? (unsigned)from[i + 1] << 8 : 0) |
-                              (have > 2 ? from[i + 2] : 0);
-        *at++ = DIGITS[bits >> 18];
-        *at++ = DIGITS[bits >> 12 & 63];
-        *at++ = have > 1 ? DIGITS[bits >> 6 & 63] : '=';
-        *at++ = have > 2 ? DIGITS[bits & 63] : '=';
+    size_t i = 0;
+    for (; n - i >= 3; i += 3, at += 4) {
+        const unsigned bits = (unsigned)from[i] << 16 | (unsigned)from[i + 1] << 8 | from[i + 2];
+        at[0] = DIGITS[bits >> 18];
+        at[1] = DIGITS[bits >> 12 & 63];
+        at[2] = DIGITS[bits >> 6 & 63];
+        at[3] = DIGITS[bits & 63];
+    }
+    if (i < n) {
+        const unsigned bits = (unsigned)from[i] << 16 | (n - i > 1 ? (unsigned)from[i + 1] << 8 : 0);
+        at[0] = DIGITS[bits >> 18];
+        at[1] = DIGITS[bits >> 12 & 63];
+        at[2] = n - i > 1 ? DIGITS[bits >> 6 & 63] : '=';
+        at[3] = '=';
     }
     b->n += (n + 2) / 3 * 4;
     b->p[b->n] = '\0';
@@ -235,7 +242,15 @@ bool hex_decode(struct str hex, uint8_t *out, size_t cap, size_t *n)
 {
     if (!hex.p || hex.n % 2 || hex.n / 2 > cap)
         return false;
-    for (size_t i = 0; i < hex.n; i += 2) {
+    size_t i = 0;
+    for (; hex.n - i >= 8; i += 8) {
+        const uint64_t eight = eight_load(hex.p + i);
+        const uint32_t four = htole32(eight_octets(eight));
+        if (!eight_all(eight_hex(eight)))
+            return false;
+        memcpy(out + i / 2, &four, sizeof four);
+    }
+    for (; i < hex.n; i += 2) {
         const int high = hex_digit(hex.p[i]), low = hex_digit(hex.p[i + 1]);
         if (high < 0 || low < 0)
             return false;

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/eight.h"
 #include "base/timestamp.h"
 #include "base/uri.h"
 #include "message/schema.h"
@@ -75,6 +76,7 @@ static bool finished_text(struct finished_scan *s, struct str *out)
 {
     const size_t from = s->at;
     for (;;) {
+        s->at += eight_plain_run(s->p + s->at, s->n - s->at);
         while (s->at < s->n && finished_is_plain((unsigned char)s->p[s->at]))
             s->at++;
         if (s->at == s->n)
@@ -145,6 +147,8 @@ static bool finished_base64(struct finished_scan *s, size_t octets)
 {
     const size_t from = s->at;
     size_t fill = 0;
+    while (s->n - s->at >= 8 && eight_all(eight_base64(eight_load(s->p + s->at))))
+        s->at += 8;
     for (; s->at < s->n; s->at++) {
         const char c = s->p[s->at];
         if (!((c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '+' || c == '/'))

@@ -1,5 +1,7 @@
 #include "message/scanner.h"
 
+#include "base/eight.h"
+
 /* What each byte may be part of. Bytes above ASCII are looked at as characters. */
 enum { BYTE_SPACE = 1, BYTE_NAME_START = 2, BYTE_NAME = 4, BYTE_TEXT = 8, BYTE_VALUE = 16, BYTE_URI = 32 };
 #define BYTE_LETTER (BYTE_NAME_START | BYTE_NAME | BYTE_TEXT | BYTE_VALUE | BYTE_URI)
@@ -63,9 +65,10 @@ static size_t scan_character(const struct scanner *s)
     return n == 3 && c[0] == 0xEF && c[1] == 0xBF && c[2] >= 0xBE ? 0 : n; /* U+FFFE and U+FFFF are none */
 }
 
-/* Moves over bytes of these kinds and characters above ASCII. */
+/* Moves over bytes of these kinds, of which plain ones are, and characters above ASCII. */
 static bool scan_run(struct scanner *s, unsigned kinds)
 {
+    s->at += eight_plain_run(s->p + s->at, s->n - s->at);
     while (s->at < s->n) {
         const unsigned char c = (unsigned char)s->p[s->at];
         if (c >= 128) {
@@ -334,6 +337,8 @@ void scanner_space(struct scanner *s)
 struct str scanner_hex(struct scanner *s)
 {
     const size_t from = s->at;
+    while (s->n - s->at >= 8 && eight_all(eight_hex(eight_load(s->p + s->at))))
+        s->at += 8;
     while (s->at < s->n && ((unsigned)(s->p[s->at] - '0') < 10 || (unsigned)((s->p[s->at] | 0x20) - 'a') < 6))
         s->at++;
     return scan_between(s, from);

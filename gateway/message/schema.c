@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/eight.h"
 #include "base/timestamp.h"
 #include "base/uri.h"
 #include "message/xmlenc_internal.h"
@@ -30,7 +31,10 @@ static bool is_integer(struct str s)
 
 bool schema_hex_holds(struct str s, size_t octets)
 {
-    for (size_t i = 0; i < s.n; i++) {
+    size_t i = 0;
+    while (s.n - i >= 8 && eight_all(eight_hex(eight_load(s.p + i))))
+        i += 8;
+    for (; i < s.n; i++) {
         const char c = s.p[i];
         if (!((c >= '0' && c <= '9') || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F')))
             return false;
