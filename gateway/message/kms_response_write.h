@@ -41,6 +41,9 @@ void writing_attributes(struct writing *w, const xmlNode *n, const struct schema
 void writing_key_type(struct writing *w, const char *type);
 /* e's octets, encrypted where they must be; `clear`: the hex as it came; missing: it came encrypted. */
 void writing_key(struct writing *w, const struct schema_element *e, const uint8_t *octets, struct str clear);
+/* The same of several that are all encrypted: first wrapped, then each written. */
+bool writing_wrap(struct writing *w, struct xmlenc_wrapped *v, size_t count) MUST_CHECK;
+void writing_wrapped(struct writing *w, const struct xmlenc_wrapped *v);
 /* An element as it came: its inclusive canonical form, so that a signature over it holds where it stands now. */
 void writing_verbatim(struct writing *w, const xmlNode *n);
 

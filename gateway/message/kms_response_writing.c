@@ -200,28 +200,43 @@ void writing_key_type(struct writing *w, const char *type)
     buf_z(w->out, "\">");
 }
 
-static void wrapped_key(struct writing *w, const uint8_t *octets, size_t n)
+static const char CANNOT_WRAP[] = "a key content could not be wrapped: the rule's key_wrap may not take its length";
+
+static bool can_wrap(struct writing *w)
 {
-    writing_key_type(w, TYPE_ENCRYPTED);
     if (!w->plan->enc)
         writing_fail(w, REASON_PROTECT_NO_KEY, "a key content is to be encrypted, and the user has no TrK");
-    else if (!xmlenc_key(w->plan->enc, w->plan->wrap, octets, n, w->out))
-        writing_fail(w, REASON_INTERNAL,
-                     "a key content could not be wrapped: the rule's key_wrap may not take its length");
-    w->encrypted = true;
+    return w->plan->enc != NULL;
 }
 
 void writing_key(struct writing *w, const struct schema_element *e, const uint8_t *octets, struct str clear)
 {
-    if (w->plan->protect == PROTECT_KEYS || !clear.p || schema_is_new_key(e)) {
+    const bool encrypts = w->plan->protect == PROTECT_KEYS || !clear.p || schema_is_new_key(e);
+    if (encrypts || w->hidden)
         spill_key(&w->spill, octets, e->octets);
-        wrapped_key(w, octets, e->octets);
-        return;
-    }
-    if (w->hidden)
-        spill_key(&w->spill, octets, e->octets);
-    writing_key_type(w, TYPE_CLEAR);
-    buf_xml_text(w->out, clear);
+    writing_key_type(w, encrypts ? TYPE_ENCRYPTED : TYPE_CLEAR);
+    w->encrypted |= encrypts;
+    if (!encrypts)
+        buf_xml_text(w->out, clear);
+    else if (can_wrap(w) && !xmlenc_key(w->plan->enc, w->plan->wrap, octets, e->octets, w->out))
+        writing_fail(w, REASON_INTERNAL, CANNOT_WRAP);
+}
+
+bool writing_wrap(struct writing *w, struct xmlenc_wrapped *v, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        spill_key(&w->spill, v[i].octets, v[i].n);
+    w->encrypted = true;
+    if (can_wrap(w) && !xmlenc_wrap(w->plan->enc, w->plan->wrap, v, count))
+        writing_fail(w, REASON_INTERNAL, CANNOT_WRAP);
+    return w->reason == REASON_OK;
+}
+
+void writing_wrapped(struct writing *w, const struct xmlenc_wrapped *v)
+{
+    writing_key_type(w, TYPE_ENCRYPTED);
+    if (!xmlenc_put(w->plan->enc, v, w->out))
+        writing_fail(w, REASON_INTERNAL, "the reply is too large");
 }
 
 /*

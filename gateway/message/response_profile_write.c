@@ -2,17 +2,45 @@
 
 #include <string.h>
 
-#include "base/limits.h"
+enum { OCTETS_MAX = 264 }; /* of a key content; an RSK has 257 */
 
-static void profile_put_key(struct writing *w, const struct response_key *key)
+/* So many keys in clear, and wrapped. */
+struct some_keys {
+    uint8_t octets[XMLENC_SEVERAL][OCTETS_MAX], cipher[XMLENC_SEVERAL][OCTETS_MAX + XMLENC_MORE];
+    struct xmlenc_wrapped wrapped[XMLENC_SEVERAL];
+};
+
+static bool keys_read(struct writing *w, const struct response_key *keys, size_t count, struct some_keys *out)
 {
-    uint8_t octets[LIMIT_KEY_CONTENT];
-    size_t n = 0;
-    if (hex_decode(key->hex, octets, sizeof octets, &n) && n == key->e->octets)
-        writing_key(w, key->e, octets, key->hex);
-    else
-        writing_fail(w, REASON_UPSTREAM_INVALID, "a key content is no hex of its length");
-    secret_wipe(octets, sizeof octets);
+    for (size_t i = 0; i < count; i++) {
+        size_t n = 0;
+        /* cppcheck-suppress uninitvar ; it is written here */
+        if (!hex_decode(keys[i].hex, out->octets[i], OCTETS_MAX, &n) || n != keys[i].e->octets) {
+            writing_fail(w, REASON_UPSTREAM_INVALID, "a key content is no hex of its length");
+            return false;
+        }
+        out->wrapped[i] = (struct xmlenc_wrapped){.octets = out->octets[i], .n = n, .cipher = out->cipher[i]};
+    }
+    return true;
+}
+
+/* From where the text stands up to behind the last of them. */
+static void profile_keys(struct writing *w, const struct response_profile *p, size_t first, size_t count, size_t *from)
+{
+    struct some_keys some;
+    const bool encrypts = w->plan->protect == PROTECT_KEYS;
+    const struct response_key *keys = p->keys + first;
+    bool ok = keys_read(w, keys, count, &some) && (!encrypts || writing_wrap(w, some.wrapped, count));
+    for (size_t i = 0; ok && i < count; i++) {
+        buf_bytes(w->out, p->text.p + *from, keys[i].at - *from);
+        *from = keys[i].at;
+        if (encrypts)
+            writing_wrapped(w, &some.wrapped[i]);
+        else
+            writing_key(w, keys[i].e, some.octets[i], keys[i].hex);
+    }
+    secret_wipe(some.octets, count * sizeof some.octets[0]);
+    secret_wipe(some.cipher, count * sizeof some.cipher[0]); /* they began as the same */
 }
 
 void writing_profile(struct writing *w, const struct response_profile *p, const char *declare)
@@ -22,11 +50,9 @@ void writing_profile(struct writing *w, const struct response_profile *p, const 
     buf_z(w->out, declare);
     if (!w->hidden)
         spill_texts(&w->spill, p->texts);
-    for (size_t i = 0; i < p->key_count && !writing_stopped(w); i++) {
-        const size_t at = p->keys[i].at;
-        buf_bytes(w->out, p->text.p + from, at - from);
-        profile_put_key(w, &p->keys[i]);
-        from = at;
+    for (size_t i = 0; i < p->key_count && !writing_stopped(w); i += XMLENC_SEVERAL) {
+        const size_t left = p->key_count - i;
+        profile_keys(w, p, i, left < XMLENC_SEVERAL ? left : XMLENC_SEVERAL, &from);
     }
     buf_bytes(w->out, p->text.p + from, p->text.n - from);
 }

@@ -1,5 +1,6 @@
 #include "message/xmlenc_internal.h"
 
+#include <endian.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -129,32 +130,129 @@ static void write_key(const struct xmlenc *e, const char *declare, const char *a
 
 #define DECLARE_DS " xmlns:ds=\"" NS_DS "\""
 
+/* auto's choice, and what NAMED does under another name. */
+static enum key_wrap wrap_of(enum key_wrap wrap, size_t n)
+{
+    if (wrap != KEY_WRAP_AUTO && wrap != KEY_WRAP_NAMED)
+        return wrap;
+    return n % HALF_BLOCK == 0 && n >= BLOCK ? KEY_WRAP_KW : KEY_WRAP_KWP;
+}
+
+static const char *algorithm_of(enum key_wrap wrap, size_t n)
+{
+    const enum key_wrap is = wrap_of(wrap, n);
+    return is == KEY_WRAP_KW || wrap == KEY_WRAP_NAMED ? ALG_KW : is == KEY_WRAP_KWP ? ALG_KWP : ALG_GCM;
+}
+
+bool xmlenc_put(const struct xmlenc *e, const struct xmlenc_wrapped *w, struct buf *out)
+{
+    write_key(e, DECLARE_DS, w->algorithm, (struct str){(const char *)w->cipher, w->cipher_n}, STR_MISSING, out);
+    return !out->failed;
+}
+
 bool xmlenc_key(struct xmlenc *e, enum key_wrap wrap, const uint8_t *octets, size_t n, struct buf *out)
 {
-    uint8_t cipher[LIMIT_KEY_CONTENT + 2 * BLOCK];
-    size_t got = 0;
-    const char *algorithm = ALG_GCM;
+    uint8_t cipher[LIMIT_KEY_CONTENT + XMLENC_MORE];
+    struct xmlenc_wrapped w = {octets, n, cipher, 0, algorithm_of(wrap, n)};
     if (n == 0 || n > LIMIT_KEY_CONTENT)
         return false;
-    const bool named = wrap == KEY_WRAP_NAMED;
-    if (wrap == KEY_WRAP_AUTO || named)
-        wrap = n % HALF_BLOCK == 0 && n >= BLOCK ? KEY_WRAP_KW : KEY_WRAP_KWP;
-    switch (wrap) {
+    switch (wrap_of(wrap, n)) {
     case KEY_WRAP_KW:
-        algorithm = ALG_KW;
-        got = wrap_kw(e, octets, n, cipher);
+        w.cipher_n = wrap_kw(e, octets, n, cipher);
         break;
     case KEY_WRAP_KWP:
-        algorithm = named ? ALG_KW : ALG_KWP;
-        got = wrap_kwp(e, octets, n, cipher);
+        w.cipher_n = wrap_kwp(e, octets, n, cipher);
         break;
     default:
-        got = seal_gcm(e->trk.b, octets, n, cipher);
+        w.cipher_n = seal_gcm(e->trk.b, octets, n, cipher);
     }
-    if (got == 0)
+    return w.cipher_n > 0 && xmlenc_put(e, &w, out);
+}
+
+/* One of several: its register A goes to the first half block of the cipher text, its R stands behind that. */
+struct lane {
+    uint8_t *cipher, *at, *end; /* at: the half block of R that is next */
+    uint64_t steps;
+};
+
+/* RFC 3394, 2.2.1, and RFC 5649, 4.1: the text where R begins, A's first value before it. False: not for lanes. */
+static bool lane_begin(enum key_wrap wrap, struct xmlenc_wrapped *w, struct lane *l)
+{
+    static const uint8_t KW_A[HALF_BLOCK] = {0xa6, 0xa6, 0xa6, 0xa6, 0xa6, 0xa6, 0xa6, 0xa6};
+    const size_t halves = (w->n + HALF_BLOCK - 1) / HALF_BLOCK;
+    const uint8_t kwp_a[HALF_BLOCK] = {0xa6, 0x59, 0x59, 0xa6, 0, 0, (uint8_t)(w->n >> 8), (uint8_t)w->n};
+    if (wrap == KEY_WRAP_GCM || halves < 2 || w->n > LIMIT_KEY_CONTENT || (wrap == KEY_WRAP_KW && w->n % HALF_BLOCK))
         return false;
-    write_key(e, DECLARE_DS, algorithm, (struct str){(const char *)cipher, got}, STR_MISSING, out);
-    return !out->failed;
+    memcpy(w->cipher, wrap == KEY_WRAP_KW ? KW_A : kwp_a, HALF_BLOCK);
+    memcpy(w->cipher + HALF_BLOCK, w->octets, w->n);
+    memset(w->cipher + HALF_BLOCK + w->n, 0, halves * HALF_BLOCK - w->n);
+    w->cipher_n = HALF_BLOCK + halves * HALF_BLOCK;
+    *l = (struct lane){w->cipher, w->cipher + HALF_BLOCK, w->cipher + w->cipher_n, 6 * halves};
+    return true;
+}
+
+/* What the lane's next step takes: the next half block of R, behind A. */
+static void lane_next(struct lane *l, uint8_t *block)
+{
+    l->at = l->at + HALF_BLOCK == l->end ? l->cipher + HALF_BLOCK : l->at + HALF_BLOCK;
+    memcpy(block + HALF_BLOCK, l->at, HALF_BLOCK);
+}
+
+/* What step t of the lane has made of A and R. */
+static void lane_took(struct lane *l, uint8_t *block, uint64_t t)
+{
+    uint64_t a;
+    memcpy(l->at, block + HALF_BLOCK, HALF_BLOCK);
+    memcpy(&a, block, HALF_BLOCK);
+    a ^= htobe64(t);
+    memcpy(block, &a, HALF_BLOCK);
+}
+
+/* Step t of each lane is done at once; those that end first come last. */
+static void lanes_go(struct xmlenc *e, struct lane *l, size_t count)
+{
+    uint8_t blocks[XMLENC_SEVERAL * BLOCK];
+    for (size_t k = 0; k < count; k++)
+        memcpy(blocks + k * BLOCK, l[k].cipher, BLOCK);
+    for (uint64_t t = 1; count > 0 && !e->failed; t++) {
+        const int n = (int)(count * BLOCK);
+        e->failed = EVP_Cipher(e->forward, blocks, blocks, (unsigned)n) != n;
+        for (size_t k = 0; k < count; k++) {
+            lane_took(&l[k], blocks + k * BLOCK, t);
+            lane_next(&l[k], blocks + k * BLOCK);
+        }
+        for (; count > 0 && t == l[count - 1].steps; count--)
+            memcpy(l[count - 1].cipher, blocks + (count - 1) * BLOCK, HALF_BLOCK);
+    }
+    secret_wipe(blocks, sizeof blocks);
+}
+
+bool xmlenc_wrap(struct xmlenc *e, enum key_wrap wrap, struct xmlenc_wrapped *v, size_t count)
+{
+    struct lane lanes[XMLENC_SEVERAL];
+    size_t n = 0;
+    if (count > XMLENC_SEVERAL)
+        return false;
+    e->failed = false;
+    for (size_t i = 0; i < count; i++) {
+        const enum key_wrap how = wrap_of(wrap, v[i].n);
+        struct lane next;
+        v[i].algorithm = algorithm_of(wrap, v[i].n);
+        if (lane_begin(how, &v[i], &next)) {
+            size_t at = n++;
+            for (; at > 0 && lanes[at - 1].steps < next.steps; at--)
+                lanes[at] = lanes[at - 1];
+            lanes[at] = next;
+            continue;
+        }
+        v[i].cipher_n = how == KEY_WRAP_GCM ? seal_gcm(e->trk.b, v[i].octets, v[i].n, v[i].cipher)
+                        : how == KEY_WRAP_KW ? wrap_kw(e, v[i].octets, v[i].n, v[i].cipher)
+                                             : wrap_kwp(e, v[i].octets, v[i].n, v[i].cipher);
+        if (v[i].cipher_n == 0)
+            return false;
+    }
+    lanes_go(e, lanes, n);
+    return !e->failed;
 }
 
 bool xmlenc_new_key(struct xmlenc *e, const struct secret_key *key, struct str carried, struct buf *out)

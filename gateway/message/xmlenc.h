@@ -21,6 +21,20 @@ void xmlenc_free(struct xmlenc *e); /* wipes; NULL is fine */
  * multiple of 8 and at least 16, else RFC 5649. False when the algorithm cannot take n octets, or on a library's
  * failure. */
 bool xmlenc_key(struct xmlenc *e, enum key_wrap wrap, const uint8_t *octets, size_t n, struct buf *out) MUST_CHECK;
+/* Several at once, side by side through the cipher: a key's blocks wait for one another, those of several do not. The
+ * cipher texts are xmlenc_key()'s, but for what is random in AES-GCM. `octets` and `cipher` of each are the caller's.
+ * False as xmlenc_key()'s. */
+enum { XMLENC_SEVERAL = 8, XMLENC_MORE = 32 };
+struct xmlenc_wrapped {
+    const uint8_t *octets;
+    size_t n;
+    uint8_t *cipher; /* has room for n + XMLENC_MORE octets */
+    size_t cipher_n;
+    const char *algorithm;
+};
+bool xmlenc_wrap(struct xmlenc *e, enum key_wrap wrap, struct xmlenc_wrapped *v, size_t count) MUST_CHECK;
+/* … and one of them written, as xmlenc_key() does it. */
+bool xmlenc_put(const struct xmlenc *e, const struct xmlenc_wrapped *w, struct buf *out) MUST_CHECK;
 /* The same of a new InK or TrK, by kw-aes256; `carried`: its ID, for CarriedKeyName; missing: it is not said. */
 bool xmlenc_new_key(struct xmlenc *e, const struct secret_key *key, struct str carried, struct buf *out) MUST_CHECK;
 /* Appends one <xenc:EncryptedData Type="…#Content"> around text: aes256-gcm under a fresh key, itself

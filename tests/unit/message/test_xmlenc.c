@@ -95,6 +95,31 @@ static unsigned each_vector(const char *name, void (*check)(const struct vector 
     return count;
 }
 
+/* Side by side: the cipher texts are those of one after the other, which are OpenSSL's. */
+static void same_side_by_side(struct xmlenc *e, enum key_wrap wrap, const struct octets *v, size_t count)
+{
+    uint8_t cipher[XMLENC_SEVERAL][1024 + XMLENC_MORE];
+    struct xmlenc_wrapped w[XMLENC_SEVERAL];
+    for (size_t i = 0; i < count; i++)
+        w[i] = (struct xmlenc_wrapped){.octets = v[i].b, .n = v[i].n, .cipher = cipher[i]};
+    assert_true(xmlenc_wrap(e, wrap, w, count));
+    for (size_t i = 0; i < count; i++) {
+        struct buf alone = BUF_INIT(8192), beside = BUF_INIT(8192);
+        assert_true(xmlenc_key(e, wrap, v[i].b, v[i].n, &alone) && xmlenc_put(e, &w[i], &beside));
+        if (wrap == KEY_WRAP_GCM) { /* whose nonce is random */
+            uint8_t out[1024];
+            size_t n;
+            assert_true(xmlenc_open_key(e, STR(GCM), w[i].cipher, w[i].cipher_n, out, sizeof out, &n));
+            assert_int_equal(n, v[i].n);
+            assert_memory_equal(out, v[i].b, n);
+        } else {
+            assert_string_equal(alone.p, beside.p);
+        }
+        buf_free(&alone);
+        buf_free(&beside);
+    }
+}
+
 static void check_wrap(const struct vector *v, enum key_wrap wrap, struct str algorithm)
 {
     struct xmlenc *e = xmlenc_new(&v->key, STR("trk.1"));
@@ -112,6 +137,7 @@ static void check_wrap(const struct vector *v, enum key_wrap wrap, struct str al
         const struct octets got = cipher_of(&xml);
         assert_int_equal(got.n, v->cipher.n);
         assert_memory_equal(got.b, v->cipher.b, got.n);
+        same_side_by_side(e, wrap, &v->message, 1);
     }
     buf_free(&xml);
     xmlenc_free(e);
@@ -190,6 +216,35 @@ static void test_lengths(void **state)
     xmlenc_free(e);
 }
 
+/* Several of every length beside one another, in any order; what the algorithm cannot take fails all. */
+static void test_side_by_side(void **state)
+{
+    static const size_t LENGTHS[] = {257, 32, 65, 1, 8, 9, 16, 1024, 264, 24, 17, 7, 33, 64, 257, 15};
+    static const enum key_wrap WRAPS[] = {KEY_WRAP_AUTO, KEY_WRAP_KWP, KEY_WRAP_NAMED, KEY_WRAP_GCM};
+    const struct secret_key kek = key_of(ALICE_TRK);
+    struct xmlenc *e = xmlenc_new(&kek, STR("trk.1"));
+    static struct octets v[sizeof LENGTHS / sizeof *LENGTHS];
+    const size_t all = sizeof LENGTHS / sizeof *LENGTHS;
+    (void)state;
+    for (size_t i = 0; i < all; i++) {
+        v[i].n = LENGTHS[i];
+        for (size_t k = 0; k < LENGTHS[i]; k++)
+            v[i].b[k] = (uint8_t)(k * 31 + i * 7 + 1);
+    }
+    for (size_t wrap = 0; wrap < sizeof WRAPS / sizeof *WRAPS; wrap++)
+        for (size_t from = 0; from < all; from++)
+            for (size_t count = 0; count <= XMLENC_SEVERAL && from + count <= all; count++)
+                same_side_by_side(e, WRAPS[wrap], v + from, count);
+    uint8_t cipher[2][1024 + XMLENC_MORE];
+    struct xmlenc_wrapped w[2] = {{.octets = v[1].b, .n = 32, .cipher = cipher[0]},
+                                  {.octets = v[0].b, .n = 257, .cipher = cipher[1]}};
+    assert_true(xmlenc_wrap(e, KEY_WRAP_KW, w, 1));
+    assert_false(xmlenc_wrap(e, KEY_WRAP_KW, w, 2));
+    w[1].n = 0;
+    assert_false(xmlenc_wrap(e, KEY_WRAP_AUTO, w, 2));
+    xmlenc_free(e);
+}
+
 static void test_no_key_without_name(void **state)
 {
     (void)state;
@@ -227,8 +282,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_vector_of_rfc_3394), cmocka_unit_test(test_wycheproof),
-        cmocka_unit_test(test_lengths),                cmocka_unit_test(test_no_key_without_name),
-        cmocka_unit_test(test_content),
+        cmocka_unit_test(test_lengths),                cmocka_unit_test(test_side_by_side),
+        cmocka_unit_test(test_no_key_without_name),    cmocka_unit_test(test_content),
     };
     return cmocka_run_group_tests(tests, start_libraries, stop_libraries);
 }
