@@ -124,7 +124,7 @@ bool crypto_hmac_sha256(const uint8_t key[KEY_BYTES], const void *p, size_t n, u
 static bool crypto_gcm_forget(struct crypto_thread *t)
 {
     static const uint8_t NOBODYS[KEY_BYTES] = {0};
-    return EVP_CipherInit_ex2(t->sealing, NULL, NOBODYS, NOBODYS, 1, NULL) == 1;
+    return EVP_CipherInit_ex2(t->sealing, NULL, NOBODYS, NULL, 1, NULL) == 1;
 }
 
 static bool crypto_gcm_begin(struct crypto_thread *t, const struct crypto_gcm *how, size_t n, int encrypt)

@@ -63,12 +63,12 @@ struct judgement {
     struct kms_request request;  /* proven: of what was signed; else as claimed */
     const struct request_rule *rule;
     struct xmlsig_info sig;
-    struct keyring ring;
     const struct key *signer;    /* in ring; the key whose signature held */
     struct replay_claim claim;   /* what is spent; its texts are the document's */
     struct replay_call spending; /* `done` and `arg`: whom to tell after GATE_WAIT; none: nothing waits */
     struct renewal *renewal;     /* the new keys of the reply; NULL: none */
-    struct decision decision; /* last: most of it need not be zeroed */
+    struct keyring ring;
+    struct decision decision; /* last, as the ring's keys: most of it need not be zeroed */
 };
 
 struct judgement *judgement_new(const struct gate *gate, const char *id);

@@ -10,7 +10,7 @@ struct judgement *judgement_new(const struct gate *gate, const char *id)
     struct judgement *j = malloc(sizeof *j);
     if (!j)
         return NULL;
-    memset(j, 0, offsetof(struct judgement, decision));
+    memset(j, 0, offsetof(struct judgement, ring.keys));
     j->gate = gate;
     j->rules = rules_ref(gate->rules);
     decision_init(&j->decision);

@@ -45,9 +45,9 @@ struct key {
 struct keyring {
     const struct keystore *store;
     struct str user;
-    struct key keys[LIMIT_USER_KEYS];
     size_t n;
     char *text; /* owns user, ids and sent */
+    struct key keys[LIMIT_USER_KEYS]; /* last: those from n on need not be zeroed */
 };
 
 enum keystore_result { KEYSTORE_OK, KEYSTORE_NOT_FOUND, KEYSTORE_FAILED };

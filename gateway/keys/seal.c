@@ -12,6 +12,8 @@
 #include <openssl/params.h>
 #include <openssl/rand.h>
 
+#include "base/crypto.h"
+
 enum { NONCE = 12, TAG = 16 };
 _Static_assert(KEY_SEALED == NONCE + KEY_BYTES + TAG, "the layout of a sealed key");
 
@@ -267,10 +269,9 @@ bool seal_open(const struct seal *s, struct str user, const struct key *key, str
 {
     uint8_t aad[AAD_MAX];
     const int n = associated_data(user, key, aad);
-    EVP_CIPHER_CTX *ctx = EVP_CIPHER_CTX_new();
-    bool ok = n && ctx && EVP_DecryptInit_ex2(ctx, s->gcm, s->row_key, NULL, NULL) == 1 &&
-              decrypt(ctx, (struct str){(char *)aad, (size_t)n}, key->sealed, clear->b, KEY_BYTES);
-    EVP_CIPHER_CTX_free(ctx);
+    const uint8_t *text = key->sealed + NONCE;
+    const struct crypto_gcm how = {.key = s->row_key, .iv = key->sealed, .aad = aad, .aad_n = (size_t)n};
+    const bool ok = n && crypto_gcm_open(&how, text, KEY_BYTES, text + KEY_BYTES, clear->b);
     if (!ok) /* what did not verify is nobody's key */
         secret_key_clear(clear);
     return ok;

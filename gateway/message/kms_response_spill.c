@@ -1,5 +1,6 @@
 #include "message/kms_response_spill.h"
 
+#include <endian.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -27,10 +28,11 @@ void spill_free(struct spill *s)
 
 void spill_key(struct spill *s, const uint8_t *octets, size_t n)
 {
+    (void)buf_reserve(&s->pieces, n);
     for (size_t i = 0; i + PIECE <= n; i += PIECE) {
-        uint64_t piece = 0;
-        for (size_t k = 0; k < PIECE; k++)
-            piece = piece << 8 | octets[i + k];
+        uint64_t piece;
+        memcpy(&piece, octets + i, sizeof piece);
+        piece = be64toh(piece);
         if (piece != (piece << 8 | piece >> 56))
             buf_bytes(&s->pieces, &piece, sizeof piece);
     }
@@ -62,16 +64,17 @@ static size_t place_of(const struct pieces *t, uint64_t piece)
     return at;
 }
 
-static bool is_piece(const struct pieces *t, uint64_t word)
+/* No piece is 0. Nearly every word's place is empty. */
+static inline bool is_piece(const struct pieces *t, uint64_t word)
 {
-    return word && t->v[place_of(t, word)] == word;
+    return t->v[word * t->factor >> t->shift] && word && t->v[place_of(t, word)] == word;
 }
 
 static bool pieces_make(struct pieces *t, const struct buf *from)
 {
     const size_t n = from->n / sizeof(uint64_t);
-    t->shift = 60; /* sixteen places at first; twice as many as pieces in the end */
-    while ((size_t)1 << (64 - t->shift) < 2 * n)
+    t->shift = 60; /* sixteen places at first; four times as many as pieces in the end */
+    while ((size_t)1 << (64 - t->shift) < 4 * n)
         t->shift--;
     t->places = (size_t)1 << (64 - t->shift);
     t->v = calloc(t->places, sizeof *t->v);
@@ -86,18 +89,12 @@ static bool pieces_make(struct pieces *t, const struct buf *from)
     return true;
 }
 
-static bool between(char c)
+/* Digits of hex; else NONE. */
+enum { NONE = 99, BETWEEN = 98 };
+static unsigned hex_digit(char c)
 {
-    return c == ' ' || c == '\t' || c == '\r' || c == '\n' || c == ':' || c == ',';
-}
-
-static int hex_digit(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    if (c >= 'a' && c <= 'f')
-        return c - 'a' + 10;
-    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+    const unsigned decimal = (unsigned)(c - '0'), letter = (unsigned)((c | 0x20) - 'a');
+    return decimal < 10 ? decimal : letter < 6 ? letter + 10 : NONE;
 }
 
 /* Where one text ends and the next begins: nothing is read across. */
@@ -123,17 +120,17 @@ static bool in_hex(const struct pieces *t, struct str text)
     size_t digits = 0;
     for (size_t i = 0; i < text.n; i++) {
         const char c = text.p[i], before = i ? text.p[i - 1] : '\0';
-        const int digit = hex_digit(c);
-        if (digit < 0 && (c | 0x20) == 'x' && (before == '\\' || (before == '0' && digits > 0))) {
+        const unsigned digit = hex_digit(c);
+        if (digit == NONE && (c | 0x20) == 'x' && (before == '\\' || (before == '0' && digits > 0))) {
             word >>= before == '0' ? 4 : 0;
             digits -= before == '0';
-        } else if (digit >= 0) {
-            word = word << 4 | (unsigned)digit;
+        } else if (digit != NONE) {
+            word = word << 4 | digit;
             digits++;
         } else if (letter(c) || ends(c)) {
             digits = 0;
         }
-        if (digit >= 0 && digits >= 2 * PIECE && is_piece(t, word))
+        if (digit != NONE && digits >= 2 * PIECE && is_piece(t, word))
             return true;
     }
     return false;
@@ -163,27 +160,29 @@ static bool in_decimal(const struct pieces *t, struct str text)
     return false;
 }
 
-static int base64_digit(char c)
+/* Digits of base64 and of its form for URLs; BETWEEN: what may stand between two; else NONE. */
+static unsigned base64_digit(char c)
 {
-    if (c >= 'A' && c <= 'Z')
-        return c - 'A';
-    if (c >= 'a' && c <= 'z')
-        return c - 'a' + 26;
-    if (c >= '0' && c <= '9')
-        return c - '0' + 52;
-    if (c == '+' || c == '-')
-        return 62;
-    return c == '/' || c == '_' ? 63 : -1;
+    static const unsigned char OF_OTHERS[0x41] = {
+        [' '] = BETWEEN, ['\t'] = BETWEEN, ['\r'] = BETWEEN, ['\n'] = BETWEEN, [':'] = BETWEEN, [','] = BETWEEN,
+        ['+'] = 62, ['-'] = 62, ['/'] = 63, ['0'] = 52, ['1'] = 53, ['2'] = 54, ['3'] = 55, ['4'] = 56, ['5'] = 57,
+        ['6'] = 58, ['7'] = 59, ['8'] = 60, ['9'] = 61};
+    const unsigned letter = (unsigned)((c | 0x20) - 'a'), byte = (unsigned char)c;
+    if (letter < 26)
+        return letter + (byte >= 'a' ? 26 : 0);
+    if (byte < sizeof OF_OTHERS)
+        return OF_OTHERS[byte] ? OF_OTHERS[byte] : NONE;
+    return c == '_' ? 63 : NONE;
 }
 
 /* Eight digits of hex, one in each octet of `text`: the four octets that they stand for. */
 static bool from_hex(uint64_t text, uint64_t *octets)
 {
     for (unsigned k = 0; k < PIECE; k++) {
-        const int digit = hex_digit((char)(text >> (64 - 8 * (k + 1))));
-        if (digit < 0)
+        const unsigned digit = hex_digit((char)(text >> (64 - 8 * (k + 1))));
+        if (digit == NONE)
             return false;
-        *octets = *octets << 4 | (unsigned)digit;
+        *octets = *octets << 4 | digit;
     }
     return true;
 }
@@ -195,14 +194,19 @@ struct window {
 };
 
 /* A piece ends `bit` bits before the window's end; or hex of one does, which takes twice as much. */
-static bool holds_piece(const struct pieces *t, const struct window *w, unsigned bit)
+static inline bool holds_piece(const struct pieces *t, const struct window *w, unsigned bit)
 {
+    const uint64_t above_ascii = UINT64_C(0x8080808080808080);
     const uint64_t word = bit ? w->low >> bit | w->high << (64 - bit) : w->low;
-    const uint64_t before = bit ? w->high >> bit | w->top << (64 - bit) : w->high;
     uint64_t octets = 0;
-    if (w->bits >= 64 + bit && is_piece(t, word))
+    if (w->bits < 64 + bit)
+        return false;
+    if (is_piece(t, word))
         return true;
-    return w->bits >= 128 + bit && from_hex(before, &octets) && from_hex(word, &octets) && is_piece(t, octets);
+    if (word & above_ascii || w->bits < 128 + bit)
+        return false;
+    const uint64_t before = bit ? w->high >> bit | w->top << (64 - bit) : w->high;
+    return from_hex(before, &octets) && from_hex(word, &octets) && is_piece(t, octets);
 }
 
 /* Where a group of four digits begins is not known: an octet may end at every second bit. */
@@ -210,33 +214,78 @@ static bool in_base64(const struct pieces *t, struct str text)
 {
     struct window w = {0};
     for (size_t i = 0; i < text.n; i++) {
-        const int digit = base64_digit(text.p[i]);
-        if (digit < 0 && between(text.p[i]))
+        const unsigned digit = base64_digit(text.p[i]);
+        if (digit == NONE)
+            w.bits = 0;
+        if (digit >= BETWEEN)
             continue;
-        w.bits = digit < 0 ? 0 : w.bits + 6;
+        w.bits += 6;
         w.top = w.top << 6 | w.high >> 58;
         w.high = w.high << 6 | w.low >> 58;
-        w.low = w.low << 6 | (unsigned)(digit < 0 ? 0 : digit);
-        if (w.bits < 64)
-            continue;
-        for (unsigned bit = 0; bit < 6; bit += 2)
-            if (holds_piece(t, &w, bit))
-                return true;
+        w.low = w.low << 6 | digit;
+        if (w.bits >= 64 && (holds_piece(t, &w, 0) || holds_piece(t, &w, 2) || holds_piece(t, &w, 4)))
+            return true;
     }
     return false;
+}
+
+/*
+ * Nearly no text can hold a piece, since nearly each is short or broken by what stands in it: a look from the end of
+ * each stretch that would be long enough tells. What ends numbers makes their readers begin anew, what is not of base64
+ * that of base64.
+ */
+enum { ENDS_NUMBERS = 1, OF_BASE64 = 2 };
+#define BASE64_ALONE (ENDS_NUMBERS | OF_BASE64)
+static const unsigned char STRETCHES[256] = {
+    ['\0'] = ENDS_NUMBERS, ['\t'] = OF_BASE64, ['\n'] = OF_BASE64, ['\r'] = OF_BASE64, [' '] = OF_BASE64,
+    [','] = OF_BASE64, [':'] = OF_BASE64, ['+'] = OF_BASE64, ['-'] = OF_BASE64, ['/'] = OF_BASE64, ['_'] = OF_BASE64,
+    ['0' ... '9'] = OF_BASE64,
+    ['A' ... 'F'] = OF_BASE64, ['G' ... 'W'] = BASE64_ALONE, ['X'] = OF_BASE64, ['Y' ... 'Z'] = BASE64_ALONE,
+    ['a' ... 'f'] = OF_BASE64, ['g' ... 'w'] = BASE64_ALONE, ['x'] = OF_BASE64, ['y' ... 'z'] = BASE64_ALONE,
+};
+
+static bool has_stretch(struct str text, unsigned kind, size_t length)
+{
+    const unsigned due = kind == OF_BASE64 ? OF_BASE64 : 0;
+    size_t from = 0, known = 0; /* all in [from, known) is of the kind */
+    while (text.n - from >= length) {
+        size_t i = from + length;
+        while (i > known && (STRETCHES[(unsigned char)text.p[i - 1]] & kind) == due)
+            i--;
+        if (i <= known)
+            return true;
+        known = from + length;
+        from = i;
+    }
+    return false;
+}
+
+/* Eight numbers of one digit each, and what stands between them; eleven digits of base64. */
+enum { NUMBERS_MIN = 2 * PIECE - 1, BASE64_MIN = 11 };
+
+static enum spill_result look_through(const struct spill *s, struct pieces *t, struct str text)
+{
+    const bool numbers = has_stretch(text, ENDS_NUMBERS, NUMBERS_MIN);
+    const bool base64 = has_stretch(text, OF_BASE64, BASE64_MIN);
+    if ((numbers || base64) && !t->v && !pieces_make(t, &s->pieces))
+        return SPILL_FAILED;
+    return (numbers && (in_hex(t, text) || in_decimal(t, text))) || (base64 && in_base64(t, text)) ? SPILL_FOUND
+                                                                                                   : SPILL_NONE;
 }
 
 enum spill_result spill_look(struct spill *s)
 {
     struct pieces t = {0};
+    enum spill_result r = SPILL_NONE;
+    struct str left = buf_view(&s->texts);
     if (s->pieces.failed || s->texts.failed)
         return SPILL_FAILED;
-    if (s->pieces.n == 0 || s->texts.n == 0)
-        return SPILL_NONE;
-    enum spill_result r = SPILL_FAILED;
-    if (pieces_make(&t, &s->pieces))
-        r = in_hex(&t, buf_view(&s->texts)) || in_base64(&t, buf_view(&s->texts)) ||
-            in_decimal(&t, buf_view(&s->texts)) ? SPILL_FOUND : SPILL_NONE;
+    while (s->pieces.n > 0 && left.n > 0 && r == SPILL_NONE) {
+        const struct str text = {left.p, strnlen(left.p, left.n)};
+        const size_t whole = text.n < left.n ? text.n + 1 : text.n;
+        r = look_through(s, &t, text);
+        left = (struct str){left.p + whole, left.n - whole};
+    }
     secret_wipe(t.v, t.v ? t.places * sizeof *t.v : 0);
     free(t.v);
     return r;

@@ -84,6 +84,15 @@ static inline void made_one_of(struct making *m, const char *name, const char *c
         made_leaf(m, name, usual[roll(m->d, 2)]);
 }
 
+/* An element of the interface's name that is another's, or stands there twice. */
+static inline void made_stranger(struct making *m, const char *name, const char *text)
+{
+    if (m->odd && one_in(m->d, 60))
+        buf_printf(m->out, "<x:%s xmlns:x='urn:x'>%s</x:%s>", name, text, name);
+    if (m->odd && one_in(m->d, 60))
+        buf_printf(m->out, "<%s%s>%s</%s%s>", m->kms, name, text, m->kms, name);
+}
+
 /* Id, Version, hints: what may stand on a group. */
 static inline void made_group(struct making *m, const char *name, const char *version, const char *more)
 {
@@ -97,6 +106,12 @@ static inline void made_group(struct making *m, const char *name, const char *ve
         made_attribute(m, "Version", one_in(m->d, 2) ? version : PICK(m->d, VERSIONS));
     if (version ? one_in(m->d, 4) : m->odd && one_in(m->d, 40))
         made_attribute(m, "Id", PICK(m->d, IDS));
+    else if (version && one_in(m->d, 20)) { /* the first key's */
+        char hex[33];
+        for (size_t i = 0; i < 16; i++)
+            snprintf(hex + 2 * i, 3, "%02x", made_octet(0, 3 + i));
+        made_attribute(m, "Id", hex);
+    }
     if (!after)
         buf_z(m->out, more);
     if (one_in(m->d, 12))
@@ -124,9 +139,11 @@ static inline void made_key_set(struct making *m, unsigned number)
     made_group(m, "KmsKeySet", "1.1.0", "");
     buf_char(m->out, '>');
     made_gap(m);
-    made_uri(m, "KmsUri", "old.example.org");
+    made_uri(m, "KmsUri", m->odd && one_in(m->d, 40) ? "a&lt;b" : "old.example.org");
+    made_stranger(m, "KmsUri", "old.example.org");
     if (one_in(m->d, 2))
         made_uri(m, "CertUri", "cert1.example.org");
+    made_stranger(m, "Issuer", "i");
     if (one_in(m->d, 2))
         made_free(m, "Issuer");
     made_user(m);
@@ -182,7 +199,7 @@ static inline void made_certificate(struct making *m)
     if (one_in(m->d, 2))
         made_one_of(m, "ParameterSet", MADE_NUMBERS, "+");
     if (one_in(m->d, 2)) {
-        buf_printf(m->out, "<%sKmsDomainList>", m->kms);
+        buf_printf(m->out, "<%sKmsDomainList%s>", m->kms, m->odd && one_in(m->d, 20) ? " Version='1'" : "");
         for (unsigned i = 1 + roll(m->d, 3) - (m->odd && one_in(m->d, 20)); i > 0; i--)
             made_uri(m, "KmsDomain", "sec1.example.org");
         buf_printf(m->out, "</%sKmsDomainList>", m->kms);
@@ -207,7 +224,7 @@ static inline void made_payload_of(struct making *m, enum kms_message message)
     else if (message == KMS_MESSAGE_CERTCACHE && one_in(m->d, 2))
         snprintf(type, sizeof type, " CacheNum=\"%s\"", MADE_NUMBERS[roll(m->d, 2)]);
     if (m->odd && one_in(m->d, 20))
-        count = 2;
+        count = one_in(m->d, 2) ? 2 : 0;
     made_group(m, NAMES[message], "1.0.0", type);
     if (count == 0 && one_in(m->d, 2)) {
         buf_z(m->out, "/>");
@@ -228,9 +245,11 @@ static inline void made_payload_of(struct making *m, enum kms_message message)
 
 static inline void made_message(struct making *m, enum kms_message message)
 {
-    buf_printf(m->out, "<%sKmsMessage>", m->kms);
+    buf_printf(m->out, "<%sKmsMessage%s>", m->kms, m->odd && one_in(m->d, 40) ? " Id='x'" : "");
     made_gap(m);
-    if (message == KMS_MESSAGE_INIT || message == KMS_MESSAGE_KEYPROV || message == KMS_MESSAGE_CERTCACHE)
+    if (m->odd && one_in(m->d, 40))
+        buf_z(m->out, "<KmsKeyProv xmlns='urn:x'></KmsKeyProv>");
+    else if (message == KMS_MESSAGE_INIT || message == KMS_MESSAGE_KEYPROV || message == KMS_MESSAGE_CERTCACHE)
         made_payload_of(m, message);
     if (m->odd && one_in(m->d, 60))
         made_payload_of(m, KMS_MESSAGE_KEYPROV);
@@ -286,6 +305,8 @@ static inline void made_reply(struct dice *d, enum kms_message message, struct b
     made_attribute(&m, "xmlns:i", NS_XSI);
     if (!*m.kms && !one_in(d, 3))
         made_attribute(&m, "xmlns:k", NS_KMS);
+    if (*m.kms && one_in(d, 3))
+        made_attribute(&m, "xmlns", "urn:other");
     if (one_in(d, 3))
         made_attribute(&m, "Id", one_in(d, 2) ? "xmldoc" : "r1");
     if (!one_in(d, 3))
@@ -303,7 +324,7 @@ static inline void made_reply(struct dice *d, enum kms_message message, struct b
             made_part(&m, roll(d, MADE_PARTS), message);
     }
     made_extension(&m);
-    buf_printf(out, "</%sKmsResponse>%s", m.kms, one_in(d, 6) ? "\n" : "");
+    buf_printf(out, "</%sKmsResponse>%s", m.kms, m.odd && one_in(d, 40) ? "x" : one_in(d, 6) ? "\n" : "");
 }
 
 enum reply_ways {
