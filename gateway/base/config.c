@@ -56,6 +56,14 @@ static void check_together(struct load *l)
         !str_starts(str_z(c->upstream.url), STR("https:")))
         fault_of(l, c->upstream.ca ? "upstream.tls.ca" : "upstream.tls.certificate",
                  "upstream.tls is given, but upstream.url is no https URL: nothing would be verified");
+    if (!c->admin.certificate != !c->admin.key)
+        fault_of(l, c->admin.certificate ? "admin.tls.certificate" : "admin.tls.key",
+                 "`certificate` and `key` of admin.tls belong together: one of them is missing");
+    if (c->admin.client_ca && !c->admin.certificate)
+        fault_of(l, "admin.tls.client_ca", "admin.tls has a `client_ca`, but no certificate of its own");
+    if (c->admin.client_auth && !c->admin.client_ca)
+        fault_of(l, "admin.tls.client_auth",
+                 "`client_auth` without `client_ca`: there is nothing to hold client certificates against");
     if (c->admin.address && !is_loopback(&c->admin) && c->admin_token.kind == SECRET_NONE)
         fault_of(l, "admin", "an admin address other than loopback needs `admin_token`");
     for (size_t i = 0; i < c->listen_count; i++)
@@ -80,6 +88,14 @@ static void set_presets(struct load *l)
     l->held[workers].given = false;
     if (!l->c->workers)
         l->c->workers = 1;
+}
+
+/* Whoever names authorities asks for certificates of theirs. */
+static void set_admin_auth(struct load *l)
+{
+    struct listen_config *a = &l->c->admin;
+    if (a->client_ca && a->client_auth == CLIENT_AUTH_NONE)
+        a->client_auth = CLIENT_AUTH_REQUIRED;
 }
 
 /* Beside the file of the keys, where they are in one: both belong together. */
@@ -161,6 +177,7 @@ struct config *config_load(const char *path, struct faults *faults)
             check_required(&l, y->root);
             check_together(&l);
             config_check_replay(&l);
+            set_admin_auth(&l);
             set_state(&l);
         }
         yaml_sort_faults(faults, faults_before, path);

@@ -78,7 +78,7 @@ struct config {
     char *file;
     struct listen_config *listen;
     size_t listen_count;
-    struct listen_config admin; /* address and sa only */
+    struct listen_config admin; /* without trusted_proxies */
     struct secret_source admin_token;
     struct secret_source tickets; /* what gateways of a fleet make their TLS tickets from; NONE: each its own */
     struct strings public_url; /* at least one; without a trailing slash */

@@ -14,9 +14,9 @@ enum { NAME_MAX_BYTES = 80, VALUE_MAX = 64 * 1024 };
 #define CREDENTIALS "CREDENTIALS_DIRECTORY"
 
 /* "upstream.tls.ca" is KMSGATE_UPSTREAM_TLS_CA. */
-static void name_of(const struct option *o, const char *suffix, char name[NAME_MAX_BYTES])
+static void name_of(const char *path, const char *suffix, char name[NAME_MAX_BYTES])
 {
-    snprintf(name, NAME_MAX_BYTES, PREFIX "%s%s", o->path, suffix);
+    snprintf(name, NAME_MAX_BYTES, PREFIX "%s%s", path, suffix);
     for (char *c = name; *c; c++)
         *c = *c == '.' ? '_' : *c >= 'a' && *c <= 'z' ? (char)(*c - 'a' + 'A') : *c;
 }
@@ -77,15 +77,24 @@ static void set_from_file(struct load *l, size_t i, const char *name, const char
     set(l, i, name, &(struct incoming){text, ""});
 }
 
+enum { NAMES = 4 };
+
+/* The k-th name of an option: even ones hold its value, odd ones name a file that does. False: it has no such. */
+static bool name_at(const struct option *o, unsigned k, char name[NAME_MAX_BYTES])
+{
+    const char *path = k < 2 ? o->path : o->also;
+    if (path)
+        name_of(path, k % 2 ? "_FILE" : "", name);
+    return path;
+}
+
 static bool is_ours(const char *variable, size_t n)
 {
     char name[NAME_MAX_BYTES];
     for (size_t i = 0; i < OPTION_COUNT; i++)
-        for (int file = 0; file < 2; file++) {
-            name_of(OPTIONS + i, file ? "_FILE" : "", name);
+        for (unsigned k = 0; k < NAMES && name_at(OPTIONS + i, k, name); k++)
             if (str_eq_z((struct str){variable, n}, name))
                 return true;
-        }
     return false;
 }
 
@@ -129,22 +138,36 @@ static void set_from_credentials(struct load *l, size_t i)
         set(l, i, CREDENTIALS, &(struct incoming){buf_view(&source), ""});
 }
 
+/* False where no variable names it. */
+static bool set_from_variables(struct load *l, size_t i)
+{
+    char first[NAME_MAX_BYTES] = "", name[NAME_MAX_BYTES];
+    const char *found = NULL;
+    bool is_file = false;
+    for (unsigned k = 0; k < NAMES && name_at(OPTIONS + i, k, name); k++) {
+        const char *value = getenv(name);
+        if (value && found) {
+            faults_add(l->faults, first, 0, 0, "is set, and so is %s: expected one of them", name);
+            return true;
+        }
+        if (!value)
+            continue;
+        found = value;
+        is_file = k % 2;
+        memcpy(first, name, sizeof first);
+    }
+    if (found && is_file)
+        set_from_file(l, i, first, found);
+    else if (found)
+        set(l, i, first, &(struct incoming){str_z(found), ""});
+    return found;
+}
+
 void config_environment(struct load *l)
 {
-    char name[NAME_MAX_BYTES], file[NAME_MAX_BYTES];
-    for (size_t i = 0; i < OPTION_COUNT; i++) {
-        name_of(OPTIONS + i, "", name);
-        name_of(OPTIONS + i, "_FILE", file);
-        const char *value = getenv(name), *path = getenv(file);
-        if (value && path)
-            faults_add(l->faults, name, 0, 0, "is set, and so is %s: expected one of them", file);
-        else if (value)
-            set(l, i, name, &(struct incoming){str_z(value), ""});
-        else if (path)
-            set_from_file(l, i, file, path);
-        else
+    for (size_t i = 0; i < OPTION_COUNT; i++)
+        if (!set_from_variables(l, i))
             set_from_credentials(l, i);
-    }
     static atomic_flag told = ATOMIC_FLAG_INIT; /* the environment is the same at each reading */
     if (atomic_flag_test_and_set(&told))
         return;

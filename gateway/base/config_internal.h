@@ -26,9 +26,10 @@ struct option {
     bool list;   /* also a list of values; the reader adds one */
     bool secret; /* what was found is never shown; NAME_FILE names the file that holds the secret */
     bool live;   /* SIGHUP changes it in place */
+    const char *also; /* a second path, where a mapping may stand in place of the value; NULL: none */
 };
 extern const struct option OPTIONS[];
-enum { OPTION_COUNT = 50, OPTION_PATH = 100 };
+enum { OPTION_COUNT = 54, OPTION_PATH = 100 };
 
 /* One reading. */
 struct load {

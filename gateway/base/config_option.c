@@ -15,6 +15,8 @@ static const struct yaml_choice LEVELS[] = {{"error", LOG_LEVEL_ERROR},
                                             {NULL, 0}};
 static const struct yaml_choice FORMATS[] = {{"text", LOG_FORMAT_TEXT}, {"json", LOG_FORMAT_JSON}, {NULL, 0}};
 static const struct yaml_choice DECISIONS_FORMATS[] = {{"json", DECISIONS_JSON}, {"ecs", DECISIONS_ECS}, {NULL, 0}};
+static const struct yaml_choice AUTH[] = {
+    {"required", CLIENT_AUTH_REQUIRED}, {"optional", CLIENT_AUTH_OPTIONAL}, {NULL, 0}};
 static const struct yaml_range SIZE = {64, 64 << 20}, MEMORY = {1 << 20, INT64_C(1) << 40},
                                COUNT = {1, 1000000}, WAIT = {1000, 3600 * US_PER_S},
                                DRAIN = {0, 3600 * US_PER_S}, ENTRIES = {16, 1 << 28}, WORKERS = {1, 256},
@@ -23,7 +25,11 @@ static const struct yaml_range SIZE = {64, 64 << 20}, MEMORY = {1 << 20, INT64_C
                                REPLY = {10000, 10 * US_PER_S}, APART = {100000, 60 * US_PER_S}, REPLICAS = {0, 16};
 
 const struct option OPTIONS[] = {
-    {"admin", read_admin, AT(admin), .preset = "127.0.0.1:9090"},
+    {"admin", read_admin, AT(admin), .preset = "127.0.0.1:9090", .also = "admin.address"},
+    {"admin.tls.certificate", read_path, AT(admin.certificate)},
+    {"admin.tls.key", read_path, AT(admin.key)},
+    {"admin.tls.client_ca", read_path, AT(admin.client_ca)},
+    {"admin.tls.client_auth", read_choice, AT(admin.client_auth), AUTH},
     {"admin_token", read_secret, AT(admin_token), .secret = true},
     {"tickets", read_secret, AT(tickets), .secret = true},
     {"public_url", read_public_url, AT(public_url), .required = true, .list = true, .live = true},
@@ -77,7 +83,7 @@ const struct option OPTIONS[] = {
 };
 _Static_assert(sizeof OPTIONS / sizeof *OPTIONS == OPTION_COUNT, "OPTION_COUNT counts the table");
 _Static_assert(sizeof(enum log_level) == sizeof(int) && sizeof(enum log_format) == sizeof(int) &&
-                   sizeof(enum decisions_format) == sizeof(int),
+                   sizeof(enum decisions_format) == sizeof(int) && sizeof(enum client_auth) == sizeof(int),
                "read_choice writes ints");
 
 /* What --print shows: paths and sources as they were resolved. */
@@ -184,7 +190,8 @@ static size_t keys_below(const char *prefix, struct strings *out)
     if (!p.n)
         strings_add(out, STR("listen"));
     for (size_t i = 0; i < OPTION_COUNT; i++) {
-        struct str path = str_z(OPTIONS[i].path);
+        const char *also = OPTIONS[i].also;
+        struct str path = str_z(p.n && also && str_starts(str_z(also), p) ? also : OPTIONS[i].path);
         if (!str_starts(path, p))
             continue;
         path = (struct str){path.p + p.n, path.n - p.n};
@@ -235,6 +242,20 @@ static bool unbuilt(struct load *l, const struct yaml_node *m, struct str path)
     return false;
 }
 
+static bool option_is(const struct option *o, struct str path)
+{
+    return str_eq_z(path, o->path) || (o->also && str_eq_z(path, o->also));
+}
+
+/* Options stand below it, too. */
+static bool is_parent(struct str path)
+{
+    bool found = false;
+    for (size_t i = 0; i < OPTION_COUNT && !found; i++)
+        found = str_starts(str_z(OPTIONS[i].path), path) && OPTIONS[i].path[path.n] == '.';
+    return found;
+}
+
 static void walk(struct load *l, const struct yaml_node *node, const char *prefix)
 {
     if (!yaml_is_mapping(&l->in, node, "a mapping"))
@@ -247,11 +268,9 @@ static void walk(struct load *l, const struct yaml_node *node, const char *prefi
         size_t i = 0;
         if (unbuilt(l, m, whole))
             continue;
-        while (i < OPTION_COUNT && !str_eq_z(whole, OPTIONS[i].path))
+        while (i < OPTION_COUNT && !option_is(OPTIONS + i, whole))
             i++;
-        if (i < OPTION_COUNT && m->kind == YAML_MAPPING && OPTIONS[i].read == read_replay)
-            i = OPTION_COUNT; /* its options are below */
-        if (i < OPTION_COUNT) {
+        if (i < OPTION_COUNT && !(m->kind == YAML_MAPPING && is_parent(whole))) {
             set_option(l, i, m);
             continue;
         }

@@ -26,8 +26,8 @@ static void lint_expiry(const char *path, int64_t expiry_us, struct faults *faul
 static void check_certificates(const struct config *c, struct faults *faults)
 {
     char why[TLS_WHY];
-    for (size_t i = 0; i < c->listen_count; i++) {
-        const struct listen_config *l = c->listen + i;
+    for (size_t i = 0; i <= c->listen_count; i++) {
+        const struct listen_config *l = i < c->listen_count ? c->listen + i : &c->admin;
         SSL_CTX *ctx = l->certificate ? tls_context(l, NULL, why) : NULL;
         if (ctx)
             lint_expiry(l->certificate, tls_context_expiry(ctx), faults);

@@ -7,6 +7,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "cmd/client.h"
+#include "http/tls.h"
 
 enum { CONNECT_SECONDS = 10, WHOLE_SECONDS = 60, REPLY_MAX = 64 << 20, HTTP_OK = 200 };
 
@@ -104,6 +105,26 @@ static bool live_token(const struct secret_source *from, struct buf *line)
     return read && !line->failed;
 }
 
+/* The gateway of this configuration and no other is to read the token. */
+static CURLcode live_own(CURL *curl, void *ctx, void *arg)
+{
+    char why[TLS_WHY];
+    (void)curl;
+    if (tls_client_of(ctx, arg, true, why))
+        return CURLE_OK;
+    complain("decisions: %s", why);
+    return CURLE_SSL_CERTPROBLEM;
+}
+
+static bool live_expect(CURL *c, const struct listen_config *own)
+{
+    return !own || !own->certificate ||
+           (curl_easy_setopt(c, CURLOPT_SSL_VERIFYHOST, 0L) == CURLE_OK &&
+            curl_easy_setopt(c, CURLOPT_CAINFO, own->certificate) == CURLE_OK &&
+            curl_easy_setopt(c, CURLOPT_SSL_CTX_DATA, (void *)(uintptr_t)own) == CURLE_OK &&
+            curl_easy_setopt(c, CURLOPT_SSL_CTX_FUNCTION, live_own) == CURLE_OK);
+}
+
 static bool live_set_up(struct live *l, const char *url, struct curl_slist *headers, char why[CURL_ERROR_SIZE])
 {
     CURL *c = l->curl;
@@ -112,7 +133,7 @@ static bool live_set_up(struct live *l, const char *url, struct curl_slist *head
            curl_easy_setopt(c, CURLOPT_PROTOCOLS_STR, "http,https") == CURLE_OK &&
            curl_easy_setopt(c, CURLOPT_PROXY, "") == CURLE_OK &&
            curl_easy_setopt(c, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2) == CURLE_OK &&
-           curl_easy_setopt(c, CURLOPT_HTTPHEADER, headers) == CURLE_OK &&
+           curl_easy_setopt(c, CURLOPT_HTTPHEADER, headers) == CURLE_OK && live_expect(c, l->what->own) &&
            curl_easy_setopt(c, CURLOPT_CONNECTTIMEOUT, (long)CONNECT_SECONDS) == CURLE_OK &&
            curl_easy_setopt(c, CURLOPT_TIMEOUT, l->what->follow ? 0L : (long)WHOLE_SECONDS) == CURLE_OK &&
            curl_easy_setopt(c, CURLOPT_NOSIGNAL, 1L) == CURLE_OK &&

@@ -9,6 +9,7 @@
 
 struct client_decisions {
     const char *url;                   /* of the admin address, without a path */
+    const struct listen_config *own;   /* the address behind url: by TLS nobody but it is believed; NULL: by its name */
     const struct secret_source *token; /* NULL, or of kind SECRET_NONE: none is sent */
     const char *user, *reason, *verdict, *rule; /* globs; NULL: any */
     bool follow;                       /* what is decided from now on, until the gateway ends; else the newest */

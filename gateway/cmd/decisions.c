@@ -148,9 +148,10 @@ static bool decisions_take(void *arg, struct str line)
     return decisions_write(&out) && fflush(stdout) == 0;
 }
 
-static int decisions_of_gateway(const struct decisions_options *q, const char *url, const struct secret_source *token)
+static int decisions_of_gateway(const struct decisions_options *q, const char *url, const struct listen_config *own,
+                                const struct secret_source *token)
 {
-    struct client_decisions what = {.url = url, .token = token, .user = q->user, .reason = q->reason,
+    struct client_decisions what = {.url = url, .own = own, .token = token, .user = q->user, .reason = q->reason,
                                   .verdict = q->verdict, .rule = q->rule, .follow = q->follow, .take = decisions_take,
                                   .arg = (void *)(uintptr_t)q};
     struct buf head BUF_CLEANUP = BUF_INIT(1024);
@@ -171,8 +172,8 @@ static int decisions_of_config(const struct decisions_options *q)
     faults_free(&faults);
     if (!c)
         return EXIT_NEGATIVE;
-    buf_printf(&url, "http://%s", c->admin.address);
-    const int code = decisions_of_gateway(q, url.p, &c->admin_token);
+    buf_printf(&url, "http%s://%s", c->admin.certificate ? "s" : "", c->admin.address);
+    const int code = decisions_of_gateway(q, url.p, &c->admin, &c->admin_token);
     config_free(c);
     return code;
 }
@@ -190,7 +191,7 @@ static int decisions_run(const void *given)
         return usage_error(&COMMAND_DECISIONS, "--token-file belongs to --url");
     if (q->files.n)
         return decisions_of_files(q);
-    return q->config ? decisions_of_config(q) : decisions_of_gateway(q, q->url, &token);
+    return q->config ? decisions_of_config(q) : decisions_of_gateway(q, q->url, NULL, &token);
 }
 
 static const struct command_option DECISIONS_OPTIONS[] = {

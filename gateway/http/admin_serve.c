@@ -213,12 +213,22 @@ static void on_room(evutil_socket_t fd, short what, void *arg)
     hold_look(arg);
 }
 
+/* A certificate that was read anew. */
+static void admin_take_over(struct admin *a)
+{
+    struct server *s = a->front.server;
+    pthread_mutex_lock(&s->lock);
+    listener_use(&a->listener, s->admin_tls);
+    pthread_mutex_unlock(&s->lock);
+}
+
 static void on_wake(evutil_socket_t fd, short what, void *arg)
 {
     struct admin *a = arg;
     uint64_t n;
     (void)what;
     (void)!read(fd, &n, sizeof n);
+    admin_take_over(a);
     if (atomic_load(&a->front.server->leaving))
         on_look(-1, 0, a);
 }
@@ -273,7 +283,7 @@ static bool admin_open(struct admin *a, struct server *s)
         return false;
     const int fd = s->admin_socket;
     s->admin_socket = -1;
-    return listener_open(&a->listener, fd, NULL);
+    return listener_open(&a->listener, fd, s->admin_tls);
 }
 
 bool admin_start(struct server *s)

@@ -17,6 +17,12 @@ static const char *part_kind(size_t part)
     return part == PART_CONFIG ? "gateway.yaml" : part == PART_RULES ? "rules" : "certificate";
 }
 
+/* The address whose certificate it is; not of what stands before PART_ADMIN. */
+static const struct listen_config *part_address(const struct server *s, size_t part)
+{
+    return part == PART_ADMIN ? &s->config->admin : &s->config->listen[part - PART_LISTENERS];
+}
+
 static const char *part_file(const struct server *s, size_t part)
 {
     if (part == PART_CONFIG)
@@ -26,7 +32,7 @@ static const char *part_file(const struct server *s, size_t part)
     const struct upstream_config *u = &s->config->upstream;
     if (part == PART_UPSTREAM)
         return u->certificate ? u->certificate : u->ca;
-    return s->config->listen[part - PART_LISTENERS].certificate;
+    return part_address(s, part)->certificate;
 }
 
 /* For want of descriptors or memory: the files themselves may be good. Their readers say so in the system's words. */
@@ -123,8 +129,9 @@ static void install(struct server *s, size_t part, SSL_CTX *ctx, struct upstream
         old_tls = s->upstream_tls;
         s->upstream_tls = tls;
     } else {
-        old = s->tls[part - PART_LISTENERS];
-        s->tls[part - PART_LISTENERS] = ctx;
+        SSL_CTX **in_use = part == PART_ADMIN ? &s->admin_tls : &s->tls[part - PART_LISTENERS];
+        old = *in_use;
+        *in_use = ctx;
     }
     s->parts[part].expiry_us = part == PART_UPSTREAM ? tls->expiry_us : tls_context_expiry(ctx);
     atomic_fetch_add(&s->edition, 1);
@@ -134,7 +141,7 @@ static void install(struct server *s, size_t part, SSL_CTX *ctx, struct upstream
     upstream_tls_unref(old_tls);
 }
 
-/* A listener's or the upstream's. */
+/* An address's or the upstream's. */
 static bool load_certificate(struct server *s, size_t part, char why[TLS_WHY])
 {
     SSL_CTX *ctx = NULL;
@@ -142,7 +149,7 @@ static bool load_certificate(struct server *s, size_t part, char why[TLS_WHY])
     if (part == PART_UPSTREAM)
         tls = upstream_tls_load(&s->config->upstream, why);
     else
-        ctx = tls_context(&s->config->listen[part - PART_LISTENERS], s->tickets, why);
+        ctx = tls_context(part_address(s, part), s->tickets, why);
     if (ctx || tls)
         install(s, part, ctx, tls);
     return ctx || tls;
@@ -161,7 +168,7 @@ static void reload_certificate(struct server *s, size_t part)
     (void)reload_trouble(s, part, NULL);
     log_info("certificate", part_file(s, part), "in use for new connections %s%s",
              part == PART_UPSTREAM ? "to the upstream" : "on ",
-             part == PART_UPSTREAM ? "" : s->config->listen[part - PART_LISTENERS].address);
+             part == PART_UPSTREAM ? "" : part_address(s, part)->address);
 }
 
 static void watch_part(struct server *s, size_t part)
@@ -170,8 +177,8 @@ static void watch_part(struct server *s, size_t part)
     if (part == PART_UPSTREAM) {
         const struct upstream_config *u = &s->config->upstream;
         memcpy(path, (const char *[WATCH_FILES]){u->ca, u->certificate, u->key}, sizeof path);
-    } else if (part >= PART_LISTENERS) {
-        const struct listen_config *l = &s->config->listen[part - PART_LISTENERS];
+    } else if (part >= PART_ADMIN) {
+        const struct listen_config *l = part_address(s, part);
         memcpy(path, (const char *[WATCH_FILES]){l->certificate, l->key, l->client_ca}, sizeof path);
     }
     watch_init(&s->parts[part].watch, path);
@@ -220,6 +227,7 @@ static void wake_all(struct server *s)
 {
     for (unsigned i = 0; i < s->worker_count; i++)
         worker_wake(&s->workers[i]);
+    admin_wake(s);
 }
 
 static void reload_part(struct server *s, size_t part, bool asked)
@@ -310,6 +318,7 @@ void reload_end(struct server *s)
 {
     for (size_t i = 0; s->tls && i < s->config->listen_count; i++)
         SSL_CTX_free(s->tls[i]);
+    SSL_CTX_free(s->admin_tls);
     tickets_free(s->tickets);
     free(s->tls);
     free(s->parts);

@@ -26,8 +26,9 @@
 struct evhtp;
 struct replay_site;
 
-/* What a reload replaces: settings, the rules, the upstream's certificates, then those of each listener. */
-enum { PART_CONFIG, PART_RULES, PART_UPSTREAM, PART_LISTENERS };
+/* What a reload replaces: settings, the rules, the certificates of the upstream, of the admin address, then those of
+ * each listener. */
+enum { PART_CONFIG, PART_RULES, PART_UPSTREAM, PART_ADMIN, PART_LISTENERS };
 struct part {
     struct watch watch;      /* main's alone; so is told_us */
     int64_t told_us;         /* monotonic: when the log last spoke of the expiry; 0: never */
@@ -48,10 +49,10 @@ struct server {
     struct replay_site *replay_site; /* its sockets, where many gateways share it; NULL: it is this process's own */
     struct sink *sink;
     char *admin_token; /* NULL: none */
-    pthread_mutex_t lock; /* of what a reload replaces: now, rules, tls, upstream_tls, parts' expiry and trouble */
+    pthread_mutex_t lock; /* of what a reload replaces: now, rules, …tls, parts' expiry and trouble */
     atomic_uint edition;  /* one more with each change of these: whoever has seen the new is judged by the new */
     struct rules *rules;
-    SSL_CTX **tls;     /* one a listener; NULL: plain */
+    SSL_CTX **tls, *admin_tls; /* one a listener; NULL: plain */
     struct tickets *tickets; /* by which sessions are resumed, at all listeners */
     struct upstream_tls *upstream_tls;
     struct part *parts;

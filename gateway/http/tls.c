@@ -169,6 +169,31 @@ SSL_CTX *tls_context(const struct listen_config *l, struct tickets *tickets, cha
     return NULL;
 }
 
+static bool take_only(SSL_CTX *ctx, const struct listen_config *l, char why[TLS_WHY])
+{
+    struct buf pem BUF_CLEANUP = BUF_INIT(PEM_MAX);
+    STACK_OF(X509) *all = read_pem(l->certificate, &pem, why) ? read_certificates(l->certificate, &pem, why) : NULL;
+    X509_STORE *store = all ? X509_STORE_new() : NULL;
+    const bool ok = store && X509_STORE_add_cert(store, sk_X509_value(all, 0)) == 1;
+    if (ok) {
+        SSL_CTX_set_cert_store(ctx, store);
+        X509_VERIFY_PARAM_set_flags(SSL_CTX_get0_param(ctx), X509_V_FLAG_PARTIAL_CHAIN);
+        SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, NULL);
+    } else {
+        X509_STORE_free(store);
+    }
+    sk_X509_pop_free(all, X509_free);
+    ERR_clear_error();
+    return ok;
+}
+
+bool tls_client_of(SSL_CTX *ctx, const struct listen_config *l, bool only, char why[TLS_WHY])
+{
+    snprintf(why, TLS_WHY, "%s: out of memory", l->certificate);
+    return SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION) == 1 && (!only || take_only(ctx, l, why)) &&
+           (l->client_auth != CLIENT_AUTH_REQUIRED || use_certificate(ctx, l->certificate, l->key, why));
+}
+
 const char *tls_failure(unsigned long code)
 {
     static const struct {

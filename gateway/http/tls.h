@@ -9,6 +9,7 @@
 
 #include "base/buf.h"
 #include "base/config.h"
+#include "base/reason.h"
 #include "base/timestamp.h"
 
 enum { TLS_WHY = 512 };
@@ -18,6 +19,10 @@ struct tickets;
 /* For a listener; NULL with the reason in `why`, which names the file. Sessions are resumed by `tickets`, which outlive
  * it, bound to the listener's address, client_auth and the content of client_ca; NULL: they are not. */
 SSL_CTX *tls_context(const struct listen_config *l, struct tickets *tickets, char why[TLS_WHY]);
+/* For a client of that very address, of the same machine: it shows the address's own certificate where one is
+ * required. `only`: it takes nobody but who has that certificate, whatever name the address has. False with the reason
+ * in `why`. */
+bool tls_client_of(SSL_CTX *ctx, const struct listen_config *l, bool only, char why[TLS_WHY]) MUST_CHECK;
 /* Why a handshake failed, in a word of a closed set, for the metric; code: OpenSSL's error, 0: there was none. */
 const char *tls_failure(unsigned long code);
 /* When the first certificate of the listener's chain expires; TIME_NONE: it has none. */
