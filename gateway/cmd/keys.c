@@ -1,9 +1,11 @@
 #include "cmd/keys.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 
 #include "base/config.h"
 #include "base/log.h"
+#include "base/text.h"
 #include "base/yaml.h"
 #include "cmd/cmd.h"
 #include "cmd/options.h"
@@ -35,6 +37,25 @@ void keys_time(int64_t us, char out[TIME_TEXT])
         time_format(us, us % US_PER_S != 0, out);
 }
 
+bool keys_say(struct str user, const char *noun, struct str id, const char *format, ...)
+{
+    enum { LINE_LIMIT = 32 << 10 };
+    struct buf line BUF_CLEANUP = BUF_INIT(LINE_LIMIT);
+    char text[256];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    buf_z(&line, "user ");
+    text_escape(&line, user);
+    if (id.p) {
+        buf_printf(&line, ", %s ", noun);
+        text_escape(&line, id);
+    }
+    buf_printf(&line, ": %s\n", text);
+    return !line.failed && fwrite(line.p, 1, line.n, stdout) == line.n;
+}
+
 /* Where a type was given, the key must be of it. */
 static bool is_of_type(struct keystore *ks, const struct keys_options *o)
 {
@@ -63,8 +84,7 @@ static int keys_retire(struct keystore *ks, const struct keys_options *o)
     faults_free(&faults);
     if (!ok)
         return EXIT_NEGATIVE;
-    printf("user %.*s, key %.*s: retiring\n", STR_FMT(o->user), STR_FMT(o->id));
-    return EXIT_DONE;
+    return keys_say(o->user, "key", o->id, "retiring") ? EXIT_DONE : EXIT_NEGATIVE;
 }
 
 static int keys_revoke_one(struct keystore *ks, const struct keys_options *o)

@@ -38,6 +38,10 @@ struct keys_progress keys_progress_new(const char *noun);
 void keys_progress(struct keys_progress *p, size_t done, size_t of);
 void keys_progress_end(struct keys_progress *p);
 
+/* On stdout: "user U, NOUN ID: " and the text, with a line end; without an ID "user U: …". Names come from whoever made
+ * the keys, and are escaped. False when it could not be written. */
+bool keys_say(struct str user, const char *noun, struct str id, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
 /* Warns of a key file that all users of the machine can read. */
 void keys_warn_if_open(const char *path);
 /* False, told on stderr, when the text is there and no type. */

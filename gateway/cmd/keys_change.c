@@ -48,11 +48,9 @@ static void tell_revoked(void *arg, struct str id, enum key_type type, bool revo
 {
     struct revoked *r = arg;
     revoked ? r->n++ : r->left++;
-    if (revoked)
-        printf("user %.*s, %s %.*s: revoked\n", STR_FMT(r->user), key_type_name(type), STR_FMT(id));
-    else
-        printf("user %.*s, %s %.*s: was sent under a TrK that is revoked, and is in use; `--cascade` revokes it, too\n",
-               STR_FMT(r->user), key_type_name(type), STR_FMT(id));
+    keys_say(r->user, key_type_name(type), id, "%s",
+             revoked ? "revoked"
+                     : "was sent under a TrK that is revoked, and is in use; `--cascade` revokes it, too");
 }
 
 int keys_revoke(struct keystore *ks, const struct keys_options *o)
@@ -61,7 +59,7 @@ int keys_revoke(struct keystore *ks, const struct keys_options *o)
     struct revoked r = {.user = o->user};
     const bool ok = keystore_revoke(ks, o->user, o->all ? STR_MISSING : o->id, o->cascade, tell_revoked, &r, &faults);
     if (ok && !r.n)
-        printf("user %.*s: nothing is left to revoke\n", STR_FMT(o->user));
+        keys_say(o->user, NULL, STR_MISSING, "nothing is left to revoke");
     return finish(&faults, ok);
 }
 
@@ -71,8 +69,8 @@ int keys_renew(struct keystore *ks, const struct keys_options *o)
     size_t n = 0;
     const bool ok = keystore_make_due(ks, o->user, &n, &faults);
     if (ok)
-        printf("user %.*s: %zu key%s due; the next reply to KmsInit or KmsKeyProv under a rule with `renew` offers new "
-               "ones\n", STR_FMT(o->user), n, n == 1 ? " is" : "s are");
+        keys_say(o->user, NULL, STR_MISSING, "%zu key%s due; the next reply to KmsInit or KmsKeyProv under a rule with "
+                 "`renew` offers new ones", n, n == 1 ? " is" : "s are");
     return finish(&faults, ok);
 }
 

@@ -160,8 +160,7 @@ int keys_add(struct keystore *ks, const struct keys_options *o)
         faults_print(&faults, stderr);
         faults_free(&faults);
         if (ok)
-            printf("user %.*s, key %.*s: %s\n", STR_FMT(e.user), STR_FMT(e.id),
-                   counts[KEY_ADDED] ? "added" : "no change");
+            keys_say(e.user, "key", e.id, "%s", counts[KEY_ADDED] ? "added" : "no change");
     }
     secret_key_clear(&e.key);
     return ok ? EXIT_DONE : EXIT_NEGATIVE;

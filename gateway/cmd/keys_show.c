@@ -5,6 +5,7 @@
 
 #include "base/json.h"
 #include "base/log.h"
+#include "base/text.h"
 #include "cmd/cmd.h"
 #include "cmd/keys.h"
 
@@ -117,9 +118,13 @@ static bool list_key(void *arg, const struct keyring *ring, const struct key *ke
         return list_json(w, ring, key);
     keys_time(key->not_after, end);
     age_text(key, w->now_us, age);
-    printf("%.*s\t%s\t%.*s\t%s\t%s\t%s\t%s%s\n", STR_FMT(ring->user), key_type_name(key->type), STR_FMT(key->id),
-           state_now(key, w->now_us), end, age, origin_name(key->origin), key->due ? " (due)" : "");
-    return !ferror(stdout);
+    struct buf line BUF_CLEANUP = BUF_INIT(LINE_LIMIT);
+    text_escape(&line, ring->user); /* a tab in it would be a column */
+    buf_printf(&line, "\t%s\t", key_type_name(key->type));
+    text_escape(&line, key->id);
+    buf_printf(&line, "\t%s\t%s\t%s\t%s%s\n", state_now(key, w->now_us), end, age, origin_name(key->origin),
+               key->due ? " (due)" : "");
+    return !line.failed && fwrite(line.p, 1, line.n, stdout) == line.n;
 }
 
 int keys_list(struct keystore *ks, const struct keys_options *o)
@@ -145,13 +150,17 @@ static bool show_key(void *arg, const struct keyring *ring, const struct key *ke
 {
     struct walk *w = arg;
     char end[TIME_TEXT];
+    struct buf line BUF_CLEANUP = BUF_INIT(LINE_LIMIT);
     keys_time(key->not_after, end);
-    if (!w->seen++)
-        printf("%.*s\n", STR_FMT(ring->user));
-    printf("  %s %.*s: %s%s%s; %s\n", key_type_name(key->type), STR_FMT(key->id), key_state_name(key->state),
-           key->not_after == TIME_NONE ? "" : " until ", key->not_after == TIME_NONE ? "" : end,
-           use(ring, key, w->now_us));
-    return !ferror(stdout);
+    if (!w->seen++) {
+        text_escape(&line, ring->user);
+        buf_char(&line, '\n');
+    }
+    buf_printf(&line, "  %s ", key_type_name(key->type));
+    text_escape(&line, key->id);
+    buf_printf(&line, ": %s%s%s; %s\n", key_state_name(key->state), key->not_after == TIME_NONE ? "" : " until ",
+               key->not_after == TIME_NONE ? "" : end, use(ring, key, w->now_us));
+    return !line.failed && fwrite(line.p, 1, line.n, stdout) == line.n;
 }
 
 int keys_show(struct keystore *ks, const struct keys_options *o)
