@@ -25,6 +25,7 @@
     X(HTTP_BUSY, "http.busy", 503)                       \
     X(REPLAY_FULL, "replay.full", 503)                   \
     X(REPLAY_UNAVAILABLE, "replay.unavailable", 503)     \
+    X(KEYS_UNAVAILABLE, "keys.unavailable", 503)         \
     X(RULE_NONE, "rule.none", 403)                       \
     X(RULE_FORM, "rule.form", 403)                       \
     X(RULE_DENIED, "rule.denied", 403)                   \

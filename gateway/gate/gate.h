@@ -122,7 +122,8 @@ enum reason gate_reply(struct judgement *j, const struct gate_upstream *up, int6
 /* After `waits`: what the keeper is to be asked, in one errand; texts live as long as the judgement. */
 size_t gate_wishes(const struct judgement *j, const struct key_wish **wishes);
 /* … and what it answered, once; n 0: it cannot be asked, or was waited for too long. Then gate_reply() again, with the
- * same answer of the upstream: without new keys, where there are none now. */
+ * same answer of the upstream: without new keys, where there are none now; UPSTREAM_INVALID or KEYS_UNAVAILABLE, where
+ * the upstream's were to be learnt. */
 void gate_granted(struct judgement *j, const struct key_fate *v, size_t n);
 /* After GATE_FORWARD: the keys that this request is the first to use, which become active by that. Nobody waits for
  * it: while the keeper has not come to it, such a key is as good as an active one. */

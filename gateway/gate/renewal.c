@@ -6,14 +6,22 @@
 #include <openssl/evp.h>
 
 #include "base/metrics.h"
+#include "message/kms_response.h"
 
 void renewal_free(struct renewal *r)
 {
-    for (size_t i = 0; r && i < r->count; i++)
+    for (size_t i = 0; r && i < RENEWAL_KEYS; i++) {
         free(r->keys[i].id);
+        free(r->learnt[i]);
+    }
     if (r)
         secret_wipe(r, sizeof *r);
     free(r);
+}
+
+bool renewal_waits(const struct renewal *r)
+{
+    return r && r->n && !r->answered;
 }
 
 /*
@@ -61,25 +69,40 @@ static bool is_old(const struct key *k, int64_t age_us, int64_t keep_old_us, str
     return k->since != TIME_NONE && now_us - k->since >= due_age(age_us, user);
 }
 
-/* Whether a key of the type is to be sent; *id: what the keeper is told of it. */
-static bool is_due(const struct judgement *j, const struct renew *renew, enum key_type type, int64_t now_us,
-                   struct str *id)
+/* For how long older keys go on; 0: the gateway hands out none of its own. */
+static int64_t keep_old(const struct response_rule *rule)
 {
-    const int64_t age_us = type == KEY_TRK ? renew->trk_us : renew->ink_us;
-    const struct key *active = newest_in(&j->ring, type, KEY_ACTIVE, now_us), *own = used(j, type);
-    const struct key *offered = newest_in(&j->ring, type, KEY_OFFERED, now_us);
+    if (rule->renew.keep_old_us)
+        return rule->renew.keep_old_us;
+    return rule->new_keys.what == NEW_KEYS_REPLACE ? rule->new_keys.keep_old_us : 0;
+}
+
+/* Whether a key of the type is to be sent: one that is there already, or, NULL, one that the keeper is asked for with
+ * *id. What the upstream issues is an occasion like age, under `replace`. */
+static bool is_due(const struct occasion *o, enum key_type type, struct str *id, const struct key **there)
+{
+    const struct judgement *j = o->j;
+    const struct response_rule *rule = o->rule;
+    const int64_t age_us = type == KEY_TRK ? rule->renew.trk_us : rule->renew.ink_us;
+    const bool replaces = rule->new_keys.what == NEW_KEYS_REPLACE && kms_response_issues(o->reply, type == KEY_INK);
+    const struct key *active = newest_in(&j->ring, type, KEY_ACTIVE, o->now_us), *own = used(j, type);
+    const struct key *offered = newest_in(&j->ring, type, KEY_OFFERED, o->now_us);
     const struct key *base = active ? active : own;
+    *there = NULL;
     *id = base ? base->id : STR_MISSING;
-    if (!age_us || (own && own->state == KEY_OFFERED))
+    if ((!age_us && !replaces) || (own && own->state == KEY_OFFERED))
         return false;
-    if (offered)
-        return true; /* once more: he goes on using an older one */
+    if (offered) { /* once more: he goes on using an older one */
+        *there = offered;
+        return true;
+    }
     if (active && own && own != active) {
+        *there = active;
         *id = own->id;
         return true;
     }
     if (active)
-        return is_old(active, age_us, renew->keep_old_us, j->request.user_uri, now_us);
+        return replaces || is_old(active, age_us, keep_old(rule), j->request.user_uri, o->now_us);
     return type == KEY_TRK || !keyring_has_ink(&j->ring) || own; /* none is active, or there never was an InK */
 }
 
@@ -90,30 +113,6 @@ static bool is_proven(const struct judgement *j)
            mode[CHECK_KEY_POLICY] == MODE_ENFORCE && mode[CHECK_REPLAY] == MODE_ENFORCE;
 }
 
-enum reason renewal_due(const struct judgement *j, const struct response_rule *rule, const struct key *trk,
-                        int64_t now_us, struct renewal **out)
-{
-    static const enum key_type TYPES[RENEWAL_KEYS] = {KEY_TRK, KEY_INK};
-    *out = NULL;
-    if (!rule->renew.keep_old_us || !trk || !is_proven(j))
-        return REASON_OK;
-    struct renewal *r = calloc(1, sizeof *r);
-    if (!r)
-        return REASON_INTERNAL;
-    r->trk = trk->id;
-    for (size_t i = 0; i < RENEWAL_KEYS; i++) {
-        struct str id;
-        if (is_due(j, &rule->renew, TYPES[i], now_us, &id))
-            r->wishes[r->n++] = (struct key_wish){.deed = KEY_OFFER, .type = TYPES[i], .user = j->request.user_uri,
-                                                  .id = id, .trk = trk->id, .keep_old_us = rule->renew.keep_old_us};
-    }
-    if (r->n)
-        *out = r;
-    else
-        renewal_free(r);
-    return REASON_OK;
-}
-
 static void count(enum key_type type, const char *result)
 {
     char labels[64];
@@ -121,23 +120,142 @@ static void count(enum key_type type, const char *result)
     metric_add(METRIC_RENEWALS, labels, 1);
 }
 
+/* False: it cannot be sent. */
+static bool take(struct renewal *r, enum key_type type, struct str id, const struct secret_key *key)
+{
+    char *copy = str_dup(id);
+    if (!copy)
+        return false;
+    r->keys[type == KEY_INK].id = copy;
+    r->keys[type == KEY_INK].key = *key;
+    return true;
+}
+
+/* What he was sent under this TrK before is sent again as his keys have it: nobody has to wait for the store, nor does
+ * it have to be there. */
+static bool resend(const struct occasion *o, const struct key *key, struct renewal *r)
+{
+    struct secret_key clear SECRET_CLEANUP = {{0}};
+    if (!key || !key_sent_under(key, o->trk->id) || !keyring_open(&o->j->ring, key, &clear) ||
+        !take(r, key->type, key->id, &clear))
+        return false;
+    count(key->type, "resent");
+    return true;
+}
+
+static void offer(const struct occasion *o, struct renewal *r)
+{
+    static const enum key_type TYPES[RENEWAL_KEYS] = {KEY_TRK, KEY_INK};
+    for (size_t i = 0; i < RENEWAL_KEYS; i++) {
+        struct str id;
+        const struct key *there;
+        if (is_due(o, TYPES[i], &id, &there) && !resend(o, there, r))
+            r->wishes[r->n++] = (struct key_wish){.deed = KEY_OFFER, .type = TYPES[i], .user = o->j->request.user_uri,
+                                                  .id = id, .trk = o->trk->id, .keep_old_us = keep_old(o->rule)};
+    }
+}
+
+static bool find_trk(void *arg, struct str id, struct secret_key *out)
+{
+    const struct occasion *o = arg;
+    const struct key *k = keyring_find(&o->j->ring, id);
+    return k && k->type == KEY_TRK && key_usable(k, o->now_us) && keyring_open(&o->j->ring, k, out);
+}
+
+/* The user's key of those bytes (and that ID, if it says one), which was sent under this TrK before. NULL: none. */
+static const struct key *find_sent(const struct occasion *o, enum key_type type, const struct kms_issued_key *issued)
+{
+    const struct keyring *ring = &o->j->ring;
+    struct secret_key clear SECRET_CLEANUP = {{0}};
+    for (size_t i = 0; i < ring->n; i++) {
+        const struct key *k = &ring->keys[i];
+        if (k->type == type && key_usable(k, o->now_us) && key_sent_under(k, o->trk->id) &&
+            (!issued->id.p || str_eq(k->id, issued->id)) && keyring_open(ring, k, &clear) &&
+            secret_equal(clear.b, issued->key.b, sizeof clear.b))
+            return k;
+    }
+    return NULL;
+}
+
+static enum reason learn_one(const struct occasion *o, const struct kms_issued_key *issued, struct renewal *r)
+{
+    const enum key_type type = issued->integrity ? KEY_INK : KEY_TRK;
+    if (resend(o, find_sent(o, type, issued), r))
+        return REASON_OK;
+    char *id = issued->id.p ? str_dup(issued->id) : NULL; /* the reply's document does not live as long as a wish */
+    if (issued->id.p && !id)
+        return REASON_INTERNAL;
+    r->learnt[r->n] = id;
+    r->wishes[r->n++] = (struct key_wish){.deed = KEY_LEARN, .type = type, .user = o->j->request.user_uri,
+                                          .id = id ? (struct str){id, issued->id.n} : STR_MISSING, .trk = o->trk->id,
+                                          .keep_old_us = o->rule->new_keys.keep_old_us, .key = issued->key};
+    return REASON_OK;
+}
+
+static enum reason learn(const struct occasion *o, struct renewal *r, struct detail *why)
+{
+    struct kms_issued_key v[KMS_ISSUED_MAX] = {{.integrity = false}};
+    struct occasion for_trk = *o;
+    size_t n = 0;
+    if (!is_proven(o->j)) {
+        detail_set(why, "the upstream issues a new key (NewTransportKey, NewIntegrityKey), and `new_keys: learn` takes "
+                        "one only for who has proved by `signature`, `key_policy` and `replay` who he is");
+        return REASON_UPSTREAM_INVALID;
+    }
+    if (!o->trk) {
+        detail_set(why, "the upstream issues a new key, and the user has no TrK to send it under");
+        return REASON_PROTECT_NO_KEY;
+    }
+    enum reason reason = kms_response_issued(o->reply, find_trk, &for_trk, v, &n, why);
+    for (size_t i = 0; reason == REASON_OK && i < n; i++)
+        reason = learn_one(o, &v[i], r);
+    secret_wipe(v, sizeof v);
+    return reason;
+}
+
+enum reason renewal_due(const struct occasion *o, struct renewal **out, struct detail *why)
+{
+    const bool learns = o->rule->new_keys.what == NEW_KEYS_LEARN && o->reply->has_new_key;
+    enum reason reason = REASON_OK;
+    *out = NULL;
+    if (!learns && (!keep_old(o->rule) || !o->trk || !is_proven(o->j)))
+        return REASON_OK;
+    struct renewal *r = calloc(1, sizeof *r);
+    if (!r)
+        return REASON_INTERNAL;
+    r->trk = o->trk ? o->trk->id : STR_MISSING;
+    if (learns)
+        reason = learn(o, r, why);
+    else
+        offer(o, r);
+    if (reason == REASON_OK && (r->n || r->keys[0].id || r->keys[1].id))
+        *out = r;
+    else
+        renewal_free(r);
+    return reason;
+}
+
 size_t gate_wishes(const struct judgement *j, const struct key_wish **wishes)
 {
     const struct renewal *r = j->renewal;
     *wishes = r ? r->wishes : NULL;
-    return r && !r->answered ? r->n : 0;
+    return renewal_waits(r) ? r->n : 0;
 }
 
-/* False: it cannot be sent. */
-static bool take(struct renewal *r, enum key_type type, const struct key_fate *f)
+/* A reply whose key could not be learnt does not go out: its client would sign with a key that nobody here knows. */
+static void fail(struct renewal *r, enum reason reason, const char *what, const struct key_fate *f)
 {
-    char *id = str_dup(f->id);
-    if (!id)
-        return false;
-    r->keys[r->count].type = type;
-    r->keys[r->count].id = id;
-    r->keys[r->count++].key = f->key;
-    return true;
+    if (r->fails != REASON_OK)
+        return;
+    r->fails = reason;
+    detail_set(&r->why, "%s: %s", what, f && f->why.text[0] ? f->why.text : "the keys' keeper was waited for too long");
+}
+
+static const char *grant(struct renewal *r, enum key_type type, const struct key_fate *f)
+{
+    if (!take(r, type, f->id, &f->key))
+        return "failed";
+    return f->outcome == KEY_TAKEN_UP ? "learnt" : f->outcome == KEY_RESENT ? "resent" : "offered";
 }
 
 void gate_granted(struct judgement *j, const struct key_fate *v, size_t n)
@@ -146,11 +264,17 @@ void gate_granted(struct judgement *j, const struct key_fate *v, size_t n)
     r->answered = true;
     for (size_t i = 0; i < r->n; i++) {
         const enum key_type type = r->wishes[i].type;
-        const enum key_outcome outcome = i < n ? v[i].outcome : KEY_DEFERRED;
-        if (outcome == KEY_OFFERED_NEW || outcome == KEY_RESENT)
-            count(type, !take(r, type, &v[i]) ? "failed" : outcome == KEY_RESENT ? "resent" : "offered");
-        else if (outcome == KEY_DEFERRED)
-            count(type, "deferred");
+        const bool learns = r->wishes[i].deed == KEY_LEARN;
+        const struct key_fate *f = i < n ? &v[i] : NULL;
+        const enum key_outcome outcome = f ? f->outcome : KEY_DEFERRED;
+        if (outcome == KEY_OFFERED_NEW || outcome == KEY_RESENT || outcome == KEY_TAKEN_UP)
+            count(type, grant(r, type, f));
+        else if (outcome != KEY_NOTHING || learns)
+            count(type, outcome == KEY_DEFERRED ? "deferred" : "failed");
+        if (learns && outcome == KEY_REFUSED)
+            fail(r, REASON_UPSTREAM_INVALID, "the new key that the upstream issues is not taken", f);
+        else if (learns && !r->keys[type == KEY_INK].id)
+            fail(r, REASON_KEYS_UNAVAILABLE, "the new key that the upstream issues cannot be committed", f);
     }
 }
 

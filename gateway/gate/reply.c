@@ -23,6 +23,7 @@ struct making {
     struct kms_response_plan plan;
     const struct key *signer, *trk;
     struct kms_new_key new_keys[RENEWAL_KEYS];
+    bool again; /* it brings new keys, which stand where only a tree tells: all of it, by tree */
     struct detail why;
 };
 
@@ -161,6 +162,8 @@ static enum reason check_new_keys(struct making *m)
         return refuse(m, REASON_UPSTREAM_WRONG_USER,
                       "the upstream issues a new key (NewTransportKey, NewIntegrityKey), and its reply's UserUri does "
                       "not name the requester");
+    if (m->rule->new_keys.what != NEW_KEYS_REFUSE)
+        return REASON_OK;
     return refuse(m, REASON_UPSTREAM_INVALID,
                   "the upstream issues a new key (NewTransportKey, NewIntegrityKey), and the response rule has "
                   "`new_keys: refuse`: the gateway would not know the key that the client signs with from then on");
@@ -223,34 +226,52 @@ static const struct key *choose_trk(const struct judgement *j, int64_t now_us)
     return keyring_newest(&j->ring, KEY_TRK, now_us);
 }
 
+/* Those that were committed. */
+static void take_new_keys(struct making *m, const struct renewal *given)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < RENEWAL_KEYS; i++)
+        if (given->keys[i].id)
+            m->new_keys[n++] = (struct kms_new_key){
+                .integrity = i == 1,
+                .id = m->rule->carried_key_name ? str_z(given->keys[i].id) : STR_MISSING,
+                .key = &given->keys[i].key,
+            };
+    m->plan.new_keys = m->new_keys;
+    m->plan.new_key_count = n;
+    m->plan.own_new_keys |= n > 0;
+}
+
 /*
- * New keys that are due are committed before they are sent: the reply waits for that, and is made from the beginning
- * when the keeper has answered.
+ * New keys are committed before they are sent: the reply waits for that, and is made from the beginning when the keeper
+ * has answered. Those of the upstream's never go on by themselves: what it issues was learnt, or gives way.
  */
-static enum reason plan_renewal(struct making *m, int64_t now_us, struct gate_response *out)
+static enum reason plan_new_keys(struct making *m, int64_t now_us, struct gate_response *out)
 {
     struct judgement *j = m->j;
     const enum kms_message message = m->r ? m->r->message : KMS_MESSAGE_NONE;
-    if (!j->gate->asks_keeper || (message != KMS_MESSAGE_INIT && message != KMS_MESSAGE_KEYPROV))
+    if (message != KMS_MESSAGE_INIT && message != KMS_MESSAGE_KEYPROV)
         return REASON_OK;
-    const struct key *trk = choose_trk(j, now_us);
+    const bool learns = m->r->has_new_key && m->rule->new_keys.what == NEW_KEYS_LEARN;
+    const struct occasion occasion = {j, m->rule, m->r, choose_trk(j, now_us), now_us};
+    m->plan.own_new_keys = m->r->has_new_key;
+    if (!j->gate->asks_keeper)
+        return learns ? refuse(m, REASON_KEYS_UNAVAILABLE, "there is nobody who keeps keys") : REASON_OK;
     if (!j->renewal) {
-        const enum reason r = renewal_due(j, m->rule, trk, now_us, &j->renewal);
-        out->waits = j->renewal != NULL;
-        return r;
+        const enum reason r = renewal_due(&occasion, &j->renewal, &m->why);
+        out->waits = renewal_waits(j->renewal);
+        if (r != REASON_OK || out->waits)
+            return r;
     }
     const struct renewal *given = j->renewal;
-    if (!trk || !str_eq(trk->id, given->trk)) /* it has ended since */
+    if (!given)
         return REASON_OK;
-    for (size_t i = 0; i < given->count; i++)
-        m->new_keys[i] = (struct kms_new_key){
-            .integrity = given->keys[i].type == KEY_INK,
-            .id = m->rule->carried_key_name ? str_z(given->keys[i].id) : STR_MISSING,
-            .key = &given->keys[i].key,
-        };
-    m->plan.new_keys = m->new_keys;
-    m->plan.new_key_count = given->count;
-    m->plan.own_new_keys = given->count > 0;
+    if (given->fails != REASON_OK)
+        return refuse(m, given->fails, given->why.text);
+    if (occasion.trk && str_eq(occasion.trk->id, given->trk))
+        take_new_keys(m, given);
+    else if (learns)
+        return refuse(m, REASON_KEYS_UNAVAILABLE, "the TrK under which the new key was to be sent has ended meanwhile");
     return REASON_OK;
 }
 
@@ -269,7 +290,7 @@ static enum reason plan_encryption(struct making *m, int64_t now_us)
     if (wanted)
         m->plan.protect = rule->encrypt.content == ENCRYPT_MESSAGE ? PROTECT_MESSAGE : PROTECT_KEYS;
     const bool must = payload && (m->plan.protect == PROTECT_MESSAGE ||
-                                  (m->plan.protect == PROTECT_KEYS && r->has_key_content) || r->has_new_key ||
+                                  (m->plan.protect == PROTECT_KEYS && r->has_key_content) ||
                                   m->plan.new_key_count > 0);
     if (!must && !(payload && r->has_encrypted))
         return REASON_OK;
@@ -342,15 +363,26 @@ static enum reason speak(struct making *m, struct gate_response *out)
                        &m->why);
 }
 
-static enum reason write_reply(struct making *m, int64_t now_us, struct gate_response *out)
+static void note_protection(struct making *m, bool encrypted)
 {
     struct decision *d = &m->j->decision;
+    size_t n = 0;
+    d->response.signed_by = m->signer ? m->signer->id : STR_MISSING;
+    d->response.encrypted_by = encrypted ? m->trk->id : STR_MISSING;
+    for (size_t i = 0; m->plan.new_key_count && i < RENEWAL_KEYS; i++)
+        if (m->j->renewal->keys[i].id)
+            d->response.renewed[n++] = str_z(m->j->renewal->keys[i].id);
+}
+
+static enum reason write_reply(struct making *m, int64_t now_us, struct gate_response *out)
+{
     struct buf payload BUF_CLEANUP = BUF_INIT_SECRET(LIMIT_REPLY_OUT);
     bool encrypted = false;
     enum reason r = choose_signer(m, now_us);
     if (r == REASON_OK)
-        r = plan_renewal(m, now_us, out);
-    if (r != REASON_OK || out->waits)
+        r = plan_new_keys(m, now_us, out);
+    m->again = m->profile && m->plan.new_key_count;
+    if (r != REASON_OK || out->waits || m->again)
         return r;
     r = plan_encryption(m, now_us);
     if (r == REASON_OK)
@@ -361,13 +393,9 @@ static enum reason write_reply(struct making *m, int64_t now_us, struct gate_res
         r = reply_finish(m->j, m->signer, &payload, m->plan.protect != PROTECT_NONE, &out->body, &m->why);
     if (r == REASON_OK)
         r = speak(m, out);
-    if (r != REASON_OK)
-        return r;
-    d->response.signed_by = m->signer ? m->signer->id : STR_MISSING;
-    d->response.encrypted_by = encrypted ? m->trk->id : STR_MISSING;
-    for (size_t i = 0; i < m->plan.new_key_count; i++)
-        d->response.renewed[i] = str_z(m->j->renewal->keys[i].id);
-    return REASON_OK;
+    if (r == REASON_OK)
+        note_protection(m, encrypted);
+    return r;
 }
 
 /* A payload, or a KmsError of the KMS's own, whose code is kept. */
@@ -417,8 +445,13 @@ enum reason gate_reply(struct judgement *j, const struct gate_upstream *up, int6
     struct making m = {.j = j};
     *out = (struct gate_response){.body = BUF_INIT_SECRET(LIMIT_REPLY_OUT)};
     j->decision.upstream.status = up->status;
-    const enum reason r = make(&m, up, now_us, out);
+    enum reason r = make(&m, up, now_us, out);
     making_free(&m);
+    if (m.again) { /* j->renewal is there now, so that it is read by tree */
+        m = (struct making){.j = j};
+        r = make(&m, up, now_us, out);
+        making_free(&m);
+    }
     if (r != REASON_OK && r != REASON_UPSTREAM_ERROR) {
         reply_hide_keys(m.why.text);
         log_warn("reply", j->decision.id, "%s: %s", reason_name(r), m.why.text);

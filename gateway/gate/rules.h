@@ -102,7 +102,10 @@ struct response_rule {
     } encrypt;
     bool keep_extensions;
     bool speak; /* plain replies to unproven requesters are written as the dialect has it */
-    enum { NEW_KEYS_REFUSE, NEW_KEYS_LEARN, NEW_KEYS_REPLACE } new_keys; /* those that the upstream itself issues */
+    struct new_keys { /* those that the upstream itself issues */
+        enum { NEW_KEYS_REFUSE, NEW_KEYS_LEARN, NEW_KEYS_REPLACE } what;
+        int64_t keep_old_us; /* how long older ones go on, where `renew` does not say it */
+    } new_keys;
     struct renew {
         int64_t trk_us, ink_us; /* how old the newest key may be; 0: none of that type is issued */
         int64_t keep_old_us;    /* how long older ones go on */

@@ -2,6 +2,12 @@
 
 #define DAY_US (INT64_C(86400) * US_PER_S)
 
+/* Which key of the rule hands out new keys; NULL: none does. */
+static const char *giver(const struct response_rule *p)
+{
+    return p->renew.keep_old_us ? "renew" : p->new_keys.what != NEW_KEYS_REFUSE ? "new_keys" : NULL;
+}
+
 /* New keys go to those alone who have proved who they are, as by these. */
 static enum check unenforced(const struct request_rule *q)
 {
@@ -20,9 +26,10 @@ static void lint_unenforced(struct reading *g, const struct response_rule *p, co
         if (c == CHECK_COUNT || !(request_rule_takes(q) & FORM_SIGNED) ||
             !rules_response_fits(p, q->id, FORM_SIGNED, 0))
             continue;
-        rules_lint_add(rules_remark(g, p->id, node, "renew", NULL), LINT_RENEW_UNENFORCED,
-                       "renews no key of those whom `%s` lets in: that rule does not enforce the check `%s`", q->id,
-                       check_name(c));
+        rules_lint_add(rules_remark(g, p->id, node, giver(p), NULL), LINT_RENEW_UNENFORCED,
+                       "%s those whom `%s` lets in: that rule does not enforce the check `%s`",
+                       p->new_keys.what == NEW_KEYS_LEARN ? "refuses the new keys that the upstream issues for"
+                                                          : "renews no key of", q->id, check_name(c));
         return;
     }
 }
@@ -37,6 +44,10 @@ static void lint_short(struct reading *g, const struct response_rule *p, const s
             rules_lint_add(rules_remark(g, p->id, node, "renew", NAMES[i]), LINT_RENEW_SHORT,
                            "has `renew.%s` of %.20s, less than a day: for tests, not for clients that are switched off "
                            "over night", NAMES[i], duration_show(us[i]).z);
+    if (p->new_keys.what == NEW_KEYS_LEARN && p->new_keys.keep_old_us < DAY_US)
+        rules_lint_add(rules_remark(g, p->id, node, "new_keys", "learn"), LINT_RENEW_SHORT,
+                       "has `new_keys.learn.keep_old` of %.20s, less than a day: for tests, not for clients that are "
+                       "switched off over night", duration_show(p->new_keys.keep_old_us).z);
 }
 
 void rules_lint_renew(struct reading *g)
@@ -44,7 +55,7 @@ void rules_lint_renew(struct reading *g)
     for (size_t i = 0; i < g->r->response_count; i++) {
         const struct response_rule *p = g->r->responses + i;
         const struct yaml_node *node = rules_node(g->responses, i);
-        if (!p->renew.keep_old_us)
+        if (!giver(p))
             continue;
         lint_unenforced(g, p, node);
         lint_short(g, p, node);

@@ -98,21 +98,20 @@ static void read_renew(struct yaml_in *in, const struct yaml_node *node, void *t
 }
 
 static const struct yaml_field LEARN[] = {
-    {"keep_old", yaml_duration, .offset = offsetof(struct renew, keep_old_us), &AGE}, {0}};
-static const struct yaml_field LEARNT[] = {{"learn", yaml_sub, .offset = 0, .sub = LEARN}, {0}};
+    {"keep_old", yaml_duration, .offset = offsetof(struct new_keys, keep_old_us), &AGE}, {0}};
+static const struct yaml_field LEARNT[] = {{"learn", yaml_sub, .offset = 0, .required = true, .sub = LEARN}, {0}};
 
 /* `learn` may be a mapping, too. */
 static void read_new_keys(struct yaml_in *in, const struct yaml_node *node, void *to, const void *arg)
 {
-    struct renew learnt = {0};
-    int chosen = NEW_KEYS_REFUSE;
+    struct new_keys *k = to;
+    int chosen = NEW_KEYS_LEARN;
+    k->keep_old_us = KEEP_OLD_US;
     if (node->kind == YAML_MAPPING)
-        yaml_fields(in, node, LEARNT, &learnt);
+        yaml_fields(in, node, LEARNT, k);
     else
         yaml_choose(in, node, &chosen, arg);
-    if (node->kind == YAML_MAPPING || chosen != NEW_KEYS_REFUSE)
-        rules_not_built(in, node, chosen == NEW_KEYS_REPLACE ? "`new_keys: replace`" : "`new_keys: learn`");
-    *(int *)to = chosen;
+    k->what = chosen;
 }
 
 static const struct yaml_field MATCH[] = {
@@ -210,6 +209,18 @@ static void find_dialect(struct reading *g, struct response_rule *p, const struc
                near ? near : "", near ? "`?" : "");
 }
 
+static void check_new_keys(struct reading *g, const struct response_rule *p, const struct yaml_node *node)
+{
+    const bool renews = p->renew.keep_old_us, brings = renews || p->new_keys.what != NEW_KEYS_REFUSE;
+    if (brings && p->sign == SIGN_NONE)
+        yaml_fault(&g->in, yaml_get(node, renews ? "renew" : "new_keys"),
+                   "new keys in replies that nobody has signed (`sign: none`) are not to be believed by any client");
+    if (renews && p->new_keys.what == NEW_KEYS_LEARN)
+        yaml_fault(&g->in, yaml_get(node, "new_keys"),
+                   "`new_keys: learn` and `renew` in one rule: either the upstream issues the new keys or the gateway "
+                   "does; `new_keys: replace` hands out the gateway's instead of the upstream's");
+}
+
 void rules_check_responses(struct reading *g)
 {
     for (size_t i = 0; i < g->r->response_count; i++) {
@@ -228,9 +239,7 @@ void rules_check_responses(struct reading *g)
             find_dialect(g, p, dialect);
         if (p->speak && !dialect)
             yaml_fault(&g->in, yaml_get(node, "speak"), "`speak: dialect` needs a `dialect` that is to be spoken");
-        if (p->renew.keep_old_us && p->sign == SIGN_NONE)
-            yaml_fault(&g->in, yaml_get(node, "renew"), "new keys in replies that nobody has signed (`sign: none`) are "
-                                                        "not to be believed by any client");
+        check_new_keys(g, p, node);
     }
 }
 

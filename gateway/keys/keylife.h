@@ -33,7 +33,7 @@ struct key_wish {
     /* OFFER: the newest active key, as the caller knows it, or the older one that the client goes on using; missing:
      * none. CONFIRM: the key. LEARN: the ID; missing: it is counted. */
     struct str id;
-    struct str trk;          /* OFFER, LEARN: the ID of the TrK that it will be sent under; LEARN: missing in clear */
+    struct str trk;          /* OFFER, LEARN: the ID of the TrK that it will be sent under */
     int64_t keep_old_us;     /* OFFER, LEARN: how long older ones go on once it is confirmed */
     struct secret_key key;   /* LEARN */
 };

@@ -112,6 +112,8 @@ void keyring_clear(struct keyring *ring);
 const struct key *keyring_find(const struct keyring *ring, struct str id);
 /* Active, retiring or offered, and not_after not passed at now_us. */
 bool key_usable(const struct key *key, int64_t now_us);
+/* True when it was sent to its user under the TrK of that ID. */
+bool key_sent_under(const struct key *key, struct str trk);
 /* True when the user has (or had: revoked and expired ones count) an InK. One that was only ever offered is none yet:
  * he may not have got it. */
 bool keyring_has_ink(const struct keyring *ring);

@@ -9,7 +9,7 @@
 
 enum { NUMBER_DIGITS_MAX = 18, ID_TRIES = 10000 };
 
-static bool sent_under(const struct key *key, struct str trk)
+bool key_sent_under(const struct key *key, struct str trk)
 {
     for (size_t i = 0; i < key->sent.n;) {
         const char *end = memchr(key->sent.p + i, '\n', key->sent.n - i);
@@ -78,7 +78,7 @@ static void give(struct key_fate *f, enum key_outcome outcome, const struct stor
 /* Notes the TrK, once. False when there is no room for it: then it must not be sent. */
 static enum outcome note_trk(struct change *c, struct stored *s, struct str trk, struct detail *why)
 {
-    if (!trk.n || sent_under(&s->key, trk))
+    if (!trk.n || key_sent_under(&s->key, trk))
         return DONE;
     const size_t n = s->key.id.n + s->key.sent.n + trk.n + 1;
     if (s->key.sent.n + trk.n + 1 > KEY_SENT_MAX)
@@ -213,8 +213,14 @@ static enum outcome learn(struct change *c, const struct key_wish *w, struct key
 {
     struct buf id BUF_CLEANUP = BUF_INIT(2 * KEY_TEXT_MAX);
     struct stored *there = known(c, w);
-    if (there)
-        return resend(c, there, w, f);
+    if (there) {
+        const enum outcome o = resend(c, there, w, f);
+        if (o != FAILED && f->outcome == KEY_NOTHING) {
+            detail_set(&f->why, "there is no room to note under how many TrKs it was sent");
+            return refuse(f);
+        }
+        return o;
+    }
     if (!may_learn(c, w, &f->why))
         return refuse(f);
     const struct stored *active = change_newest(c, w->type, KEY_ACTIVE);
@@ -305,7 +311,7 @@ static bool revoke_one(struct revoking *r, struct stored *s, struct detail *why)
     r->told(r->arg, s->key.id, s->key.type, true);
     for (size_t i = 0; s->key.type == KEY_TRK && i < c->n; i++) {
         struct stored *o = &c->v[i];
-        if (o == s || o->gone || o->key.state == KEY_REVOKED || !sent_under(&o->key, s->key.id))
+        if (o == s || o->gone || o->key.state == KEY_REVOKED || !key_sent_under(&o->key, s->key.id))
             continue;
         if (o->key.since != TIME_NONE && !r->cascade)
             r->told(r->arg, o->key.id, o->key.type, false);

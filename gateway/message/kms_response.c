@@ -166,9 +166,76 @@ enum reason kms_response_read(const struct xml_doc *doc, struct str user, struct
     if (!response || !schema_holds(&check, response, &SCHEMA_RESPONSE) || !response_fields(doc, response, out, why))
         return REASON_UPSTREAM_INVALID;
     out->has_key_content = check.has_key_content;
-    out->has_encrypted = check.has_encrypted;
+    out->has_encrypted = check.has_encrypted_content;
     out->has_new_key = check.has_new_key;
     return kms_response_users(out, user, path_user, true, why);
+}
+
+static const char *const NEW_KEYS[KMS_ISSUED_MAX] = {"NewTransportKey", "NewIntegrityKey"};
+
+/* *n: how many of that name there are. */
+static const xmlNode *find_new(const struct kms_response *r, const char *name, size_t *n)
+{
+    const struct schema_element *e = NULL;
+    const xmlNode *payload = schema_payload(response_child(r->node, "KmsMessage"), &e);
+    *n = 0;
+    for (const xmlNode *child = xml_child(payload); child; child = xml_next(child))
+        *n += xml_is(child, NS_KMS, name);
+    return response_child(payload, name);
+}
+
+bool kms_response_issues(const struct kms_response *r, bool integrity)
+{
+    size_t n;
+    return r->has_new_key && find_new(r, NEW_KEYS[integrity], &n) != NULL;
+}
+
+/* One that the schema has found good. */
+static enum reason read_issued(const xmlNode *n, const char *name, kms_trk_fn trk, void *arg,
+                               struct kms_issued_key *out, struct detail *why)
+{
+    static const struct schema_element NEW_KEY = {.type = TYPE_KEY, .octets = KEY_BYTES};
+    const xmlNode *encrypted = schema_encrypted_key(n);
+    struct encrypted found = {.carried = STR_MISSING};
+    struct secret_key clear SECRET_CLEANUP = {{0}};
+    struct xmlenc *enc = NULL;
+    if (encrypted && !encrypted_key_read(encrypted, &found, why))
+        return REASON_UPSTREAM_INVALID;
+    if (encrypted && !trk(arg, found.key_name, &clear)) {
+        detail_set(why, "%s: it is encrypted under %.*s, expected the ID of a TrK that the user has", name,
+                   SHOWN_URI(found.key_name));
+        return REASON_UPSTREAM_INVALID;
+    }
+    if (encrypted && !(enc = xmlenc_new(&clear, found.key_name)))
+        return REASON_INTERNAL;
+    out->id = found.carried;
+    const bool ok = response_octets(n, &NEW_KEY, enc, out->key.b, sizeof out->key.b);
+    xmlenc_free(enc);
+    if (!ok)
+        detail_set(why, "%s: it does not open under the TrK that it names", name);
+    return ok ? REASON_OK : REASON_UPSTREAM_INVALID;
+}
+
+enum reason kms_response_issued(const struct kms_response *r, kms_trk_fn trk, void *arg,
+                                struct kms_issued_key out[KMS_ISSUED_MAX], size_t *n, struct detail *why)
+{
+    *n = 0;
+    for (size_t type = 0; type < KMS_ISSUED_MAX; type++) {
+        size_t count;
+        const xmlNode *node = find_new(r, NEW_KEYS[type], &count);
+        if (count > 1) {
+            detail_set(why, "found %zu %s, expected one at most", count, NEW_KEYS[type]);
+            return REASON_UPSTREAM_INVALID;
+        }
+        if (!node)
+            continue;
+        out[*n] = (struct kms_issued_key){.integrity = type == 1};
+        const enum reason read = read_issued(node, NEW_KEYS[type], trk, arg, &out[*n], why);
+        if (read != REASON_OK)
+            return read;
+        ++*n;
+    }
+    return REASON_OK;
 }
 
 static bool ids_agree(const struct xml_doc *doc, const xmlNode *response, const struct schema_check *found,

@@ -14,6 +14,9 @@ enum kms_message { KMS_MESSAGE_NONE, KMS_MESSAGE_INIT, KMS_MESSAGE_KEYPROV, KMS_
                    KMS_MESSAGE_ERROR };
 const char *kms_message_name(enum kms_message m); /* "KmsInit", …, "error", "none" */
 
+/* Finds a user's TrK; false: there is none of that ID. */
+typedef bool (*kms_trk_fn)(void *arg, struct str trk_id, struct secret_key *out);
+
 /* What was read from an upstream; values point into the document, or where it was read in one pass, into that. */
 struct response_profile;
 struct kms_response {
@@ -25,8 +28,8 @@ struct kms_response {
     int64_t error_code;    /* KMS_MESSAGE_ERROR */
     struct str error_msg;  /* the sender's: a gateway never passes it on */
     size_t certificates;   /* of a KmsCertCache */
-    bool has_key_content;  /* a key content or a new TrK or InK stands in it */
-    bool has_encrypted;    /* … one of them encrypted already */
+    bool has_key_content;  /* a key content of a KmsKeySet stands in it */
+    bool has_encrypted;    /* … encrypted already */
     bool has_new_key;      /* a new TrK or InK, which is never left in clear */
 };
 /* Reads a reply in the dialect-less form of the contract: the interface's namespace, fields in any order, any
@@ -39,6 +42,19 @@ enum reason kms_response_read(const struct xml_doc *doc, struct str user, struct
  * UPSTREAM_WRONG_USER; with both missing that is not checked. */
 enum reason kms_response_users(const struct kms_response *r, struct str user, struct str path_user, bool envelope,
                                struct detail *why) MUST_CHECK;
+/* A new TrK or InK that an upstream issues. */
+struct kms_issued_key {
+    bool integrity;        /* an InK */
+    struct str id;         /* its CarriedKeyName; missing: it says none */
+    struct secret_key key; /* the caller wipes it */
+};
+enum { KMS_ISSUED_MAX = 2 };
+/* Those of a reply that was read: at most one of a type, the TrK first. In clear, or under a TrK that `trk` finds by
+ * its ID. UPSTREAM_INVALID, with the why: two of a type, no such TrK, they do not open. INTERNAL. */
+enum reason kms_response_issued(const struct kms_response *r, kms_trk_fn trk, void *arg,
+                                struct kms_issued_key out[KMS_ISSUED_MAX], size_t *n, struct detail *why) MUST_CHECK;
+/* True when it issues one of that type. */
+bool kms_response_issues(const struct kms_response *r, bool integrity);
 /* What a reply says that it holds, before anybody knows whether it is valid. False: not even that can be seen. */
 bool kms_response_kind(const struct xml_doc *doc, enum kms_message *out);
 
@@ -101,7 +117,6 @@ struct kms_certificate {
                               * number */
     uint8_t pub_enc[KMS_PUB_ENC], pub_auth[KMS_PUB_AUTH];
 };
-typedef bool (*kms_trk_fn)(void *arg, struct str trk_id, struct secret_key *out);
 typedef void (*kms_key_fn)(void *arg, const struct kms_key_content *key);
 typedef void (*kms_certificate_fn)(void *arg, const struct kms_certificate *certificate);
 struct kms_reader {

@@ -285,12 +285,13 @@ static bool check_key(struct schema_check *c, const xmlNode *n, const struct sch
 {
     const xmlNode *key = schema_encrypted_key(n);
     struct encrypted found;
-    c->has_key_content = true;
-    c->has_new_key |= schema_is_new_key(e);
+    const bool is_new = schema_is_new_key(e);
+    c->has_key_content |= !is_new;
+    c->has_new_key |= is_new;
     if (!check_attributes(c, n, NULL, NULL, key ? TYPE_ENCRYPTED : TYPE_CLEAR))
         return false;
     if (!key) {
-        if (c->mode != SCHEMA_LENIENT && schema_is_new_key(e))
+        if (c->mode != SCHEMA_LENIENT && is_new)
             return invalid(c, n, STR("it in clear"), "an EncryptedKey");
         c->has_clear_key = true;
         if (schema_hex_holds(schema_value(n, TYPE_KEY), e->octets))
@@ -306,6 +307,7 @@ static bool check_key(struct schema_check *c, const xmlNode *n, const struct sch
         return invalid(c, n, STR("another KeyName"), "the same for all keys");
     c->wrapped_by = found.key_name;
     c->has_encrypted = true;
+    c->has_encrypted_content |= !is_new;
     return true;
 }
 

@@ -63,7 +63,8 @@ struct schema_check {
     enum schema_mode mode;
     struct detail *why;
     /* what was found */
-    bool has_key_content, has_new_key, has_clear_key, has_encrypted;
+    bool has_key_content, has_new_key, has_clear_key, has_encrypted; /* key_content: of a KmsKeySet */
+    bool has_encrypted_content; /* one of those */
     struct str wrapped_by; /* KeyName of the EncryptedKeys; two names are invalid but in the lenient reading */
 };
 /* The whole below a KmsResponse, or below a KmsMessage that was decrypted. False, with the why, when it is invalid. */

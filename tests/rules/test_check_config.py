@@ -122,12 +122,12 @@ def test_lints_only_fail_when_strict(folder):
 
 
 def test_what_is_not_built_refuses_the_start(folder):
-    (folder / "rules.yaml").write_text(RULES.replace("id: default", "id: default, new_keys: learn"))
+    (folder / "rules.yaml").write_text(RULES.replace("id: everyone", "id: everyone, capture: on, until: 2099-01-01"))
     run = check(folder)
-    assert run.returncode == 1 and "rules.yaml:4:38: not built yet: `new_keys: learn`" in run.stderr, run.stderr
+    assert run.returncode == 1 and "rules.yaml:3:37: not built yet: `capture`" in run.stderr, run.stderr
     serve = subprocess.run([BUILD / "kmsgate", "serve", "--config", "gateway.yaml"], cwd=folder, capture_output=True,
                            text=True, timeout=60)
-    assert serve.returncode == 1 and "rules.yaml:4:38: not built yet: `new_keys: learn`" in serve.stderr, serve.stderr
+    assert serve.returncode == 1 and "rules.yaml:3:37: not built yet: `capture`" in serve.stderr, serve.stderr
 
 
 def test_print_never_shows_secrets(folder):

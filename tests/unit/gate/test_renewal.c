@@ -12,6 +12,8 @@
 #define DAY (INT64_C(86400) * US_PER_S)
 #define NOW (INT64_C(1795000000) * US_PER_S)
 
+static const struct kms_response NOTHING_ISSUED;
+
 struct scene {
     struct judgement j;
     struct request_rule rule;
@@ -52,7 +54,8 @@ static const char *due(struct scene *s)
     static char text[100];
     renewal_free(s->got);
     s->got = NULL;
-    assert_int_equal(renewal_due(&s->j, &s->reply, &s->j.ring.keys[1], NOW, &s->got), REASON_OK);
+    const struct occasion o = {&s->j, &s->reply, &NOTHING_ISSUED, &s->j.ring.keys[1], NOW};
+    assert_int_equal(renewal_due(&o, &s->got, NULL), REASON_OK);
     text[0] = '\0';
     for (size_t i = 0; s->got && i < s->got->n; i++) {
         const struct key_wish *w = &s->got->wishes[i];
@@ -105,7 +108,8 @@ static void test_for_whom(void **state)
         assert_string_equal(due(s), "");
         *needed[i] = true;
     }
-    assert_int_equal(renewal_due(&s->j, &s->reply, NULL, NOW, &s->got), REASON_OK); /* no TrK */
+    const struct occasion no_trk = {&s->j, &s->reply, &NOTHING_ISSUED, NULL, NOW};
+    assert_int_equal(renewal_due(&no_trk, &s->got, NULL), REASON_OK);
     assert_null(s->got);
 }
 

@@ -87,6 +87,22 @@ struct told {
     int status;
 };
 
+/* The whole of it: what is to be learnt is, at once. */
+static enum reason make_reply(struct judgement *j, const struct gate_upstream *up, struct gate_response *out)
+{
+    const struct key_wish *wishes;
+    struct key_fate fates[KEYKEEPER_WISHES];
+    const enum reason r = gate_reply(j, up, NOW + 1, out);
+    if (!out->waits)
+        return r;
+    const size_t n = gate_wishes(j, &wishes);
+    for (size_t i = 0; i < n; i++)
+        fates[i] = (struct key_fate){.outcome = KEY_TAKEN_UP, .id = STR("new.2"), .key = wishes[i].key};
+    buf_free(&out->body);
+    gate_granted(j, fates, n);
+    return gate_reply(j, up, NOW + 1, out);
+}
+
 /* A judgement is made with memory; then it ends. */
 static void ends_at_each(void **state, const struct told *t, const char *resource)
 {
@@ -105,9 +121,9 @@ static void ends_at_each(void **state, const struct told *t, const char *resourc
         struct gate_response out;
         ended = false;
         left = n;
-        const enum reason r = gate_reply(w->j, &up, NOW + 1, &out);
+        const enum reason r = make_reply(w->j, &up, &out);
         left = PLENTY;
-        if (r != t->expected && !(ended && r == REASON_INTERNAL))
+        if (r != t->expected && !(ended && (r == REASON_INTERNAL || r == REASON_KEYS_UNAVAILABLE)))
             fail_msg("memory ends at allocation %ld: %s", n, reason_name(r));
         assert_int_equal(w->j->decision.reason, r);
         assert_int_equal(out.status, r == REASON_OK ? 200 : r == REASON_UPSTREAM_ERROR ? t->status : reason_status(r));
@@ -139,6 +155,35 @@ static void test_keys(void **state)
     __lsan_disable();
     ends_at_each(state, &t, V1 "/keyprov");
     __lsan_enable();
+    buf_free(&t.text);
+}
+
+/* Without memory no reply goes out without the key. */
+static void test_learning(void **state)
+{
+    struct world *w = *state;
+    struct told t = told(KMS_MESSAGE_KEYPROV);
+    struct buf key = BUF_INIT(4096);
+    put_hex(&key, "NewIntegrityKey", 's', SSK_OCTETS);
+    buf_z(&key, "</KmsKeyProv>");
+    replace(&t.text, "</KmsKeyProv>", key.p);
+    w->gate.asks_keeper = true;
+    t.rule.carried_key_name = true;
+    t.rule.new_keys = (struct new_keys){NEW_KEYS_LEARN, US_PER_S};
+    ends_at_each(state, &t, V1 "/keyprov");
+    assert_true(str_eq_z(w->j->decision.response.renewed[0], "new.2"));
+    t.rule.new_keys.what = NEW_KEYS_REPLACE;
+    ends_at_each(state, &t, V1 "/keyprov");
+    assert_true(str_eq_z(w->j->decision.response.renewed[0], "new.2"));
+    w->gate.asks_keeper = false; /* nobody could commit it */
+    t.rule.new_keys.what = NEW_KEYS_LEARN;
+    t.expected = REASON_KEYS_UNAVAILABLE;
+    ends_at_each(state, &t, V1 "/keyprov");
+    t.rule.new_keys.what = NEW_KEYS_REPLACE;
+    t.expected = REASON_OK;
+    ends_at_each(state, &t, V1 "/keyprov");
+    assert_false(w->j->decision.response.renewed[0].n);
+    buf_free(&key);
     buf_free(&t.text);
 }
 
@@ -182,7 +227,8 @@ static void test_the_others(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_keys), cmocka_unit_test(test_extensions_and_fields),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_keys), cmocka_unit_test(test_learning),
+                                       cmocka_unit_test(test_extensions_and_fields),
                                        cmocka_unit_test(test_errors), cmocka_unit_test(test_the_others)};
     if (CRYPTO_set_mem_functions(crypto_malloc, crypto_realloc, crypto_free) != 1 ||
         xmlMemSetup(free, malloc, realloc, limited_strdup) != 0 || !xml_startup())
