@@ -170,8 +170,8 @@ def test_hardening(binary):
 # Copied from what is promised to users, so that neither the code nor this list changes alone.
 REASONS = """
     ok http.framing http.path http.resource http.method http.media_type http.too_large http.timeout http.version http.expect
-    http.busy replay.full replay.unavailable rule.none rule.form rule.denied xml.malformed xml.forbidden xml.invalid
-    signature.missing signature.invalid
+    http.busy replay.full replay.unavailable keys.unavailable rule.none rule.form rule.denied xml.malformed xml.forbidden
+    xml.invalid signature.missing signature.invalid
     signature.profile signature.reference key.unknown key.policy key.revoked kms_uri.mismatch time.stale time.future time.zone
     client_req_url.mismatch path_user.mismatch replay.seen upstream.unreachable upstream.invalid upstream.wrong_user
     upstream.timeout upstream.error protect.no_key internal""".split()

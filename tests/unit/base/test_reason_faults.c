@@ -20,6 +20,7 @@ static void the_promised_reasons(void **state)
         {"ok", 200}, {"http.framing", 400}, {"http.path", 400}, {"http.resource", 404}, {"http.method", 405},
         {"http.media_type", 415}, {"http.too_large", 413}, {"http.timeout", 408}, {"http.version", 505},
         {"http.expect", 417}, {"http.busy", 503}, {"replay.full", 503}, {"replay.unavailable", 503},
+        {"keys.unavailable", 503},
         {"rule.none", 403}, {"rule.form", 403}, {"rule.denied", 403},
         {"xml.malformed", 400}, {"xml.forbidden", 400}, {"xml.invalid", 400}, {"signature.missing", 403},
         {"signature.invalid", 403}, {"signature.profile", 403}, {"signature.reference", 403}, {"key.unknown", 403},
