@@ -13,11 +13,15 @@
 #include "cmd/cmd.h"
 #include "cmd/options.h"
 
+enum { RENEWAL_SECONDS = 20, RENEWAL_STEP_US = 200000 };
+
 struct demo {
     struct stage stage;
     struct client client;
     const char *bold, *good, *bad, *plain; /* what a terminal takes, else empty */
+    char keys[PATH_MAX]; /* the key file */
     unsigned posted; /* to the gateway, and so the lines of its decision log */
+    unsigned valid;  /* those that were in order, and so reach the KMS */
     struct buf keyprov; /* the request of step 2, to be sent once more */
 };
 
@@ -61,7 +65,9 @@ static bool get(struct demo *d, const char *resource, const struct proof_kms *km
                                         .kms = kms, .why_not = "there is no KMS certificate"}, got);
     if (got->result == CLIENT_REFUSED)
         complain("demo: %s: %.*s", resource, STR_FMT(buf_view(&got->head)));
-    return got->result == CLIENT_OPENED && status == 200;
+    const bool ok = got->result == CLIENT_OPENED && status == 200;
+    d->valid += ok;
+    return ok;
 }
 
 static bool ask_init(struct demo *d, struct proof_kms *kms)
@@ -167,18 +173,64 @@ static bool ask_wrongly(struct demo *d)
            refused(d, "replayed: the request of step 2 once more", buf_view(&d->keyprov), "replay.seen");
 }
 
+/* Until the gateway has seen that her keys are due. */
+static bool await_new_keys(struct demo *d, const struct proof_kms *kms, struct client_got *got)
+{
+    const int64_t until = time_mono_us() + RENEWAL_SECONDS * US_PER_S;
+    for (;;) {
+        struct buf body BUF_CLEANUP = BUF_INIT(1 << 16);
+        if (!get(d, "/init", kms, &body, got) || got->new_count)
+            return got->new_count;
+        if (stage_stop())
+            return false;
+        if (time_mono_us() > until) {
+            complain("demo: /init: no new keys came, expected a NewTransportKey and a NewIntegrityKey");
+            return false;
+        }
+        client_got_free(got);
+        usleep(RENEWAL_STEP_US);
+    }
+}
+
+static bool renew(struct demo *d, const struct proof_kms *kms)
+{
+    struct buf body BUF_CLEANUP = BUF_INIT(1 << 16);
+    struct client_got got;
+    if (!stage_make_due(&d->stage))
+        return false;
+    bool ok = await_new_keys(d, kms, &got);
+    if (ok) {
+        printf("%s4 Her keys have grown old: the next reply brings", d->bold);
+        for (size_t i = 0; i < got.new_count; i++)
+            printf("%s %.*s", i ? " and" : "", STR_FMT(got.new_keys[i].id));
+        printf("%s\n", d->plain);
+        ok = client_keep(&d->client, d->keys, &got);
+    }
+    client_got_free(&got);
+    if (!ok)
+        return false;
+    ok = get(d, "/keyprov", kms, &body, &got) && got.sets > 0 && got.proven == got.sets;
+    if (ok)
+        printf("  %s200%s %s, signed by %.*s, for her next request, which was signed by it, too\n", d->good, d->plain,
+               kms_message_name(got.message), STR_FMT(client_signer(&d->client)->id));
+    else
+        complain("demo: /keyprov: signed by the new key, no keys came");
+    client_got_free(&got);
+    return ok;
+}
+
 static bool tell_end(const struct demo *d)
 {
     unsigned seen = 0;
     bool is_signed = false;
     if (!stage_seen(&d->stage, &seen, &is_signed))
         return false;
-    if (seen != 2 || is_signed) {
-        complain("demo: the KMS saw %u requests, %s; expected 2, none signed", seen,
-                 is_signed ? "some signed" : "none signed");
+    if (seen != d->valid || is_signed) {
+        complain("demo: the KMS saw %u requests, %s; expected %u, none signed", seen,
+                 is_signed ? "some signed" : "none signed", d->valid);
         return false;
     }
-    printf("%sAll steps succeeded.%s The KMS received only the 2 valid requests, without signatures.\n",
+    printf("%sAll steps succeeded.%s The KMS received the valid requests alone, without signatures.\n",
            d->good, d->plain);
     return true;
 }
@@ -190,7 +242,7 @@ static bool tell(struct demo *d)
            "  client  -- signed request ------>  gateway          -- plain request ->  legacy KMS\n"
            "          <-- signed, encrypted ---  127.0.0.1:%-5u  <-- keys in clear -  %s\n\n",
            d->bold, d->plain, d->stage.port, d->stage.kms_url + sizeof "http://" - 1);
-    const bool ok = ask_init(d, &kms) && ask_keys(d, &kms) && ask_wrongly(d) && tell_end(d);
+    const bool ok = ask_init(d, &kms) && ask_keys(d, &kms) && ask_wrongly(d) && renew(d, &kms) && tell_end(d);
     proof_kms_free(&kms);
     return ok;
 }
@@ -209,11 +261,10 @@ static void tell_what_runs(const struct demo *d)
 
 static bool play(struct demo *d, bool keep)
 {
-    char keys[PATH_MAX];
     if (!stage_begin(&d->stage))
         return false;
-    snprintf(keys, sizeof keys, "%s/keys.jsonl", d->stage.folder);
-    bool ok = client_load(&d->client, DEMO_USER, keys) && tell(d);
+    snprintf(d->keys, sizeof d->keys, "%s/keys.jsonl", d->stage.folder);
+    bool ok = client_load(&d->client, DEMO_USER, d->keys) && tell(d);
     if (ok && keep) {
         tell_what_runs(d);
         ok = fflush(stdout) == 0 && stage_wait(&d->stage);
@@ -256,6 +307,6 @@ const struct command COMMAND_DEMO = {
     .about = "Starts an older KMS and a gateway in front of it on loopback addresses. A client then requests its KMS "
              "certificate and its keys and verifies them; after that, invalid requests are sent, and the reason why "
              "each "
-             "is refused is shown. No privileges are required, and all files are removed at the end.",
+             "is refused is shown; at last its keys are renewed, and it signs with the new one. No privileges are required, and all files are removed at the end.",
     .exits = "0 all steps succeeded; 1 a step failed",
     COMMAND_OPTIONS(DEMO_OPTIONS), .size = sizeof(struct demo_options), .run = demo_run};

@@ -31,6 +31,8 @@ void stage_end(struct stage *s);
 bool stage_stop(void);
 /* Waits for that, or for the end of a child, which is told. */
 bool stage_wait(struct stage *s);
+/* Marks the user's keys as due, as if they had grown old: the gateway knows within a second. */
+bool stage_make_due(const struct stage *s) MUST_CHECK;
 /* The reason in the n-th line (from 1) of the decision log, waited for; false when it does not come. */
 bool stage_decision(const struct stage *s, unsigned n, struct buf *reason) MUST_CHECK;
 /* What the legacy KMS noted: how many requests, and whether one was signed. */

@@ -289,12 +289,11 @@ static bool start_kms(struct stage *s)
         comes(kms_listens, s, &s->kms, "the legacy KMS", "legacy_kms.log");
 }
 
-static bool import_keys(const struct stage *s)
+/* A command that ends by itself; called so. */
+static bool run(const struct stage *s, const char *called, const char *log, const char *const argv[])
 {
-    const char *const argv[] = {s->program, "keys", "import", "--first", "--config", "gateway.yaml", "keys.jsonl",
-                                NULL};
     int code = -1;
-    const pid_t child = start(s, "import.log", argv);
+    const pid_t child = start(s, log, argv);
     if (!child)
         return false;
     if (!ends_within(child, START_SECONDS, &code)) {
@@ -303,9 +302,31 @@ static bool import_keys(const struct stage *s)
     }
     if (code == 0)
         return true;
-    complain("demo: `kmsgate keys import` ended with %d", code);
-    tell_log(s, "kmsgate keys import", "import.log");
+    complain("demo: `%s` ended with %d", called, code);
+    tell_log(s, called, log);
     return false;
+}
+
+static bool import_keys(const struct stage *s)
+{
+    const char *const argv[] = {s->program, "keys", "import", "--first", "--config", "gateway.yaml", "keys.jsonl",
+                                NULL};
+    return run(s, "kmsgate keys import", "import.log", argv);
+}
+
+bool stage_make_due(const struct stage *s)
+{
+    const char *const argv[] = {s->program, "keys", "renew", "--config", "gateway.yaml", "--user", DEMO_USER, NULL};
+    return run(s, "kmsgate keys renew", "renew.log", argv);
+}
+
+/* The standard's, in which the last response rule is the only one, and new keys. */
+static bool write_rules(const struct stage *s)
+{
+    struct buf b BUF_CLEANUP = BUF_INIT(1 << 16);
+    buf_bytes(&b, SPEC_RULES, sizeof SPEC_RULES);
+    buf_z(&b, "    renew: { trk: 90d, ink: 90d }\n");
+    return !b.failed && write_file(s, "rules.yaml", buf_view(&b));
 }
 
 /* Both are held until both are known, so that they differ. */
@@ -365,8 +386,7 @@ bool stage_begin(struct stage *s)
         s->folder[0] = 0;
         return false;
     }
-    return write_secrets(s) && write_file(s, "rules.yaml", (struct str){(const char *)SPEC_RULES, sizeof SPEC_RULES}) &&
-        start_kms(s) && start_gateway(s);
+    return write_secrets(s) && write_rules(s) && start_kms(s) && start_gateway(s);
 }
 
 void stage_end(struct stage *s)

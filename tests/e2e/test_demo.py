@@ -57,8 +57,10 @@ def test_the_story(place):
     assert len(lines) <= 24 and max(map(len, lines)) <= 100, "one screen"
     assert "\x1b" not in r.stdout, "plain when piped"
     assert re.findall(r" 403  (\S+)$", r.stdout, re.M) == REASONS
-    assert r.stdout.count("\n  200 ") == 2 and "  proven: UserID and all three keys are those of sip:alice@" in r.stdout
-    assert lines[-1].startswith("All steps succeeded. The KMS received only the 2 valid requests")
+    assert r.stdout.count("\n  200 ") == 3 and "  proven: UserID and all three keys are those of sip:alice@" in r.stdout
+    assert lines[-3].endswith(" brings trk.2.alice and ink.2.alice")
+    assert lines[-2].startswith("  200 KmsKeyProv, signed by ink.2.alice, ")
+    assert lines[-1].startswith("All steps succeeded. The KMS received the valid requests alone")
 
 
 @pytest.mark.parametrize("env,colour", [({"TERM": "xterm"}, True), ({"TERM": "dumb"}, False),
@@ -125,13 +127,14 @@ def test_keep(place, kept, sig):
     k = kept()
     folder = next(place.iterdir())
     assert str(folder) in k.text and folder.stat().st_mode & 0o777 == 0o700
-    assert (folder / "rules.yaml").read_bytes() == (ROOT / "rules/spec.yaml").read_bytes()
+    assert (folder / "rules.yaml").read_text() == (
+        (ROOT / "rules/spec.yaml").read_text() + "    renew: { trk: 90d, ink: 90d }\n")
     assert {f.name for f in folder.iterdir()} >= set(re.search(r"files +(.*)", k.text).group(1).split(", "))
     for secret in ("keys.jsonl", "master.key", "kmsgate.db"):
         assert (folder / secret).stat().st_mode & 0o077 == 0
     command = k.text[k.text.index("Try:\n") + 5:]
     r = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
-    assert r.returncode == 0 and "  proven: " in r.stdout, r
+    assert r.returncode == 0 and "  proven: " in r.stdout and "signed by ink.2.alice" in r.stdout, r
     port = int(re.search(r"console +http://127\.0\.0\.1:(\d+)/", k.text).group(1))
     c = HTTPConnection("127.0.0.1", port, timeout=10)
     c.request("GET", "/readyz")
