@@ -18,6 +18,8 @@ struct walk {
     bool (*each)(void *arg, const struct keyring *ring, const struct key *key);
     size_t seen;
     bool failed;
+    size_t all; /* export: how many there are, for */
+    struct keys_progress progress;
 };
 
 static bool one_user(struct keystore *ks, struct walk *w)
@@ -215,11 +217,24 @@ static bool export_key(void *arg, const struct keyring *ring, const struct key *
     json_end(&j);
     buf_char(&line, '\n');
     w->failed = w->failed || line.failed || !write_out(&line);
+    keys_progress(&w->progress, w->seen, w->all);
     return !w->failed;
+}
+
+static size_t count_keys(struct keystore *ks)
+{
+    size_t counts[2][KEY_STATES], n = 0;
+    keystore_count(ks, time_now_us(), counts);
+    for (size_t i = 0; i < KEY_STATES; i++)
+        n += counts[KEY_INK][i] + counts[KEY_TRK][i];
+    return n;
 }
 
 int keys_export(struct keystore *ks, const struct keys_options *o)
 {
-    struct walk w = {.options = o, .each = export_key};
-    return walk(ks, &w);
+    struct walk w = {.options = o, .each = export_key, .progress = keys_progress_new("keys"), .all = count_keys(ks)};
+    w.progress.terminal = w.progress.terminal && !isatty(STDOUT_FILENO); /* where the keys themselves are seen */
+    const int code = walk(ks, &w);
+    keys_progress_end(&w.progress);
+    return code;
 }
