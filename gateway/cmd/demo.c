@@ -306,7 +306,7 @@ const struct command COMMAND_DEMO = {
     .name = "demo", .does = "run a self-contained demonstration on loopback",
     .about = "Starts an older KMS and a gateway in front of it on loopback addresses. A client then requests its KMS "
              "certificate and its keys and verifies them; after that, invalid requests are sent, and the reason why "
-             "each "
-             "is refused is shown; at last its keys are renewed, and it signs with the new one. No privileges are required, and all files are removed at the end.",
+             "each is refused is shown; at last its keys are renewed, and it signs with the new one. No privileges are "
+             "required, and all files are removed at the end.",
     .exits = "0 all steps succeeded; 1 a step failed",
     COMMAND_OPTIONS(DEMO_OPTIONS), .size = sizeof(struct demo_options), .run = demo_run};
