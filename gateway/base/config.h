@@ -100,6 +100,7 @@ struct config {
     enum log_format log_format;
     int64_t drain_delay_us, drain_timeout_us;
     bool sandbox;
+    char *user; /* whom a gateway that was started as root becomes; NULL: nobody */
     char *text; /* `check --print`: every setting in effect with its origin, secrets masked */
     struct strings values; /* config_compare.c's */
     atomic_uint refs;

@@ -29,7 +29,7 @@ struct option {
     const char *also; /* a second path, where a mapping may stand in place of the value; NULL: none */
 };
 extern const struct option OPTIONS[];
-enum { OPTION_COUNT = 54, OPTION_PATH = 100 };
+enum { OPTION_COUNT = 55, OPTION_PATH = 100 };
 
 /* One reading. */
 struct load {
@@ -59,7 +59,7 @@ yaml_reader config_listen; /* `to` is a struct load */
 /* Readers. */
 option_reader read_path, read_decisions, read_keys, read_replay, read_text, read_public_url, read_upstream_url;
 option_reader read_secret, read_master_key, read_counter;
-option_reader read_size, read_count, read_duration, read_choice, read_switch, read_admin;
+option_reader read_size, read_count, read_duration, read_choice, read_switch, read_user, read_admin;
 /* A host's name or address, IPv6 in brackets; a port's digits. */
 bool config_is_host(struct str h);
 bool config_port(struct str s, uint16_t *port);

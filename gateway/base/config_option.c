@@ -80,6 +80,7 @@ const struct option OPTIONS[] = {
     {"drain_delay", read_duration, AT(drain_delay_us), &DRAIN, "0s", .live = true},
     {"drain_timeout", read_duration, AT(drain_timeout_us), &DRAIN, "10s", .live = true},
     {"sandbox", read_switch, AT(sandbox), .preset = "on"},
+    {"user", read_user, AT(user)},
 };
 _Static_assert(sizeof OPTIONS / sizeof *OPTIONS == OPTION_COUNT, "OPTION_COUNT counts the table");
 _Static_assert(sizeof(enum log_level) == sizeof(int) && sizeof(enum log_format) == sizeof(int) &&
@@ -114,7 +115,7 @@ static char *effective(const struct option *o, struct str text, const void *fiel
         else
             buf_str(&b, where);
     } else if (o->read == read_path || o->read == read_counter || o->read == read_decisions ||
-               o->read == read_upstream_url || o->read == read_replay || o->read == read_text) {
+               o->read == read_upstream_url || o->read == read_replay || o->read == read_text || o->read == read_user) {
         buf_z(&b, *(char *const *)field);
     } else {
         buf_str(&b, text);
@@ -222,7 +223,7 @@ static void unknown(struct load *l, const struct yaml_node *m, const char *prefi
 static const struct {
     const char *path, *start;
 } UNBUILT[] = {
-    {"user", NULL}, {"captures", NULL},
+    {"captures", NULL},
 };
 
 static bool unbuilt(struct load *l, const struct yaml_node *m, struct str path)

@@ -11,6 +11,8 @@
 #include "base/timestamp.h"
 #include "base/uri.h"
 
+static const char USER_CHARS[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-";
+
 static bool expect(struct shown *expected, const char *text)
 {
     snprintf(expected->z, sizeof expected->z, "%s", text);
@@ -277,6 +279,18 @@ bool read_switch(const struct option *o, const struct incoming *in, void *to, st
         return expect(expected, "on or off");
     *(bool *)to = on;
     return true;
+}
+
+/* As Debian's adduser would have it, or a number. Whether there is such a user is another question. */
+bool read_user(const struct option *o, const struct incoming *in, void *to, struct shown *expected)
+{
+    bool good = in->text.n > 0 && in->text.n <= 32 && in->text.p[0] != '-';
+    (void)o;
+    for (size_t i = 0; i < in->text.n && good; i++)
+        good = memchr(USER_CHARS, in->text.p[i], sizeof USER_CHARS - 1);
+    if (!good || str_eq_z(in->text, "root") || str_eq_z(in->text, "0"))
+        return expect(expected, "the name or number of a user, and not root");
+    return replace(to, str_dup(in->text), expected);
 }
 
 bool config_port(struct str s, uint16_t *port)

@@ -29,6 +29,7 @@
     X(LIMIT, gauge, "kmsgate_limit", "1 while a limit is reached, by its name, else 0.")                             \
     X(CERTIFICATE_EXPIRY, gauge, "kmsgate_certificate_expiry_seconds", "Seconds until a certificate expires.")       \
     X(TLS_FAILURES, counter, "kmsgate_tls_failures_total", "TLS handshakes that failed, by listener and reason.")     \
+    X(SANDBOX, gauge, "kmsgate_sandbox", "1 for a layer of the sandbox that is in force, by its name, else 0.")       \
     X(BUILD_INFO, gauge, "kmsgate_build_info", "The version that runs.")
 
 enum metric {

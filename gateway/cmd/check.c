@@ -8,6 +8,7 @@
 #include "base/config.h"
 #include "base/log.h"
 #include "base/sink.h"
+#include "cmd/check_user.h"
 #include "cmd/cmd.h"
 #include "cmd/options.h"
 #include "gate/rules.h"
@@ -147,6 +148,7 @@ static void check_files(const struct config *c, struct faults *faults)
     check_keys(c, faults);
     check_state(c, faults);
     check_replay(c, faults);
+    check_user(c, faults);
     if (c->admin_token.kind != SECRET_NONE) {
         char *token = config_read_token(&c->admin_token, faults);
         if (token)

@@ -1,4 +1,3 @@
-#include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +11,7 @@
 #include "gate/decision.h"
 #include "http/admin.h"
 #include "http/hold.h"
+#include "http/sandbox.h"
 #include "http/syslog.h"
 
 enum { KEYS_TELL_EACH_S = 60 };
@@ -20,7 +20,6 @@ enum { KEYS_TELL_EACH_S = 60 };
 static bool open_parts(struct server *s, struct faults *faults)
 {
     struct config *c = s->config;
-    char why[256] = "";
     const bool loaded = reload_start(s, faults);
     struct master_keys masters MASTERS_CLEANUP = {.n = 0};
     if (config_read_master_keys(c, &masters, faults))
@@ -36,14 +35,10 @@ static bool open_parts(struct server *s, struct faults *faults)
     if (!loaded || !s->keys || (c->keys_counter && !keystore_use_counter(s->keys, c->keys_counter, faults)))
         return false;
     s->replay = serve_replay(s, faults);
-    const struct sink_ways ways = {c->decisions_format == DECISIONS_ECS ? decision_ecs : NULL, syslog_open};
-    s->sink = sink_open(c->decisions, &ways, why, sizeof why);
-    if (!s->sink)
-        log_error("decisions", c->decisions, "%s", why);
-    return s->replay && s->sink;
+    return s->replay != NULL;
 }
 
-static bool open_sockets(struct server *s)
+static bool bind_sockets(struct server *s)
 {
     const size_t n = s->config->listen_count;
     s->sockets = calloc(n, sizeof *s->sockets);
@@ -54,10 +49,39 @@ static bool open_sockets(struct server *s)
     for (size_t i = 0; i < n; i++)
         s->sockets[i] = -1;
     for (size_t i = 0; i < n; i++)
-        if ((s->sockets[i] = socket_listen(&s->config->listen[i], &s->socket_files[i])) < 0)
+        if ((s->sockets[i] = socket_bind(&s->config->listen[i], &s->socket_files[i])) < 0)
             return false;
-    s->admin_socket = socket_listen(&s->config->admin, &s->admin_file);
+    s->admin_socket = socket_bind(&s->config->admin, &s->admin_file);
     return s->admin_socket >= 0;
+}
+
+static bool listen_all(const struct server *s)
+{
+    for (size_t i = 0; i < s->config->listen_count; i++)
+        if (!socket_listen(&s->config->listen[i], s->sockets[i]))
+            return false;
+    return socket_listen(&s->config->admin, s->admin_socket);
+}
+
+/* Addresses are bound by whoever starts the gateway, files opened by whom it becomes: what cannot be read at the start
+ * could not be read by a reload either. Threads come last: the sandbox holds for those that it was entered before. */
+static bool prepare(struct server *s, bool allow_root, struct faults *faults)
+{
+    struct identity who;
+    char why[256] = "";
+    if (!identity_find(s->config->user, allow_root, &who) || !bind_sockets(s) || !identity_take(&who))
+        return false;
+    if (!open_parts(s, faults) || !listen_all(s))
+        return false;
+    if (s->config->sandbox)
+        sandbox_enter(s->config, upstream_site_port(s->upstream_site));
+    else
+        sandbox_forgo();
+    const struct sink_ways ways = {s->config->decisions_format == DECISIONS_ECS ? decision_ecs : NULL, syslog_open};
+    s->sink = sink_open(s->config->decisions, &ways, why, sizeof why);
+    if (!s->sink)
+        log_error("decisions", s->config->decisions, "%s", why);
+    return s->sink != NULL;
 }
 
 /* A gateway without keys serves, since they can come while it runs; nobody should have to guess why all are refused. */
@@ -121,6 +145,7 @@ static void watch(struct server *s, const sigset_t *signals)
         reload_tick(s);
         hold_trim(s);
         clock_tick(s);
+        sandbox_tick();
     }
 }
 
@@ -187,7 +212,7 @@ static void close_parts(struct server *s)
     metrics_free();
 }
 
-static int serve(const char *file)
+static int serve(const char *file, bool allow_root)
 {
     static struct server server; /* static: threads may outlive a failed start */
     struct server *s = &server;
@@ -209,12 +234,10 @@ static int serve(const char *file)
         s->connections_max = descriptors_prepare(s->config, &s->config->limits);
         s->upstream_site = upstream_site_new(&s->config->upstream);
         s->shares = shares_new(s->config->limits.in_flight);
-        ok = s->upstream_site && s->shares && open_parts(s, &faults) && open_sockets(s);
+        ok = s->upstream_site && s->shares && prepare(s, allow_root, &faults);
     }
     faults_log(&faults);
     faults_free(&faults);
-    if (ok && s->config->sandbox && !(ok = sandbox_enter()))
-        log_error("sandbox", NULL, "cannot be entered: %s", strerror(errno));
     const int code = ok ? run(s, &signals) : EXIT_NEGATIVE;
     if (ok && code != EXIT_DONE) {
         close_sockets(s);
@@ -227,15 +250,19 @@ static int serve(const char *file)
 
 struct serve_options {
     const char *config;
+    bool allow_root;
 };
 
 static int serve_run(const void *given)
 {
     const struct serve_options *q = given;
-    return serve(q->config);
+    return serve(q->config, q->allow_root);
 }
 
-static const struct command_option SERVE_OPTIONS[] = {OPTION_CONFIG(struct serve_options, config)};
+static const struct command_option SERVE_OPTIONS[] = {
+    OPTION_CONFIG(struct serve_options, config),
+    {.name = "allow-root", .at = offsetof(struct serve_options, allow_root),
+     .help = "Run as root where `user` is not set. Without it a gateway that is started as root refuses to."}};
 const struct command COMMAND_SERVE = {
     .name = "serve", .does = "run the gateway",
     .about = "Runs the gateway in the foreground.\n"

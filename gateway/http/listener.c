@@ -75,7 +75,7 @@ bool listener_open(struct listener *l, int fd, SSL_CTX *tls)
         evhtp_set_bev_flags(l->htp, BEV_OPT_CLOSE_ON_FREE);
     }
     evhtp_set_post_accept_cb(l->htp, on_accept, l);
-    if (evhtp_accept_socket(l->htp, fd, 1024) != 0)
+    if (evhtp_accept_socket(l->htp, fd, 0) != 0) /* it listens already: by now no call could make it */
         return false;
     evconnlistener_set_error_cb(l->htp->server, on_accept_error_of);
     return true;

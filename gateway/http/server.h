@@ -188,16 +188,15 @@ void admin_wake(struct server *s);
 void admin_stop(struct server *s);
 
 /* sockets.c */
-/* A listening, non-blocking socket; -1 with the reason logged. *file: which one a Unix socket made, else 0. */
-int socket_listen(const struct listen_config *l, uint64_t *file);
+/* A bound, non-blocking socket; -1 with the reason logged. *file: which one a Unix socket made, else 0. */
+int socket_bind(const struct listen_config *l, uint64_t *file);
+/* From now on clients are taken; false with the reason logged. */
+bool socket_listen(const struct listen_config *l, int fd);
 /* Removes the file of a Unix socket, unless another process has put its own there since. */
 void socket_remove(const struct listen_config *l, uint64_t file);
 
 /* clock.c */
 /* To be called every WATCH_TICK_MS by main: tells and counts steps of the wall clock. */
 void clock_tick(struct server *s);
-
-/* sandbox.c */
-bool sandbox_enter(void);
 
 #endif

@@ -32,7 +32,12 @@ static uint64_t file_of(const struct listen_config *l)
     return (uint64_t)st.st_ino + (uint64_t)st.st_ctim.tv_sec * 1000000000u + (uint64_t)st.st_ctim.tv_nsec;
 }
 
-int socket_listen(const struct listen_config *l, uint64_t *file)
+static void tell(const struct listen_config *l)
+{
+    log_error("listener", l->address, "cannot listen: %s", strerror(errno));
+}
+
+int socket_bind(const struct listen_config *l, uint64_t *file)
 {
     *file = 0;
     const int one = 1;
@@ -55,12 +60,20 @@ int socket_listen(const struct listen_config *l, uint64_t *file)
     umask(mask);
     if (ok && local)
         *file = file_of(l);
-    if (ok && listen(fd, 1024) == 0)
+    if (ok)
         return fd;
-    log_error("listener", l->address, "cannot listen: %s", strerror(errno));
+    tell(l);
     if (fd >= 0)
         close(fd);
     return -1;
+}
+
+bool socket_listen(const struct listen_config *l, int fd)
+{
+    if (listen(fd, 1024) == 0)
+        return true;
+    tell(l);
+    return false;
 }
 
 void socket_remove(const struct listen_config *l, uint64_t file)

@@ -23,6 +23,8 @@ struct upstream_call;
 struct upstream_site *upstream_site_new(const struct upstream_config *config);
 void upstream_site_free(struct upstream_site *site); /* after all its pools; NULL is fine */
 /* It did not answer the last time. */
+/* As in its URL, a number in text; lives as long as the site. */
+const char *upstream_site_port(const struct upstream_site *site);
 bool upstream_site_down(const struct upstream_site *site);
 
 /* A worker's pool; NULL without memory. */

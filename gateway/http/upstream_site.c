@@ -65,6 +65,11 @@ void upstream_site_free(struct upstream_site *s)
     free(s);
 }
 
+const char *upstream_site_port(const struct upstream_site *s)
+{
+    return s->port;
+}
+
 bool upstream_site_down(const struct upstream_site *s)
 {
     return atomic_load(&s->down);

@@ -44,7 +44,7 @@ def test_secrets_by_credentials(gateway, alice, tmp_path):
     assert g.running.stop() == 0
     (creds / "master_key").chmod(0o600)
     (creds / "master_key").write_text(os.urandom(32).hex())
-    wrong = kms.Process([BUILD / "kmsgate", "serve", "--config", g.config], g.folder, "wrong",
+    wrong = kms.Process([BUILD / "kmsgate", *kms.SERVE, "--config", g.config], g.folder, "wrong",
                         env=dict(os.environ, CREDENTIALS_DIRECTORY=str(creds)))
     kms.wait_for(lambda: wrong.p.poll() is not None)
     assert wrong.p.returncode == 1 and "master key" in wrong.err, wrong.err

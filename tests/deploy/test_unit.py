@@ -85,7 +85,7 @@ def test_the_filter_lets_all_through_that_is_used(gateway, alice, certs, tmp_pat
         pytest.skip("a build with sanitizers calls what the program itself does not; the release build is looked at")
     g = gateway(start=False)
     trace = tmp_path / "trace"
-    p = kms.Process([strace, "-f", "-qq", "-o", trace, BUILD / "kmsgate", "serve", "--config", g.config], g.folder, "gateway")
+    p = kms.Process([strace, "-f", "-qq", "-o", trace, BUILD / "kmsgate", *kms.SERVE, "--config", g.config], g.folder, "gateway")
     g.running = p
     try:
         kms.wait_for(g.ready)

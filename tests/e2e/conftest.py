@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
 
@@ -77,12 +78,18 @@ decisions: decisions.jsonl
         return first.split(" on ")[1].strip() if " on " in first and "\n" in self.legacy.out else None
 
     def run(self, *argv, check=True, **kw):
+        argv = [*kms.SERVE, *argv[1:]] if argv[0] == "serve" else argv
         r = subprocess.run([BUILD / "kmsgate", *map(str, argv)], capture_output=True, text=True, timeout=120, **kw)
         assert not check or r.returncode == 0, r.stdout + r.stderr
         return r
 
     def start(self, env=None):
-        self.running = kms.Process([BUILD / "kmsgate", "serve", "--config", self.config], self.folder, "gateway",
+        first = []
+        if "TESTED_TRACE" in os.environ:  # every system call into a file: test_sandbox.py looks at them
+            trace = tempfile.mktemp(suffix=".trace", dir=os.environ["TESTED_TRACE"])
+            first = ["strace", "-D", "-f", "-qq", "-s", "0", "-o", trace]
+            env = dict(env or {}, ASAN_OPTIONS="detect_leaks=0")
+        self.running = kms.Process([*first, BUILD / "kmsgate", *kms.SERVE, "--config", self.config], self.folder, "gateway",
                                    env=dict(os.environ, **env) if env else None)
         kms.wait_for(self.ready)
         return self

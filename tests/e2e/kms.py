@@ -232,6 +232,10 @@ def free_port():
                 continue
 
 
+# Tests may run as root; a gateway does so only by these words.
+SERVE = ["serve"] + ["--allow-root"] * (os.geteuid() == 0)
+
+
 class Process:
     """A child that is always ended, whose output is kept."""
 

@@ -256,7 +256,7 @@ def test_faults_of_what_the_configuration_names(gateway, alice):
 def refused_by_both(g):
     """What `check` says of a configuration that `serve` refuses, for the same reason."""
     checked = kmsgate("check", "--config", g.config)
-    served = kmsgate("serve", "--config", g.config)
+    served = kmsgate(*kms.SERVE, "--config", g.config)
     assert checked.returncode == served.returncode == 1, (checked, served)
     why = [x.split(": ", 1)[1] for x in checked.stderr.splitlines() if x.startswith("kmsgate: ")]
     assert why and all(x in served.stderr for x in why), (why, served.stderr)
@@ -292,7 +292,7 @@ def test_check_finds_what_serve_would_refuse(gateway, alice):
         g.config.write_text(good.replace(old, new))
         run = kmsgate("check", "--config", g.config)
         assert run.returncode == 1 and says in run.stderr, run.stderr
-        assert kmsgate("serve", "--config", g.config).returncode == 1
+        assert kmsgate(*kms.SERVE, "--config", g.config).returncode == 1
         (g.folder / "none").mkdir()
         assert kmsgate("check", "--config", g.config).returncode == 0
         assert not list((g.folder / "none").iterdir()), "check makes nothing"
@@ -305,13 +305,13 @@ def test_what_serve_says_is_json_if_the_log_is(gateway, alice):
     rules = g.folder / "rules.yaml"
     good = rules.read_text()
     rules.write_text(good.replace("id: everyone", "id: everyone, unknown: x", 1))
-    run = kmsgate("serve", "--config", g.config)
+    run = kmsgate(*kms.SERVE, "--config", g.config)
     lines = [json.loads(x) for x in run.stderr.splitlines()]
     assert run.returncode == 1 and any(x["level"] == "error" and "rules.yaml:" in x["message"] for x in lines), lines
     rules.write_text(good)
     g.config.write_text(g.config.read_text().replace("log: { format: json }", ""))
     rules.write_text(good.replace("id: everyone", "id: everyone, unknown: x", 1))
-    run = kmsgate("serve", "--config", g.config)
+    run = kmsgate(*kms.SERVE, "--config", g.config)
     assert re.search(r"^\S*rules\.yaml:\d+:\d+: ", run.stderr, re.M), run.stderr
 
 

@@ -359,7 +359,7 @@ def test_serve_refuses_what_check_refuses(folder):
     """And says the same."""
     folder.put("workers", "0").put("log.level", "loud")
     said = folder.check().stderr
-    run = subprocess.run([BUILD / "kmsgate", "serve", "--config", "gateway.yaml"], cwd=folder.path, capture_output=True,
+    run = subprocess.run([BUILD / "kmsgate", *kms.SERVE, "--config", "gateway.yaml"], cwd=folder.path, capture_output=True,
                          text=True, timeout=60)
     assert run.returncode == 1 and said.strip() in run.stderr
 

@@ -36,7 +36,7 @@ def store(tmp_path):
 
 def serve_refuses(store, word):
     """`serve` ends at once with 1 and says why; so does every `keys` command."""
-    run = subprocess.run([BUILD / "kmsgate", "serve", "--config", store.config], cwd=store.folder, capture_output=True,
+    run = subprocess.run([BUILD / "kmsgate", *kms.SERVE, "--config", store.config], cwd=store.folder, capture_output=True,
                          text=True, timeout=60)
     assert run.returncode == 1 and word in run.stderr, (run.returncode, run.stderr)
     said = store.keys("list", code=1)

@@ -66,7 +66,7 @@ class Fleet:
                              replay=self.replay(url, **options))
         self.gateways.append(g)
         if start:
-            g.running = kms.Process([conftest.BUILD / "kmsgate", "serve", "--config", g.config], folder, "gateway",
+            g.running = kms.Process([conftest.BUILD / "kmsgate", *kms.SERVE, "--config", g.config], folder, "gateway",
                                     env=dict(os.environ, **env) if env else None)
             kms.wait_for(lambda: self.listens(g))
             if ready:

@@ -56,7 +56,7 @@ decisions: stdout
 
     def serve(self, code):
         """Which ends by itself, at once."""
-        return self.run("serve", "--config", self.config, code=code)
+        return self.run(*kms.SERVE, "--config", self.config, code=code)
 
     def place(self, keys):
         """Other keys, from now on."""
@@ -254,7 +254,7 @@ def test_an_older_database_is_known_by_its_counter(file_store):
         assert "put back to an earlier state" in store.keys(*argv, code=1).stderr
     (store.folder / "rules.yaml").write_text(
         "version: 1\nkms: {uris: [kms.example.org]}\nrequests: [{id: everyone}]\nresponses: [{id: default}]\n")
-    r = subprocess.run([BUILD / "kmsgate", "serve", "--config", store.config], capture_output=True, text=True, timeout=60,
+    r = subprocess.run([BUILD / "kmsgate", *kms.SERVE, "--config", store.config], capture_output=True, text=True, timeout=60,
                        cwd=store.folder)
     assert r.returncode == 1 and "earlier state" in r.stderr
     store.db.write_bytes(new)  # the twin
@@ -468,7 +468,7 @@ def test_keys_that_a_running_gateway_does_not_follow(gateway, alice, bob):
                                         .replace("sqlite:kmsgate.db", "sqlite:%s/kmsgate.db" % g.folder)
                                         .replace("file:master.key", "file:%s/master.key" % g.folder)
                                         .replace("rules.yaml", "%s/rules.yaml" % g.folder) + "state: .\n")
-    second = kms.Process([BUILD / "kmsgate", "serve", "--config", other / "gateway.yaml"], other, "gateway")
+    second = kms.Process([BUILD / "kmsgate", *kms.SERVE, "--config", other / "gateway.yaml"], other, "gateway")
     kms.wait_for(lambda: "listening" in second.err)
     first, both = str(g.running.p.pid), {str(g.running.p.pid), str(second.p.pid)}
     db = g.folder / "kmsgate.db"

@@ -115,7 +115,7 @@ def test_not_ready_before_the_next_second(gateway):
     """A request of the second before could be one that was accepted before a restart."""
     g = gateway(start=False)
     for _ in range(5):
-        g.running = kms.Process([BUILD / "kmsgate", "serve", "--config", g.config], g.folder, "gateway")
+        g.running = kms.Process([BUILD / "kmsgate", *kms.SERVE, "--config", g.config], g.folder, "gateway")
         seen = []
 
         def poll():
@@ -365,7 +365,7 @@ def test_what_takes_too_long_is_cut(gateway, alice, how):
 def test_ended_while_starting(gateway):
     g = gateway(start=False)
     for delay in (0.05, 0.15, 0.3, 0.6):
-        p = kms.Process([BUILD / "kmsgate", "serve", "--config", g.config], g.folder, "early")
+        p = kms.Process([BUILD / "kmsgate", *kms.SERVE, "--config", g.config], g.folder, "early")
         time.sleep(delay)
         code = p.stop()
         assert code in (0, -signal.SIGTERM), (code, p.err)  # before it has taken its signals over, the kernel ends it
@@ -373,7 +373,7 @@ def test_ended_while_starting(gateway):
 
 def test_as_pid_1(gateway, alice):
     g = gateway([alice], start=False)
-    argv = ["unshare", "--pid", "--fork", "--kill-child", BUILD / "kmsgate", "serve", "--config", g.config]
+    argv = ["unshare", "--pid", "--fork", "--kill-child", BUILD / "kmsgate", *kms.SERVE, "--config", g.config]
     p = kms.Process(argv, g.folder, "gateway")
     g.running = p
     try:
@@ -394,7 +394,7 @@ def test_as_pid_1(gateway, alice):
 
 
 def with_descriptors(g, n):
-    g.running = kms.Process(["prlimit", "--nofile=%d:%d" % (n, n), BUILD / "kmsgate", "serve", "--config", g.config],
+    g.running = kms.Process(["prlimit", "--nofile=%d:%d" % (n, n), BUILD / "kmsgate", *kms.SERVE, "--config", g.config],
                             g.folder, "gateway")
     kms.wait_for(g.ready)
 

@@ -42,7 +42,8 @@ def test_a_first_gateway(tree):
             if kind == "sh background":
                 assert code.count("\n") == 1
                 name = "background%d" % len(background)
-                background.append(kms.Process(code.split(), tree, name, env=env))
+                argv = [a for word in code.split() for a in (kms.SERVE if word == "serve" else [word])]
+                background.append(kms.Process(argv, tree, name, env=env))
                 if "serve" in code:
                     health = [BUILD / "kmsgate", "health", "--config", "first/gateway.yaml"]
                     kms.wait_for(lambda: subprocess.run(health, cwd=tree, env=env, capture_output=True).returncode == 0)

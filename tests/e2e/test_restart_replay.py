@@ -97,7 +97,7 @@ def test_a_restart_under_load(gateway, alice, how):
         (g.folder / "rules.yaml").write_text(RULES % 0)
     if "lost" in how:
         mark.unlink()
-    g.running = kms.Process([conftest.BUILD / "kmsgate", "serve", "--config", g.config], g.folder, "gateway")
+    g.running = kms.Process([conftest.BUILD / "kmsgate", *kms.SERVE, "--config", g.config], g.folder, "gateway")
     kms.wait_for(lambda: "listening" in g.running.err)
     assert " end open " in mark.read_text()  # the word is taken away before anything is accepted
     known = set(c.replay_all())
@@ -185,7 +185,7 @@ def test_a_clock_that_is_set_back_between(gateway, alice, how):
         assert c.ask(n, n % 5).status == 200
     end(g, how)
     _, env = faked(g.folder, "-20s")
-    g.running = kms.Process([conftest.BUILD / "kmsgate", "serve", "--config", g.config], g.folder, "gateway",
+    g.running = kms.Process([conftest.BUILD / "kmsgate", *kms.SERVE, "--config", g.config], g.folder, "gateway",
                             env=dict(os.environ, **env))
     kms.wait_for(lambda: "listening" in g.running.err)
     assert g.admin("/readyz") == (503, "clock\n")

@@ -182,7 +182,7 @@ METRICS = """
     kmsgate_clock_steps_total kmsgate_decisions_dropped_total
     kmsgate_rules_reloads_total kmsgate_config_reloads_total kmsgate_rules_info kmsgate_limit
     kmsgate_certificate_expiry_seconds
-    kmsgate_tls_failures_total kmsgate_build_info""".split()
+    kmsgate_tls_failures_total kmsgate_sandbox kmsgate_build_info""".split()
 CHECKS = "schema signature key_policy kms_uri time client_req_url path_user replay".split()
 
 

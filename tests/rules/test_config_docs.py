@@ -156,7 +156,7 @@ BAD = [("upstream.timeout", "5"), ("upstream.timeout", "fast"), ("limits.body", 
        ("public_url", []), ("upstream.url", "ftp://127.0.0.1/"), ("admin", "9090"), ("admin", "localhost:9090"),
        ("admin.address", "localhost:9090"), ("admin.colour", "red"), ("admin.tls.client_auth", "maybe"), ("admin.tls.colour", "red"),
        ("listen.address", "8443"), ("listen.tls.client_auth", "maybe"), ("listen.colour", "red"), ("upstream.tls.colour", "red"),
-       ("limits.colour", 1), ("colour", "red"), ("sandbox", "half"), ("replay", "disk"), ("drain_delay", -1),
+       ("limits.colour", 1), ("colour", "red"), ("sandbox", "half"), ("user", "root"), ("user", 0), ("user", "a b"), ("user", ""), ("replay", "disk"), ("drain_delay", -1),
        ("limits.replay_entries", 1), ("decisions", "syslog:/dev/log"), ("decisions", "syslog+udp://127.0.0.1:514"),
        ("decisions", "syslog+tcp://127.0.0.1"), ("decisions_format", "cef"),
        ("replay", "redis://"), ("replay", "redis://h:1/2"), ("replay", "redis+sentinel://a,b"),
@@ -172,7 +172,7 @@ def test_program_and_schema_refuse_the_same(path, value, folder):
 
 
 @pytest.mark.parametrize("path,value", [
-    ("user", "kmsgate"), ("captures", {"folder": "captures"})])
+    ("captures", {"folder": "captures"})])
 def test_what_is_not_built_is_refused_as_that(path, value, folder):
     said = faults(folder, with_value(path, value))
     assert len(said) == 1 and "not built yet: `%s`" % path in said[0], said

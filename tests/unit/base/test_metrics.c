@@ -51,7 +51,7 @@ static void the_promised_names(void **state)
         "kmsgate_decisions_dropped_total counter",
         "kmsgate_rules_reloads_total counter", "kmsgate_config_reloads_total counter",
         "kmsgate_rules_info gauge", "kmsgate_limit gauge",
-        "kmsgate_certificate_expiry_seconds gauge", "kmsgate_build_info gauge",
+        "kmsgate_certificate_expiry_seconds gauge", "kmsgate_build_info gauge", "kmsgate_sandbox gauge",
         "kmsgate_tls_failures_total counter",
     };
     char line[120];
