@@ -158,7 +158,7 @@ static const char *redis_unready(const struct replay *replay, int64_t now_us)
         found = REDIS_STARTING;
     for (struct redis_line *l = r->lines; l && found == (int)REDIS_FINE; l = l->next) {
         const int fault = atomic_load(&l->fault);
-        if (fault == REDIS_STARTING || (fault != REDIS_FINE && mono - atomic_load(&l->since_us) >= PATIENT_US))
+        if (fault != REDIS_FINE && mono - atomic_load(&l->since_us) >= PATIENT_US)
             found = fault;
     }
     pthread_mutex_unlock(&r->lock);
@@ -192,7 +192,7 @@ static struct replay_line *redis_line_open(struct replay *replay, const struct r
         return NULL;
     l->line.replay = replay;
     atomic_init(&l->fault, REDIS_STARTING);
-    atomic_init(&l->since_us, time_mono_us());
+    atomic_init(&l->since_us, time_mono_us() - PATIENT_US); /* nobody is patient with what was never there */
     if (talk_init(&l->talk, &r->site))
         l->wire = r->sockets->open(r->sockets_arg, l, host->loop);
     pthread_mutex_lock(&r->lock);

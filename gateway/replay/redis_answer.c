@@ -220,7 +220,7 @@ static bool on_memory(struct talk *t, const struct redis_reply *r)
         return talk_fail(t, REDIS_EVICTION,
                          "the server's maxmemory-policy is %.*s: full, it would forget; `noeviction` is due",
                          policy.n < 40 ? (int)policy.n : 40, policy.p);
-    if (t->greeting && str_eq_z(redis_info_field(info, "maxmemory"), "0"))
+    if (str_eq_z(redis_info_field(info, "maxmemory"), "0") && !atomic_exchange(&t->site->told_unbounded, true))
         log_warn("replay", t->site->how.name, "the server has no `maxmemory`: full, it takes the whole machine's");
     return true;
 }
@@ -244,6 +244,7 @@ static bool on_version(struct talk *t, const struct redis_reply *r)
         return unexpected(t);
     if (!missing && r->item[0].integer >= talk_library_version()) {
         t->greeting = false;
+        talk_probe(t);
         talk_beat(t);
         return true;
     }
@@ -274,7 +275,7 @@ static bool on_auth(struct talk *t, const struct redis_reply *r)
     return is_one(r, ITEM_STATUS) || unexpected(t);
 }
 
-/* Whether it was there or not, or could not be taken away just now. */
+/* Or the probe: whether something was there or not, or could not be done just now. */
 static bool on_forget(struct talk *t, const struct redis_reply *r)
 {
     if (!is_one(r, ITEM_ERROR))
@@ -302,6 +303,7 @@ static bool take(struct talk *t, const struct redis_reply *r)
     case ASK_WAIT:
         return on_wait(t, r, a.claims);
     case ASK_FORGET:
+    case ASK_PROBE:
         return on_forget(t, r);
     default:
         return on_spend(t, r, a.claims);

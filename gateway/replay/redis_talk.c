@@ -22,7 +22,7 @@ enum {
 #define KEY_PREFIX "{kmsgate}:"
 
 /* "12345" at the end of the room. */
-static struct str decimal(int64_t value, char room[NUMBER])
+static struct str decimal(int64_t value, char room[NUMBER + 1])
 {
     uint64_t v = value < 0 ? -(uint64_t)value : (uint64_t)value;
     char *p = room + NUMBER;
@@ -36,7 +36,7 @@ static struct str decimal(int64_t value, char room[NUMBER])
 
 static void put_length(struct buf *out, char kind, size_t n)
 {
-    char room[NUMBER];
+    char room[NUMBER + 1];
     buf_char(out, kind);
     buf_str(out, decimal((int64_t)n, room));
     buf_str(out, STR("\r\n"));
@@ -61,7 +61,7 @@ void redis_argument_z(struct buf *out, const char *z)
 
 void redis_argument_int(struct buf *out, int64_t value)
 {
-    char room[NUMBER];
+    char room[NUMBER + 1];
     const struct str text = decimal(value, room);
     redis_argument(out, text.p, text.n);
 }
@@ -91,7 +91,7 @@ static void put_time(struct buf *out, int64_t us, bool up)
 const char *redis_fault_name(enum redis_fault f)
 {
     static const char *const NAMES[REDIS_FAULTS] = {
-#define REDIS_FAULT_NAME(e, name) [REDIS_##e] = name,
+#define REDIS_FAULT_NAME(e, name) [REDIS_##e] = (name),
         REDIS_FAULT_LIST(REDIS_FAULT_NAME)
 #undef REDIS_FAULT_NAME
     };
@@ -323,6 +323,17 @@ static void ask_wait(struct talk *t, unsigned claims)
     redis_argument_z(&t->out, "WAIT");
     redis_argument_int(&t->out, how->wait_replicas);
     redis_argument_int(&t->out, how->timeout_us / 1000 * 3 / 4); /* its answer comes before the request is given up */
+}
+
+void talk_probe(struct talk *t)
+{
+    if (!ask(t, ASK_PROBE, 0))
+        return;
+    redis_command(&t->out, 4);
+    redis_argument_z(&t->out, "FCALL");
+    redis_argument_z(&t->out, "kmsgate_probe");
+    redis_argument_z(&t->out, "1");
+    redis_argument_z(&t->out, KEY_PREFIX "probe");
 }
 
 void talk_beat(struct talk *t)

@@ -32,6 +32,7 @@ struct redis_site {
     _Atomic int64_t floor_us;             /* the epoch's, as it was last told */
     _Atomic int64_t told_us;              /* monotonic: when the log last spoke of trouble; 0: all is well */
     _Atomic int told_fault;               /* and of which */
+    atomic_bool told_unbounded;           /* that the server's memory is */
 };
 
 enum { CLAIMS = 2048, ASKED = 1024, BATCH = REPLY_ITEMS - 8, WHY = 160 };
@@ -46,7 +47,7 @@ struct claim {
 
 /* A command that waits for its reply. */
 struct asked {
-    enum { ASK_AUTH, ASK_MEMORY, ASK_ROLE, ASK_VERSION, ASK_LOAD, ASK_SPEND, ASK_WAIT, ASK_FORGET } what;
+    enum { ASK_AUTH, ASK_MEMORY, ASK_ROLE, ASK_VERSION, ASK_LOAD, ASK_SPEND, ASK_WAIT, ASK_FORGET, ASK_PROBE } what;
     unsigned claims;  /* SPEND: so many follow those before */
     int64_t sent_us;  /* monotonic */
 };
@@ -85,6 +86,7 @@ bool talk_tick(struct talk *t) MUST_CHECK;
 void talk_end(struct talk *t);
 void talk_settle(struct talk *t, enum redis_fault fault, const char *why); /* how things stand from now on */
 void talk_beat(struct talk *t); /* asks how things stand */
+void talk_probe(struct talk *t); /* asks whether all may be done that will have to be */
 void talk_ask_version(struct talk *t);
 void talk_load(struct talk *t, bool replace);
 int64_t talk_library_version(void); /* of the library that this program carries */
