@@ -6,10 +6,11 @@
  *
  * What must hold: the request is accepted at most once.
  *
- * The rule: an epoch (owner, floor, window) is replicated with the data. A server whose own name is not the epoch's owner, or which
- * is asked for a wider window, opens a new one: floor = its now + F + 3D. It accepts iff its clock and the gateway's are
- * within D, Time >= floor, Time + window > now, and the request is new. A server's name is new with each process and with each
- * promotion (Redis: a random number of the library and the replication ID).
+ * The rule, as gateway/replay/library.lua has it: an epoch (owner, floor, window, future) is replicated with the data. A server
+ * whose own name is not the epoch's owner, or which is asked for a wider window or a Time further ahead, opens a new one: floor =
+ * its now + F + 3D, F the widest that any gateway has asked for. It accepts iff its clock and the gateway's are within D, Time >=
+ * floor, Time + window > now, and the request is new. A server's name is new with each process and with each promotion
+ * (Redis: the process's run ID and the replication ID).
  *
  * Two settings in which the rule holds:
  *   (none)            two primaries may live apart; a request is accepted once the replica has it (wait_replicas: 1)
@@ -19,12 +20,22 @@
  *   NO_WAIT           two primaries live apart, and nobody waits
  *   NO_WAIT, SINGLE, OWNER_BY_PROCESS   a promotion gives no new name: promoted back, it goes on with its old epoch
  *   NO_WAIT, SINGLE, SHORT_FLOOR        floor = now + F: clocks that differ are forgotten
+ *   NO_WAIT, SINGLE, NO_FUTURE          F of whoever opens the epoch: what another took further ahead is forgotten
  *
  * Left out: a server's clock that goes back (the library opens an epoch when it sees that), eviction (not ready).
  */
 #define D 1    /* how far clocks may differ */
 #define PAST 1 /* of all rules */
-#define F(g) (1 + wide[g])
+#ifndef WIDER
+#define WIDER 1 /* how much a gateway's rules are, after it was given wider ones */
+#endif
+#define F(g) (1 + WIDER * wide[g])
+#define MAX(a, b) ((a) > (b) -> (a) : (b))
+#ifdef NO_FUTURE
+#define AHEAD(g, s) F(g)
+#else
+#define AHEAD(g, s) MAX(F(g), future[s])
+#endif
 #define W(g) (PAST + F(g) + 2 * D)
 #ifndef END
 #define END 5 /* of time */
@@ -43,7 +54,7 @@ byte accepted;
 bool up[2], primary[2], linked;
 byte name[2], names; /* a server's own, 0: none yet; the last one given */
 /* Data: replicated. */
-byte owner[2], floor[2], window[2], ends[2]; /* ends: until when the request is remembered; 0: not at all */
+byte owner[2], floor[2], window[2], future[2], ends[2]; /* ends: until when the request is remembered; 0: not at all */
 
 #define CLOCK(s) (now + ahead[s])
 #define OTHER(s) (1 - (s))
@@ -52,7 +63,7 @@ byte owner[2], floor[2], window[2], ends[2]; /* ends: until when the request is 
 inline copy(from)
 {
     owner[1 - from] = owner[from]; floor[1 - from] = floor[from];
-    window[1 - from] = window[from]; ends[1 - from] = ends[from]
+    window[1 - from] = window[from]; future[1 - from] = future[from]; ends[1 - from] = ends[from]
 }
 
 inline rename(s)
@@ -65,17 +76,23 @@ inline rename(s)
 #define TIME_HOLDS(g) (time_ + PAST >= now + before[g] && time_ <= now + before[g] + F(g))
 
 /* A new one is opened where the old one is not this server's own, or too narrow. */
+#ifdef NO_FUTURE
+#define DUE(g, s) (owner[s] != name[s] || W(g) > window[s])
+#else
+#define DUE(g, s) (owner[s] != name[s] || W(g) > window[s] || F(g) > future[s])
+#endif
 inline epoch(g, s)
 {
     if
-    :: owner[s] != name[s] || W(g) > window[s] ->
+    :: DUE(g, s) ->
         owner[s] = name[s];
 #ifdef SHORT_FLOOR
-        if :: CLOCK(s) + F(g) > floor[s] -> floor[s] = CLOCK(s) + F(g) :: else fi;
+        floor[s] = MAX(floor[s], CLOCK(s) + AHEAD(g, s));
 #else
-        if :: CLOCK(s) + F(g) + 3 * D > floor[s] -> floor[s] = CLOCK(s) + F(g) + 3 * D :: else fi;
+        floor[s] = MAX(floor[s], CLOCK(s) + AHEAD(g, s) + 3 * D);
 #endif
-        if :: W(g) > window[s] -> window[s] = W(g) :: else fi
+        future[s] = MAX(future[s], F(g));
+        window[s] = MAX(window[s], W(g))
     :: else
     fi
 }
@@ -139,8 +156,10 @@ proctype world()
     :: atomic { FOLLOWS(0) -> copy(1) } /* replication arrives, or lags */
     :: atomic { FOLLOWS(1) -> copy(0) }
 #ifndef SETNX
-    :: atomic { up[0] && primary[0] && owner[0] != name[0] -> epoch(1, 0) } /* others' requests come, too */
-    :: atomic { up[1] && primary[1] && owner[1] != name[1] -> epoch(1, 1) }
+    :: atomic { up[0] && primary[0] && DUE(1, 0) -> epoch(1, 0) } /* others' requests come, too */
+    :: atomic { up[1] && primary[1] && DUE(1, 1) -> epoch(1, 1) }
+    :: atomic { up[0] && primary[0] && DUE(0, 0) -> epoch(0, 0) }
+    :: atomic { up[1] && primary[1] && DUE(0, 1) -> epoch(0, 1) }
 #endif
     :: atomic { !wide[0] -> wide[0] = 1 }
     :: atomic { events < EVENTS && linked -> linked = false; events++ }
@@ -151,8 +170,8 @@ proctype world()
     :: atomic { events < EVENTS && up[0] -> up[0] = false; events++ }
     :: atomic { events < EVENTS && up[1] -> up[1] = false; events++ }
     /* a new process, in its old part; with its data or emptied */
-    :: atomic { !up[0] -> up[0] = true; rename(0); if :: skip :: owner[0] = 0; floor[0] = 0; window[0] = 0; ends[0] = 0 fi }
-    :: atomic { !up[1] -> up[1] = true; rename(1); if :: skip :: owner[1] = 0; floor[1] = 0; window[1] = 0; ends[1] = 0 fi }
+    :: atomic { !up[0] -> up[0] = true; rename(0); if :: skip :: owner[0] = 0; floor[0] = 0; window[0] = 0; future[0] = 0; ends[0] = 0 fi }
+    :: atomic { !up[1] -> up[1] = true; rename(1); if :: skip :: owner[1] = 0; floor[1] = 0; window[1] = 0; future[1] = 0; ends[1] = 0 fi }
     /* promotion: of who does not follow any more */
 #ifdef SINGLE
 #define MAY(s) (!primary[s] && up[s] && !up[OTHER(s)])
@@ -186,9 +205,12 @@ init {
         /* an epoch that is open, and old enough that every Time is behind its floor */
         owner[0] = name[0];
         window[0] = W(0);
+        future[0] = F(0);
         copy(0);
 #ifdef LATE /* behind the floor of whoever was promoted early */
         time_ = END - 1;
+#elif defined(FAR) /* behind the first epoch of wider rules, as far ahead as they let it be */
+        time_ = END + 4;
 #else
         if :: time_ = 1 :: time_ = 2 fi;
 #endif
