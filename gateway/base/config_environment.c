@@ -21,18 +21,24 @@ static void name_of(const char *path, const char *suffix, char name[NAME_MAX_BYT
         *c = *c == '.' ? '_' : *c >= 'a' && *c <= 'z' ? (char)(*c - 'a' + 'A') : *c;
 }
 
-static void set(struct load *l, size_t i, const char *name, const struct incoming *in)
+/* One more, where it is a list. */
+static void set_one(struct load *l, size_t i, const char *name, const struct incoming *in)
 {
     struct shown expected;
     const struct option *o = OPTIONS + i;
     const bool hide = o->secret || value_is_private(in->text);
-    option_clear(l, i);
     if (!option_set(l, i, in, &expected, name))
         faults_add(l->faults, name, 0, 0, "%s%s, expected %s", hide ? "" : "found ",
                    hide         ? "value hidden (may be secret)"
                    : in->text.n ? show(in->text).z
                                 : "an empty text",
                    expected.z);
+}
+
+static void set(struct load *l, size_t i, const char *name, const struct incoming *in)
+{
+    option_clear(l, i);
+    set_one(l, i, name, in);
 }
 
 /* What the file holds, without one trailing line end. */
@@ -126,16 +132,26 @@ static void tell_unknown(const struct load *l)
 
 /* A service manager hands secrets over as files of a folder that only this service sees (systemd's LoadCredential): a
  * file there that is called like a secret's key is that secret. It is there for this very process, so it wins over the
- * file; a variable of ours, which somebody set by hand, wins over it. */
+ * file; a variable of ours, which somebody set by hand, wins over it. Of a folder with files 1, 2, … systemd makes
+ * NAME_1, NAME_2, …: a list. */
 static void set_from_credentials(struct load *l, size_t i)
 {
     const char *folder = getenv(CREDENTIALS);
-    struct buf source BUF_CLEANUP = BUF_INIT(2 * PATH_MAX);
+    bool any = false;
     if (!folder || folder[0] != '/' || !OPTIONS[i].secret)
         return;
-    buf_printf(&source, "file:%s/%s", folder, OPTIONS[i].path);
-    if (!source.failed && access(source.p + sizeof "file:" - 1, F_OK) == 0)
-        set(l, i, CREDENTIALS, &(struct incoming){buf_view(&source), ""});
+    for (int k = 0; k <= (OPTIONS[i].list ? MASTER_KEYS_MAX : 0); k++) {
+        struct buf source BUF_CLEANUP = BUF_INIT(2 * PATH_MAX);
+        buf_printf(&source, "file:%s/%s", folder, OPTIONS[i].path);
+        if (k)
+            buf_printf(&source, "_%d", k);
+        if (source.failed || access(source.p + sizeof "file:" - 1, F_OK) != 0)
+            continue;
+        if (!any)
+            option_clear(l, i);
+        any = true;
+        set_one(l, i, CREDENTIALS, &(struct incoming){buf_view(&source), ""});
+    }
 }
 
 /* False where no variable names it. */
