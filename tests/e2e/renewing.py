@@ -1,8 +1,11 @@
 """A client that keeps the keys that it is given, and what a gateway says of a user's keys."""
 import contextlib
+import http.client
 import json
 import re
 import sqlite3
+import threading
+import time
 
 from lxml import etree
 
@@ -72,3 +75,25 @@ def locked(gate):
     finally:
         db.execute("ROLLBACK")
         db.close()
+
+
+def killed_while_asked(gate, device, rng):
+    """A request of the device, the gateway killed at a random moment of it and started again. True: the reply had come
+    whole, and what it brought is kept."""
+    got = []
+
+    def ask():
+        try:
+            got.append(gate.ask(device.user, "/init"))
+        except (OSError, http.client.HTTPException, etree.XMLSyntaxError):
+            pass  # cut off
+    t = threading.Thread(target=ask)
+    t.start()
+    time.sleep(rng.uniform(0, 0.08))
+    gate.running.p.kill()
+    gate.running.p.wait()
+    t.join()
+    gate.start()
+    if got:
+        device.take(device.new_keys(good(got[0], device)))
+    return bool(got)

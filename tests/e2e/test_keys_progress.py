@@ -118,8 +118,8 @@ def test_no_keys_beside_it(store):
     """On one terminal with the keys, it would stand between them."""
     store.keys("import", store.file(*store.lines))
     here, there = pty.openpty()
-    p = subprocess.Popen([BUILD / "kmsgate", "keys", "export", "--config", store.config], cwd=store.folder, stdout=there,
-                         stderr=there)
+    p = subprocess.Popen([BUILD / "kmsgate", "keys", "export", "--config", store.config], cwd=store.folder,
+                         stdout=there, stderr=there)
     os.close(there)
     time.sleep(1.2)
     seen = b""

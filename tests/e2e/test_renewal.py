@@ -3,15 +3,17 @@ import base64
 import concurrent.futures
 import copy
 import json
+import random
 import socket
 import time
 
 import pytest
 from lxml import etree
 
+import conftest
 import kms
 from kms import XSI, q
-from renewing import ALICE, Device, good, locked, renewals, states, wait_state
+from renewing import ALICE, Device, good, killed_while_asked, locked, renewals, states, wait_state
 
 RULES = """\
 version: 1
@@ -159,6 +161,35 @@ def test_a_reply_that_is_lost_comes_again(gateway, device):
         assert {n[:3] for n in device.new_keys(good(g.ask(device.user, "/init"), device))} == first
 
 
+def test_a_reply_that_is_cut_off_comes_again(gateway, device):
+    g = started(gateway, device)
+    rng = random.Random(3)
+    for _ in range(20):
+        body = kms.signed_request(device.user, g.url("/init"))
+        with socket.create_connection(("127.0.0.1", g.port)) as s:
+            s.sendall(b"POST %s/init HTTP/1.1\r\nHost: %s\r\nContent-Type: application/xml\r\nContent-Length: %d"
+                      b"\r\n\r\n" % (kms.BASE.encode(), g.public[7:].encode(), len(body)) + body)
+            s.recv(rng.randrange(1, 2000))
+    g.decisions(20)
+    new = device.new_keys(good(g.ask(device.user, "/init"), device))
+    assert [n[1] for n in new] == ["trk.2.alice", "ink.2.alice"]
+    assert [n[:3] for n in device.new_keys(good(g.ask(device.user, "/init"), device))] == [n[:3] for n in new]
+    assert sum(s == "offered" for s in states(g).values()) == 2
+    assert renewals(g)[("ink", "offered")] == 1
+
+
+def test_killed_at_a_random_moment(gateway, device):
+    """Whatever its client got, it is not refused afterwards. (tests/long does so two hundred times.)"""
+    g, rng = started(gateway, device), random.Random(1)
+    for _ in range(2):
+        killed_while_asked(g, device, rng)
+        for _ in range(2):
+            device.take(device.new_keys(good(g.ask(device.user, "/init"), device)))
+        now = states(g)
+        assert all(sum(k.startswith(kind) and s == state for k, s in now.items()) <= 1
+                   for kind in ("ink", "trk") for state in ("active", "offered")), now
+
+
 def test_a_locked_store_defers(gateway, device, hold):
     g = started(gateway, device)
     with hold(g):
@@ -193,6 +224,26 @@ def test_what_was_sent_comes_again_without_the_store(gateway, device, hold):
             assert renewals(g)[("ink", "resent")] == before + 1 and ("ink", "deferred") not in renewals(g)
 
 
+def test_a_store_that_cannot_be_written_defers(tmp_path, device):
+    """On a file system that is mounted read-only, in a name space of the gateway's own."""
+    (tmp_path / "keys").mkdir()
+    g = conftest.Gateway(tmp_path, [device.user], rules=rules(), keys="sqlite:keys/kmsgate.db", config="state: .\n",
+                         start=False)
+    read_only = 'mount --bind keys keys && mount -o remount,ro,bind keys || exit 77; exec "$@"'
+    serve = [conftest.BUILD / "kmsgate", *kms.SERVE, "--config", g.config]
+    time.sleep(2.1)
+    g.running = kms.Process(["unshare", "--mount", "sh", "-c", read_only, "sh", *serve], tmp_path, "gateway")
+    try:
+        kms.wait_for(lambda: g.running.p.poll() is not None or g.ready())
+        if g.running.p.returncode in (1, 77) and ("unshare: " in g.running.err or "mount: " in g.running.err):
+            pytest.skip("no name space of one's own: " + g.running.err)
+        assert not device.new_keys(good(g.ask(device.user, "/init"), device))
+        assert renewals(g) == {("trk", "deferred"): 1, ("ink", "deferred"): 1} and g.last(1)["reason"] == "ok"
+        assert g.stop() == 0 and "ERROR: " not in g.running.err
+    finally:
+        g.stop()
+
+
 def test_no_carried_key_name(gateway, device):
     g = started(gateway, device, more=", carried_key_name: off")
     new = device.new_keys(good(g.ask(device.user, "/keyprov"), device))
@@ -208,16 +259,19 @@ def test_within_an_encrypted_message(gateway, device):
 
 
 def test_no_new_key_in_what_is_written_down(gateway, device):
-    g = started(gateway, device)
+    """Nor in what others are answered."""
+    bob = Device("sip:carl@example.org")
+    g = started(gateway, device, bob.user)
     octets = [n[2] for n in device.new_keys(good(g.ask(device.user, "/init"), device))]
     assert len(octets) == 2
-    g.decisions(1)
+    other = g.ask(kms.User("sip:bob@example.org"), "/init").body + g.ask(bob.user, "/init").body
+    g.decisions(3)
     files = [p for p in g.folder.iterdir() if p.is_file()]
     assert len(files) > 5
     for o in octets:
         for form in (o, o.hex().encode(), o.hex().upper().encode(), base64.b64encode(o)):
             assert not [p for p in files if form in p.read_bytes()]
-            assert form not in g.admin("/decisions?n=10")[1].encode() + g.admin("/metrics")[1].encode()
+            assert form not in other + g.admin("/decisions?n=10")[1].encode() + g.admin("/metrics")[1].encode()
 
 
 def test_a_client_that_leaves_while_it_is_waited_for(gateway, device, hold):
