@@ -7,9 +7,21 @@
  */
 #include "fixture.h"
 
-#include "base/timestamp.h"
+#include <time.h>
 
-enum { USERS = 3000, BATCH = 50000 };
+#include "base/timestamp.h"
+#include "keys/keylife.h"
+#include "keys/seal.h"
+
+enum { USERS = 3000, BATCH = 50000, CHANGES = 200 };
+
+/* Of this process, us: what other programs do to the clock is left out. */
+static double cpu_us(void)
+{
+    struct timespec t;
+    assert_int_equal(clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t), 0);
+    return (double)t.tv_sec * 1e6 + (double)t.tv_nsec / 1e3;
+}
 
 static double resident_mb(void)
 {
@@ -52,6 +64,47 @@ static void fill_many(struct fixture *f, size_t users)
     free(t);
 }
 
+/* New keys are offered to so many users, one change each, by one store; another follows each. */
+static void change_many(struct keystore *writer, struct keystore *reader, size_t users)
+{
+    double wrote = 0, followed = 0;
+    char user[48], ink[48], trk[48], why[200];
+    bool changed;
+    for (size_t i = 0; i < CHANGES; i++) {
+        struct key_fate f;
+        name(i * 104729 % users, user, ink, trk);
+        const struct key_wish w = {.deed = KEY_OFFER, .type = KEY_INK, .user = str_z(user), .id = str_z(ink),
+                                   .trk = str_z(trk), .keep_old_us = US_PER_S};
+        double at = cpu_us();
+        keystore_do(writer, &w, 1, 0, &f);
+        wrote += cpu_us() - at;
+        assert_int_equal(f.outcome, KEY_OFFERED_NEW);
+        key_fates_free(&f, 1);
+        at = cpu_us();
+        assert_true(keystore_refresh(reader, &changed, why, sizeof why) && changed);
+        followed += cpu_us() - at;
+    }
+    print_message("a change: %.0f us of CPU to make it durable, %.0f us to follow it\n", wrote / CHANGES,
+                  followed / CHANGES);
+}
+
+/* What vouches for all rows is a sum modulo 2^256: it wraps, and taking away brings back what was, for however many. */
+static void sums_never_overflow(void **state)
+{
+    enum { KEYS = 20000000 };
+    struct seal_sum sum = {{0}}, largest, zero = {{0}};
+    (void)state;
+    memset(&largest, 0xff, sizeof largest);
+    for (int i = 0; i < KEYS; i++)
+        seal_sum_add(&sum, &largest);
+    assert_true(sum.w[0] == (uint64_t)0 - KEYS && sum.w[1] == UINT64_MAX && sum.w[2] == UINT64_MAX &&
+                sum.w[3] == UINT64_MAX);
+    assert_false(seal_sum_equal(&sum, &zero));
+    for (int i = 0; i < KEYS; i++)
+        seal_sum_take(&sum, &largest);
+    assert_true(seal_sum_equal(&sum, &zero));
+}
+
 static void many_users(void **state)
 {
     struct fixture *f = *state;
@@ -84,11 +137,15 @@ static void many_users(void **state)
     assert_int_equal(state_of(ks, user, ink), KEY_REVOKED);
     print_message("%zu users: written in %.1f s, loaded in %.2f s, resident %.0f MB (before the load %.0f), a look-up "
                   "%.2f us, one change followed in %.1f ms\n", users, written, loaded, after, before, each, refreshed);
+    other = open_store(f);
+    change_many(other, ks, users);
+    keystore_close(other);
     keystore_close(ks);
 }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test_setup_teardown(many_users, set_up, tear_down)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test_setup_teardown(many_users, set_up, tear_down),
+                                       cmocka_unit_test(sums_never_overflow)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
