@@ -28,7 +28,7 @@ static void fault_of(struct load *l, const char *path, const char *message)
     config_fault_of(l, path, false, message);
 }
 
-static bool is_loopback(const struct listen_config *a)
+bool config_is_loopback(const struct listen_config *a)
 {
     struct ip ip;
     struct cidr four, six;
@@ -64,7 +64,7 @@ static void check_together(struct load *l)
     if (c->admin.client_auth && !c->admin.client_ca)
         fault_of(l, "admin.tls.client_auth",
                  "`client_auth` without `client_ca`: there is nothing to hold client certificates against");
-    if (c->admin.address && !is_loopback(&c->admin) && c->admin_token.kind == SECRET_NONE)
+    if (c->admin.address && !config_is_loopback(&c->admin) && c->admin_token.kind == SECRET_NONE)
         fault_of(l, "admin", "an admin address other than loopback needs `admin_token`");
     for (size_t i = 0; i < c->listen_count; i++)
         if (c->admin.address && str_eq(str_z(c->listen[i].address), str_z(c->admin.address)) &&

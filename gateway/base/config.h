@@ -122,6 +122,8 @@ struct config_change {
 typedef void config_change_fn(void *arg, const struct config_change *change);
 /* Tells each difference. Listeners are the same where their addresses are. */
 void config_compare(const struct config *before, const struct config *after, config_change_fn *tell, void *arg);
+/* Only this machine reaches the address, by TCP. */
+bool config_is_loopback(const struct listen_config *a);
 /* The listener of that address; NULL: there is none. */
 const struct listen_config *config_listener(const struct config *c, const char *address);
 /* Reads 64 hex digits (one trailing newline allowed) from the source. A file that others may read is refused. The

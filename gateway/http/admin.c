@@ -117,6 +117,8 @@ static const struct admin_route ROUTES[] = {
     {"/healthz", page_healthz, ADMIN_OPEN, NULL}, {"/readyz", page_readyz, ADMIN_OPEN, NULL},
     {"/metrics", page_metrics, ADMIN_KNOWN, NULL}, {"/decisions", admin_decisions, ADMIN_KNOWN, NULL},
     {"/rules", page_rules, ADMIN_KNOWN, NULL}, {"/", page_console, ADMIN_KNOWN, NULL},
+    {"/sign-in", admin_signin_page, ADMIN_OPEN, admin_signin}, {"/sign-in.css", admin_signin_css, ADMIN_OPEN, NULL},
+    {"/sign-out", NULL, ADMIN_OPEN, admin_signout},
 };
 
 const struct admin_route *admin_route(struct str path)
@@ -142,16 +144,14 @@ bool admin_admits(struct server *s, const struct admin_request *q, struct admin_
 {
     const struct guard *g = &q->conn->guard;
     const struct admin_route *r = admin_route(q->path);
-    const bool post = str_eq_z(g->method, "POST");
+    const bool post = str_eq_z(g->method, "POST"), open = r && (post || r->door == ADMIN_OPEN);
     if (post ? !r || !r->post : !is_get(q) || (r && !r->get)) {
         a->status = 405;
         buf_printf(&a->headers, "Allow: %s\r\n", methods(r));
         buf_printf(&a->body, "%s: all that is taken here\n", methods(r));
-    } else if (!(r && r->door == ADMIN_OPEN) && !admin_has_token(s, g)) {
-        a->status = 401;
-        buf_z(&a->headers, "WWW-Authenticate: Bearer\r\n");
-        buf_z(&a->body, "expected `Authorization: Bearer` and the admin_token\n");
-    } else if (!(r && r->door == ADMIN_OPEN) && !admin_host_holds(s, g)) {
+    } else if (!open && !q->known && !admin_has_token(s, g)) {
+        admin_ask(q, a);
+    } else if (!open && !q->known) {
         a->status = 403;
         buf_z(&a->body, "without an admin_token only addresses and localhost are taken as Host\n");
     } else if (!r) {

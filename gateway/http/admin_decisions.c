@@ -90,6 +90,7 @@ struct stream {
     struct sink *sink;
     struct filter filter;
     uint64_t at, lost; /* lost: not yet told */
+    uint64_t session;  /* with which it ends; 0: with none */
 };
 static unsigned streams;
 
@@ -100,6 +101,16 @@ void stream_free(struct stream *t)
     filter_clear(&t->filter);
     free(t);
     streams--;
+}
+
+void stream_bind(struct stream *t, uint64_t session)
+{
+    t->session = session;
+}
+
+uint64_t stream_session(const struct stream *t)
+{
+    return t->session;
 }
 
 /* So far back that n lines that are wanted come first. */

@@ -50,7 +50,10 @@ static void admin_turn(struct conn *c)
     if (!waiting) /* while something waits, whoever takes it comes here by admin_written() */
         conn_due(c, STALL_S * US_PER_S);
     conn_push(c, out.n ? buf_view(&out) : STR(""));
-    if (c->bev && atomic_load(&c->front->server->draining)) {
+    struct server *s = c->front->server;
+    const uint64_t session = c->bev ? stream_session(c->stream) : 0;
+    const bool over = session && !sessions_alive(s->sessions, session, time_mono_us());
+    if (c->bev && (over || atomic_load(&s->draining))) {
         stream_free(c->stream);
         c->stream = NULL;
         conn_end(c);
@@ -79,11 +82,13 @@ static struct admin_request admin_request(const struct conn *c)
     const struct server *s = c->front->server;
     const struct str target = g->target.p ? g->target : STR("");
     const char *q = target.n ? memchr(target.p, '?', target.n) : NULL;
+    const uint64_t session = admin_session(s, c);
     return (struct admin_request){
         .path = {target.p, q ? (size_t)(q - target.p) : target.n},
         .query = q ? (struct str){q + 1, (size_t)(target.p + target.n - q - 1)} : STR_MISSING,
         .body = g->body.n ? buf_view(&g->body) : STR(""),
-        .known = admin_has_token(s, g) && admin_host_holds(s, g),
+        .known = session || (admin_has_token(s, g) && admin_host_holds(s, g)),
+        .session = session,
         .head_only = g->method.p && str_eq_z(g->method, "HEAD"),
         .conn = c,
     };
@@ -163,6 +168,7 @@ static void admin_complete(struct conn *c)
         const int waiting = STREAM_WAITING / 2;
         (void)setsockopt(bufferevent_getfd(c->bev), SOL_SOCKET, SO_SNDBUF, &waiting, sizeof waiting);
         admin_look_soon(admin_of(c->front));
+        stream_bind(a.stream, q.session);
     }
     answer_send(c, &a, false);
 }
@@ -260,6 +266,8 @@ static void admin_free(struct admin *a)
     }
     if (a->wake_fd >= 0)
         close(a->wake_fd);
+    sessions_free(a->front.server->sessions);
+    a->front.server->sessions = NULL;
     settings_unref(a->front.settings);
     crowd_free(a->front.crowd);
     buf_free(&a->front.head);
@@ -279,7 +287,8 @@ static bool admin_open(struct admin *a, struct server *s)
     evtimer_assign(&a->look, f->base, on_look, a);
     evtimer_assign(&f->room, f->base, on_room, f);
     a->wake = a->wake_fd >= 0 ? event_new(f->base, a->wake_fd, EV_READ | EV_PERSIST, on_wake, a) : NULL;
-    if (!f->settings || !f->crowd || !a->wake || event_add(a->wake, NULL) != 0)
+    s->sessions = sessions_new();
+    if (!f->settings || !f->crowd || !s->sessions || !a->wake || event_add(a->wake, NULL) != 0)
         return false;
     const int fd = s->admin_socket;
     s->admin_socket = -1;

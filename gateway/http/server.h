@@ -16,6 +16,7 @@
 
 #include "gate/gate.h"
 #include "http/conn.h"
+#include "http/sessions.h"
 #include "http/settings.h"
 #include "http/shares.h"
 #include "http/tls.h"
@@ -61,6 +62,7 @@ struct server {
     uint64_t *socket_files; /* which file a Unix socket has; 0: none */
     int admin_socket;
     struct admin *admin; /* NULL: it does not run */
+    struct sessions *sessions; /* the admin thread's */
     uint64_t admin_file;
     struct worker *workers;
     unsigned worker_count;
