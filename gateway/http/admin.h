@@ -40,8 +40,8 @@ struct admin_answer {
 
 typedef void admin_page(struct server *s, const struct admin_request *q, struct admin_answer *a);
 
-/* Who may see it. OPEN: everybody (probes have no token). KNOWN: who is known by token or session, and by the Host. What
- * is posted is for everybody: it looks for itself who sends it. */
+/* Who may see it. OPEN: everybody (probes have no token). KNOWN: who is known by token or session, and by the Host. A
+ * post is for everybody: it looks for itself who sends it. */
 enum admin_door { ADMIN_OPEN, ADMIN_KNOWN };
 struct admin_route {
     const char *path;
