@@ -37,8 +37,8 @@ static const char SIGNIN_FORM[] =
 
 static const char SIGNIN_NO_FORM[] =
     "<p>This address speaks plain HTTP, over which a token could be read on its way. To sign in here, give it a\n"
-    "certificate: <code>admin: { address: \xe2\x80\xa6, tls: { certificate: \xe2\x80\xa6, key: \xe2\x80\xa6 } }</code> in\n"
-    "<code>gateway.yaml</code>. Or let the gateway listen on <code>127.0.0.1</code> alone, and reach it by\n"
+    "certificate: <code>admin: { address: &hellip;, tls: { certificate: &hellip;, key: &hellip; } }</code>\n"
+    "in <code>gateway.yaml</code>. Or let the gateway listen on <code>127.0.0.1</code> alone, and reach it by\n"
     "<code>ssh -L 9090:127.0.0.1:9090</code>.</p>\n"
     "<p>Programs send <code>Authorization: Bearer</code> and the token.</p>\n";
 
