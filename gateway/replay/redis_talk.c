@@ -145,13 +145,13 @@ static void tell(struct talk *t, enum redis_fault fault, const char *why)
 void talk_settle(struct talk *t, enum redis_fault fault, const char *why)
 {
     tell(t, fault, why);
+    if (fault != REDIS_FINE)
+        redis_count(fault, 1); /* each time, so that a rate tells that it lasts */
     if (fault == t->fault)
         return;
     t->fault = fault;
     t->fault_us = time_mono_us();
     snprintf(t->why, sizeof t->why, "%s", why);
-    if (fault != REDIS_FINE)
-        redis_count(fault, 1);
 }
 
 bool talk_fail(struct talk *t, enum redis_fault fault, const char *format, ...)

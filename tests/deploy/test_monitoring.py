@@ -12,6 +12,7 @@ import yaml
 
 import kms
 from conftest import ROOT, run, tool
+from redis_servers import Redis
 
 FOLDER = ROOT / "docker/monitoring"
 ALERTS = FOLDER / "alerts.yaml"
@@ -98,11 +99,22 @@ def real_metrics(gate):
 
 
 @pytest.fixture
-def busy(gateway, alice, bob, certs):
+def shared(tmp_path):
+    """A replay memory that gateways share, as gateway.yaml has it."""
+    r = Redis(tmp_path / "redis")
+    secret = tmp_path / "replay.secret"
+    secret.write_text("5a" * 32)
+    secret.chmod(0o600)
+    yield "{ url: \"redis://127.0.0.1:%d\", secret: file:%s, clock_difference: 300ms }" % (r.port, secret)
+    r.stop()
+
+
+@pytest.fixture
+def busy(gateway, alice, bob, certs, shared):
     """A gateway that has seen everything the queries ask for."""
     import ssl
     carol = kms.User("sip:carol@example.org", ink=False)  # is given one at once
-    g = gateway(users=[alice, bob, carol], listen="    tls: { certificate: %s/server.pem, key: %s/server.key }" % (certs, certs), rules="""\
+    g = gateway(users=[alice, bob, carol], replay=shared, listen="    tls: { certificate: %s/server.pem, key: %s/server.key }" % (certs, certs), rules="""\
 version: 1
 kms: { uris: [kms.example.org] }
 requests:
