@@ -10,7 +10,7 @@ install(FILES rules/rollout.yaml rules/schema.json gateway/config.schema.json DE
 # The pages under the names by which the program's messages, and the pages themselves, refer to them.
 install(FILES rules/README.md DESTINATION /usr/share/doc/kmsgate/rules COMPONENT deb)
 install(FILES gateway/CONFIG.md DESTINATION /usr/share/doc/kmsgate/gateway COMPONENT deb)
-install(FILES docker/README.md docker/DECISIONS.md docker/decision.schema.json DESTINATION /usr/share/doc/kmsgate/docker COMPONENT deb)
+install(FILES docker/README.md docker/DECISIONS.md docker/ADMIN-API.md docker/decision.schema.json DESTINATION /usr/share/doc/kmsgate/docker COMPONENT deb)
 install(FILES certs/README.md DESTINATION /usr/share/doc/kmsgate/certs COMPONENT deb)
 install(FILES docker/debian/copyright DESTINATION /usr/share/doc/kmsgate COMPONENT deb)
 install(PROGRAMS certs/make_certs.sh DESTINATION /usr/share/doc/kmsgate COMPONENT deb)

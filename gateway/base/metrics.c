@@ -130,6 +130,13 @@ void metric_observe(enum metric m, const char *labels, double value)
     add_to(&s->value, value);
 }
 
+double metric_get(enum metric m, const char *labels)
+{
+    labels = labels ? labels : "";
+    const struct series *s = look(m, slot_of(labels), labels);
+    return s ? atomic_load_explicit(&s->value, memory_order_relaxed) : 0;
+}
+
 void metric_clear(enum metric m)
 {
     for (unsigned i = 0; i < SLOTS; i++)

@@ -49,6 +49,8 @@ void metric_observe(enum metric m, const char *labels, double value);
 void metric_clear(enum metric m);
 /* Appends `name="value"` with value escaped. */
 void metric_label(struct buf *b, const char *name, struct str value);
+/* The value of one series that is no histogram; 0 where it is not there. */
+double metric_get(enum metric m, const char *labels);
 /* The whole exposition text. */
 void metrics_write(struct buf *out);
 void metrics_free(void);

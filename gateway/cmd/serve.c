@@ -10,6 +10,7 @@
 #include "cmd/serve.h"
 #include "gate/decision.h"
 #include "http/admin.h"
+#include "http/census.h"
 #include "http/hold.h"
 #include "http/sandbox.h"
 #include "http/syslog.h"
@@ -121,7 +122,8 @@ static bool start_workers(struct server *s)
     s->worker_count = s->config->workers ? s->config->workers : cores > 0 ? (unsigned)cores : 1;
     s->workers = calloc(s->worker_count, sizeof *s->workers);
     s->crowd = crowd_new(s->connections_max, s->worker_count);
-    if (!s->crowd)
+    s->census = census_new(s->worker_count, time_now_us());
+    if (!s->crowd || !s->census)
         return false;
     for (unsigned i = 0; s->workers && i < s->worker_count; i++) {
         s->workers[i].server = s;
@@ -196,6 +198,7 @@ static void close_parts(struct server *s)
         keepings_free(s->workers[i].keepings);
     free(s->workers);
     crowd_free(s->crowd);
+    census_free(s->census);
     if (s->sink)
         sink_close(s->sink);
     serve_replay_end(s);

@@ -143,6 +143,14 @@ unsigned request_rule_takes(const struct request_rule *q);
  * request_rule_refuses() is what a refusal would have said. */
 enum reason request_rule_form(const struct request_rule *q, enum form form);
 enum reason request_rule_refuses(const struct request_rule *q);
+/* What the rule lets through that a rule without settings would not, a phrase each; `each` may be NULL. Returns how
+ * many: 0 is no exception. (Canonicalizations, zones and `also` widen what is read, not what is proven: not told.) */
+typedef void rules_loosening(void *arg, const char *phrase);
+size_t request_rule_loosened(const struct request_rule *q, rules_loosening *each, void *arg);
+/* Who decides what request rule i matches once it is gone or has ended: from *at = i on each call gives the next rule
+ * below that may, up to one that takes all of it. NULL: no more; when none took all, some of it meets no rule. *takes_all
+ * tells. */
+const struct request_rule *rules_request_heir(const struct rules *r, size_t i, size_t *at, bool *takes_all);
 
 /* NULL with every fault added; lints are added too, but do not fail. What the syntax knows and the program does not
  * build yet is a fault ("not built yet"). */

@@ -158,6 +158,27 @@ bool rules_requests_meet(const struct request_rule *a, const struct request_rule
            globs_meet(&m->path, &o->path) && (rules_request_paths(a) & rules_request_paths(b));
 }
 
+const struct request_rule *rules_request_heir(const struct rules *r, size_t i, size_t *at,
+                                              bool *takes_all)
+{
+    struct request_rule q = r->requests[i];
+    *takes_all = *takes_all && *at != i;
+    q.until_us = TIME_NONE; /* what comes after its end is asked */
+    for (size_t k = *at + 1; k < r->request_count; k++) {
+        const struct request_rule *below = r->requests + k;
+        if (r->requests[i].until_us != TIME_NONE && below->until_us != TIME_NONE &&
+            below->until_us <= r->requests[i].until_us)
+            continue;
+        if (!rules_requests_meet(&q, below))
+            continue;
+        *takes_all = rules_request_covers(below, &q, rules_request_paths(&q));
+        *at = *takes_all ? r->request_count : k;
+        return below;
+    }
+    *at = r->request_count;
+    return NULL;
+}
+
 unsigned rules_request_paths(const struct request_rule *q)
 {
     unsigned paths = q->match.path.n ? 0 : (1u << PATH_COUNT) - 1;

@@ -1,9 +1,9 @@
 #include "base/metrics.h"
 #include "http/admin.h"
 #include "http/bounds.h"
+#include "http/console.h"
 
-/* Why the gateway is not ready, in a word; NULL: it is. */
-static const char *unready(const struct server *s)
+const char *admin_unready(const struct server *s)
 {
     if (atomic_load(&s->draining))
         return "draining";
@@ -68,7 +68,7 @@ static void write_keys_age(const struct server *s, bool known, struct buf *out)
 
 static void write_state(struct server *s, bool known, struct admin_answer *a)
 {
-    const char *word = unready(s);
+    const char *word = admin_unready(s);
     a->status = word ? 503 : 200;
     buf_printf(&a->body, "%s\n", word ? word : "ready");
     write_keys_age(s, known, &a->body);
@@ -97,28 +97,17 @@ static void page_metrics(struct server *s, const struct admin_request *q, struct
     metrics_write(&a->body);
 }
 
-static void page_console(struct server *s, const struct admin_request *q, struct admin_answer *a)
-{
-    (void)q;
-    char now[TIME_TEXT];
-    time_format(time_now_us(), false, now);
-    pthread_mutex_lock(&s->lock);
-    buf_printf(&a->body, "kmsgate %s at %s\nrules %s\n", KMSGATE_VERSION, now, s->rules->hash);
-    pthread_mutex_unlock(&s->lock);
-    buf_printf(&a->body, "upstream %s%s\nconnections %u, in flight %u, replay entries %zu\n", s->config->upstream.url,
-               upstream_site_down(s->upstream_site) ? " (does not answer)" : "", crowd_count(s->crowd),
-               atomic_load(&s->in_flight), replay_count(s->replay));
-    write_state(s, true, a);
-    a->status = 200;
-    buf_z(&a->body, "\n/healthz\n/readyz\n/metrics\n/decisions?n=100\n/rules\n");
-}
-
 static const struct admin_route ROUTES[] = {
     {"/healthz", page_healthz, ADMIN_OPEN, NULL}, {"/readyz", page_readyz, ADMIN_OPEN, NULL},
     {"/metrics", page_metrics, ADMIN_KNOWN, NULL}, {"/decisions", admin_decisions, ADMIN_KNOWN, NULL},
-    {"/rules", page_rules, ADMIN_KNOWN, NULL}, {"/", page_console, ADMIN_KNOWN, NULL},
     {"/sign-in", admin_signin_page, ADMIN_OPEN, admin_signin}, {"/sign-in.css", admin_signin_css, ADMIN_OPEN, NULL},
     {"/sign-out", NULL, ADMIN_OPEN, admin_signout},
+    {"/rules", page_rules, ADMIN_KNOWN, NULL}, {"/", console_page, ADMIN_KNOWN, NULL},
+    {"/console.js", console_page, ADMIN_KNOWN, NULL}, {"/console.css", console_page, ADMIN_KNOWN, NULL},
+    {"/console.svg", console_page, ADMIN_KNOWN, NULL}, {"/api/state", console_page, ADMIN_KNOWN, NULL},
+    {"/api/traffic", console_page, ADMIN_KNOWN, NULL}, {"/api/passes", console_page, ADMIN_KNOWN, NULL},
+    {"/api/clocks", console_page, ADMIN_KNOWN, NULL}, {"/api/keys", console_page, ADMIN_KNOWN, NULL},
+    {"/api/rules", console_page, ADMIN_KNOWN, NULL}, {"/api/reasons", console_page, ADMIN_KNOWN, NULL},
 };
 
 const struct admin_route *admin_route(struct str path)

@@ -57,6 +57,9 @@ bool admin_admits(struct server *s, const struct admin_request *q, struct admin_
 /* The page of a request that was admitted. */
 void admin_show(struct server *s, const struct admin_request *q, struct admin_answer *a);
 
+/* Why the gateway is not ready, in a word; NULL: it is. */
+const char *admin_unready(const struct server *s);
+
 /* admin_access.c: compared in constant time; false where there is none. */
 bool admin_token_is(const struct server *s, struct str given);
 /* By its Authorization, or since none is needed. */

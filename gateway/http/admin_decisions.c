@@ -6,11 +6,11 @@
 #include "base/uri.h"
 #include "http/admin.h"
 
-/* /decisions?n=&user=&reason=&verdict=&rule=&follow=1 */
+/* /decisions?n=&user=&reason=&verdict=&rule=&source=&form=&follow=1 */
 
 enum { DECISIONS_MOST = 1000, DECISIONS_USUAL = 100, FIELD_MAX = 1024, LINE_MAX_BYTES = 1 << 20 };
-enum field { FIELD_USER, FIELD_REASON, FIELD_VERDICT, FIELD_RULE, FIELD_COUNT };
-static const char *const FIELDS[] = {"user", "reason", "verdict", "rule"};
+enum field { FIELD_USER, FIELD_REASON, FIELD_VERDICT, FIELD_RULE, FIELD_SOURCE, FIELD_FORM, FIELD_COUNT };
+static const char *const FIELDS[] = {"user", "reason", "verdict", "rule", "source", "form"};
 _Static_assert(sizeof FIELDS / sizeof *FIELDS == FIELD_COUNT, "each field has its name");
 
 struct filter {
@@ -20,7 +20,7 @@ struct filter {
     struct buf field[FIELD_COUNT]; /* decoded; p NULL: not asked for */
 };
 
-/* `*` stands for any text in a user's URI and a rule's name; a verdict and a reason are words. */
+/* `*` stands for any text in a user's URI, a rule's name and an address; the others are words. */
 static bool holds(const void *arg, struct str line)
 {
     const struct filter *f = arg;
@@ -190,7 +190,7 @@ void admin_decisions(struct server *s, const struct admin_request *q, struct adm
     } else {
         a->status = 400;
         buf_printf(&a->body, "expected /decisions with n=0 to %d, user=, reason=, verdict=accept or reject, rule=, "
-                   "follow=1, each at most once and percent-encoded; `*` stands for any text\n", DECISIONS_MOST);
+                   "source=, form=, follow=1, each at most once and percent-encoded; `*` stands for any text\n", DECISIONS_MOST);
     }
     filter_clear(&f);
 }

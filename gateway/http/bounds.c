@@ -46,6 +46,11 @@ bool bounds_reached(enum bound b)
     return atomic_load(&the_bounds[b].on) || (hit && time_mono_us() - hit < TOLD_US);
 }
 
+const char *bounds_text(enum bound b)
+{
+    return BOUNDS[b].text;
+}
+
 void bounds_measure(void)
 {
     for (enum bound b = 0; b < BOUND_COUNT; b++) {

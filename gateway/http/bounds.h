@@ -30,6 +30,7 @@ void bounds_hit(enum bound b);
 /* For a limit that is on until it is off: the caller tells the log itself. */
 void bounds_set(enum bound b, bool on);
 bool bounds_reached(enum bound b);
+const char *bounds_text(enum bound b); /* what it means, as in /readyz */
 void bounds_measure(void);             /* sets the metric, 1 or 0, of each */
 void bounds_write(struct buf *out);    /* a line for each that is reached and that requests can meet */
 

@@ -7,6 +7,7 @@
 #include "base/sink.h"
 #include "http/bounds.h"
 #include "http/server.h"
+#include "http/census.h"
 #include "http/trace.h"
 
 /* BODY: the head holds. JUDGE: complete. SPEND: judged, and the replay memory is waited for. UPSTREAM: the call
@@ -136,6 +137,7 @@ static void decide(struct exchange *x, enum reason reason, int status)
     if (!line->failed)
         sink_write(x->worker->server->sink, buf_view(line));
     decision_count(d);
+    census_note(x->worker->server->census, (unsigned)(x->worker - x->worker->server->workers), x->judgement);
 }
 
 static struct str extra_headers(int status)

@@ -314,6 +314,18 @@ void reload_measure(struct server *s)
     }
 }
 
+void reload_state(struct server *s, size_t part, struct reload_state *out)
+{
+    const struct part *p = &s->parts[part];
+    out->kind = part_kind(part);
+    out->file = part_file(s, part);
+    pthread_mutex_lock(&s->lock);
+    out->trouble_us = p->trouble_us;
+    out->expiry_us = p->expiry_us;
+    memcpy(out->trouble, p->trouble, sizeof out->trouble);
+    pthread_mutex_unlock(&s->lock);
+}
+
 void reload_end(struct server *s)
 {
     for (size_t i = 0; s->tls && i < s->config->listen_count; i++)

@@ -49,6 +49,7 @@ struct server {
     struct replay *replay;
     struct replay_site *replay_site; /* its sockets, where many gateways share it; NULL: it is this process's own */
     struct sink *sink;
+    struct census *census; /* what the console tells of decisions; runs before the workers, and longer */
     char *admin_token; /* NULL: none */
     pthread_mutex_t lock; /* of what a reload replaces: now, rules, …tls, parts' expiry and trouble */
     atomic_uint edition;  /* one more with each change of these: whoever has seen the new is judged by the new */
@@ -168,6 +169,15 @@ void reload_end(struct server *s);
 bool reload_trouble(struct server *s, size_t part, const char *why);
 /* Tells a reload that was refused: its faults but for lints, then `outcome`. Returns the first one's text. */
 const char *reload_tell_faults(const char *object, const char *file, const struct faults *faults, const char *outcome);
+
+struct reload_state {
+    const char *kind, *file; /* file NULL: there is none */
+    int64_t trouble_us;      /* when the newest files were refused; 0: they are in force */
+    char trouble[TLS_WHY];   /* why */
+    int64_t expiry_us;       /* of the certificate in use; TIME_NONE: there is none */
+};
+/* How a part stands, 0 to part_count - 1. Any thread. */
+void reload_state(struct server *s, size_t part, struct reload_state *out);
 
 /* reload_config.c */
 /* Reads gateway.yaml again: takes over what can be, names what needs a restart. */

@@ -104,6 +104,21 @@ bool keystore_refresh(struct keystore *ks, bool *changed, char *why, size_t why_
 int64_t keystore_age_us(const struct keystore *ks);
 /* Number of keys by type and state, for metrics; an expired key counts as revoked. */
 void keystore_count(struct keystore *ks, int64_t now_us, size_t out[2][KEY_STATES]);
+/* The active, usable keys by type and age, which counts from when they became active: step i is younger than
+ * KEY_AGE_DAYS[i], the last is older than all of these. And whose are the oldest, the oldest first; a user of more
+ * octets than there is room for is cut. Looks at every key, a tenth of a second for a million: not for each request. */
+enum { KEY_AGE_STEPS = 7, KEY_OLDEST = 20, KEY_OLDEST_USER = 256 };
+extern const unsigned KEY_AGE_DAYS[KEY_AGE_STEPS - 1];
+struct key_ages {
+    size_t n[2][KEY_AGE_STEPS];
+    struct key_oldest {
+        int64_t since; /* us */
+        size_t user_n;
+        char user[KEY_OLDEST_USER];
+    } oldest[2][KEY_OLDEST];
+    size_t oldest_n[2];
+};
+void keystore_ages(struct keystore *ks, int64_t now_us, struct key_ages *out);
 
 /* Any thread. The caller frees the ring with keyring_clear(), also after NOT_FOUND. */
 enum keystore_result keystore_user(const struct keystore *ks, struct str user, struct keyring *out);

@@ -24,7 +24,7 @@ def test_what_is_in_it(deb):
                        "usr/share/bash-completion/completions/kmsgate": "-rw-r--r--",
                        "usr/share/zsh/vendor-completions/_kmsgate": "-rw-r--r--", "usr/share/doc/kmsgate/copyright": "-rw-r--r--"}.items():
         assert files[path] == (mode, "root/root"), (path, files)
-    for name in ("rules/README.md", "docker/DECISIONS.md", "gateway/CONFIG.md", "docker/README.md", "docker/decision.schema.json", "schema.json",
+    for name in ("rules/README.md", "docker/DECISIONS.md", "docker/ADMIN-API.md", "gateway/CONFIG.md", "docker/README.md", "docker/decision.schema.json", "schema.json",
                  "config.schema.json"):
         assert "usr/share/doc/kmsgate/" + name in files or "usr/share/doc/kmsgate/%s.gz" % name in files, name
     said = "".join(p.read_text() for p in (ROOT / "gateway").rglob("*.[ch]"))

@@ -10,6 +10,7 @@ import pytest
 from lxml import etree
 
 import kms
+from browser_driver import npm_folder
 from conftest import BUILD, RULES
 from kms import NS, q
 from scripted import Scripted
@@ -64,19 +65,7 @@ class XmlCrypto:
         self.folder = BUILD / "xml_crypto"
 
     def install(self):
-        npm = shutil.which("npm")
-        if not npm or not shutil.which("node"):
-            pytest.skip("xml-crypto: there is no npm here")
-        if (self.folder / "installed").exists():
-            return self
-        self.folder.mkdir(exist_ok=True)
-        for name in ("package.json", "package-lock.json"):
-            shutil.copy(HERE / "xml_crypto" / name, self.folder)
-        got = subprocess.run([npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"],
-                             cwd=self.folder, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL)
-        if got.returncode:
-            pytest.skip("xml-crypto: npm cannot install it here: " + (got.stderr.strip().split("\n") or ["?"])[0])
-        (self.folder / "installed").touch()
+        npm_folder(BUILD, "xml_crypto")
         return self
 
     def _run(self, **ask):
