@@ -148,8 +148,8 @@ enum reason request_rule_refuses(const struct request_rule *q);
 typedef void rules_loosening(void *arg, const char *phrase);
 size_t request_rule_loosened(const struct request_rule *q, rules_loosening *each, void *arg);
 /* Who decides what request rule i matches once it is gone or has ended: from *at = i on each call gives the next rule
- * below that may, up to one that takes all of it. NULL: no more; when none took all, some of it meets no rule. *takes_all
- * tells. */
+ * below that may, up to one that takes all of it. NULL: no more; when none took all, some of it meets no rule.
+ * *takes_all tells. */
 const struct request_rule *rules_request_heir(const struct rules *r, size_t i, size_t *at, bool *takes_all);
 
 /* NULL with every fault added; lints are added too, but do not fail. What the syntax knows and the program does not

@@ -190,7 +190,8 @@ void admin_decisions(struct server *s, const struct admin_request *q, struct adm
     } else {
         a->status = 400;
         buf_printf(&a->body, "expected /decisions with n=0 to %d, user=, reason=, verdict=accept or reject, rule=, "
-                   "source=, form=, follow=1, each at most once and percent-encoded; `*` stands for any text\n", DECISIONS_MOST);
+                   "source=, form=, follow=1, each at most once and percent-encoded; `*` stands for any text\n",
+                   DECISIONS_MOST);
     }
     filter_clear(&f);
 }
