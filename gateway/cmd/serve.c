@@ -122,7 +122,7 @@ static bool start_workers(struct server *s)
     s->worker_count = s->config->workers ? s->config->workers : cores > 0 ? (unsigned)cores : 1;
     s->workers = calloc(s->worker_count, sizeof *s->workers);
     s->crowd = crowd_new(s->connections_max, s->worker_count);
-    s->census = census_new(s->worker_count, time_now_us());
+    s->census = census_new(s->worker_count, time_now_us(), s->config->state);
     if (!s->crowd || !s->census)
         return false;
     for (unsigned i = 0; s->workers && i < s->worker_count; i++) {

@@ -147,15 +147,22 @@ void census_take(struct census *t)
 static void *run(void *arg)
 {
     static const struct timespec PAUSE = {0, 100000000};
+    enum { TURNS_A_MINUTE = 600 };
     struct census *t = arg;
     sigset_t all;
     sigfillset(&all); /* signals are for main */
     pthread_sigmask(SIG_BLOCK, &all, NULL);
-    while (!atomic_load(&t->ending)) {
-        nanosleep(&PAUSE, NULL);
+    for (unsigned turn = 1;; turn++) {
+        const bool ends = atomic_load(&t->ending);
+        if (!ends)
+            nanosleep(&PAUSE, NULL);
         pthread_mutex_lock(&t->lock);
         census_take(t);
         pthread_mutex_unlock(&t->lock);
+        if (ends || turn % TURNS_A_MINUTE == 0)
+            census_keep(t, time_now_us());
+        if (ends)
+            break;
     }
     return NULL;
 }
@@ -179,15 +186,18 @@ static bool census_room(struct census *t, unsigned workers)
     return cells_new(&t->passing, PASS_CELLS) && cells_new(&t->clocks, CLOCK_CELLS) && cells_new(&t->keys, KEY_CELLS);
 }
 
-struct census *census_new(unsigned workers, int64_t since_us)
+struct census *census_new(unsigned workers, int64_t since_us, const char *folder)
 {
     struct census *t = calloc(1, sizeof *t);
     if (!t)
         return NULL;
-    t->since_us = since_us;
+    t->since_us = t->watched_us = since_us;
+    t->folder = folder;
     pthread_mutex_init(&t->lock, NULL);
-    t->started = census_room(t, workers) && random_bytes(&t->seed, sizeof t->seed) &&
-                 pthread_create(&t->thread, NULL, run, t) == 0;
+    const bool ok = census_room(t, workers) && random_bytes(&t->seed, sizeof t->seed);
+    if (ok && folder)
+        census_recall(t, since_us);
+    t->started = ok && pthread_create(&t->thread, NULL, run, t) == 0;
     if (t->started)
         return t;
     census_free(t);
@@ -214,6 +224,11 @@ void census_free(struct census *t)
 int64_t census_since(const struct census *t)
 {
     return t->since_us;
+}
+
+int64_t census_watched(const struct census *t)
+{
+    return t->watched_us;
 }
 
 uint64_t census_lost(struct census *t)

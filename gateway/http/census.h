@@ -5,7 +5,7 @@
  * thread of the census takes the notes out ten times a second and counts. What finds no room, in a ring or in a table,
  * is lost and counted as such; serving never notices.
  *
- *     struct census *t = census_new(workers, time_now_us());
+ *     struct census *t = census_new(workers, time_now_us(), config->state);
  *     census_note(t, worker, judgement);                 in the worker's thread, once its decision is made
  *     struct json j = {.out = &body}; census_tell_traffic(t, time_now_us(), &j);
  *     census_free(t);                                    after the workers
@@ -18,12 +18,15 @@
 
 struct census;
 
-/* since_us: when it began to watch. NULL without memory or thread. */
-struct census *census_new(unsigned workers, int64_t since_us);
+/* since_us: now. folder: where the use of rules is kept from one run to the next, in a file; NULL: nowhere; it has to
+ * stay. NULL without memory or thread. */
+struct census *census_new(unsigned workers, int64_t since_us, const char *folder);
 void census_free(struct census *t); /* NULL is fine */
 /* Of a decision that is made; `worker` counts from 0, and is that of the calling thread. Never blocks. */
 void census_note(struct census *t, unsigned worker, const struct judgement *j);
 int64_t census_since(const struct census *t);
+/* Since when it is known how rules were used: over restarts, unless nobody watched for a day. */
+int64_t census_watched(const struct census *t);
 /* Notes that found a full ring. */
 uint64_t census_lost(struct census *t);
 

@@ -112,8 +112,7 @@ struct pass *census_pass(struct census *t, struct str rule, unsigned what)
     return pass_find(t, pass_hash(t, rule, what), rule, what);
 }
 
-/* Made where there is none; the one that was not used for longest gives way. */
-static struct pass *pass_of(struct census *t, struct str rule, unsigned what)
+struct pass *census_pass_of(struct census *t, struct str rule, unsigned what)
 {
     const uint64_t hash = pass_hash(t, rule, what);
     struct pass *p = pass_find(t, hash, rule, what);
@@ -145,7 +144,7 @@ static void count_passes(struct census *t, const struct noted *n)
 {
     if (!n->rule.n)
         return;
-    struct pass *p = pass_of(t, n->rule, PASS_RULE);
+    struct pass *p = census_pass_of(t, n->rule, PASS_RULE);
     p->exception = n->n.exception;
     if (!n->n.accepted) {
         p->rejected++;
@@ -157,7 +156,7 @@ static void count_passes(struct census *t, const struct noted *n)
     for (unsigned i = 0; i < SHADOW_COUNT; i++) {
         if (!(n->n.shadow & 1u << i))
             continue;
-        p = pass_of(t, n->rule, i);
+        p = census_pass_of(t, n->rule, i);
         span_add(&p->span, n->n.time_us);
         count_user(t, p, n);
     }
@@ -223,6 +222,7 @@ static void count_renewed(struct census *t, const struct noted *n)
 
 void census_count(struct census *t, const struct noted *n)
 {
+    t->counted++;
     bin_add(t->fine, FINE_BINS, FINE_S * US_PER_S, &n->n);
     bin_add(t->coarse, COARSE_BINS, COARSE_S * US_PER_S, &n->n);
     count_passes(t, n);

@@ -95,10 +95,15 @@ struct census {
     struct ring *rings;
     unsigned ring_count;
     int64_t since_us;
+    int64_t watched_us;  /* since when it is known how rules were used: over restarts */
+    const char *folder;  /* where that is kept; NULL: nowhere */
+    uint64_t kept;       /* the thread's own: `counted` when it was written last */
+    bool keep_failed;
     pthread_t thread;
     bool started;
     atomic_bool ending;
     pthread_mutex_t lock; /* of all below, and of the rings' tails */
+    uint64_t counted;     /* notes, ever */
     uint64_t seed;        /* so that nobody can choose who gives way */
     struct bin fine[FINE_BINS], coarse[COARSE_BINS];
     uint64_t pass_hash[PASSES]; /* 0: free */
@@ -112,7 +117,13 @@ struct census {
 /* census_count.c, under the lock */
 void census_count(struct census *t, const struct noted *n);
 struct pass *census_pass(struct census *t, struct str rule, unsigned what); /* NULL: there is none */
+/* Made where there is none; the one that was not used for longest gives way. */
+struct pass *census_pass_of(struct census *t, struct str rule, unsigned what);
 void span_read(const struct span *s, int64_t now_us, uint32_t hours[SPAN_HOURS], uint32_t days[SPAN_DAYS]);
+/* census_keep.c: writes how rules were used, if anything was counted since, and reads it at the start; what cannot be
+ * read is told in the log and left. */
+void census_keep(struct census *t, int64_t now_us);
+void census_recall(struct census *t, int64_t now_us);
 /* census.c: takes out what the rings hold; under the lock. */
 void census_take(struct census *t);
 

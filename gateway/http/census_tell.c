@@ -168,7 +168,8 @@ void census_tell_passes(struct census *t, int64_t now_us, struct json *j)
 {
     begin(t);
     json_object(j, NULL);
-    put_time(j, "since", t->since_us);
+    put_time(j, "since", t->watched_us);
+    put_time(j, "users_since", t->since_us);
     json_int(j, "forgotten", (int64_t)t->passing.dropped);
     put_passes(t, now_us, j);
     json_end(j);

@@ -94,7 +94,7 @@ void console_rules(struct server *s, int64_t now_us, struct json *j)
     json_object(j, NULL);
     json_string(j, "file", str_z(r->file), 0);
     json_string(j, "hash", str_z(r->hash), 0);
-    console_time(j, "since", census_since(s->census));
+    console_time(j, "since", census_watched(s->census));
     json_array(j, "requests");
     for (size_t i = 0; i < r->request_count; i++)
         put_request_rule(s, r, i, now_us, j);

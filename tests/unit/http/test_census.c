@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "http/census_inside.h"
 
@@ -73,7 +74,7 @@ static size_t items(const struct json_value *v)
 static void traffic_is_counted_by_step(void **state)
 {
     (void)state;
-    struct census *t = census_new(2, NOW);
+    struct census *t = census_new(2, NOW, NULL);
     const struct request_rule q = a_rule("everyone");
     struct judgement j;
     judged(&j, &q, "sip:a@example.org", NOW);
@@ -105,7 +106,7 @@ static void traffic_is_counted_by_step(void **state)
 static void a_clock_that_steps_back_spoils_nothing(void **state)
 {
     (void)state;
-    struct census *t = census_new(1, NOW);
+    struct census *t = census_new(1, NOW, NULL);
     const struct request_rule q = a_rule("everyone");
     struct judgement j;
     struct census_use u;
@@ -128,7 +129,7 @@ static void a_clock_that_steps_back_spoils_nothing(void **state)
 static void hours_and_days_move_on(void **state)
 {
     (void)state;
-    struct census *t = census_new(1, NOW);
+    struct census *t = census_new(1, NOW, NULL);
     const struct request_rule q = a_rule("everyone");
     struct judgement j;
     struct census_use u;
@@ -160,7 +161,7 @@ static void hours_and_days_move_on(void **state)
 static void shadow_and_exceptions_name_their_users(void **state)
 {
     (void)state;
-    struct census *t = census_new(1, NOW);
+    struct census *t = census_new(1, NOW, NULL);
     const struct request_rule strict = a_rule("everyone");
     struct request_rule loose = a_rule("old-radios");
     struct judgement j;
@@ -206,7 +207,7 @@ static void note_clock(struct census *t, const struct request_rule *q, const cha
 static void clocks_the_nearest_to_refusal_first(void **state)
 {
     (void)state;
-    struct census *t = census_new(1, NOW);
+    struct census *t = census_new(1, NOW, NULL);
     struct request_rule q = a_rule("everyone"), wide = a_rule("wide");
     wide.checks.past_us = 100 * US_PER_S;
     note_clock(t, &q, "sip:good@example.org", 900);  /* under a fifth */
@@ -236,7 +237,7 @@ static void a_crowd_takes_no_more_room(void **state)
 {
     (void)state;
     enum { CROWD = 40000 };
-    struct census *t = census_new(1, NOW);
+    struct census *t = census_new(1, NOW, NULL);
     struct request_rule loose = a_rule("old-radios");
     struct judgement j;
     loose.accept |= FORM_UNSIGNED;
@@ -270,7 +271,7 @@ static void a_crowd_takes_no_more_room(void **state)
 static void rules_beyond_the_table_push_out_the_oldest(void **state)
 {
     (void)state;
-    struct census *t = census_new(1, NOW);
+    struct census *t = census_new(1, NOW, NULL);
     struct judgement j;
     struct census_use u;
     for (int i = 0; i < PASSES + 100; i++) {
@@ -291,7 +292,7 @@ static void rules_beyond_the_table_push_out_the_oldest(void **state)
 static void a_full_ring_loses_and_counts(void **state)
 {
     (void)state;
-    struct census *t = census_new(1, NOW);
+    struct census *t = census_new(1, NOW, NULL);
     const struct request_rule q = a_rule("everyone");
     struct judgement j;
     struct census_use u;
@@ -319,7 +320,7 @@ static void a_full_ring_loses_and_counts(void **state)
 static void old_keys_are_told_until_they_are_left(void **state)
 {
     (void)state;
-    struct census *t = census_new(1, NOW);
+    struct census *t = census_new(1, NOW, NULL);
     const struct request_rule q = a_rule("everyone");
     struct judgement j;
     judged(&j, &q, "sip:a@example.org", NOW);
@@ -354,6 +355,108 @@ static void old_keys_are_told_until_they_are_left(void **state)
     census_free(t);
 }
 
+static void a_file_is(const char *folder, const char *text)
+{
+    char path[256];
+    snprintf(path, sizeof path, "%s/console.json", folder);
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    assert_true(fputs(text, f) >= 0);
+    assert_int_equal(fclose(f), 0);
+}
+
+static void a_file_goes(const char *folder)
+{
+    char path[256];
+    snprintf(path, sizeof path, "%s/console.json", folder);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(rmdir(folder), 0);
+}
+
+static void the_use_of_rules_outlives_a_restart(void **state)
+{
+    (void)state;
+    const int64_t now = time_now_us() / US_PER_S * US_PER_S;
+    char folder[] = "/tmp/kmsgate-census-XXXXXX";
+    assert_non_null(mkdtemp(folder));
+    struct census *t = census_new(1, now, folder);
+    struct request_rule loose = a_rule("old-radios");
+    struct judgement j;
+    struct census_use u;
+    loose.checks.mode[CHECK_TIME] = MODE_SHADOW;
+    for (int day = 40; day >= 0; day--) {
+        judged(&j, &loose, "sip:a@example.org", now - day * 24 * HOUR_US);
+        j.decision.shadow[CHECK_TIME] = REASON_TIME_STALE;
+        census_note(t, 0, &j);
+    }
+    j.decision.accepted = false;
+    census_note(t, 0, &j);
+    census_free(t); /* an end in order writes it */
+    t = census_new(1, now + HOUR_US, folder);
+    assert_true(census_watched(t) == now && census_since(t) == now + HOUR_US);
+    assert_true(census_use(t, STR("old-radios"), now + HOUR_US, &u));
+    assert_int_equal(u.accepted, 41);
+    assert_int_equal(u.rejected, 1);
+    assert_true(u.last_us == now && u.first_us == now - 40 * 24 * HOUR_US);
+    for (int i = 0; i < 31; i++)
+        assert_int_equal(u.days[i], 1);
+    struct json_doc *doc = told(t, census_tell_passes, now + HOUR_US);
+    const struct json_value *p = member(json_root(doc), "passes");
+    assert_int_equal(items(p), 2);
+    assert_int_equal(items(member(p->first, "users")), 0); /* no users are kept */
+    json_free(doc);
+    judged(&j, &loose, "sip:a@example.org", now + 24 * HOUR_US);
+    census_note(t, 0, &j);
+    census_free(t);
+    t = census_new(1, now + 100 * 24 * HOUR_US, folder); /* nobody watched for long */
+    assert_true(census_watched(t) == census_since(t));
+    assert_true(census_use(t, STR("old-radios"), now + 24 * HOUR_US, &u));
+    assert_int_equal(u.accepted, 42);
+    assert_int_equal(u.days[0] + u.days[1], 2);
+    census_free(t);
+    a_file_goes(folder);
+}
+
+#define KEPT(name, since, saved, passes) \
+    "{\"file\":\"" name "\",\"since\":\"" since "\",\"saved\":\"" saved "\",\"passes\":[" passes "]}"
+#define KEPT_GOOD(passes) KEPT("kmsgate console 1", "2026-01-02T00:00:00Z", "2026-11-18T10:00:00Z", passes)
+#define KEPT_PASS(rule, by, last, days) \
+    "{\"rule\":\"" rule "\",\"by\":\"" by "\",\"exception\":true,\"count\":1,\"rejected\":0," \
+    "\"first\":\"2026-01-02T00:00:00Z\",\"last\":\"" last "\",\"days\":[" days "]}"
+
+static void a_file_that_is_none_is_left(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        bool good;
+    } FILES[] = {
+        {KEPT_GOOD(KEPT_PASS("x", "rule", "2026-11-01T00:00:00Z", "1")), true},
+        {KEPT_GOOD(KEPT_PASS("x", "rule", "2026-11-01T00:00:00Z", "-1")), false},
+        {KEPT_GOOD(KEPT_PASS("x", "rule", "2026-11-01T00:00:00Z", "1,\"2\"")), false},
+        {KEPT_GOOD(KEPT_PASS("x", "rule", "2126-11-01T00:00:00Z", "1")), false},
+        {KEPT_GOOD(KEPT_PASS("x", "rule", "yesterday", "1")), false},
+        {KEPT_GOOD(KEPT_PASS("x", "nothing", "2026-11-01T00:00:00Z", "1")), false},
+        {KEPT_GOOD(KEPT_PASS("", "rule", "2026-11-01T00:00:00Z", "1")), false},
+        {KEPT_GOOD("{}"), false},
+        {KEPT("kmsgate console 2", "2026-01-02T00:00:00Z", "2026-11-18T10:00:00Z", ""), false},
+        {KEPT("kmsgate console 1", "9026-01-02T00:00:00Z", "2026-11-18T10:00:00Z", ""), false},
+        {"", false}, {"{", false}, {"[]", false}, {"{}", false}, {"kmsgate console 1", false},
+    };
+    char folder[] = "/tmp/kmsgate-census-XXXXXX";
+    struct census_use u;
+    assert_non_null(mkdtemp(folder));
+    for (size_t i = 0; i < sizeof FILES / sizeof *FILES; i++) {
+        a_file_is(folder, FILES[i].text);
+        struct census *t = census_new(1, NOW, folder);
+        assert_non_null(t);
+        assert_int_equal(census_watched(t) < NOW, FILES[i].good);
+        assert_int_equal(census_use(t, STR("x"), NOW, &u), FILES[i].good);
+        census_free(t);
+    }
+    a_file_goes(folder);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -366,6 +469,8 @@ int main(void)
         cmocka_unit_test(rules_beyond_the_table_push_out_the_oldest),
         cmocka_unit_test(a_full_ring_loses_and_counts),
         cmocka_unit_test(old_keys_are_told_until_they_are_left),
+        cmocka_unit_test(the_use_of_rules_outlives_a_restart),
+        cmocka_unit_test(a_file_that_is_none_is_left),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
