@@ -76,7 +76,18 @@ def test_the_first_rule(tree):
     assert run.returncode == 0, run.stdout + run.stderr
 
 
+def test_what_it_costs_is_what_was_measured():
+    """Within a tenth: the page says it in round figures."""
+    figures = (ROOT / "tests" / "bench" / "README.md").read_text()
+    both = int(re.search(r"^both +([\d,]+) ", figures, re.M).group(1).replace(",", ""))
+    cpu, rss = re.search(r"^kmsgate +\d+ +([\d.]+) .* ([\d.]+) +0$", figures, re.M).groups()
+    told = re.search(r"([\d,]+) instructions a signed key request, about (\d+) µs .* and (\d+) MiB", README).groups()
+    for measured, said in zip((both, float(cpu), float(rss)), told):
+        assert abs(int(said.replace(",", "")) / measured - 1) < 0.1, (measured, said)
+
+
 def test_links():
     for page in ["README.md", "tests/bench/README.md"] + ["%s/README.md" % f for f in ("gateway", "rules", "docker", "certs")]:
-        for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / page).read_text()):
+        text = (ROOT / page).read_text()
+        for target in re.findall(r"\]\(([^)#:]+)\)", text) + re.findall(r'<img src="([^"]+)"', text):
             assert ((ROOT / page).parent / target).exists(), (page, target)
