@@ -45,6 +45,10 @@ static const struct {
         {"it cannot be told whether the request was accepted before: just after a start, after the clock "
          "stepped, or the mark cannot be written",
          "clients ask again; `/readyz` says what it waits for"},
+    [REASON_KEYS_UNAVAILABLE] =
+        {"the upstream issued a new key, which `new_keys: learn` could not commit within half a second: a "
+         "reply without it would lock its client out",
+         "the database of keys: is its disk full, does something hold it? Clients ask again"},
     [REASON_RULE_NONE] =
         {"no request rule matched",
          "add a rule, or correct `match`"},
@@ -126,7 +130,8 @@ static const struct {
          "import a TrK, or `encrypt.when` of the response rule"},
     [REASON_INTERNAL] =
         {"out of memory, or a fault of the gateway",
-         "report it, with the log"},};
+         "report it, with the log"},
+};
 
 void console_reasons(struct json *j)
 {
