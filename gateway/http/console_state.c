@@ -227,6 +227,7 @@ void console_state(struct server *s, int64_t now_us, struct json *j)
     console_time(j, "now", now_us);
     console_time(j, "since", census_since(s->census));
     json_string(j, "state", str_z(word ? word : "ready"), 0);
+    json_bool(j, "signed_in", s->admin_token != NULL);
     json_string(j, "config", str_z(s->config->file), 0);
     json_string(j, "rules_file", str_z(r->file), 0);
     json_string(j, "rules_hash", str_z(r->hash), 0);

@@ -205,7 +205,7 @@ def test_a_policy_that_forbids_what_is_not_its_own(browser, gate):
     policy = page.opened["headers"]["content-security-policy"]
     assert "default-src 'none'" in policy and "unsafe" not in policy and "frame-ancestors 'none'" in policy
     for header, value in (("cache-control", "no-store"), ("x-content-type-options", "nosniff"),
-                          ("referrer-policy", "no-referrer"), ("cross-origin-opener-policy", "same-origin")):
+                          ("referrer-policy", "same-origin"), ("cross-origin-opener-policy", "same-origin")):
         assert page.opened["headers"][header] == value
     assert page.run("""(() => { try { document.body.innerHTML = '<p>x</p>'; return 'made'; }
                                 catch (e) { return e.name; } })()""") == "TypeError"
@@ -351,6 +351,45 @@ def test_troubles_and_their_ends(browser, tmp_path, alice, bob):
         assert page.text("#word") == "no answer"
     finally:
         g.stop()
+
+
+def test_behind_the_sign_in(browser, gateway, alice):
+    """The token by the form, then the page and all that it asks for; after the sign-out the form again."""
+    g = gateway(config="admin_token: file:token", start=False)
+    (g.folder / "token").write_text("a-token-of-some-length\n")
+    (g.folder / "token").chmod(0o600)
+    g.start()
+    url = "http://127.0.0.1:%d/" % g.admin_port
+    opened = browser("open", url=url)
+    assert opened["status"] == 401 and browser("axe")["violations"] == []
+    browser("fill", at="#token", text="a-token-of-some-length")
+    browser("press", key="Enter")
+    kms.wait_for(lambda: browser("count", at="#ruled table"))
+    g.ask(alice, "/init")
+    kms.wait_for(lambda: browser("count", at="#lines li") == 1)
+    assert browser("axe")["violations"] == []
+    browser("click", at="#leave button")
+    kms.wait_for(lambda: browser("count", at="#token"))
+    assert [f for f in browser("told")["faults"] if "401" not in f] == []
+
+
+def test_use_is_known_over_a_restart(gateway, alice):
+    g = gateway(rules=RULES)
+    assert g.ask(alice, "/init").status == 200
+    before = json.loads(g.admin("/api/rules")[1])
+    assert g.running.stop() == 0
+    kept = g.folder / "console.json"
+    assert kept.stat().st_mode & 0o777 == 0o600 and "alice" not in kept.read_text() and "everyone" in kept.read_text()
+    g.start()
+    after = json.loads(g.admin("/api/rules")[1])
+    assert after["since"][:19] == before["since"][:19]
+    use = next(r for r in after["requests"] if r["id"] == "everyone")["hits"]
+    assert use["accepted"] == 1 and use["days"][0] + use["days"][1] == 1
+    g.running.stop()
+    kept.write_text("{")  # a torn one is told of, and no more than that
+    g.start()
+    assert "console.json cannot be used" in g.running.err
+    assert all("hits" not in r for r in json.loads(g.admin("/api/rules")[1])["requests"])
 
 
 def test_who_uses_an_old_key(browser, gateway, alice, bob):

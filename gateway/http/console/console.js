@@ -164,6 +164,7 @@
     const badge = $("word");
     badge.textContent = shown(s.state);
     badge.className = "badge " + (s.state === "ready" && !bad ? "good" : "bad");
+    $("leave").hidden = !s.signed_in;
     show("identity", [s.version, s.config, s.since], () => [
       `version ${s.version}, ${shown(s.config)}, watching since `,
       when(s.since),
