@@ -107,6 +107,8 @@ static const struct call ALLOWED[] = {
     CALL(epoll_ctl, "the loop"),
     CALL(epoll_create1, "a worker starts"),
     CALL(eventfd2, "a worker starts"),
+    CALL(pipe2, "a worker starts: libevent makes a pair for signals with each loop"),
+    CALL(pipe, "the same by older libraries"),
     CALL(poll, "logs that can take more, the resolver"),
     CALL(ppoll, "the same where there is no poll"),
 
@@ -140,8 +142,6 @@ static const struct call ALLOWED[] = {
     CALL(getppid, "the leak sanitizer: is the process still there that it looks at?"),
     CALL(getdents, "the leak sanitizer lists the threads"),
     CALL(prctl, "the leak sanitizer"),
-    CALL(pipe2, "the sanitizer looks whether memory may be read"),
-    CALL(pipe, "the same"),
     CALL(kill, "the leak sanitizer"),
     CALL(tgkill, "the leak sanitizer"),
     CALL(process_vm_readv, "the sanitizer"),

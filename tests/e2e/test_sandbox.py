@@ -243,7 +243,7 @@ def test_check_names_what_the_user_cannot_open(place, name, mode, says):
 # Rows of the list that the tests below do not reach on Debian 12, x86-64: other kernels, machines and libraries, rare errors.
 UNSEEN = set("""access brk clock_getres clock_gettime epoll_pwait epoll_pwait2 exit_group faccessat faccessat2 fadvise64 fallocate fchmod fchown flock
     fstat ftruncate getcwd getdents64 getegid getgid getpeername getrandom getrusage getsockname gettimeofday getuid lstat mlock mlock2 mremap
-    munlock nanosleep rt_sigpending open ppoll readlink readlinkat recvfrom recvmmsg recvmsg renameat renameat2 restart_syscall rt_sigreturn
+    munlock nanosleep rt_sigpending open pipe ppoll readlink readlinkat recvfrom recvmmsg recvmsg renameat renameat2 restart_syscall rt_sigreturn
     sched_getaffinity sched_yield sendmmsg sendto stat statx sysinfo time uname unlinkat""".split())
 BY_ARGUMENT = {"socket", "clone", "clone3", "mmap", "mprotect", "ioctl", "prlimit64", "prctl", "tgkill"}
 TRACED = ["test_main_job.py", "test_reload.py", "test_tls.py", "test_admin.py", "test_renewal.py", "test_sandbox.py"]
