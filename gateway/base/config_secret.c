@@ -1,5 +1,6 @@
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -41,6 +42,40 @@ static ssize_t read_file(const char *path, char out[SECRET_MAX + 1], bool refuse
     return n;
 }
 
+/* What the environment held: moved into locked memory at the first reading, and overwritten where it stood, which is
+ * the stack's end and /proc/PID/environ. A reload reads it again from here. `environ` itself does not change: other
+ * threads look for names of their own. */
+static struct {
+    pthread_mutex_t lock;
+    size_t n;
+    struct {
+        char name[64], value[SECRET_MAX + 1];
+    } *v;
+} taken = {.lock = PTHREAD_MUTEX_INITIALIZER};
+enum { TAKEN_MAX = 16 };
+
+/* NULL: it is not set. What there is no room for stays where it is. */
+static const char *take_variable(const char *name)
+{
+    char *value = getenv(name);
+    const char *found = value;
+    pthread_mutex_lock(&taken.lock);
+    for (size_t i = 0; i < taken.n; i++)
+        if (strcmp(taken.v[i].name, name) == 0)
+            found = taken.v[i].value;
+    if (!taken.v)
+        taken.v = secret_alloc(TAKEN_MAX * sizeof *taken.v);
+    if (value && found == value && taken.v && taken.n < TAKEN_MAX && strlen(name) < sizeof taken.v->name &&
+        strlen(value) <= SECRET_MAX) {
+        memcpy(taken.v[taken.n].name, name, strlen(name) + 1);
+        memcpy(taken.v[taken.n].value, value, strlen(value) + 1);
+        found = taken.v[taken.n++].value;
+        secret_wipe(value, strlen(value));
+    }
+    pthread_mutex_unlock(&taken.lock);
+    return found;
+}
+
 /* Into `out`; where says what to call the source in faults. */
 static bool read_source(const struct secret_source *from, bool refuse_others, char out[SECRET_MAX + 1],
                         struct str *text, struct faults *faults)
@@ -51,7 +86,7 @@ static bool read_source(const struct secret_source *from, bool refuse_others, ch
         if (n < 0)
             return false;
     } else {
-        const char *value = from->kind == SECRET_ENV ? getenv(from->name) : NULL;
+        const char *value = from->kind == SECRET_ENV && from->name ? take_variable(from->name) : NULL;
         if (!value) {
             faults_add(faults, from->name ? from->name : "secret", 0, 0, "this environment variable is not set");
             return false;

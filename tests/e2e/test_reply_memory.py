@@ -1,13 +1,17 @@
 """The process's memory, read from outside: no dump, no swap, no key left when nothing is under way. Of a build without
 sanitizers: they keep what was freed, and lock nothing."""
+import base64
 import os
 import re
+import signal
+import ssl
 
 import pytest
 
+import certs
 import kms
 import scripted
-from conftest import BUILD
+from conftest import BUILD, Gateway
 from scripted import key_prov, key_set, response
 
 ALICE = "sip:alice@example.org"
@@ -36,25 +40,39 @@ def bench(tmp_path_factory):
     b.stop()
 
 
-def pages(pid):
-    """All that the process could write to."""
+def locked(pid):
+    """Where the mappings begin that are never swapped and in no dump."""
+    found, at = set(), None
+    for line in open("/proc/%d/smaps" % pid):
+        first = re.match(r"([0-9a-f]+)-[0-9a-f]+ ", line)
+        at = first[1] if first else at
+        if line.startswith("VmFlags:") and {"lo", "dd"} <= set(line.split()):
+            found.add(int(at, 16))
+    return found
+
+
+def pages(pid, but=()):
+    """All that the process could write to, but for mappings that begin there."""
     with open("/proc/%d/maps" % pid) as maps, open("/proc/%d/mem" % pid, "rb", 0) as mem:
         for line in maps:
             at, perms = line.split()[:2]
             low, high = (int(x, 16) for x in at.split("-"))
-            if perms.startswith("rw") and "[v" not in line:
+            if perms.startswith("rw") and "[v" not in line and low not in but:
                 mem.seek(low)
                 yield line.split()[-1], mem.read(high - low)
 
 
-def found_in(pid, keys):
+def found_in(pid, keys, but=()):
     found = {}
-    for where, text in pages(pid):
+    for where, text in pages(pid, but):
         for name, octets in keys.items():
             part = octets[3:27]
-            for form in (part, part.hex().encode(), part.hex().upper().encode()):
+            # base64 of three octets is four letters, wherever the key begins in what was encoded
+            base64s = [base64.b64encode(octets[i:i + 24]) for i in (1, 2, 3)]
+            for form in (part, part.hex().encode(), part.hex().upper().encode(), part[::-1], *base64s):
                 if form in text:
-                    found.setdefault(name, set()).add((where, "octets" if form is part else "hex"))
+                    kind = "octets" if form is part else "base64" if form in base64s else "hex or reversed"
+                    found.setdefault(name, set()).add((where, kind))
     return found
 
 
@@ -90,3 +108,48 @@ def test_memory_after_exchanges(bench):
     assert not found_in(pid, keys)
     assert found_in(pid, {"twin": b"..." + RULES[60:90].encode()}), "the search finds nothing at all"
     assert os.path.exists("/proc/%d" % pid)
+
+
+@pytest.mark.skipif(SANITIZED, reason="sanitizers keep what was freed")
+def test_memory_after_exchanges_over_tls(tmp_path):
+    """TLS to the client and to the KMS: records are decrypted in buffers of OpenSSL's. The master key comes by the environment, is
+    nowhere afterwards but in locked pages, and a reload finds it there."""
+    alice = kms.User(ALICE)
+    for name in ("server", "kms"):
+        certs.authority(tmp_path, name + "-ca")
+        certs.issue(tmp_path, name + "-ca", name)
+    upstream = scripted.Scripted(tls=(tmp_path / "kms.pem", tmp_path / "kms.key"))
+    g = Gateway(tmp_path, [alice], rules=RULES, start=False, upstream=upstream.url,
+                listen="    tls: { certificate: server.pem, key: server.key }")
+    master = (tmp_path / "master.key").read_text().strip()
+    text = g.config.read_text().replace("public_url: http:", "public_url: https:").replace("file:master.key", "env:CANARY_MASTER")
+    g.config.write_text(text.replace("timeout: 5s }", "timeout: 5s, tls: { ca: kms-ca.pem } }"))
+    (tmp_path / "master.key").unlink()
+    g.public = g.public.replace("http:", "https:")
+    context = ssl.create_default_context(cafile=str(tmp_path / "server-ca.pem"))
+    context.check_hostname = False
+    k = scripted.Keys()
+    good = response(key_prov(key_set(k, ALICE)))
+    try:
+        g.start({"CANARY_MASTER": master})
+        pid = g.running.p.pid
+        for n in range(40):
+            upstream.says(good if n % 4 else good[:-20], 200)
+            reply = g.post(P, kms.signed_request(alice, g.url(P)), context=context)
+            assert reply.status == (200 if n % 4 else 502), g.running.err
+        keys = dict(k.octets, ink=alice.ink, trk=alice.trk, master=bytes.fromhex(master))
+        del keys["NewIntegrityKey"], keys["NewTransportKey"]  # never sent
+        kept = locked(pid)
+        assert not found_in(pid, keys, kept)
+        assert set(found_in(pid, keys)) <= {"master"}  # as it came, for the next reload
+        with open("/proc/%d/environ" % pid, "rb") as f:
+            environ = f.read()
+        assert b"CANARY_MASTER=" in environ and master.encode() not in environ
+        assert found_in(pid, {"twin": b"..." + RULES[60:90].encode()}), "the search finds nothing at all"
+        g.running.p.send_signal(signal.SIGHUP)
+        kms.wait_for(lambda: "1 master key in force" in g.running.err)
+        upstream.says(good, 200)
+        assert g.post(P, kms.signed_request(alice, g.url(P)), context=context).status == 200
+    finally:
+        assert g.stop() == 0, g.running.err
+        upstream.stop()

@@ -610,7 +610,7 @@ static void master_key_elsewhere(void **state)
     struct faults f = {0};
     struct secret_key key;
     char variable[] = "MASTER", path[] = "/nonexistent/key", folder_path[] = "/";
-    char *entries[] = {(char *)(uintptr_t) "MASTER=" HEX, NULL}, **before = environ;
+    char entry[] = "MASTER=" HEX, *entries[] = {entry, NULL}, **before = environ;
     const struct secret_source from_env = {SECRET_ENV, variable}, nowhere = {SECRET_FILE, path},
                                dir = {SECRET_FILE, folder_path}, none = {SECRET_NONE, NULL};
     assert_false(config_read_master_key(&from_env, &key, &f));
@@ -618,6 +618,11 @@ static void master_key_elsewhere(void **state)
     environ = entries;
     assert_true(config_read_master_key(&from_env, &key, &f));
     environ = before;
+    assert_int_equal(key.b[1], 0x11);
+    assert_string_equal(entry, "MASTER="); /* overwritten to its end */
+    assert_int_equal(entry[sizeof entry - 2], 0);
+    memset(&key, 0, sizeof key);
+    assert_true(config_read_master_key(&from_env, &key, &f)); /* a reload */
     assert_int_equal(key.b[1], 0x11);
     assert_false(config_read_master_key(&nowhere, &key, &f));
     assert_true(has_fault(&f, "No such file"));
