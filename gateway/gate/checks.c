@@ -91,6 +91,18 @@ enum reason checks_run(struct judgement *j, int64_t now_us)
     return first;
 }
 
+void checks_again(struct judgement *j)
+{
+    struct decision *d = &j->decision;
+    for (enum check c = 0; c < CHECK_COUNT; c++) {
+        d->shadow[c] = REASON_OK;
+        d->found[c].text[0] = 0;
+    }
+    d->proven = d->has_key_type = j->proven = j->ring_loaded = j->stale = false;
+    j->proof = NULL;
+    j->signer = NULL;
+}
+
 enum reason checks_spent(struct judgement *j, enum reason reason)
 {
     j->spent = reason == REASON_OK;

@@ -15,6 +15,8 @@
  * later: checks_spent() then says how all of it ended. */
 enum reason checks_run(struct judgement *j, int64_t now_us) MUST_CHECK;
 enum reason checks_spent(struct judgement *j, enum reason reason) MUST_CHECK;
+/* Before checks_run() once more: what the first run found is forgotten, and the keys are loaded anew. */
+void checks_again(struct judgement *j);
 
 /* Whether a check is for requests of this form, and whether its failure ends the judging. */
 bool checks_for(enum check c, enum form f);

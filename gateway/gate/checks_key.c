@@ -6,6 +6,7 @@ enum reason checks_ring(struct judgement *j)
     if (j->ring_loaded)
         return REASON_OK;
     keyring_clear(&j->ring);
+    j->edition = keystore_edition(j->gate->keys);
     if (j->request.user_uri.n > 0 && j->request.user_uri.n <= KEY_TEXT_MAX &&
         keystore_user(j->gate->keys, j->request.user_uri, &j->ring) == KEYSTORE_FAILED) {
         keyring_clear(&j->ring);
@@ -109,6 +110,7 @@ enum reason check_signature(struct judgement *j, int64_t now_us, struct detail *
     r = request_doc_verify(j->doc, &policy, &clear, &proof, found);
     if (r == REASON_INTERNAL)
         return r;
+    j->stale = !usable || r != REASON_OK;
     if (!usable) {
         detail_set(found, key ? "the key of that KeyName is revoked or expired" : "UserUri has no key of that KeyName");
         return key ? REASON_KEY_REVOKED : REASON_KEY_UNKNOWN;
@@ -139,6 +141,7 @@ enum reason check_key_policy(struct judgement *j, int64_t now_us, struct detail 
     }
     const struct key *trk = keyring_find(&j->ring, r->trk_id);
     if (!trk || trk->type != KEY_TRK || !key_usable(trk, now_us)) {
+        j->stale = true;
         const struct str a = checks_shown(r->trk_id);
         detail_set(found, "TrK-ID is %.*s, no TrK of the user that is in use", STR_FMT(a));
         return REASON_KEY_POLICY;

@@ -124,6 +124,14 @@ static enum gate_action conclude(struct judgement *j, enum reason r)
     return d->accepted ? GATE_FORWARD : GATE_REFUSE;
 }
 
+/* A key that another gateway gave its user a moment ago is not known here yet. */
+static bool worth_a_look(const struct judgement *j, enum reason r)
+{
+    const enum check_result *checks = j->decision.checks;
+    return r != REASON_OK && j->gate->looks && j->stale &&
+           (checks[CHECK_SIGNATURE] == CHECK_FAIL || checks[CHECK_KEY_POLICY] == CHECK_FAIL);
+}
+
 enum gate_action gate_request(struct judgement *j, struct str body, int64_t now_us)
 {
     struct decision *d = &j->decision;
@@ -134,6 +142,19 @@ enum gate_action gate_request(struct judgement *j, struct str body, int64_t now_
         return GATE_REFUSE;
     }
     const enum reason r = judge(j, body, now_us);
+    d->reason = r;
+    j->looking = worth_a_look(j, r);
+    return j->looking || j->spending.waits ? GATE_WAIT : conclude(j, r);
+}
+
+enum gate_action gate_looked(struct judgement *j)
+{
+    struct decision *d = &j->decision;
+    j->looking = false;
+    if (keystore_edition(j->gate->keys) == j->edition)
+        return conclude(j, d->reason);
+    checks_again(j);
+    const enum reason r = checks_run(j, d->time_us);
     return j->spending.waits ? GATE_WAIT : conclude(j, r);
 }
 

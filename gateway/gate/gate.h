@@ -5,6 +5,7 @@
  *     struct judgement *j = judgement_new(&gate, id);
  *     reason = gate_head(j, &head);                 after the head: method, path, media type
  *     action = gate_request(j, body, now_us);       after the body: everything else; GATE_FORWARD only from here,
+ *     action = gate_looked(j);                      after GATE_WAIT with j->looking: the keys were looked at anew
  *     action = gate_spent(j, reason);               or, after GATE_WAIT, from here, when the replay memory has answered
  *     gate_forward(j, &out);                        what goes to the upstream
  *     gate_reply(j, &upstream, now_us, &reply);     what its answer becomes; where reply.waits, once more after
@@ -31,6 +32,7 @@ struct gate {
     const struct keystore *keys;
     struct replay *replay; /* NULL: replay is not judged (explain) */
     struct replay_line *replay_line; /* of the thread that judges; NULL: what would have to wait is refused */
+    bool looks; /* who serves asks for a look into a shared store of keys before a request is refused for want of one */
     bool asks_keeper; /* who serves asks the keeper of the keys; else no new key is ever sent */
     bool by_tree; /* requests and replies are read the long way (request_doc.h, response_profile.h) */
 };
@@ -55,6 +57,9 @@ struct judgement {
     bool proven;
     bool ring_loaded;
     bool spent;      /* the replay memory has taken note */
+    bool stale;      /* what was refused may hold by keys that another gateway has changed just now */
+    bool looking;    /* after GATE_WAIT: for such keys, not for the replay memory */
+    uint64_t edition; /* of the keys that it was judged by */
     struct resource resource;
     struct buf path_clear; /* the path, decoded: no {…} segment can become another path by that */
     struct buf path_user;  /* decoded {UserUri} */
@@ -79,6 +84,9 @@ void judgement_free(struct judgement *j);
 enum reason gate_head(struct judgement *j, const struct gate_head *head) MUST_CHECK;
 /* j->decision.reason tells why it refuses. Judges in the contract's order; see checks.c. */
 enum gate_action gate_request(struct judgement *j, struct str body, int64_t now_us) MUST_CHECK;
+/* After GATE_WAIT with j->looking, once: judges again, where other keys are there now. GATE_WAIT is for the replay memory
+ * then. All that fails for its key or signature waits for a look, so that time does not tell them apart. */
+enum gate_action gate_looked(struct judgement *j) MUST_CHECK;
 /* After GATE_WAIT, once: what the replay memory answered, or REASON_REPLAY_UNAVAILABLE when it was waited for too long
  * (whoever waits no longer calls replay_cancel(&j->spending) first). GATE_FORWARD or GATE_REFUSE. */
 enum gate_action gate_spent(struct judgement *j, enum reason reason) MUST_CHECK;

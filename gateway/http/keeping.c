@@ -66,14 +66,34 @@ static void answered(void *arg, const struct key_fate *v, size_t n)
         keeping_free(k);
 }
 
+static void looked(void *arg)
+{
+    answered(arg, NULL, 0);
+}
+
+static struct keeping *keeping_new(struct worker *w, void (*done)(void *arg, const struct key_fate *v, size_t n),
+                                   void *arg)
+{
+    struct keeping *k = calloc(1, sizeof *k);
+    if (k)
+        *k = (struct keeping){.all = w->keepings, .done = done, .arg = arg};
+    return k;
+}
+
+struct keeping *keeping_look(struct worker *w, void (*done)(void *arg, const struct key_fate *v, size_t n), void *arg)
+{
+    struct keeping *k = keeping_new(w, done, arg);
+    if (k && keykeeper_look(w->server->keeper, looked, k))
+        return k;
+    free(k);
+    return NULL;
+}
+
 struct keeping *keeping_ask(struct worker *w, const struct key_wish *wishes, size_t n,
                             void (*done)(void *arg, const struct key_fate *v, size_t n), void *arg)
 {
-    struct keeping *k = calloc(1, sizeof *k);
-    if (!k)
-        return NULL;
-    *k = (struct keeping){.all = w->keepings, .done = done, .arg = arg};
-    if (keykeeper_ask(w->server->keeper, wishes, n, answered, k))
+    struct keeping *k = keeping_new(w, done, arg);
+    if (k && keykeeper_ask(w->server->keeper, wishes, n, answered, k))
         return k;
     free(k);
     return NULL;

@@ -10,10 +10,11 @@
 #include "http/census.h"
 #include "http/trace.h"
 
-/* BODY: the head holds. JUDGE: complete. SPEND: judged, and the replay memory is waited for. UPSTREAM: the call
- * runs. KEEP: it was answered, and the keeper of the keys is waited for. */
-enum exchange_state { EXCHANGE_BODY, EXCHANGE_JUDGE, EXCHANGE_SPEND, EXCHANGE_UPSTREAM, EXCHANGE_KEEP };
-enum { WAIT_US = 500000 }; /* at most, in KEEP */
+/* BODY: the head holds. JUDGE: complete. LOOK: judged, and changes of the keys are looked for. SPEND: judged, and the
+ * replay memory is waited for. UPSTREAM: the call runs. KEEP: it was answered, and the keeper of the keys is waited
+ * for. */
+enum exchange_state { EXCHANGE_BODY, EXCHANGE_JUDGE, EXCHANGE_LOOK, EXCHANGE_SPEND, EXCHANGE_UPSTREAM, EXCHANGE_KEEP };
+enum { WAIT_US = 500000 }; /* at most, in LOOK and KEEP */
 #define REPLY_TYPE "application/xml; charset=utf-8"
 
 struct exchange {
@@ -21,8 +22,8 @@ struct exchange {
     struct conn *conn; /* NULL: the client is gone */
     enum exchange_state state;
     struct judgement *judgement;
-    struct event patience;   /* only in SPEND and KEEP */
-    struct keeping *keeping; /* only in KEEP */
+    struct event patience;   /* only while it waits: LOOK, SPEND, KEEP */
+    struct keeping *keeping; /* only in LOOK and KEEP */
     int up_status;           /* the upstream's answer, while it is in KEEP */
     struct buf up_body;
     char id[33];
@@ -36,15 +37,20 @@ struct exchange {
 static void on_patience(evutil_socket_t fd, short what, void *arg);
 static void on_spent(void *arg, enum reason reason);
 
+static bool waits(const struct exchange *x)
+{
+    return x->state == EXCHANGE_LOOK || x->state == EXCHANGE_SPEND || x->state == EXCHANGE_KEEP;
+}
+
 /* The only place where an exchange changes its state. */
 static void enter(struct exchange *x, enum exchange_state state)
 {
-    if (x->state == EXCHANGE_SPEND || x->state == EXCHANGE_KEEP)
+    if (waits(x))
         event_del(&x->patience);
     x->state = state;
-    if (state != EXCHANGE_SPEND && state != EXCHANGE_KEEP)
+    if (!waits(x))
         return;
-    const int64_t us = state == EXCHANGE_KEEP ? WAIT_US : replay_patience_us(x->worker->gate.replay);
+    const int64_t us = state != EXCHANGE_SPEND ? WAIT_US : replay_patience_us(x->worker->gate.replay);
     evtimer_assign(&x->patience, x->worker->front.base, on_patience, x);
     event_add(&x->patience, &(struct timeval){us / US_PER_S, us % US_PER_S});
 }
@@ -376,6 +382,37 @@ static void on_spent(void *arg, enum reason reason)
     act(x, gate_spent(x->judgement, reason));
 }
 
+static void on_looked(void *arg, const struct key_fate *v, size_t n)
+{
+    struct exchange *x = arg;
+    const int64_t from = time_mono_us();
+    (void)v, (void)n;
+    x->keeping = NULL;
+    shares_leave(x->worker->server->shares, x->who);
+    x->who = 0;
+    enter(x, EXCHANGE_JUDGE);
+    const enum gate_action action = gate_looked(x->judgement);
+    x->judgement->decision.us.judge += time_mono_us() - from;
+    if (action == GATE_WAIT)
+        enter(x, EXCHANGE_SPEND);
+    else
+        act(x, action);
+}
+
+/* Whoever it comes from, nobody may fill the places of all with what waits only to be refused. */
+static void look(struct exchange *x)
+{
+    struct shares *s = x->worker->server->shares;
+    const uint64_t who = shares_source(s, &x->judgement->head.source);
+    enter(x, EXCHANGE_LOOK);
+    if (shares_enter(s, who)) {
+        x->who = who;
+        x->keeping = keeping_look(x->worker, on_looked, x);
+    }
+    if (!x->keeping)
+        on_looked(x, NULL, 0);
+}
+
 static void judge(struct exchange *x)
 {
     struct decision *d = &x->judgement->decision;
@@ -384,7 +421,9 @@ static void judge(struct exchange *x)
     d->time_us = time_now_us();
     const enum gate_action action = gate_request(x->judgement, body->n ? buf_view(body) : STR(""), d->time_us);
     d->us.judge = time_mono_us() - from;
-    if (action == GATE_WAIT)
+    if (action == GATE_WAIT && x->judgement->looking)
+        look(x);
+    else if (action == GATE_WAIT)
         enter(x, EXCHANGE_SPEND);
     else
         act(x, action);
@@ -395,9 +434,9 @@ static void on_patience(evutil_socket_t fd, short what, void *arg)
     (void)fd;
     (void)what;
     struct exchange *x = arg;
-    if (x->state == EXCHANGE_KEEP) {
+    if (x->state != EXCHANGE_SPEND) {
         keeping_cancel(x->keeping);
-        on_kept(x, NULL, 0);
+        (x->state == EXCHANGE_KEEP ? on_kept : on_looked)(x, NULL, 0);
         return;
     }
     replay_cancel(&x->judgement->spending);
@@ -430,7 +469,7 @@ void proxy_vanished(struct conn *c)
     if (x->state == EXCHANGE_SPEND) {
         replay_cancel(&x->judgement->spending);
         enter(x, EXCHANGE_JUDGE); /* no longer waited for */
-    } else if (x->state == EXCHANGE_KEEP) {
+    } else if (x->state == EXCHANGE_KEEP || x->state == EXCHANGE_LOOK) {
         keeping_cancel(x->keeping); /* what is committed all the same is sent with the next reply */
         enter(x, EXCHANGE_JUDGE);
     } else if (x->state != EXCHANGE_BODY) {

@@ -136,6 +136,9 @@ struct keepings *keepings_new(struct worker *w);
 /* `done` is called in the worker's thread, from keepings_turn(), unless it is cancelled. NULL: it cannot be asked. */
 struct keeping *keeping_ask(struct worker *w, const struct key_wish *wishes, size_t n,
                             void (*done)(void *arg, const struct key_fate *v, size_t n), void *arg) MUST_CHECK;
+/* The same for a look for changes of the keys; `done` gets no fates. */
+struct keeping *keeping_look(struct worker *w, void (*done)(void *arg, const struct key_fate *v, size_t n),
+                             void *arg) MUST_CHECK;
 void keeping_cancel(struct keeping *k);
 /* The keys that a request was the first to use become active; nobody waits for that. */
 void keeping_confirm(struct worker *w, const struct judgement *j);

@@ -181,6 +181,7 @@ bool worker_start(struct worker *w)
         .rules = rules_ref(s->rules),
         .keys = s->keys,
         .asks_keeper = true,
+        .looks = keystore_is_shared(s->keys),
         .replay = s->replay,
         .replay_line = replay_line_open(s->replay, &(struct replay_host){w->front.base, wake_for_replay, w}),
     };

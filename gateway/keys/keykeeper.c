@@ -20,6 +20,13 @@ struct errand {
     char text[];
 };
 
+/* Who waits for a look. */
+struct looker {
+    struct looker *next;
+    void (*done)(void *arg);
+    void *arg;
+};
+
 struct keykeeper {
     struct keystore *ks;
     void (*turn)(void *arg, bool ok, bool changed, const char *why);
@@ -29,6 +36,9 @@ struct keykeeper {
     pthread_cond_t wake;
     struct errand *first, **last;
     size_t waiting;
+    struct looker *lookers;
+    size_t looking;
+    bool lost; /* the last look failed: others would, too */
     bool ends;
 };
 
@@ -92,6 +102,27 @@ bool keykeeper_ask(struct keykeeper *k, const struct key_wish *wishes, size_t n,
     return ok;
 }
 
+bool keykeeper_look(struct keykeeper *k, void (*done)(void *arg), void *arg)
+{
+    struct looker *l = keystore_is_shared(k->ks) ? calloc(1, sizeof *l) : NULL;
+    if (!l)
+        return false;
+    l->done = done;
+    l->arg = arg;
+    pthread_mutex_lock(&k->lock);
+    const bool ok = !k->ends && !k->lost && k->looking < KEYKEEPER_LOOKING_MAX;
+    if (ok) {
+        l->next = k->lookers;
+        k->lookers = l;
+        k->looking++;
+        pthread_cond_signal(&k->wake);
+    }
+    pthread_mutex_unlock(&k->lock);
+    if (!ok)
+        free(l);
+    return ok;
+}
+
 static void defer(struct errand *e, const char *text)
 {
     for (size_t i = 0; i < e->n; i++) {
@@ -133,28 +164,67 @@ static void run_errands(struct keykeeper *k, struct errand *first)
     free(fates);
 }
 
-/* Until something is asked for, or for a turn. The lock is held. */
-static void wait_for_errands(struct keykeeper *k, int64_t until_us)
+/* Those who wait for a look that is begun now. */
+static struct looker *take_lookers(struct keykeeper *k)
 {
-    const struct timespec until = {until_us / US_PER_S, until_us % US_PER_S * 1000};
-    while (!k->first && !k->ends && pthread_cond_timedwait(&k->wake, &k->lock, &until) == 0)
-        ;
+    pthread_mutex_lock(&k->lock);
+    struct looker *first = k->lookers;
+    k->lookers = NULL;
+    k->looking = 0;
+    pthread_mutex_unlock(&k->lock);
+    return first;
+}
+
+static void look(struct keykeeper *k)
+{
+    char why[256] = "";
+    bool changed = false;
+    struct looker *first = take_lookers(k);
+    const bool ok = keystore_refresh(k->ks, &changed, why, sizeof why);
+    pthread_mutex_lock(&k->lock);
+    k->lost = !ok;
+    pthread_mutex_unlock(&k->lock);
+    k->turn(k->arg, ok, changed, why);
+    while (first) {
+        struct looker *l = first;
+        first = l->next;
+        l->done(l->arg);
+        free(l);
+    }
+}
+
+/* Until something is asked for, or for a turn; a look comes no sooner than at `look_us`. The lock is held. */
+static void wait_for_errands(struct keykeeper *k, int64_t turn_us, int64_t look_us)
+{
+    int rc = 0;
+    while (!k->first && !k->ends && rc == 0) {
+        const int64_t until_us = k->lookers && look_us < turn_us ? look_us : turn_us;
+        const struct timespec until = {until_us / US_PER_S, until_us % US_PER_S * 1000};
+        rc = pthread_cond_timedwait(&k->wake, &k->lock, &until);
+    }
+}
+
+static bool has_lookers(struct keykeeper *k)
+{
+    pthread_mutex_lock(&k->lock);
+    const bool any = k->lookers != NULL;
+    pthread_mutex_unlock(&k->lock);
+    return any;
 }
 
 static void *keep(void *arg)
 {
     struct keykeeper *k = arg;
-    int64_t turn_us = 0;
+    int64_t turn_us = 0, look_us = 0;
     for (;;) {
-        char why[256] = "";
-        bool changed = false;
-        if (time_mono_us() >= turn_us) {
-            const bool ok = keystore_refresh(k->ks, &changed, why, sizeof why);
-            k->turn(k->arg, ok, changed, why);
+        const int64_t now = time_mono_us();
+        if (now >= turn_us || (now >= look_us && has_lookers(k))) {
+            look(k);
             turn_us = time_mono_us() + TURN_MS * INT64_C(1000);
+            look_us = now + US_PER_S / KEYKEEPER_LOOKS_S;
         }
         pthread_mutex_lock(&k->lock);
-        wait_for_errands(k, turn_us);
+        wait_for_errands(k, turn_us, look_us);
         struct errand *first = k->first;
         const bool ends = k->ends;
         k->first = NULL;
@@ -165,8 +235,10 @@ static void *keep(void *arg)
             e->asked_us = 0; /* they are deferred */
         if (first)
             run_errands(k, first);
-        if (ends)
+        if (ends) {
+            look(k); /* nobody is left waiting */
             return NULL;
+        }
     }
 }
 

@@ -59,7 +59,8 @@ void keystore_do(struct keystore *ks, const struct key_wish *wishes, size_t n, i
 void key_fates_free(struct key_fate *v, size_t n);
 
 struct keykeeper;
-enum { KEYKEEPER_WAITING_MAX = 64, KEYKEEPER_WAIT_MS = 500, KEYKEEPER_WISHES = 4 };
+enum { KEYKEEPER_WAITING_MAX = 64, KEYKEEPER_WAIT_MS = 500, KEYKEEPER_WISHES = 4, KEYKEEPER_LOOKS_S = 20,
+       KEYKEEPER_LOOKING_MAX = 1024 };
 /* Starts the thread; `turn` (in it, twice a second and after each change) tells what following gave: see
  * keystore_refresh(). NULL when there is no memory or no thread. */
 struct keykeeper *keykeeper_start(struct keystore *ks,
@@ -68,6 +69,10 @@ struct keykeeper *keykeeper_start(struct keystore *ks,
  * `done` is not called then. Any thread; never waits. */
 bool keykeeper_ask(struct keykeeper *k, const struct key_wish *wishes, size_t n,
                    void (*done)(void *arg, const struct key_fate *v, size_t n), void *arg) MUST_CHECK;
+/* A look for changes by other gateways, before one is due: one look for all who ask meanwhile, and at most
+ * KEYKEEPER_LOOKS_S a second. `done` is called in the keeper's thread, once. False (and `done` is never called): nobody
+ * else has these keys, they cannot be followed at present, too many wait, or the keeper ends. Any thread; never waits. */
+bool keykeeper_look(struct keykeeper *k, void (*done)(void *arg), void *arg) MUST_CHECK;
 /* What waits is deferred; the thread has ended when this returns. NULL is fine. */
 void keykeeper_stop(struct keykeeper *k);
 

@@ -194,6 +194,16 @@ void keystore_count(struct keystore *ks, int64_t now_us, size_t out[2][KEY_STATE
     pthread_rwlock_unlock(&ks->locks->table);
 }
 
+uint64_t keystore_edition(const struct keystore *ks)
+{
+    return atomic_load(&ks->edition);
+}
+
+bool keystore_is_shared(const struct keystore *ks)
+{
+    return ks->database && keydb_is_shared(ks->database);
+}
+
 enum keystore_result keystore_user(const struct keystore *ks, struct str user, struct keyring *out)
 {
     out->store = ks;

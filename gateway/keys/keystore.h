@@ -102,6 +102,10 @@ bool keystore_state_key(const struct keystore *ks, struct secret_key *out);
 bool keystore_refresh(struct keystore *ks, bool *changed, char *why, size_t why_size);
 /* For how long (us) it has not been known that the table is what the database holds. Any thread. */
 int64_t keystore_age_us(const struct keystore *ks);
+/* One more with each change of the table. Any thread. */
+uint64_t keystore_edition(const struct keystore *ks);
+/* True where other gateways have the same keys, and change them. */
+bool keystore_is_shared(const struct keystore *ks);
 /* Number of keys by type and state, for metrics; an expired key counts as revoked. */
 void keystore_count(struct keystore *ks, int64_t now_us, size_t out[2][KEY_STATES]);
 /* The active, usable keys by type and age, which counts from when they became active: step i is younger than

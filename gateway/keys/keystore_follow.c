@@ -134,6 +134,7 @@ static bool apply(struct keystore *ks, const struct changes *c)
             ok = table_set(ks->now.table, &c->v[i]);
         else
             table_remove(ks->now.table, c->v[i].user, c->v[i].key.id);
+    atomic_fetch_add(&ks->edition, 1);
     pthread_rwlock_unlock(&ks->locks->table);
     return ok;
 }
@@ -181,6 +182,7 @@ static void swap_state(struct keystore *ks, const struct keystore_state *state)
     pthread_rwlock_wrlock(&ks->locks->table);
     struct table *old = ks->now.table;
     ks->now = *state;
+    atomic_fetch_add(&ks->edition, 1);
     pthread_rwlock_unlock(&ks->locks->table);
     table_free(old);
     malloc_trim(0); /* hundreds of megabytes may have become free */

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import time
 from urllib.parse import quote
@@ -424,3 +425,93 @@ def test_from_sqlite_and_back(cluster, tmp_path):
     c = Store(tmp_path / "c")
     c.keys("import", "-", stdin=b.keys("export", "--with-secrets").stdout)
     assert c.listed() == a.listed()
+
+
+# --- a look before a refusal ---
+
+def test_a_key_that_one_gateway_gave_works_at_every_other_at_once(cluster, gateway):
+    """Each exchange at the next gateway, with the key that the one before has just given."""
+    device = test_renewal.Device(ALICE)
+    gs = fleet(gateway, cluster.socket_url(cluster.database()), 3, [device.user], rules=test_renewal.rules(keep="1s"))
+    time.sleep(2.1)
+    given = 0
+    for i in range(45):
+        r = gs[i % 3].ask(device.user, "/init")
+        assert r.status == 200, (i, gs[i % 3].decisions()[-1])
+        new = device.new_keys(test_renewal.good(r, device))
+        given += len(new)
+        device.take(new)
+        if i % 5 == 4:
+            time.sleep(1.2)  # they are due again
+    assert given >= 8
+
+
+def test_a_new_trk_is_known_at_once(cluster, gateway):
+    """Named in a request that the old InK signs."""
+    device = test_renewal.Device(ALICE)
+    gs = fleet(gateway, cluster.socket_url(cluster.database()), 2, [device.user], rules=test_renewal.rules())
+    time.sleep(2.1)
+    new = device.new_keys(test_renewal.good(gs[0].ask(device.user, "/init"), device))
+    device.take([n for n in new if n[0] == "NewTransportKey"])
+    assert device.user.trk_id == "trk.2.alice" and gs[1].ask(device.user, "/keyprov").status == 200
+    assert gs[1].ask(device.user, "/keyprov", **{"TrK-ID": "trk.9.alice"}).error == "key.policy"
+
+
+def test_at_most_twenty_looks_a_second(cluster, gateway, alice):
+    db = cluster.database()
+    g = gateway([alice], keys=cluster.socket_url(db))
+    stranger = kms.User("sip:nobody@example.org")
+
+    def looks():
+        return int(cluster.sql("SELECT xact_commit FROM pg_stat_database WHERE datname = '%s'" % db))
+    before, began = looks(), time.monotonic()
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        while time.monotonic() - began < 4:
+            assert {r.status for r in pool.map(lambda _: g.ask(stranger, "/init"), range(48))} == {403}
+            assert g.ask(alice, "/init").status == 200
+    took = time.monotonic() - began
+    time.sleep(1.5)  # until the server has counted
+    done = looks() - before
+    assert 5 < done <= 20 * took + 2.5 * (took + 2) + 10, (done, took)
+
+
+@pytest.mark.parametrize("what", ["unknown user", "unknown key", "revoked key", "wrong signature", "digest"])
+def test_all_wait_alike(server, gateway, alice, bob, what):
+    """Nothing of a refusal tells whether the user, or the key, is known: not the time either."""
+    c = server()
+    g = gateway([alice, bob], keys=c.socket_url(c.database()))
+    keys(g, "revoke", "--user", bob.uri, "--id", bob.ink_id)
+    follows(g, bob, 403)
+    n = len(g.decisions())
+    url = g.url("/init")
+    body = {"unknown user": lambda: kms.signed_request(kms.User("sip:x@example.org"), url),
+            "unknown key": lambda: kms.signed_request(alice, url, signer=("ink.9", os.urandom(32)), **{"Signature-ID": "ink.9"}),
+            "revoked key": lambda: kms.signed_request(bob, url),
+            "wrong signature": lambda: kms.signed_request(alice, url, signer=(alice.ink_id, os.urandom(32))),
+            "digest": lambda: kms.signed_request(alice, url).replace(b"client-1", b"client-2")}[what]()
+    time.sleep(0.5)
+    c.pause()
+    began = time.monotonic()
+    assert g.post("/init", body).status == 403
+    took = time.monotonic() - began
+    c.resume()
+    assert 0.3 < took < 10 and len(g.decisions(n + 1)) == n + 1
+    # where nobody can be looked at, nobody waits: what is known decides at once
+    c.stop()
+    kms.wait_for(lambda: metric(g, "kmsgate_keys_age_seconds") > 1.5)
+    assert g.ask(alice, "/init").status == 200 and g.post("/init", body).status == 403
+
+
+def test_a_client_that_leaves_while_a_look_is_waited_for(server, gateway, alice):
+    c = server()
+    g = gateway([alice], keys=c.socket_url(c.database()))
+    body = kms.signed_request(kms.User("sip:x@example.org"), g.url("/init"))
+    c.pause()
+    for _ in range(3):
+        with socket.create_connection(("127.0.0.1", g.port)) as s:
+            s.sendall(b"POST %s/init HTTP/1.1\r\nHost: %s\r\nContent-Type: application/xml\r\nContent-Length: %d\r\n\r\n"
+                      % (kms.BASE.encode(), g.public[7:].encode(), len(body)) + body)
+            time.sleep(0.1)
+    assert len(g.decisions(3)) == 3
+    c.resume()
+    assert g.ask(alice, "/init").status == 200

@@ -1,4 +1,5 @@
-/* A replay memory that answers later: the judgement waits, ends as the answer says, and takes back what it may. */
+/* A replay memory that answers later, or keys that are looked at anew: the judgement waits, ends as the answer says,
+ * and takes back what it may. */
 #include "judging.h"
 
 #include "replay/replay_engine.h"
@@ -200,12 +201,68 @@ static void test_nothing_waits(void **state)
     assert_int_equal(s.claim.now_us, NOW);
 }
 
+/* A key that is not known, or a signature that does not hold, waits for a look at the keys; with others it is judged
+ * anew, from its beginning on. */
+static void test_looked(void **state)
+{
+    struct world *w = *state;
+    const struct keystore *known = w->gate.keys;
+    struct keystore *empty = keystore_scratch(NULL, 0);
+    for (int news = 0; news < 2; news++) {
+        struct slow s;
+        struct ask a = ask_of(w);
+        w->gate.keys = empty;
+        w->gate.looks = true;
+        with_slow(w, &s, &a, GATE_WAIT);
+        assert_true(w->j->looking);
+        assert_false(w->j->decision.accepted);
+        assert_int_equal(s.spends, 0);
+        w->gate.keys = known;
+        w->j->edition = keystore_edition(known) + (uint64_t)news; /* as if the one store had changed, or not */
+        assert_int_equal(gate_looked(w->j), news ? GATE_WAIT : GATE_REFUSE);
+        assert_false(w->j->looking);
+        assert_int_equal(s.spends, news);
+        if (news) {
+            assert_true(w->j->decision.proven);
+            answer(&s, REASON_OK);
+            assert_int_equal(gate_spent(w->j, answered), GATE_FORWARD);
+        } else {
+            assert_int_equal(w->j->decision.reason, REASON_KEY_UNKNOWN);
+        }
+        slow_end(state);
+    }
+    keystore_close(empty);
+}
+
+/* Still refused: once is enough. And what fails by something else does not wait. */
+static void test_looked_in_vain(void **state)
+{
+    struct world *w = *state;
+    struct slow s;
+    struct ask a = ask_of(w);
+    a.fields.trk_id = STR("trk.9");
+    w->gate.looks = true;
+    with_slow(w, &s, &a, GATE_WAIT);
+    assert_true(w->j->looking);
+    w->j->edition++;
+    assert_int_equal(gate_looked(w->j), GATE_REFUSE);
+    assert_int_equal(w->j->decision.reason, REASON_KEY_POLICY);
+    assert_int_equal(w->j->decision.checks[CHECK_SIGNATURE], CHECK_PASS);
+    slow_end(state);
+    a = ask_of(w);
+    a.fields.kms_uri = STR("kms.evil.example");
+    with_slow(w, &s, &a, GATE_REFUSE);
+    assert_false(w->j->looking);
+    w->gate.looks = false;
+}
+
 int main(void)
 {
 #define CASE(f) cmocka_unit_test_setup_teardown(f, fresh, slow_end)
     const struct CMUnitTest tests[] = {
         CASE(test_forward_after_waiting), CASE(test_refuse_after_waiting), CASE(test_shadow),
         CASE(test_nobody_waits_any_more), CASE(test_nothing_waits),
+        CASE(test_looked), CASE(test_looked_in_vain),
     };
     if (!xml_startup())
         return 1;
