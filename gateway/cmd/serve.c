@@ -24,7 +24,8 @@ static bool open_parts(struct server *s, struct faults *faults)
     const bool loaded = reload_start(s, faults);
     struct master_keys masters MASTERS_CLEANUP = {.n = 0};
     if (config_read_master_keys(c, &masters, faults))
-        s->keys = keystore_open_under(c->keys, masters.v, masters.n, KEYSTORE_MAKE, faults);
+        s->keys = keystore_open_at(&(struct keystore_place){c->keys, masters.v, masters.n, KEYSTORE_MAKE, c->state,
+                                                            c->keys_max_age_us}, faults);
     const bool token = c->admin_token.kind != SECRET_NONE;
     if (token && !(s->admin_token = config_read_token(&c->admin_token, faults)))
         return false;
@@ -165,6 +166,8 @@ static int run(struct server *s, const sigset_t *signals)
         log_error("gateway", NULL, "threads cannot be started");
         return EXIT_NEGATIVE; /* the process ends, and all with it */
     }
+    if (keystore_is_shared(s->keys) && !(s->copy = keycopy_start(s->keys, s->config->state)))
+        log_warn("keys", keystore_where(s->keys), "no sealed copy is kept: out of memory");
     metric_set(METRIC_BUILD_INFO, "version=\"" KMSGATE_VERSION "\"", 1);
     atomic_store(&s->serving, true);
     for (size_t i = 0; i < s->config->listen_count; i++)
@@ -175,6 +178,7 @@ static int run(struct server *s, const sigset_t *signals)
     drain(s, signals);
     replay_end(s->replay);
     admin_stop(s);
+    keycopy_stop(s->copy);
     keykeeper_stop(s->keeper);
     return EXIT_DONE;
 }

@@ -22,6 +22,7 @@
 #include "http/tls.h"
 #include "http/upstream.h"
 #include "http/watch.h"
+#include "keys/keycopy.h"
 #include "keys/keylife.h"
 
 struct evhtp;
@@ -43,6 +44,7 @@ struct server {
     struct config *config; /* as the gateway was started with: all that only a restart changes */
     struct config *now;    /* as it was read last: what a reload changes; main's alone to replace */
     struct keystore *keys;
+    struct keycopy *copy;     /* of a shared store; NULL: none is kept */
     struct keykeeper *keeper; /* runs before the workers, and longer */
     bool keys_failed;         /* the keeper's own, like: when the log last said so (monotonic) */
     int64_t keys_told_us;

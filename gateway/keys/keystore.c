@@ -39,14 +39,14 @@ static bool first_meta(const struct secret_key *master, struct keydb_meta *meta)
     return ok;
 }
 
-static struct keydb *open_db(struct keystore *ks, const struct secret_key *masters, size_t n,
-                             enum keystore_opening how, struct detail *why)
+struct keydb *keystore_open_db(struct keystore *ks, const struct keystore_place *at, enum keystore_opening how,
+                               struct detail *why)
 {
     struct keydb_meta meta;
     bool there = true;
     if (how == KEYSTORE_READ)
-        return keydb_preview(ks->database, masters, n, &ks->earlier, why);
-    if (how >= KEYSTORE_DRAFT && !first_meta(&masters[0], &meta))
+        return keydb_preview(ks->database, at->masters, at->n, &ks->earlier, why);
+    if (how >= KEYSTORE_DRAFT && !first_meta(&at->masters[0], &meta))
         return NULL;
     if (how == KEYSTORE_DRAFT) {
         struct keydb *db = keydb_draft(ks->database, &meta, &there, why);
@@ -58,11 +58,10 @@ static struct keydb *open_db(struct keystore *ks, const struct secret_key *maste
         if (made != KEYDB_OK && made != KEYDB_REFUSED)
             return NULL;
     }
-    return keydb_takeover(ks->database, masters, n, why) == KEYDB_OK ? keydb_open(ks->database, why) : NULL;
+    return keydb_takeover(ks->database, at->masters, at->n, why) == KEYDB_OK ? keydb_open(ks->database, why) : NULL;
 }
 
-/* Adds the working keys of master keys that are not there yet; the list alone may open what comes. */
-static bool take_masters(struct keystore *ks, const struct secret_key *masters, size_t n, struct detail *why)
+bool keystore_take_masters(struct keystore *ks, const struct secret_key *masters, size_t n, struct detail *why)
 {
     bool listed[TABLE_MASTERS] = {false};
     size_t first = 0;
@@ -98,50 +97,83 @@ bool keystore_set_masters(struct keystore *ks, const struct secret_key *masters,
 {
     struct detail why = {{0}};
     pthread_mutex_lock(&ks->locks->db);
-    const bool ok = n > 0 && take_masters(ks, masters, n, &why);
+    const bool ok = n > 0 && keystore_take_masters(ks, masters, n, &why);
     pthread_mutex_unlock(&ks->locks->db);
     if (!ok)
         faults_add(faults, ks->where, 0, 0, "%s", why.text);
     return ok;
 }
 
-static bool open_and_load(struct keystore *ks, const struct secret_key *masters, size_t n, enum keystore_opening how,
-                          struct detail *why)
+static bool open_and_load(struct keystore *ks, const struct keystore_place *at, struct detail *why)
 {
     struct keydb_meta meta;
-    if (!(ks->db = open_db(ks, masters, n, how, why)))
+    if (!(ks->db = keystore_open_db(ks, at, at->how, why)))
         return false;
     if (keydb_version(ks->db, &ks->seen, why) != KEYDB_OK || keydb_begin(ks->db, false, why) != KEYDB_OK)
         return false;
     bool ok = keydb_meta(ks->db, &meta, why) == KEYDB_OK;
     if (ok) {
         memcpy(ks->salt, meta.salt, sizeof ks->salt);
-        ok = take_masters(ks, masters, n, why) && keystore_load(ks->db, ks, &ks->now, why) == KEYDB_OK;
+        ok = keystore_take_masters(ks, at->masters, at->n, why) &&
+             keystore_load(ks->db, ks, &ks->now, why) == KEYDB_OK;
     }
     ks->stamp = keydb_stamp(ks->db, ks->database); /* while no writer is at work */
     keydb_rollback(ks->db);
-    memcpy(ks->opened, ks->now.commit, sizeof ks->opened);
     atomic_store(&ks->in_step_us, time_mono_us());
     return ok;
 }
 
-struct keystore *keystore_open_under(const char *where, const struct secret_key *masters, size_t n,
-                                     enum keystore_opening how, struct faults *faults)
+struct keystore *keystore_open_at(const struct keystore_place *at, struct faults *faults)
 {
     struct detail why = {"out of memory"};
     struct keystore *ks = calloc(1, sizeof *ks);
-    bool ok = ks && n > 0 && (ks->where = keydb_shown(where)) && (ks->database = str_dup(str_z(where))) &&
+    bool ok = ks && at->n > 0 && (ks->where = keydb_shown(at->where)) && (ks->database = str_dup(str_z(at->where))) &&
               (ks->locks = keystore_locks_new());
     if (ok) {
         ks->refused = -1;
         ks->follower.fd = -1;
-        ok = open_and_load(ks, masters, n, how, &why);
+        ok = keystore_is_shared(ks) ? keystore_open_shared(ks, at, &why) : open_and_load(ks, at, &why);
+        memcpy(ks->opened, ks->now.commit, sizeof ks->opened);
     }
     if (ok)
         return ks;
     faults_add(faults, ks && ks->where ? ks->where : "keys", 0, 0, "%s", why.text);
     keystore_close(ks);
     return NULL;
+}
+
+struct keystore *keystore_open_under(const char *where, const struct secret_key *masters, size_t n,
+                                     enum keystore_opening how, struct faults *faults)
+{
+    const struct keystore_place at = {.where = where, .masters = masters, .n = n, .how = how};
+    return keystore_open_at(&at, faults);
+}
+
+bool keystore_is_at(struct keystore *ks, int64_t version)
+{
+    pthread_mutex_lock(&ks->locks->db);
+    const bool is = ks->seen == version && !ks->behind;
+    pthread_mutex_unlock(&ks->locks->db);
+    return is;
+}
+
+bool keystore_mac(const struct keystore *ks, const void *p, size_t n, uint8_t mac[32])
+{
+    pthread_mutex_lock(&ks->locks->db);
+    const struct seal *seal = ks->seals[ks->first];
+    pthread_mutex_unlock(&ks->locks->db);
+    return seal_mac(seal, p, n, mac);
+}
+
+bool keystore_mac_holds(const struct keystore *ks, const void *p, size_t n, const uint8_t mac[32])
+{
+    uint8_t own[32];
+    bool holds = false;
+    pthread_mutex_lock(&ks->locks->db);
+    for (size_t i = 0; i < ks->seal_n && !holds; i++)
+        holds = ks->listed[i] && seal_mac(ks->seals[i], p, n, own) && secret_equal(own, mac, sizeof own);
+    pthread_mutex_unlock(&ks->locks->db);
+    return holds;
 }
 
 bool keystore_state_key(const struct keystore *ks, struct secret_key *out)

@@ -67,6 +67,18 @@ enum keystore_opening { KEYSTORE_READ, KEYSTORE_CHANGE, KEYSTORE_DRAFT, KEYSTORE
  * written is opened for reading. */
 struct keystore *keystore_open_under(const char *where, const struct secret_key *masters, size_t n,
                                      enum keystore_opening how, struct faults *faults);
+/* The same for who serves: where the database is a shared one, a sealed copy in `folder` (keycopy.h) is what it is held
+ * against, and what is taken while it is away, if that is no older than `max_age_us`. With a copy there, no new
+ * database is made. */
+struct keystore_place {
+    const char *where;
+    const struct secret_key *masters;
+    size_t n;
+    enum keystore_opening how;
+    const char *folder; /* NULL: no copy is looked for */
+    int64_t max_age_us;
+};
+struct keystore *keystore_open_at(const struct keystore_place *at, struct faults *faults);
 /* The same under one master key: made at once, or changed. */
 struct keystore *keystore_open(const char *where, const struct secret_key *master, bool create, struct faults *faults);
 /* True when it was opened for reading and is of an earlier schema: the next start, or `kmsgate keys`, takes it over. */

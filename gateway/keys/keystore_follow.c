@@ -239,10 +239,11 @@ static bool is_there_or_pruned(void *arg, const struct key_row *row)
     return false;
 }
 
-static enum keydb_result older(struct detail *why, uint64_t there, uint64_t here)
+static enum keydb_result older(const struct keystore *ks, struct detail *why, uint64_t there)
 {
-    detail_set(why, "is older than what is in use (change %llu, in use %llu); the keys in use stay. Restart to take "
-                    "the old ones", (unsigned long long)there, (unsigned long long)here);
+    detail_set(why, "is older than what is in use (change %llu, in use %llu); the keys in use stay. Restart%s to take "
+                    "the old ones", (unsigned long long)there, (unsigned long long)ks->now.last_seq,
+               keystore_is_shared(ks) ? " without the sealed copy" : "");
     return KEYDB_REFUSED;
 }
 
@@ -252,7 +253,7 @@ static enum keydb_result check_succession(const struct keystore *ks, struct keyd
 {
     struct succession s = {.mine = &ks->now, .next = next, .db = db, .now_us = time_now_us(), .why = why};
     if (next->last_seq < ks->now.last_seq)
-        return older(why, next->last_seq, ks->now.last_seq);
+        return older(ks, why, next->last_seq);
     if (table_each(next->table, follows_mine, &s) && table_each(ks->now.table, is_there_or_pruned, &s))
         return KEYDB_OK;
     return KEYDB_REFUSED;
@@ -281,7 +282,7 @@ static enum keydb_result absorb(struct keystore *ks, bool touched, bool *changed
         return r;
     const uint64_t have = ks->now.last_seq;
     if (meta.last_seq < have)
-        return older(why, meta.last_seq, have);
+        return older(ks, why, meta.last_seq);
     if (meta.last_seq == have) {
         r = check_state(table_size(ks->now.table), &ks->now.sum, &meta, &sums[0], why);
         return r == KEYDB_OK && touched ? reload(ks, ks->db, why) : r; /* no change of ours leaves the number alone */

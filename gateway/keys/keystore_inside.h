@@ -1,5 +1,6 @@
 /*
- * What the parts of the keystore share: keystore.c (opening, closing, master keys), keystore_load.c (verifying what a
+ * What the parts of the keystore share: keystore.c (opening, closing, master keys), keystore_open.c (opening a shared
+ * database), keystore_load.c (verifying what a
  * database holds), keystore_follow.c (changes of others), keystore_change.c (a transaction of one's own),
  * keystore_write.c (import), keystore_renew.c (a key's life), keyring.c.
  */
@@ -54,6 +55,22 @@ struct keystore {
     _Atomic uint64_t edition;   /* of the table */
     _Atomic int64_t in_step_us; /* monotonic: when the table was last known to be what the database holds */
 };
+
+/* keystore_open.c */
+bool keystore_open_shared(struct keystore *ks, const struct keystore_place *at, struct detail *why) MUST_CHECK;
+struct keydb *keystore_open_db(struct keystore *ks, const struct keystore_place *at, enum keystore_opening how,
+                               struct detail *why);
+/* Adds the working keys of master keys that are not there yet; the list alone may open what comes. */
+bool keystore_take_masters(struct keystore *ks, const struct secret_key *masters, size_t n,
+                           struct detail *why) MUST_CHECK;
+/* The table is what the database holds at that version (keydb_version). Any thread. */
+bool keystore_is_at(struct keystore *ks, int64_t version);
+/* A MAC under the first master key's seal; whether one is under any listed. Any thread. */
+bool keystore_mac(const struct keystore *ks, const void *p, size_t n, uint8_t mac[32]) MUST_CHECK;
+bool keystore_mac_holds(const struct keystore *ks, const void *p, size_t n, const uint8_t mac[32]) MUST_CHECK;
+/* keycopy.c: what the stamp of the copy in that folder says: how many changes there had been at that time (us). False:
+ * there is none, or it is not one of these keys. */
+bool keycopy_stamp(const struct keystore *ks, const char *folder, uint64_t *seq, int64_t *us);
 
 /* One opener a master key, made when it is first needed. */
 struct openers {

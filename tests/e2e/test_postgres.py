@@ -515,3 +515,124 @@ def test_a_client_that_leaves_while_a_look_is_waited_for(server, gateway, alice)
     assert len(g.decisions(3)) == 3
     c.resume()
     assert g.ask(alice, "/init").status == 200
+
+
+# --- the sealed copy ---
+
+def copied(g):
+    """Until the copy says that it holds what the database holds."""
+    stamp = g.folder / "keys-copy.stamp"
+    kms.wait_for(stamp.exists)
+    was = stamp.read_text()
+    kms.wait_for(lambda: stamp.read_text() != was)  # one that was begun after this call
+    was = stamp.read_text()
+    kms.wait_for(lambda: stamp.read_text() != was)
+
+
+def ends(g):
+    assert g.running.stop() == 0, g.running.err
+
+
+def refused_start(g):
+    r = g.run("serve", "--config", g.config, check=False)
+    assert r.returncode == 1, r.stderr
+    return r.stderr
+
+
+def test_a_start_while_the_database_is_away(server, gateway, alice, bob):
+    c = server()
+    g = gateway([alice, bob], keys=c.socket_url(c.database()), config="keys_max_age: 20s\n")
+    copied(g)
+    keys(g, "revoke", "--user", bob.uri, "--id", bob.ink_id)
+    follows(g, bob, 403)
+    copied(g)
+    ends(g)
+    c.stop()
+    g.start()
+    assert "the keys are those of the sealed copy" in g.running.err
+    assert g.ask(alice, "/init").status == 200 and g.ask(bob, "/init").status == 403
+    assert 0 < metric(g, "kmsgate_keys_age_seconds") < 20
+    kms.wait_for(lambda: g.admin("/readyz")[0] == 503)  # the age goes on from where it was
+    ends(g)
+    assert re.search(r"the sealed copy keys-copy.db is \d+ s old: keys_max_age is 20 s", refused_start(g))
+    c.start()
+    g.start()
+    keys(g, "revoke", "--user", alice.uri, "--id", alice.ink_id)
+    follows(g, alice, 403)
+
+
+def test_a_copy_that_was_changed_is_of_no_use(server, gateway, alice):
+    c = server()
+    g = gateway([alice], keys=c.socket_url(c.database()))
+    copied(g)
+    old = (g.folder / "keys-copy.db").read_bytes()
+    keys(g, "revoke", "--user", alice.uri, "--id", alice.trk_id)
+    kms.wait_for(lambda: metric(g, 'kmsgate_keys{type="trk",state="revoked"}') == 1)
+    copied(g)
+    ends(g)
+    db, stamp = g.folder / "keys-copy.db", g.folder / "keys-copy.stamp"
+    new, at = db.read_bytes(), stamp.read_text()
+    digit = str((int(at[93]) + 1) % 10)
+    cases = {"an older copy": (old, at), "half a copy": (new[:len(new) // 2], at), "no copy": (None, at),
+             "no stamp": (new, None), "a later stamp": (new, at[:93] + digit + at[94:]), "half a stamp": (new, at[:60]),
+             "another's row": (new.replace(b"ink.1.alice", b"ink.2.alice"), at)}
+    c.stop()
+    for what, (copy, said) in cases.items():
+        db.write_bytes(copy) if copy is not None else db.unlink(missing_ok=True)
+        copy is None or db.chmod(0o600)
+        stamp.write_text(said) if said is not None else stamp.unlink(missing_ok=True)
+        assert re.search("cannot connect", refused_start(g)), what
+    db.write_bytes(new)
+    db.chmod(0o600)
+    stamp.write_text(at)
+    g.start()  # the twin
+    ends(g)
+    c.start()
+    db.write_bytes(new[:len(new) // 2])
+    g.start()
+    assert "the sealed copy is of no use" in g.running.err and g.ask(alice, "/init").status in (200, 403)
+    copied(g)
+    assert len(db.read_bytes()) >= len(new)  # made anew
+
+
+def test_a_start_knows_an_older_database_and_another_past(cluster, gateway, alice, bob, tmp_path):
+    db = cluster.database()
+    g = gateway([alice, bob], keys=cluster.socket_url(db))
+    old = dump(cluster, db)
+    keys(g, "revoke", "--user", alice.uri, "--id", alice.ink_id)
+    follows(g, alice, 403)
+    copied(g)
+    ends(g)
+    new = dump(cluster, db)
+    restore(cluster, db, old)
+    assert re.search("held against the sealed copy keys-copy.db: is older .*remove that file", refused_start(g))
+    for i in range(3):
+        keys(g, "add", "--user", bob.uri, "--type", "trk", "--id", "x%d" % i, "--generate")
+    assert "another history" in refused_start(g)
+    cluster.sql("DROP SCHEMA kmsgate CASCADE", db)
+    assert "no keys of kmsgate" in refused_start(g)  # and none are made
+    assert cluster.sql("SELECT count(*) FROM pg_namespace WHERE nspname = 'kmsgate'", db) == "0"
+    restore(cluster, db, new)
+    g.start()
+    assert g.ask(alice, "/init").status == 403 and g.ask(bob, "/init").status == 200
+    ends(g)
+    restore(cluster, db, old)
+    (g.folder / "keys-copy.db").unlink()
+    g.start()  # as the operator wishes: docker/README.md says what it costs
+    assert g.ask(alice, "/init").status == 200
+
+
+def test_a_start_reads_what_has_changed(cluster, gateway, alice):
+    db = cluster.database()
+    g = gateway([alice], keys=cluster.socket_url(db))
+    many = "".join(json.dumps(line(kid="ink.%d" % i, user="sip:u%d@example.org" % i)) + "\n" for i in range(5000))
+    keys(g, "import", "-", input=many)
+    kms.wait_for(lambda: metric(g, 'kmsgate_keys{type="ink",state="active"}') == 5001)
+    copied(g)
+    ends(g)
+    read = "SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'keys'"
+    before = kms.wait_for(lambda: (lambda a: (time.sleep(1.5), a == cluster.sql(read, db))[1] and a)(cluster.sql(read, db)), 60)
+    g.start()
+    assert metric(g, 'kmsgate_keys{type="ink",state="active"}') == 5001
+    time.sleep(2)
+    assert int(cluster.sql(read, db)) - int(before) < 100
