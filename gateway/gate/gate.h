@@ -84,8 +84,8 @@ void judgement_free(struct judgement *j);
 enum reason gate_head(struct judgement *j, const struct gate_head *head) MUST_CHECK;
 /* j->decision.reason tells why it refuses. Judges in the contract's order; see checks.c. */
 enum gate_action gate_request(struct judgement *j, struct str body, int64_t now_us) MUST_CHECK;
-/* After GATE_WAIT with j->looking, once: judges again, where other keys are there now. GATE_WAIT is for the replay memory
- * then. All that fails for its key or signature waits for a look, so that time does not tell them apart. */
+/* After GATE_WAIT with j->looking, once: judges again, where other keys are there now. GATE_WAIT is for the replay
+ * memory then. All that fails for its key or signature waits for a look, so that time does not tell them apart. */
 enum gate_action gate_looked(struct judgement *j) MUST_CHECK;
 /* After GATE_WAIT, once: what the replay memory answered, or REASON_REPLAY_UNAVAILABLE when it was waited for too long
  * (whoever waits no longer calls replay_cancel(&j->spending) first). GATE_FORWARD or GATE_REFUSE. */

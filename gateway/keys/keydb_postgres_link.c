@@ -20,9 +20,9 @@ static void said(struct detail *why, const char *before, const char *text)
     size_t n = 0;
     for (bool gap = false; text && *text && n < sizeof line - 1; text++) {
         const bool plain = *text > ' ' && *text <= '~';
-        if (plain && gap && n && n < sizeof line - 2)
+        if (plain && gap && n)
             line[n++] = ' ';
-        if (plain)
+        if (plain && n < sizeof line - 1)
             line[n++] = *text;
         gap = !plain;
     }
@@ -341,7 +341,8 @@ static enum keydb_result connect_host(struct keydb_postgres *db, size_t host, st
             state = PQconnectPoll(db->conn);
     }
     if (state == PGRES_POLLING_FAILED || PQsetnonblocking(db->conn, 1) != 0) {
-        said(why, "cannot connect", PQerrorMessage(db->conn));
+        const char *text = PQerrorMessage(db->conn), *reason = strstr(text, "failed: ");
+        said(why, "cannot connect", reason ? reason + sizeof "failed: " - 1 : text); /* where is known */
         pg_drop(db);
         return KEYDB_AWAY;
     }

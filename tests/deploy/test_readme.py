@@ -280,7 +280,7 @@ def test_what_is_made_is_ignored(tmp_path):
 
 def test_nothing_is_left_out():
     """Each block is of a kind that some test runs."""
-    kinds = {"sh", "sh build", "sh machine", "yaml", "yaml listener", ""}
+    kinds = {"sh", "sh build", "sh machine", "sql", "yaml", "yaml listener", ""}
     run_somewhere = {"On a laptop", "Beside your KMS, in five minutes", "Ending, upgrading, going back", "Backup and restore of keys",
                      "The image", "Kubernetes", "Keys, day by day"}
     for heading, kind, code in blocks(DOCKER):

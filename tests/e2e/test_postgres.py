@@ -4,14 +4,21 @@ import concurrent.futures
 import json
 import os
 import re
+import resource
+import shutil
 import signal
 import socket
+import struct
 import subprocess
+import tempfile
+import threading
 import time
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
+import certs
 import conftest
 import kms
 import postgres
@@ -636,3 +643,266 @@ def test_a_start_reads_what_has_changed(cluster, gateway, alice):
     assert metric(g, 'kmsgate_keys{type="ink",state="active"}') == 5001
     time.sleep(2)
     assert int(cluster.sql(read, db)) - int(before) < 100
+
+
+# --- rights, a full disk, a failover, TLS, a server that lies ---
+
+def readme_sql():
+    text = (Path(__file__).parents[2] / "docker" / "README.md").read_text()
+    return re.search(r"^```sql\n(.*?)^```$", text, re.M | re.S)[1]
+
+
+def test_the_rights_of_the_operators_page(server, gateway, tmp_path):
+    """Its lines, word by word: what each role may do, and what not."""
+    c = server()
+    db = c.database()
+    for statement in readme_sql().split(";\n"):
+        statement.strip() and c.sql(statement, db)
+    place = {r: c.socket_url(db, "kms_" + r) for r in ("operator", "gateway", "reader")}
+    store = Store(tmp_path, place["gateway"])
+    assert "permission denied" in store.keys("import", store.file(line()), code=1).stderr
+    store.place(place["operator"])
+    device = test_renewal.Device(ALICE)
+    g = gateway([device.user], keys=place["operator"], rules=test_renewal.rules(), start=False)
+    g.config.write_text(g.config.read_text().replace(place["operator"], place["gateway"]))
+    g.start()
+    time.sleep(2.1)
+    assert device.new_keys(test_renewal.good(g.ask(device.user, "/init"), device))
+    keys(g, "revoke", "--user", ALICE, "--id", "trk.1.alice")
+    keys(g, "prune")
+    for denied in ("DROP TABLE kmsgate.keys", "TRUNCATE kmsgate.keys", "CREATE TABLE kmsgate.x (a int)"):
+        with pytest.raises(AssertionError, match="permission denied|must be owner"):
+            c.sql(denied, db, "kms_gateway")
+    store.place(place["reader"])
+    store.master.write_text((g.folder / "master.key").read_text())
+    assert len(store.listed()) == 4
+    assert "may only read" in store.keys("renew", "--user", ALICE, code=1).stderr
+    for denied in ("UPDATE kmsgate.meta SET keys = 1", "DELETE FROM kmsgate.keys"):
+        with pytest.raises(AssertionError, match="permission denied"):
+            c.sql(denied, db, "kms_reader")
+
+
+def test_a_full_disk(server, gateway, alice):
+    """No room for the write-ahead log: PostgreSQL panics and comes back; what was committed is there, nothing half done."""
+    if os.geteuid() != 0:
+        pytest.skip("root alone can mount a small file system")
+    folder = Path(tempfile.mkdtemp(prefix="kmsgate-pg-", dir="/tmp"))
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=150m", "kmsgate-test", folder], capture_output=True).returncode:
+        folder.rmdir()
+        pytest.skip("no file system can be mounted here")
+    try:
+        c = server(folder=folder, settings="max_wal_size = 32MB\nmin_wal_size = 32MB\nshared_buffers = 16MB")
+        g = gateway([alice], keys=c.socket_url(c.database()))
+        before = keys(g, "list").stdout
+        filler = folder / "filler"
+        many = "".join(json.dumps(line(kid="ink.%d" % i, user="sip:u%d@example.org" % i)) + "\n" for i in range(20000))
+        with open(filler, "wb") as f:
+            try:
+                while True:
+                    f.write(b"x" * 65536)
+                    f.flush()
+            except OSError:
+                pass
+        r = keys(g, "import", "-", input=many, check=False)
+        assert r.returncode == 1 and "nothing was imported" in r.stderr, r
+        assert g.ask(alice, "/init").status == 200
+        filler.unlink()
+        if c.server.poll() is not None:
+            c.start()
+        kms.wait_for(lambda: keys(g, "list", check=False).stdout == before, 60)
+        kms.wait_for(lambda: keys(g, "import", "-", input=many, check=False).returncode == 0, 60)
+        kms.wait_for(lambda: metric(g, 'kmsgate_keys{type="ink",state="active"}') == 20001)
+        g.stop()
+        c.stop()
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+def standby_of(c, made):
+    """A hot standby by streaming, of its own port."""
+    s = postgres.Cluster.__new__(postgres.Cluster)
+    s.__dict__.update(c.__dict__)
+    s.folder = Path(tempfile.mkdtemp(prefix="kmsgate-pg-", dir="/tmp"))
+    s.own(s.folder)
+    s.data, s.port, s.log, s.server, s.stopped = s.folder / "data", kms.free_port(), s.folder / "log", None, False
+    s.call("pg_basebackup", "-h", c.folder, "-p", c.port, "-U", "postgres", "-D", s.data, "-R", "--no-sync", "-c", "fast")
+    s.configure(c.settings)
+    s.start()
+    made.append(s)
+    return s
+
+
+def test_a_failover(server, gateway, alice, bob):
+    """The standby is promoted: the gateways find it by themselves, and nothing that was revoked lives again."""
+    c, made = server(), []
+    db = c.database()
+    both = "postgresql://postgres@%s:%d,%s:%d/" + db
+    try:
+        s = standby_of(c, made)
+        at = both % (quote(str(c.folder), safe=""), c.port, quote(str(s.folder), safe=""), s.port)
+        g = gateway([alice, bob], keys=at)
+        keys(g, "revoke", "--user", bob.uri, "--id", bob.ink_id)
+        follows(g, bob, 403)
+        lag = "SELECT pg_last_wal_replay_lsn() >= '%s'" % c.sql("SELECT pg_current_wal_lsn()")
+        kms.wait_for(lambda: s.sql(lag) == "t")
+        c.stop(signal.SIGQUIT)
+        assert g.ask(alice, "/init").status == 200
+        assert keys(g, "renew", "--user", alice.uri, check=False).returncode == 1  # the standby alone takes no writes
+        s.sql("SELECT pg_promote()")
+        kms.wait_for(lambda: metric(g, "kmsgate_keys_age_seconds") < 1)
+        kms.wait_for(lambda: keys(g, "revoke", "--user", alice.uri, "--id", alice.ink_id, check=False).returncode == 0)
+        follows(g, alice, 403)
+        assert g.ask(bob, "/init").status == 403
+    finally:
+        for m in made:
+            m.end()
+
+
+def test_tls_and_who_vouches(server, tmp_path):
+    """verify-full: by the authority and by the name. Nothing else passes for the database, and no byte of a key is sent."""
+    c = server()
+    for ca in ("ca", "evil"):
+        certs.authority(tmp_path, ca)
+    certs.issue(tmp_path, "ca", "server")
+    certs.issue(tmp_path, "ca", "other", host="DNS:other.example.org")
+    db = c.database()
+
+    def serve_as(name):
+        for end in ("pem", "key"):
+            shutil.copy(tmp_path / (name + "." + end), c.folder / ("tls." + end))
+            (c.folder / ("tls." + end)).chmod(0o600)
+            c.own(c.folder / ("tls." + end))
+        c.stop()
+        c.configure("ssl = on\nssl_cert_file = '%s/tls.pem'\nssl_key_file = '%s/tls.key'" % (c.folder, c.folder))
+        c.start()
+
+    def at(mode, ca):
+        return c.url(db).replace("sslmode=prefer", "sslmode=%s&sslrootcert=%s" % (mode, ca))
+    serve_as("server")
+    store = Store(tmp_path, at("verify-full", "ca.pem"))  # relative to gateway.yaml
+    store.keys("import", store.file(line()))
+    assert store.check().stderr == ""
+    store.place(at("verify-full", "evil.pem"))
+    assert "certificate verify failed" in store.keys("list", code=1).stderr
+    store.place(at("verify-full", "nothing.pem"))
+    assert "does not exist" in store.keys("list", code=1).stderr
+    serve_as("other")
+    store.place(at("verify-full", "ca.pem"))
+    assert "does not match host name" in store.keys("list", code=1).stderr
+    store.place(at("verify-ca", "ca.pem"))
+    assert len(store.listed()) == 1
+    c.stop()
+    c.configure("")
+    c.start()
+    store.place(at("verify-full", "ca.pem"))
+    assert "does not support SSL" in store.keys("list", code=1).stderr
+
+
+def message(kind, body=b""):
+    return kind + struct.pack("!I", len(body) + 4) + body
+
+
+READY, DONE = message(b"Z", b"I"), message(b"C", b"SELECT 1\0")
+
+
+def row(*values):
+    return message(b"D", struct.pack("!H", len(values)) + b"".join(
+        struct.pack("!i", -1) if v is None else struct.pack("!i", len(v)) + v for v in values))
+
+
+def columns(n, form=1):
+    return message(b"T", struct.pack("!H", n) + b"".join(b"c\0" + struct.pack("!IhIhih", 0, 0, 20, 8, -1, form)
+                                                        for _ in range(n)))
+
+
+BOUND = message(b"1") + message(b"2")
+NUMBER = struct.pack("!q", 2)
+GOOD = (NUMBER, NUMBER, NUMBER, b"s" * 32, b"c" * 32, b"m" * 92)
+LIES = {
+    "no columns": BOUND + columns(0) + row() + DONE + READY,
+    "as text": BOUND + columns(6, 0) + row(*GOOD) + DONE + READY,
+    "a column more": BOUND + columns(7) + row(*GOOD, b"x") + DONE + READY,
+    "a NULL": BOUND + columns(6) + row(*GOOD[:5], None) + DONE + READY,
+    "a longer salt": BOUND + columns(6) + row(*GOOD[:3], b"s" * 33, *GOOD[4:]) + DONE + READY,
+    "a longer number": BOUND + columns(6) + row(b"x" * 9, *GOOD[1:]) + DONE + READY,
+    "a negative number": BOUND + columns(6) + row(struct.pack("!q", -2), *GOOD[1:]) + DONE + READY,
+    "a value of megabytes": BOUND + columns(6) + row(*GOOD[:5], b"m" * 5000000) + DONE + READY,
+    "two rows": BOUND + columns(6) + row(*GOOD) * 2 + DONE + READY,
+    "no row": BOUND + columns(6) + DONE + READY,
+    "good, but not sealed": BOUND + columns(6) + row(*GOOD) + DONE + READY,
+    "a copy": message(b"H", b"\1\0\0"),
+    "a copy from here": message(b"G", b"\1\0\0"),
+    "an error without a code": message(b"E", b"Moh\x1b[31m\0\0") + READY,
+    "an error with controls": message(b"E", b"SERROR\0VERROR\0CXX000\0Mgo\x1b]0;x\x07od\0\0") + READY,
+    "an unknown message": message(b"!", b"x"),
+    "half a message": b"D" + struct.pack("!I", 1 << 30) + b"x" * 1000,
+    "no length": b"D" + struct.pack("!I", 0),
+    "garbage": bytes(range(256)) * 20,
+    "silence": b"",
+}
+
+
+class Liar(threading.Thread):
+    """Answers as PostgreSQL does until it is asked for the meta row; then with `lie`, again and again where it is endless."""
+
+    def __init__(self, lie, endless=False):
+        super().__init__(daemon=True)
+        self.lie, self.endless, self.s = lie, endless, socket.create_server(("127.0.0.1", 0))
+        self.port = self.s.getsockname()[1]
+        self.start()
+
+    def run(self):
+        while True:
+            try:
+                client, _ = self.s.accept()
+            except OSError:
+                return
+            try:
+                self.talk(client)
+            except OSError:
+                pass
+            client.close()
+
+    def talk(self, c):
+        f = c.makefile("rb")
+        f.read(struct.unpack("!I", f.read(4))[0] - 4)
+        status = b"".join(message(b"S", k + b"\0" + v + b"\0") for k, v in
+                          ((b"server_version", b"15.1"), (b"server_encoding", b"UTF8"), (b"client_encoding", b"UTF8")))
+        c.sendall(message(b"R", b"\0" * 4) + status + READY)
+        while True:
+            kind = f.read(1)
+            if not kind:
+                return
+            body = f.read(struct.unpack("!I", f.read(4))[0] - 4)
+            if kind == b"Q":
+                c.sendall(message(b"C", b"SET\0") + READY)
+            elif kind == b"P" and b"to_regclass" in body:
+                c.sendall(BOUND + columns(2) + row(b"\1", b"\0") + DONE + READY)
+            elif kind == b"P":
+                c.sendall(self.lie)
+                while self.endless:
+                    c.sendall(self.lie)
+
+
+@pytest.mark.parametrize("what", LIES)
+def test_a_server_that_lies(tmp_path, what):
+    liar = Liar(LIES[what])
+    store = Store(tmp_path, "postgresql://u@127.0.0.1:%d/x?sslmode=disable" % liar.port)
+    r = store.keys("list", code=1)
+    liar.s.close()
+    assert r.stdout == "" and r.stderr.startswith("kmsgate: postgresql://u@127.0.0.1") and "\x1b" not in r.stderr
+    assert re.search("tampered with|the connection broke|in time|cannot|master key is not", r.stderr), r.stderr
+
+
+@pytest.mark.parametrize("what", ["rows", "notices", "parameters"])
+def test_a_server_that_never_ends(tmp_path, what):
+    """It is given up in time, and the memory that it took is bounded."""
+    lie = {"rows": row(*GOOD) * 100, "notices": message(b"N", b"SWARNING\0VWARNING\0C01000\0Mx\0\0") * 100,
+           "parameters": message(b"S", b"x\0y\0") * 100}[what]
+    liar = Liar(BOUND + columns(6) + lie if what == "rows" else lie, endless=True)
+    store = Store(tmp_path, "postgresql://u@127.0.0.1:%d/x?sslmode=disable" % liar.port)
+    began = time.monotonic()
+    store.keys("list", code=1)
+    liar.s.close()
+    assert time.monotonic() - began < 60
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 2000000  # KiB, with the sanitizers'
