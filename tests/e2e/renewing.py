@@ -89,7 +89,7 @@ def killed_while_asked(gate, device, rng):
             pass  # cut off
     t = threading.Thread(target=ask)
     t.start()
-    time.sleep(rng.uniform(0, 0.08))
+    time.sleep(rng.uniform(0, 0.03))  # about as long as it takes
     gate.running.p.kill()
     gate.running.p.wait()
     t.join()
