@@ -260,22 +260,18 @@ bool hex_decode(struct str hex, uint8_t *out, size_t cap, size_t *n)
     return true;
 }
 
-/* 0 to 63; -1 for white space, -2 for padding, -3 for anything else. */
-static int base64_digit(char c)
+/* 0 to 63; or what it is instead. */
+enum { BASE64_SPACE = 64, BASE64_PAD = 65, BASE64_NONE = 66 };
+static unsigned base64_digit(char c)
 {
-    if (c >= 'A' && c <= 'Z')
-        return c - 'A';
-    if (c >= 'a' && c <= 'z')
-        return c - 'a' + 26;
-    if (c >= '0' && c <= '9')
-        return c - '0' + 52;
-    switch (c) {
-    case '+': return 62;
-    case '/': return 63;
-    case '=': return -2;
-    case ' ': case '\t': case '\r': case '\n': return -1;
-    default: return -3;
-    }
+    static const unsigned char OF_OTHERS[0x41] = { /* one more than the digit; 0: none */
+        ['+'] = 62 + 1, ['/'] = 63 + 1, ['0'] = 52 + 1, ['1'] = 53 + 1, ['2'] = 54 + 1, ['3'] = 55 + 1, ['4'] = 56 + 1,
+        ['5'] = 57 + 1, ['6'] = 58 + 1, ['7'] = 59 + 1, ['8'] = 60 + 1, ['9'] = 61 + 1, [' '] = BASE64_SPACE + 1,
+        ['\t'] = BASE64_SPACE + 1, ['\r'] = BASE64_SPACE + 1, ['\n'] = BASE64_SPACE + 1, ['='] = BASE64_PAD + 1};
+    const unsigned byte = (unsigned char)c, letter = (byte | 0x20u) - 'a';
+    if (letter < 26)
+        return letter + (byte >= 'a' ? 26 : 0);
+    return byte < sizeof OF_OTHERS && OF_OTHERS[byte] ? OF_OTHERS[byte] - 1u : BASE64_NONE;
 }
 
 bool base64_decode(struct str text, uint8_t *out, size_t cap, size_t *n)
@@ -286,13 +282,13 @@ bool base64_decode(struct str text, uint8_t *out, size_t cap, size_t *n)
     if (!text.p)
         return false;
     for (size_t i = 0; i < text.n; i++) {
-        const int digit = base64_digit(text.p[i]);
-        if (digit == -1)
+        const unsigned digit = base64_digit(text.p[i]);
+        if (digit == BASE64_SPACE)
             continue;
-        if (digit == -3 || (digit == -2 && have < 2) || (digit >= 0 && pad))
+        if (digit == BASE64_NONE || (digit == BASE64_PAD && have < 2) || (digit < BASE64_SPACE && pad))
             return false;
-        pad += digit == -2;
-        bits = bits << 6 | (digit >= 0 ? (uint32_t)digit : 0);
+        pad += digit == BASE64_PAD;
+        bits = bits << 6 | (digit < BASE64_SPACE ? digit : 0);
         if (++have < 4)
             continue;
         if (m + 3 - pad > cap || (pad && bits & ((1u << 8 * pad) - 1)))
@@ -302,7 +298,7 @@ bool base64_decode(struct str text, uint8_t *out, size_t cap, size_t *n)
         if (pad) { /* the end: only white space may follow */
             have = 0;
             for (i++; i < text.n; i++)
-                if (base64_digit(text.p[i]) != -1)
+                if (base64_digit(text.p[i]) != BASE64_SPACE)
                     return false;
             break;
         }

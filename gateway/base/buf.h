@@ -27,6 +27,9 @@ struct buf {
 #define BUF_INIT(ceiling) ((struct buf){.max = (ceiling)})
 #define BUF_INIT_SECRET(ceiling) ((struct buf){.max = (ceiling), .secret = true})
 
+/* Over an array of the caller's, which is its ceiling: no memory of its own, and never freed. */
+#define BUF_FIXED(array) ((struct buf){.p = (array), .cap = sizeof(array), .max = sizeof(array) - 1})
+
 void buf_bytes(struct buf *b, const void *p, size_t n);
 void buf_str(struct buf *b, struct str s);
 void buf_z(struct buf *b, const char *z);

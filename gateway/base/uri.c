@@ -41,22 +41,25 @@ bool uri_percent_decode(struct str text, struct buf *out)
     return !out->failed;
 }
 
-/* No control, no space, none of  <>"{}|\^`  : a bit for each of ASCII that may stand in a URI. */
-static bool in_uri(unsigned char c)
-{
-    static const uint64_t MAY[2] = {UINT64_C(0xAFFFFFFA00000000), UINT64_C(0x47FFFFFEAFFFFFFF)};
-    return c >= 0x80 || MAY[c / 64] >> c % 64 & 1;
-}
+/* No control, no space, none of  <>"{}|\^`  : of ASCII what may stand in a URI. */
+static const bool IN_URI[128] = {
+    ['!'] = true, ['#'] = true, ['$'] = true, ['%'] = true, ['&'] = true, ['\''] = true, ['('] = true, [')'] = true,
+    ['*'] = true, ['+'] = true, [','] = true, ['-'] = true, ['.'] = true, ['/'] = true, ['0' ... '9'] = true,
+    [':'] = true, [';'] = true, ['='] = true, ['?'] = true, ['@'] = true, ['A' ... 'Z'] = true, ['['] = true,
+    [']'] = true, ['_'] = true, ['a' ... 'z'] = true, ['~'] = true,
+};
 
 bool uri_is_any_uri(struct str s)
 {
-    bool ascii = true;
-    for (size_t i = 0; i < s.n; i++) {
-        if (!in_uri((unsigned char)s.p[i]))
+    size_t i = 0;
+    while (i < s.n && (unsigned char)s.p[i] < 0x80 && IN_URI[(unsigned char)s.p[i]])
+        i++;
+    if (i == s.n)
+        return s.n > 0;
+    for (size_t k = i; k < s.n; k++)
+        if ((unsigned char)s.p[k] < 0x80 && !IN_URI[(unsigned char)s.p[k]])
             return false;
-        ascii = ascii && (unsigned char)s.p[i] < 0x80;
-    }
-    return s.n > 0 && (ascii || str_is_utf8(s));
+    return str_is_utf8(s);
 }
 
 static bool unreserved(int c)

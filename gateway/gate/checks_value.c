@@ -117,7 +117,9 @@ enum reason check_client_req_url(struct judgement *j, int64_t now_us, struct det
         const enum reason r = url_holds(j, buf_view(&url), base.n);
         if (r == REASON_OK || i == 0 || (got.p && str_starts(got, base))) {
             free(j->decision.expected_url);
-            j->decision.expected_url = str_dup(without_query(buf_view(&url)));
+            j->decision.expected_url = url.p;
+            url.p[without_query(buf_view(&url)).n] = '\0';
+            url = BUF_INIT(0);
         }
         if (r != REASON_CLIENT_REQ_URL_MISMATCH)
             return r;

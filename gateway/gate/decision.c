@@ -188,7 +188,8 @@ static void observe_phase(const char *labels, int64_t us)
 
 static void count_request(const struct decision *d)
 {
-    struct buf labels BUF_CLEANUP = BUF_INIT(4096);
+    char room[4096];
+    struct buf labels = BUF_FIXED(room);
     metric_label(&labels, "rule", d->rule ? str_z(d->rule) : STR(""));
     buf_char(&labels, ',');
     metric_label(&labels, "verdict", d->accepted ? STR("accept") : STR("reject"));

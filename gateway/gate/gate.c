@@ -62,7 +62,7 @@ static void note_claims(struct judgement *j)
 struct request_facts gate_facts(const struct judgement *j, int64_t now_us)
 {
     return (struct request_facts){
-        .path = buf_view(&j->path_clear),
+        .path = j->path_clear,
         .path_user = j->resource.user_raw.p ? buf_view(&j->path_user) : STR_MISSING,
         .user = j->request.user_uri,
         .client_id = j->request.client_id,

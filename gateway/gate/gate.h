@@ -61,7 +61,8 @@ struct judgement {
     bool looking;    /* after GATE_WAIT: for such keys, not for the replay memory */
     uint64_t edition; /* of the keys that it was judged by */
     struct resource resource;
-    struct buf path_clear; /* the path, decoded: no {…} segment can become another path by that */
+    struct str path_clear; /* the path, decoded: no {…} segment can become another path by that */
+    struct buf path_room;  /* what had to be decoded */
     struct buf path_user;  /* decoded {UserUri} */
     struct request_doc *doc;
     const struct request_proof *proof; /* of doc; NULL: not proven */

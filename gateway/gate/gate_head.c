@@ -31,7 +31,7 @@ void judgement_free(struct judgement *j)
     request_doc_free(j->doc);
     renewal_free(j->renewal);
     buf_free(&j->path_user);
-    buf_free(&j->path_clear);
+    buf_free(&j->path_room);
     rules_unref(j->rules);
     free(j->target);
     free(j);
@@ -109,9 +109,13 @@ static enum reason read_target(struct judgement *j)
     j->decision.path = j->resource.path;
     if (r != REASON_OK)
         return r;
-    j->path_clear = BUF_INIT(j->resource.path.n + 1);
-    if (!uri_percent_decode(j->resource.path, &j->path_clear))
-        return j->path_clear.failed ? REASON_INTERNAL : REASON_HTTP_PATH;
+    j->path_clear = j->resource.path;
+    if (memchr(j->resource.path.p, '%', j->resource.path.n)) {
+        j->path_room = BUF_INIT(j->resource.path.n + 1);
+        if (!uri_percent_decode(j->resource.path, &j->path_room))
+            return j->path_room.failed ? REASON_INTERNAL : REASON_HTTP_PATH;
+        j->path_clear = buf_view(&j->path_room);
+    }
     if (!j->resource.user_raw.p)
         return REASON_OK;
     j->path_user = BUF_INIT(j->resource.user_raw.n + 1);

@@ -217,8 +217,8 @@ static void answer(struct exchange *x, enum reason reason, const struct gate_res
             buf_printf(&extra, "Retry-After: %s\r\n", up->retry_after.p);
         else if (r->status != 503 && x->retry_after[0])
             buf_printf(&extra, "Retry-After: %s\r\n", x->retry_after);
-        else
-            buf_str(&extra, extra_headers(r->status == 503 ? 503 : 0));
+        else if (r->status == 503)
+            buf_str(&extra, extra_headers(503));
         c->exchange = NULL;
         const struct conn_answer a = {
             .status = r->status,

@@ -5,6 +5,7 @@
 
 #include "base/eight.h"
 #include "base/timestamp.h"
+#include "base/token.h"
 #include "base/uri.h"
 #include "message/schema.h"
 #include "message/xmlenc_internal.h"
@@ -36,9 +37,9 @@ struct finished_scan {
     struct str wrapped_by, trk_id, signature_id;
 };
 
-static bool finished_token(struct finished_scan *s, struct str token)
+static inline __attribute__((always_inline)) bool finished_token(struct finished_scan *s, struct str token)
 {
-    if (!str_starts((struct str){s->p + s->at, s->n - s->at}, token))
+    if (!token_at(s->p + s->at, s->n - s->at, token))
         return false;
     s->at += token.n;
     return true;

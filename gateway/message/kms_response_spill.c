@@ -17,43 +17,59 @@ enum { PIECE = 8, PIECES_MAX = 1u << 20, TEXTS_MAX = LIMIT_REPLY_OUT };
 
 void spill_init(struct spill *s)
 {
-    *s = (struct spill){.pieces = BUF_INIT_SECRET((size_t)PIECES_MAX * PIECE), .texts = BUF_INIT_SECRET(TEXTS_MAX)};
+    s->some_pieces_n = s->some_texts_n = 0;
+    s->pieces = BUF_INIT_SECRET((size_t)PIECES_MAX * PIECE);
+    s->texts = BUF_INIT_SECRET(TEXTS_MAX);
+    s->lasting = STR("");
 }
 
 void spill_free(struct spill *s)
 {
+    secret_wipe(s->some_pieces, s->some_pieces_n * sizeof *s->some_pieces);
+    secret_wipe(s->some_texts, s->some_texts_n);
     buf_free(&s->pieces);
     buf_free(&s->texts);
 }
 
 void spill_key(struct spill *s, const uint8_t *octets, size_t n)
 {
-    (void)buf_reserve(&s->pieces, n);
     for (size_t i = 0; i + PIECE <= n; i += PIECE) {
         uint64_t piece;
         memcpy(&piece, octets + i, sizeof piece);
         piece = be64toh(piece);
-        if (piece != (piece << 8 | piece >> 56))
+        if (piece == (piece << 8 | piece >> 56))
+            continue;
+        if (s->some_pieces_n < SPILL_PIECES)
+            s->some_pieces[s->some_pieces_n++] = piece;
+        else
             buf_bytes(&s->pieces, &piece, sizeof piece);
     }
 }
 
 void spill_text(struct spill *s, struct str text)
 {
+    if (text.n < sizeof s->some_texts - s->some_texts_n) {
+        memcpy(s->some_texts + s->some_texts_n, text.p, text.n);
+        s->some_texts[s->some_texts_n + text.n] = '\0';
+        s->some_texts_n += text.n + 1;
+        return;
+    }
     buf_str(&s->texts, text);
     buf_char(&s->texts, '\0');
 }
 
 void spill_texts(struct spill *s, struct str texts)
 {
-    buf_str(&s->texts, texts);
+    s->lasting = texts;
 }
 
 /* The pieces, in a table: 0 is an empty place. The factor is random, so that no sender can crowd them in one place. */
+enum { FEW_PLACES = 256 };
 struct pieces {
     uint64_t *v, factor;
     size_t places;
     unsigned shift;
+    uint64_t few[FEW_PLACES]; /* v, where that is enough */
 };
 
 static size_t place_of(const struct pieces *t, uint64_t piece)
@@ -70,23 +86,41 @@ static inline bool is_piece(const struct pieces *t, uint64_t word)
     return t->v[word * t->factor >> t->shift] && word && t->v[place_of(t, word)] == word;
 }
 
-static bool pieces_make(struct pieces *t, const struct buf *from)
+static void pieces_put(struct pieces *t, const void *from, size_t n)
 {
-    const size_t n = from->n / sizeof(uint64_t);
+    for (size_t i = 0; i < n; i++) {
+        uint64_t piece;
+        memcpy(&piece, (const char *)from + i * sizeof piece, sizeof piece);
+        t->v[place_of(t, piece)] = piece;
+    }
+}
+
+static bool pieces_make(struct pieces *t, const struct spill *s)
+{
+    const size_t more = s->pieces.n / sizeof(uint64_t), n = s->some_pieces_n + more;
     t->shift = 60; /* sixteen places at first; four times as many as pieces in the end */
     while ((size_t)1 << (64 - t->shift) < 4 * n)
         t->shift--;
     t->places = (size_t)1 << (64 - t->shift);
-    t->v = calloc(t->places, sizeof *t->v);
+    if (t->places <= FEW_PLACES) {
+        memset(t->few, 0, t->places * sizeof *t->few);
+        t->v = t->few;
+    } else {
+        t->v = calloc(t->places, sizeof *t->v);
+    }
     if (!t->v || !random_bytes(&t->factor, sizeof t->factor))
         return false;
     t->factor |= 1;
-    for (size_t i = 0; i < n; i++) {
-        uint64_t piece;
-        memcpy(&piece, from->p + i * sizeof piece, sizeof piece);
-        t->v[place_of(t, piece)] = piece;
-    }
+    pieces_put(t, s->some_pieces, s->some_pieces_n);
+    pieces_put(t, s->pieces.p, more);
     return true;
+}
+
+static void pieces_free(struct pieces *t)
+{
+    secret_wipe(t->v, t->v ? t->places * sizeof *t->v : 0);
+    if (t->v != t->few)
+        free(t->v);
 }
 
 /* Digits of hex; else NONE. */
@@ -267,26 +301,37 @@ static enum spill_result look_through(const struct spill *s, struct pieces *t, s
 {
     const bool numbers = has_stretch(text, ENDS_NUMBERS, NUMBERS_MIN);
     const bool base64 = has_stretch(text, OF_BASE64, BASE64_MIN);
-    if ((numbers || base64) && !t->v && !pieces_make(t, &s->pieces))
+    if ((numbers || base64) && !t->v && !pieces_make(t, s))
         return SPILL_FAILED;
     return (numbers && (in_hex(t, text) || in_decimal(t, text))) || (base64 && in_base64(t, text)) ? SPILL_FOUND
                                                                                                    : SPILL_NONE;
 }
 
-enum spill_result spill_look(struct spill *s)
+/* Of a block of texts. */
+static enum spill_result look_at(const struct spill *s, struct pieces *t, struct str left)
 {
-    struct pieces t = {0};
     enum spill_result r = SPILL_NONE;
-    struct str left = buf_view(&s->texts);
-    if (s->pieces.failed || s->texts.failed)
-        return SPILL_FAILED;
-    while (s->pieces.n > 0 && left.n > 0 && r == SPILL_NONE) {
+    while (left.n > 0 && r == SPILL_NONE) {
         const struct str text = {left.p, strnlen(left.p, left.n)};
         const size_t whole = text.n < left.n ? text.n + 1 : text.n;
-        r = look_through(s, &t, text);
+        r = look_through(s, t, text);
         left = (struct str){left.p + whole, left.n - whole};
     }
-    secret_wipe(t.v, t.v ? t.places * sizeof *t.v : 0);
-    free(t.v);
+    return r;
+}
+
+enum spill_result spill_look(struct spill *s)
+{
+    const struct str blocks[] = {{s->some_texts, s->some_texts_n}, s->lasting, buf_view(&s->texts)};
+    struct pieces t;
+    enum spill_result r = SPILL_NONE;
+    if (s->pieces.failed || s->texts.failed)
+        return SPILL_FAILED;
+    if (s->some_pieces_n == 0)
+        return SPILL_NONE;
+    t.v = NULL;
+    for (size_t i = 0; i < sizeof blocks / sizeof *blocks && r == SPILL_NONE; i++)
+        r = look_at(s, &t, blocks[i]);
+    pieces_free(&t);
     return r;
 }

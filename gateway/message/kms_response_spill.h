@@ -18,13 +18,19 @@
 #include "base/buf.h"
 #include "base/reason.h"
 
+/* What nearly every reply needs is in it; more is put where there is room. */
+enum { SPILL_PIECES = 64, SPILL_TEXT = 512 };
 struct spill {
+    uint64_t some_pieces[SPILL_PIECES];
+    char some_texts[SPILL_TEXT];
+    size_t some_pieces_n, some_texts_n;
     struct buf pieces, texts;
+    struct str lasting;
 };
 void spill_init(struct spill *s);
 void spill_key(struct spill *s, const uint8_t *octets, size_t n);
 void spill_text(struct spill *s, struct str text);
-/* Several, each with a NUL behind it. */
+/* Several, each with a NUL behind it, which last longer than the spill. Once. */
 void spill_texts(struct spill *s, struct str texts);
 /* FAILED: no memory. */
 enum spill_result { SPILL_NONE, SPILL_FOUND, SPILL_FAILED };

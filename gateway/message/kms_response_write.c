@@ -314,6 +314,9 @@ enum reason kms_response_write(const struct kms_response *r, const struct kms_re
     const xmlNode *root = r ? r->node : NULL;
     const char *name = writing_name(&w, root, "KmsResponse");
     spill_init(&w.spill);
+    if (r && r->profile)
+        (void)buf_reserve(out, writing_profile_ceiling(r->profile, plan)); /* growing would wipe one block after the
+                                                                            * other */
     w.repeats = r && r->doc ? 2 * r->doc->size + REPEATS_MIN : 0;
     open_response(&w, root);
     parts(&w);

@@ -24,6 +24,8 @@ struct response_profile {
     struct response_key keys[]; /* in order */
 };
 
+/* About how long the response will be; mostly it is a little shorter. */
+size_t writing_profile_ceiling(const struct response_profile *p, const struct kms_response_plan *plan);
 /* The payload, with every key in its place. `declare`: stands behind its name. */
 void writing_profile(struct writing *w, const struct response_profile *p, const char *declare);
 

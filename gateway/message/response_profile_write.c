@@ -43,6 +43,16 @@ static void profile_keys(struct writing *w, const struct response_profile *p, si
     secret_wipe(some.cipher, count * sizeof some.cipher[0]); /* they began as the same */
 }
 
+size_t writing_profile_ceiling(const struct response_profile *p, const struct kms_response_plan *plan)
+{
+    enum { ENVELOPE_TAGS = 512, KEY_TAGS = 480 }; /* tags, declarations, algorithms, a TrK's ID of usual length */
+    size_t n = ENVELOPE_TAGS + p->text.n + plan->user_uri.n + plan->kms_uri.n + plan->kms_id.n +
+               plan->client_req_url.n + plan->signature_id.n;
+    for (size_t i = 0; i < p->key_count; i++)
+        n += KEY_TAGS + 2 * p->keys[i].e->octets; /* hex is longer than base64 of what is wrapped */
+    return plan->protect == PROTECT_MESSAGE ? n * 3 / 2 : n;
+}
+
 void writing_profile(struct writing *w, const struct response_profile *p, const char *declare)
 {
     size_t from = 1 + strlen(kms_message_name(p->message));

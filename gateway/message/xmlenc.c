@@ -21,20 +21,20 @@ struct xmlenc {
     EVP_CIPHER_CTX *forward, *back; /* back: NULL until something is opened */
     struct secret_key trk;
     struct str trk_id;
-    char *trk_id_text;
     bool failed;
+    char trk_id_text[];
 };
 
 struct xmlenc *xmlenc_new(const struct secret_key *trk, struct str trk_id)
 {
-    struct xmlenc *e = calloc(1, sizeof *e);
+    struct xmlenc *e = trk_id.n > 0 ? calloc(1, sizeof *e + trk_id.n) : NULL;
     if (!e)
         return NULL;
     e->trk = *trk;
-    e->trk_id_text = str_dup(trk_id);
-    e->trk_id = str_z(e->trk_id_text);
+    memcpy(e->trk_id_text, trk_id.p, trk_id.n);
+    e->trk_id = (struct str){e->trk_id_text, trk_id.n};
     e->forward = crypto_blocks_take(trk->b, true);
-    if (e->trk_id.n > 0 && e->forward)
+    if (e->forward)
         return e;
     xmlenc_free(e);
     return NULL;
@@ -46,7 +46,6 @@ void xmlenc_free(struct xmlenc *e)
         return;
     crypto_blocks_give(e->forward);
     crypto_blocks_give(e->back);
-    free(e->trk_id_text);
     secret_wipe(e, sizeof *e);
     free(e);
 }

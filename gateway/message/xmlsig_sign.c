@@ -40,16 +40,12 @@ static void put_signed_info(const struct xmlsig_policy *profile, const uint8_t d
 static bool make(struct str text, const struct secret_key *key, const struct xmlsig_policy *profile,
                  struct xmlsig_made *made)
 {
-    struct buf info BUF_CLEANUP = BUF_INIT(sizeof made->info);
+    struct buf info = BUF_FIXED(made->info);
     if (!signature_hash(text, made->digest))
         return false;
-    (void)buf_reserve(&info, sizeof made->info - 1);
     put_signed_info(profile, made->digest, " xmlns=\"" NS_DS "\"", &info);
-    if (info.failed)
-        return false;
-    memcpy(made->info, info.p, info.n);
     made->info_n = info.n;
-    return signature_hmac(key, buf_view(&info), made->mac);
+    return !info.failed && signature_hmac(key, buf_view(&info), made->mac);
 }
 
 /* The payload's canonical text, whose root is a KmsRequest or KmsResponse with Id="xmldoc", and the envelope's name. */

@@ -225,7 +225,7 @@ static struct str path_user_of(const struct again *a)
 static bool choose(struct again *a, const struct request_rule **out, const char **why)
 {
     const struct record *r = a->r;
-    struct request_facts f = {.path = buf_view(&a->j.path_clear), .path_user = path_user_of(a), .user = r->user,
+    struct request_facts f = {.path = a->j.path_clear, .path_user = path_user_of(a), .user = r->user,
                               .client_id = r->client_id, .device_id = r->device_id,
                               .source = &r->source, .form = r->form, .now_us = r->time_us};
     const struct request_rule *rule = rules_request(a->rules, &f);
@@ -265,14 +265,15 @@ static bool look_again(struct again *a)
                                       .client_id = r->client_id, .device_id = r->device_id,
                                       .client_req_url = r->claims.client_req_url, .version = r->claims.version};
     j->head.target = r->path;
-    j->path_clear = BUF_INIT(r->path.n + 1);
+    j->path_room = BUF_INIT(r->path.n + 1);
     j->path_user = BUF_INIT(r->path.n + 1);
     const bool exists = resource_parse(r->path, &j->resource, NULL) == REASON_OK;
-    if (!uri_percent_decode(r->path, &j->path_clear) && !j->path_clear.failed) { /* cut in an escape: as it stands */
-        j->path_clear.n = 0;
-        buf_str(&j->path_clear, r->path);
+    if (!uri_percent_decode(r->path, &j->path_room) && !j->path_room.failed) { /* cut in an escape: as it stands */
+        j->path_room.n = 0;
+        buf_str(&j->path_room, r->path);
     }
-    if (j->path_clear.failed ||
+    j->path_clear = buf_view(&j->path_room);
+    if (j->path_room.failed ||
         (exists && j->resource.user_raw.p && !uri_percent_decode(j->resource.user_raw, &j->path_user)))
         return false;
     if (r->expected_url.n > r->path.n && str_ends(r->expected_url, r->path)) {
@@ -398,7 +399,7 @@ bool rejudge(const struct rules *rules, const struct record *r, struct rejudged 
     if (!a.failed)
         judge(&a, out);
     buf_free(&a.j.path_user);
-    buf_free(&a.j.path_clear);
+    buf_free(&a.j.path_room);
     free(a.base_text);
     return !a.failed;
 }
