@@ -103,4 +103,6 @@ def test_the_filter_lets_all_through_that_is_used(gateway, alice, certs, tmp_pat
         p.stop(signal.SIGKILL)
     used = set(re.findall(r"^\d+ +(\w+)\(", trace.read_text(), re.M))
     assert {"sendto", "epoll_wait", "seccomp", "openat"} & used >= {"openat", "seccomp"}, used
+    if os.geteuid() == 0:  # the unit's user has no capabilities to drop, and no file to give away
+        used -= {"capset", "fchown"}
     assert not used - allowed, "the unit refuses what the gateway needs: %s" % sorted(used - allowed)

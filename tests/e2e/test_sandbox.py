@@ -242,9 +242,9 @@ def test_check_names_what_the_user_cannot_open(place, name, mode, says):
 
 # Rows of the list that the tests below do not reach on Debian 12, x86-64: other kernels, machines and libraries, rare errors.
 UNSEEN = set("""access brk clock_getres clock_gettime epoll_pwait epoll_pwait2 exit_group faccessat faccessat2 fadvise64 fallocate fchmod fchown flock
-    fstat ftruncate getcwd getdents64 getegid getgid getpeername getrandom getrusage getsockname gettimeofday getuid lstat mlock mlock2 mremap
+    fstat ftruncate getcwd getdents64 getegid getgid getpeername getrandom getrusage getsockname gettimeofday gettid getuid lstat mlock mlock2 mremap
     munlock nanosleep rt_sigpending open pipe ppoll readlink readlinkat recvfrom recvmmsg recvmsg renameat renameat2 restart_syscall rt_sigreturn
-    sched_getaffinity sched_yield sendmmsg sendto stat statx sysinfo time uname unlinkat""".split())
+    sched_getaffinity sched_yield sendmmsg sigaltstack sendto stat statx sysinfo time uname unlinkat""".split())
 BY_ARGUMENT = {"socket", "clone", "clone3", "mmap", "mprotect", "ioctl", "prlimit64", "prctl", "tgkill"}
 TRACED = ["test_main_job.py", "test_reload.py", "test_tls.py", "test_admin.py", "test_renewal.py", "test_sandbox.py"]
 
@@ -281,3 +281,19 @@ def test_the_list_is_what_the_suite_calls(tmp_path):
     assert rows - used <= UNSEEN, "no caller was seen: %s" % sorted(rows - used - UNSEEN)
     unknown = {(n, a) for n, a in refused if n not in ("connect",) and "AF_NETLINK" not in a}
     assert not unknown, unknown
+
+
+def test_another_user_has_no_capability_to_drop(place):
+    """As under the unit: there the call that drops them is refused."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can start it as another user")
+    g = owned(place)
+    trace = place / "trace"
+    g.running = kms.Process(["setpriv", "--reuid=%d" % NOBODY, "--regid=%d" % NOBODY, "--clear-groups", "--bounding-set=-all",
+                             "--inh-caps=-all", "strace", "-D", "-f", "-qq", "-e", "trace=capset,seccomp", "-o", trace, BUILD / "kmsgate",
+                             "serve", "--config", g.config], place, "gateway", env=dict(os.environ, ASAN_OPTIONS="detect_leaks=0"))
+    try:
+        kms.wait_for(g.ready)
+        assert "capset" not in trace.read_text() and "seccomp" in trace.read_text()
+    finally:
+        assert g.stop() == 0, g.running.err
