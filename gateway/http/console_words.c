@@ -43,7 +43,7 @@ static const struct {
          "`limits.replay_entries`; a client that asks without end"},
     [REASON_REPLAY_UNAVAILABLE] =
         {"it cannot be told whether the request was accepted before: just after a start, after the clock "
-         "stepped, or the mark cannot be written",
+         "stepped, the mark cannot be written, or a memory that many gateways share does not answer well",
          "clients ask again; `/readyz` says what it waits for"},
     [REASON_KEYS_UNAVAILABLE] =
         {"the upstream issued a new key, which `new_keys: learn` could not commit within half a second: a "
