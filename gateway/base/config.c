@@ -224,7 +224,7 @@ void config_free(struct config *c)
         secret_wipe(c->keys, strlen(c->keys)); /* it may hold a password */
     char *const texts[] = {c->file, c->admin_token.name, c->tickets.name, c->upstream.url, c->upstream.ca,
                            c->upstream.certificate, c->upstream.key, c->rules, c->keys, c->state, c->keys_counter,
-                           c->decisions, c->user, c->text, c->replay.url, c->replay.secret.name,
+                           c->decisions, c->captures, c->user, c->text, c->replay.url, c->replay.secret.name,
                            c->replay.password.name, c->replay.user, c->replay.ca};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         free(texts[i]);

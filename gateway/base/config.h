@@ -94,6 +94,8 @@ struct config {
     int64_t keys_max_age_us;   /* not ready when the keys have not been in step for so long */
     char *decisions;           /* "stdout", "none", a path, or a syslog server as sink_open() takes it */
     enum decisions_format { DECISIONS_JSON, DECISIONS_ECS } decisions_format;
+    char *captures;            /* path of the folder of refused bodies; NULL: none are kept */
+    size_t captures_max;       /* octets in it */
     unsigned workers;
     struct limits_config limits;
     enum log_level log_level;

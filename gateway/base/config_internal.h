@@ -29,7 +29,7 @@ struct option {
     const char *also; /* a second path, where a mapping may stand in place of the value; NULL: none */
 };
 extern const struct option OPTIONS[];
-enum { OPTION_COUNT = 55, OPTION_PATH = 100 };
+enum { OPTION_COUNT = 57, OPTION_PATH = 100 };
 
 /* One reading. */
 struct load {

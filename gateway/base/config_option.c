@@ -61,6 +61,8 @@ const struct option OPTIONS[] = {
     {"replay.wait_replicas", read_count, AT(replay.wait_replicas), &REPLICAS},
     {"state", read_path, AT(state)},
     {"decisions", read_decisions, AT(decisions), .preset = "stdout"},
+    {"captures.folder", read_path, AT(captures)},
+    {"captures.max", read_size, AT(captures_max), &MEMORY, "100MiB"},
     {"decisions_format", read_choice, AT(decisions_format), DECISIONS_FORMATS, "json"},
     {"workers", read_count, AT(workers), &WORKERS},
     {"limits.body", read_size, AT(limits.body), &SIZE, "64KiB", .live = true},
@@ -218,31 +220,6 @@ static void unknown(struct load *l, const struct yaml_node *m, const char *prefi
     strings_free(&known);
 }
 
-/* Promised and not there yet: whoever writes it must not believe that it is in force. `start`: only values that begin
- * so; a mapping is not built wherever there is one. */
-static const struct {
-    const char *path, *start;
-} UNBUILT[] = {
-    {"captures", NULL},
-};
-
-static bool unbuilt(struct load *l, const struct yaml_node *m, struct str path)
-{
-    for (size_t i = 0; i < sizeof UNBUILT / sizeof *UNBUILT; i++) {
-        const char *start = UNBUILT[i].start;
-        if (!str_eq_z(path, UNBUILT[i].path))
-            continue;
-        if (start && m->kind != YAML_MAPPING && !(m->kind == YAML_SCALAR && str_starts(m->text, str_z(start))))
-            continue;
-        for (size_t k = 0; k < OPTION_COUNT; k++) /* it is not missing as well */
-            l->held[k].given |= str_eq_z(path, OPTIONS[k].path);
-        yaml_fault(&l->in, m, "not built yet: `%s`%s; `kmsgate serve` refuses this file", UNBUILT[i].path,
-                   start ? " of this kind" : "");
-        return true;
-    }
-    return false;
-}
-
 static bool option_is(const struct option *o, struct str path)
 {
     return str_eq_z(path, o->path) || (o->also && str_eq_z(path, o->also));
@@ -267,8 +244,6 @@ static void walk(struct load *l, const struct yaml_node *node, const char *prefi
         buf_str(&path, m->key);
         const struct str whole = path.failed ? STR("") : buf_view(&path);
         size_t i = 0;
-        if (unbuilt(l, m, whole))
-            continue;
         while (i < OPTION_COUNT && !option_is(OPTIONS + i, whole))
             i++;
         if (i < OPTION_COUNT && !(m->kind == YAML_MAPPING && is_parent(whole))) {

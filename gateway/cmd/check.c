@@ -140,11 +140,34 @@ static void check_replay(const struct config *c, struct faults *faults)
 #endif
 }
 
+/* The same as the gateway does, without making anything. */
+static void check_captures(const char *folder, struct faults *faults)
+{
+    struct stat st;
+    if (!folder)
+        return;
+    if (stat(folder, &st) != 0 && errno == ENOENT)
+        check_can_be_made(folder, "the folder of captures", faults);
+    else if (access(folder, R_OK | W_OK | X_OK) != 0 || !S_ISDIR(st.st_mode))
+        faults_add(faults, folder, 0, 0, "captures cannot be kept there: %s",
+                   S_ISDIR(st.st_mode) ? strerror(errno) : strerror(ENOTDIR));
+}
+
+static void lint_captures(const struct config *c, const struct rules *r, struct faults *faults)
+{
+    for (size_t i = 0; r && !c->captures && i < r->request_count; i++)
+        if (r->requests[i].capture)
+            faults_lint(faults, c->rules, r->requests[i].line, 5,
+                        "capture-nowhere: rule `%s` keeps bodies, and `captures` of %s names no folder: none are kept",
+                        r->requests[i].id, c->file);
+}
+
 /* What the configuration names must be there and readable by the user who checks. */
 static void check_files(const struct config *c, struct faults *faults)
 {
     check_certificates(c, faults);
     check_decisions(c->decisions, faults);
+    check_captures(c->captures, faults);
     check_keys(c, faults);
     check_state(c, faults);
     check_replay(c, faults);
@@ -182,6 +205,8 @@ static int check(const char *config_path, const char *rules_path, bool strict, b
         r = rules_load(rules_path, &faults);
     if (r && c && c->replay.host_count)
         (void)rules_fit_shared(r, &faults);
+    if (c)
+        lint_captures(c, r, &faults);
     if (print && c)
         fputs(c->text, stdout);
     bool ok = !print || !r || print_rules(r);

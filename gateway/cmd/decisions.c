@@ -46,7 +46,7 @@ static void decisions_cell(struct buf *out, struct str s, size_t width)
 }
 
 enum { WIDTH_TIME = 24, WIDTH_VERDICT = 7, WIDTH_REASON = 22, WIDTH_RULE = 16, WIDTH_FORM = 8, WIDTH_SOURCE = 15,
-       WIDTH_USER = 28 };
+       WIDTH_USER = 28, WIDTH_CAPTURED = 8 };
 
 static void decisions_head(struct buf *out)
 {
@@ -57,6 +57,7 @@ static void decisions_head(struct buf *out)
     decisions_cell(out, STR("FORM"), WIDTH_FORM);
     decisions_cell(out, STR("SOURCE"), WIDTH_SOURCE);
     decisions_cell(out, STR("USER"), WIDTH_USER);
+    decisions_cell(out, STR("CAPTURED"), WIDTH_CAPTURED);
     buf_z(out, "ID\n");
 }
 
@@ -72,6 +73,7 @@ static void decisions_row(struct buf *out, const struct record *r)
     decisions_cell(out, r->form ? str_z(form_name(r->form)) : STR(""), WIDTH_FORM);
     decisions_cell(out, r->source.known ? str_z(source) : STR(""), WIDTH_SOURCE);
     decisions_cell(out, r->user, WIDTH_USER);
+    decisions_cell(out, r->captured ? STR("yes") : STR(""), WIDTH_CAPTURED);
     if (r->id.n)
         text_escape(out, r->id);
     else

@@ -1,16 +1,22 @@
 #include "cmd/explain.h"
 
+#include <errno.h>
+#include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "base/json.h"
 #include "base/log.h"
 #include "base/text.h"
 #include "cmd/client.h"
 #include "cmd/cmd.h"
 #include "cmd/options.h"
+#include "http/captures.h"
 
 struct explain_options {
-    const char *config, *path, *source, *at, *format, *file;
+    const char *config, *path, *source, *at, *format, *capture, *file;
 };
 /* The same as values. */
 struct request {
@@ -161,6 +167,96 @@ static int explain_file(const struct request *q, const struct config *c, struct 
     return code;
 }
 
+/* Where the gateway keeps a capture, and what it noted of it. */
+struct captured {
+    struct buf file, note;
+    struct json_doc *doc;
+    char *path, *at;
+};
+
+static void captured_free(struct captured *k)
+{
+    buf_free(&k->file);
+    buf_free(&k->note);
+    json_free(k->doc);
+    free(k->path);
+    free(k->at);
+}
+
+static struct str note_text(const struct captured *k, const char *key)
+{
+    const struct json_value *v = json_get(json_root(k->doc), key);
+    return v && v->kind == JSON_STRING ? v->text : STR_MISSING;
+}
+
+static bool captured_find(struct captured *k, const struct config *c, const char *id)
+{
+    if (!c->captures) {
+        complain("explain: %s: no `captures`, so none are kept", c->file);
+        return false;
+    }
+    buf_printf(&k->file, "%s/%s.xml", c->captures, id);
+    buf_printf(&k->note, "%s/%s.json", c->captures, id);
+    if (k->file.failed || k->note.failed)
+        complain("out of memory");
+    else if (access(k->file.p, F_OK) == 0)
+        return true;
+    else
+        complain("explain: %s: %s: there is no such capture; the oldest are removed when the folder holds more than "
+                 "`captures.max`, and only what a rule with `capture: on` refuses is kept",
+                 k->file.p, strerror(errno));
+    return false;
+}
+
+/* What is given on the command line goes before what was noted. */
+static bool captured_read(struct captured *k, const struct config *c, const struct explain_options *o,
+                          struct request *q)
+{
+    enum { NOTE_MAX = 256 << 10 };
+    struct buf text BUF_CLEANUP = BUF_INIT(NOTE_MAX);
+    size_t at;
+    bool zone;
+    const char *why = "it is no JSON object";
+    if (!captured_find(k, c, o->capture) || !client_read(k->note.p, &text))
+        return false;
+    k->doc = json_read(text.p ? buf_view(&text) : STR(""), &at, &why);
+    if (!k->doc || json_root(k->doc)->kind != JSON_OBJECT) {
+        complain("explain: %s: cannot be read: %s", k->note.p, why);
+        return false;
+    }
+    const struct str time = note_text(k, "time"), source = note_text(k, "source");
+    k->path = str_dup(note_text(k, "target"));
+    k->at = str_dup(time);
+    q->file = k->file.p;
+    if (!q->path)
+        q->path = k->path;
+    if (!o->at && time_parse(time, &q->now_us, &zone))
+        q->at = k->at;
+    if (!o->source)
+        (void)ip_parse(source, &q->ip); /* unknown: it came over a Unix socket */
+    return true;
+}
+
+static int explain_with(struct request *q, const struct explain_options *o, struct faults *faults)
+{
+    struct captured k = {.file = BUF_INIT(PATH_MAX), .note = BUF_INIT(PATH_MAX)};
+    struct config *c = config_load(q->config, faults);
+    int code = EXIT_NEGATIVE;
+    if (c && (!o->capture || captured_read(&k, c, o, q)))
+        code = explain_file(q, c, faults);
+    captured_free(&k);
+    config_free(c);
+    return code;
+}
+
+static bool is_capture_id(struct str id)
+{
+    bool ok = id.n == CAPTURE_ID;
+    for (size_t i = 0; ok && i < id.n; i++)
+        ok = (id.p[i] >= '0' && id.p[i] <= '9') || (id.p[i] >= 'a' && id.p[i] <= 'f');
+    return ok;
+}
+
 static int explain_run(const void *given)
 {
     const struct explain_options *o = given;
@@ -170,14 +266,18 @@ static int explain_run(const void *given)
     bool zone;
     if (o->path && o->path[0] != '/')
         return usage_error(&COMMAND_EXPLAIN, "--path: found `%s`, expected a path that begins with /", o->path);
-    ip_parse(str_z(o->source), &q.ip); /* both hold: the parser of options has seen to it */
+    if (!o->capture == !o->file)
+        return usage_error(&COMMAND_EXPLAIN, "expected either a file or --capture");
+    if (o->capture && !is_capture_id(str_z(o->capture)))
+        return usage_error(&COMMAND_EXPLAIN, "--capture: found `%s`, expected the 32 hex digits of a request's ID",
+                           o->capture);
+    if (o->source || !o->capture)
+        ip_parse(o->source ? str_z(o->source) : STR("127.0.0.1"), &q.ip); /* holds: the parser has seen to it */
     if (o->at)
         time_parse(str_z(o->at), &q.now_us, &zone);
-    struct config *c = config_load(q.config, &faults);
-    const int code = c ? explain_file(&q, c, &faults) : EXIT_NEGATIVE;
+    const int code = explain_with(&q, o, &faults);
     faults_print_errors(&faults, stderr);
     faults_free(&faults);
-    config_free(c);
     return code;
 }
 
@@ -185,13 +285,16 @@ static const struct command_option EXPLAIN_OPTIONS[] = {
     OPTION_CONFIG(struct explain_options, config),
     {.name = "path", .argument = "PATH", .at = offsetof(struct explain_options, path),
      .help = "The path that the request was posted to, with its query. Default: the path of its own ClientReqUrl."},
-    {.name = "source", .argument = "IP", .type = VALUE_IP, .preset = "127.0.0.1",
-     .at = offsetof(struct explain_options, source), .help = "The address that the request came from."},
+    {.name = "source", .argument = "IP", .type = VALUE_IP, .at = offsetof(struct explain_options, source),
+     .help = "The address that the request came from. Default: `127.0.0.1`."},
     {.name = "at", .argument = "TIME", .type = VALUE_TIME, .at = offsetof(struct explain_options, at),
      .help = "The time at which the request arrived, with a zone, such as 2026-11-23T18:00:00Z. Default: now."},
+    {.name = "capture", .argument = "ID", .at = offsetof(struct explain_options, capture),
+     .help = "Judge the request with this ID as it came, from the folder `captures` of the configuration, instead of "
+             "a file: its path, source and time are as the gateway noted them."},
     OPTION_FORMAT(struct explain_options, format)};
 static const struct command_operand EXPLAIN_OPERANDS[] = {
-    {.name = "REQUEST.xml", .type = VALUE_FILE, .at = offsetof(struct explain_options, file),
+    {.name = "REQUEST.xml", .type = VALUE_FILE, .optional = true, .at = offsetof(struct explain_options, file),
      .help = "The body of the request, without the HTTP header; `-` is standard input. An empty file is an empty "
              "request."}};
 const struct command COMMAND_EXPLAIN = {
@@ -203,5 +306,6 @@ const struct command COMMAND_EXPLAIN = {
              "the cause is shown, followed by possible remedies and what each of them costs in security. Nothing is "
              "changed, a running gateway is not contacted, and keys are never shown.",
     .exits = "0 the request would be accepted; 1 it would be refused, or cannot be judged",
-    .examples = "kmsgate explain --source 10.20.0.7 --at 2026-11-23T18:00:00Z request.xml\n",
+    .examples = "kmsgate explain --source 10.20.0.7 --at 2026-11-23T18:00:00Z request.xml\n"
+                "kmsgate explain --config gateway.yaml --capture 0f3c5a0b9f6e4d7c8a1b2c3d4e5f6071\n",
     COMMAND_TAKES(EXPLAIN_OPTIONS, EXPLAIN_OPERANDS, struct explain_options), .run = explain_run};

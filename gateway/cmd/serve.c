@@ -10,6 +10,7 @@
 #include "cmd/serve.h"
 #include "gate/decision.h"
 #include "http/admin.h"
+#include "http/captures.h"
 #include "http/census.h"
 #include "http/hold.h"
 #include "http/sandbox.h"
@@ -21,6 +22,7 @@ enum { KEYS_TELL_EACH_S = 60 };
 static bool open_parts(struct server *s, struct faults *faults)
 {
     struct config *c = s->config;
+    char why[256] = "";
     const bool loaded = reload_start(s, faults);
     struct master_keys masters MASTERS_CLEANUP = {.n = 0};
     if (config_read_master_keys(c, &masters, faults))
@@ -37,6 +39,10 @@ static bool open_parts(struct server *s, struct faults *faults)
     if (!loaded || !s->keys || (c->keys_counter && !keystore_use_counter(s->keys, c->keys_counter, faults)))
         return false;
     s->replay = serve_replay(s, faults);
+    if (c->captures && !captures_prepare(c->captures, why, sizeof why)) {
+        faults_add(faults, c->captures, 0, 0, "%s", why);
+        return false;
+    }
     return s->replay != NULL;
 }
 
@@ -83,7 +89,10 @@ static bool prepare(struct server *s, bool allow_root, struct faults *faults)
     s->sink = sink_open(s->config->decisions, &ways, why, sizeof why);
     if (!s->sink)
         log_error("decisions", s->config->decisions, "%s", why);
-    return s->sink != NULL;
+    if (s->config->captures && !(s->captures = captures_open(s->config->captures, s->config->captures_max, why,
+                                                             sizeof why)))
+        log_error("captures", s->config->captures, "%s", why);
+    return s->sink && (s->captures || !s->config->captures);
 }
 
 /* A gateway without keys serves, since they can come while it runs; nobody should have to guess why all are refused. */
@@ -205,6 +214,7 @@ static void close_parts(struct server *s)
     census_free(s->census);
     if (s->sink)
         sink_close(s->sink);
+    captures_close(s->captures);
     serve_replay_end(s);
     if (s->keys)
         keystore_close(s->keys);

@@ -112,6 +112,8 @@ static void write_claims(const struct decision *d, struct json *j)
             json_int(j, "hmac_bits", d->claims.hmac_bits);
         json_end(j);
     }
+    if (d->captured)
+        json_bool(j, "captured", true);
     url(j, "expected_url", str_z(d->expected_url));
     text(j, "rules", str_z(d->rules_hash));
     if (d->skew_us != TIME_NONE)

@@ -34,6 +34,7 @@ struct decision {
         const char *c14n;   /* as rules name it */
         unsigned hmac_bits; /* 0: none told */
     } claims;
+    bool captured;      /* its body is kept */
     char *expected_url; /* owned */
     const char *rules_hash;
     int64_t skew_us;    /* TIME_NONE: not known */

@@ -78,6 +78,7 @@ struct request_rule {
     bool deny;
     unsigned accept;        /* FORM_… */
     unsigned shadow_accept; /* FORM_…: let through as well, and told */
+    bool capture;           /* bodies that it refuses are kept */
     struct checks checks;
     struct forward forward;
     int line; /* where it stands */

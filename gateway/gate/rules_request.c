@@ -230,15 +230,6 @@ static void read_method(struct yaml_in *in, const struct yaml_node *node, void *
         yaml_fault(in, node, "out of memory");
 }
 
-static void read_capture(struct yaml_in *in, const struct yaml_node *node, void *to, const void *arg)
-{
-    bool on = false;
-    (void)to;
-    yaml_switch(in, node, &on, arg);
-    if (on)
-        rules_not_built(in, node, "`capture`");
-}
-
 #define MATCH_FIELDS                                                                                      \
     {"path", read_paths, IN_MATCH(path)}, {"path_user", read_path_users, IN_MATCH(path_user)},            \
         {"user", yaml_texts, IN_MATCH(user)}, {"client_id", yaml_texts, IN_MATCH(client_id)},             \
@@ -268,7 +259,7 @@ const struct yaml_field REQUEST_FIELDS[] = {
     {"shadow_accept", yaml_flags, IN_RULE(shadow_accept), FORMS, "[]"},
     {"checks", yaml_sub, IN_RULE(checks), .sub = CHECKS},
     {"forward", yaml_sub, IN_RULE(forward), .sub = FORWARD},
-    {"capture", read_capture, .offset = 0, .preset = "off"},
+    {"capture", yaml_switch, IN_RULE(capture), .preset = "off"},
     {0}};
 
 static bool presets(struct request_rule *q, int line)
@@ -343,6 +334,9 @@ static void check_rule(struct yaml_in *in, const struct yaml_node *node, struct 
     check_extensions(in, node, &q->forward);
     if (q->since_us != TIME_NONE && q->until_us != TIME_NONE && q->since_us >= q->until_us)
         yaml_fault(in, yaml_get(node, "until"), "`until` is before `since`: the rule would never match");
+    if (q->capture && q->until_us == TIME_NONE)
+        yaml_fault(in, yaml_get(node, "capture"), "a rule that keeps bodies needs `until`: what is kept shows who asked, "
+                   "and nobody looks for it for ever");
     const char *holder = forward_unproven_holder(&q->forward);
     if (holder && takes_unproven(q) && !q->forward.assert_unproven) {
         const struct yaml_node *at = yaml_get(yaml_get(node, "forward"), "headers");

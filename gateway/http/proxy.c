@@ -6,6 +6,7 @@
 #include "base/random.h"
 #include "base/sink.h"
 #include "http/bounds.h"
+#include "http/captures.h"
 #include "http/server.h"
 #include "http/census.h"
 #include "http/trace.h"
@@ -357,6 +358,17 @@ static bool has_share(struct exchange *x)
     return true;
 }
 
+/* A rule with `capture: on` refuses it. */
+static void capture(struct exchange *x)
+{
+    const struct judgement *j = x->judgement;
+    const struct buf *body = x->conn ? &x->conn->guard.body : NULL;
+    if (!j->rule || !j->rule->capture || !body || !body->n)
+        return;
+    const struct capture what = {x->id, buf_view(body), j->head.target, j->head.source, j->decision.time_us};
+    x->judgement->decision.captured = captures_keep(x->worker->server->captures, &what);
+}
+
 /* It is judged, and the replay memory has answered. */
 static void act(struct exchange *x, enum gate_action action)
 {
@@ -371,6 +383,8 @@ static void act(struct exchange *x, enum gate_action action)
         const unsigned seconds = upstream_retry_after(x->worker->upstream);
         if (r == REASON_UPSTREAM_UNREACHABLE)
             snprintf(x->retry_after, sizeof x->retry_after, "%u", seconds ? seconds : 1);
+    } else {
+        capture(x);
     }
     refuse(x, r);
 }

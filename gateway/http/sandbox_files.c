@@ -219,6 +219,8 @@ static void allow_config(struct landlock *l, const struct config *c)
     allow_beside(l, c->replay.ca, READS);
     if (strcmp(c->decisions, "stdout") != 0 && strcmp(c->decisions, "none") != 0) /* a server's is no file */
         allow_beside(l, c->decisions, APPENDS);
+    if (c->captures)
+        allow(l, c->captures, KEEPS);
     if (strncmp(c->keys, "postgresql:", 11) == 0)
         allow_postgres(l, c->keys);
 }

@@ -51,6 +51,7 @@ struct server {
     struct replay *replay;
     struct replay_site *replay_site; /* its sockets, where many gateways share it; NULL: it is this process's own */
     struct sink *sink;
+    struct captures *captures; /* NULL: none are kept */
     struct census *census; /* what the console tells of decisions; runs before the workers, and longer */
     char *admin_token; /* NULL: none */
     pthread_mutex_t lock; /* of what a reload replaces: now, rules, …tls, parts' expiry and trouble */

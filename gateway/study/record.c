@@ -160,6 +160,8 @@ bool record_read(struct str line, struct record *out, struct detail *why)
     out->claims.version = text(&in, claims, "version");
     read_bits(&in, claims, out);
     read_c14n(&in, claims, out);
+    const struct json_value *captured = member(&in, in.root, "captured", JSON_BOOL, "true or false");
+    out->captured = captured && str_eq_z(captured->text, "true");
     out->expected_url = text(&in, in.root, "expected_url");
     out->rules_hash = text(&in, in.root, "rules");
     const struct str source = text(&in, in.root, "source");

@@ -25,6 +25,7 @@ struct record {
         unsigned c14n;      /* XMLSIG_…; 0: none told */
         unsigned hmac_bits; /* 0: none told */
     } claims;
+    bool captured;
     struct str expected_url, rules_hash;
     int upstream_status; /* 0: not asked */
     struct str response_rule;

@@ -171,13 +171,6 @@ def test_program_and_schema_refuse_the_same(path, value, folder):
     assert list(VALIDATOR.iter_errors(config)), "the schema takes it"
 
 
-@pytest.mark.parametrize("path,value", [
-    ("captures", {"folder": "captures"})])
-def test_what_is_not_built_is_refused_as_that(path, value, folder):
-    said = faults(folder, with_value(path, value))
-    assert len(said) == 1 and "not built yet: `%s`" % path in said[0], said
-
-
 def test_shipped_configurations_hold_by_the_schema():
     for path in ("docker/etc/gateway.yaml", "docker/kubernetes/gateway.yaml"):
         assert [e.message for e in VALIDATOR.iter_errors(yaml.safe_load((ROOT / path).read_text()))] == [], path

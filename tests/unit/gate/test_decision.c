@@ -55,6 +55,7 @@ static struct decision full(void)
     d.claims.c14n = "exc-c14n";
     d.claims.hmac_bits = 128;
     snprintf(d.trace_id, sizeof d.trace_id, "4bf92f3577b34da6a3ce929d0e0e4736");
+    d.captured = true;
     d.expected_url = strdup(url);
     d.rules_hash = "abc";
     d.skew_us = -1500999;
@@ -91,6 +92,7 @@ static void test_line(void **state)
         "\"claims\":{\"kms_uri\":\"elsewhere\",\"time\":\"2026-11-23T18:00:00Z\","
         "\"client_req_url\":\"https://kms.example.org/x\",\"trk_id\":\"trk.1\",\"signature_id\":\"ink.1\","
         "\"version\":\"1.1.0\",\"c14n\":\"exc-c14n\",\"hmac_bits\":128},"
+        "\"captured\":true,"
         "\"expected_url\":\"https://kms.example.org/keymanagement/identity/v1/init\","
         "\"rules\":\"abc\",\"skew_ms\":-1500,\"status\":403,\"upstream\":{\"status\":200,\"ms\":2.500},"
         "\"response\":{\"rule\":\"default\",\"message\":\"KmsInit\",\"signed_by\":\"ink.1\","
