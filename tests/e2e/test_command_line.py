@@ -72,7 +72,7 @@ def test_each_has_its_help(command):
     (["open"], "open: missing option `--user URI`; see `kmsgate open --help`"),
     (["open", "--user"], "open: option `--user` requires an argument: URI; see `kmsgate open --help`"),
     (["demo", "--forever"], "demo: unknown option `--forever`; see `kmsgate demo --help`"),
-    (["explain"], "explain: missing argument: REQUEST.xml; see `kmsgate explain --help`"),
+    (["explain"], "explain: expected either a file or --capture; see `kmsgate explain --help`"),
     (["explain", "--at", "noon", "r.xml"], "explain: --at: found `noon`, expected a time with a zone, such as "
      "2026-11-23T18:00:00Z; see `kmsgate explain --help`"),
     (["test", "rules.yaml"], "test: missing argument: CASES.yaml; see `kmsgate test --help`"),

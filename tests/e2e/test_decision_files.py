@@ -102,7 +102,7 @@ def test_what_cannot_be_read(tmp_path):
 def test_filters(tmp_path, argv, due):
     assert "".join(ids(tmp_path, *argv, "-", stdin=dumped(LINES))) == due
     table = kmsgate(tmp_path, "decisions", *argv, "-", stdin=dumped(LINES))[0].splitlines()
-    assert table[0].split() == ["TIME", "VERDICT", "REASON", "RULE", "FORM", "SOURCE", "USER", "ID"]
+    assert table[0].split() == ["TIME", "VERDICT", "REASON", "RULE", "FORM", "SOURCE", "USER", "CAPTURED", "ID"]
     assert [row.split()[-1] for row in table[1:]] == list(due)
 
 
