@@ -23,7 +23,7 @@
     X(REPLAY_ERRORS, counter, "kmsgate_replay_errors_total", "Failures of a shared replay memory by kind.")          \
     X(CLOCK_STEPS, counter, "kmsgate_clock_steps_total", "Steps of this machine's wall clock by direction.")         \
     X(DECISIONS_DROPPED, counter, "kmsgate_decisions_dropped_total", "Decision lines dropped by a stalled sink.")    \
-    X(CAPTURES_DROPPED, counter, "kmsgate_captures_dropped_total", "Bodies of refused requests that could not be kept.")\
+    X(CAPTURES_DROPPED, counter, "kmsgate_captures_dropped_total", "Refused bodies that could not be kept.")         \
     X(RULES_RELOADS, counter, "kmsgate_rules_reloads_total", "Reloads of the rules by result.")                      \
     X(CONFIG_RELOADS, counter, "kmsgate_config_reloads_total", "Readings of gateway.yaml by SIGHUP, by result.")      \
     X(RULES_INFO, gauge, "kmsgate_rules_info", "The rules in force, by hash.")                                       \

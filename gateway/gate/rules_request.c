@@ -335,8 +335,8 @@ static void check_rule(struct yaml_in *in, const struct yaml_node *node, struct 
     if (q->since_us != TIME_NONE && q->until_us != TIME_NONE && q->since_us >= q->until_us)
         yaml_fault(in, yaml_get(node, "until"), "`until` is before `since`: the rule would never match");
     if (q->capture && q->until_us == TIME_NONE)
-        yaml_fault(in, yaml_get(node, "capture"), "a rule that keeps bodies needs `until`: what is kept shows who asked, "
-                   "and nobody looks for it for ever");
+        yaml_fault(in, yaml_get(node, "capture"),
+                   "a rule that keeps bodies needs `until`: they show who asked, and nobody looks at them for ever");
     const char *holder = forward_unproven_holder(&q->forward);
     if (holder && takes_unproven(q) && !q->forward.assert_unproven) {
         const struct yaml_node *at = yaml_get(yaml_get(node, "forward"), "headers");

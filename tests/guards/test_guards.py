@@ -179,7 +179,7 @@ METRICS = """
     kmsgate_requests_total kmsgate_check_failures_total kmsgate_phase_seconds kmsgate_clock_skew_seconds kmsgate_in_flight
     kmsgate_connections kmsgate_keys kmsgate_keys_age_seconds kmsgate_renewals_total kmsgate_replay_entries
     kmsgate_replay_seconds kmsgate_replay_errors_total
-    kmsgate_clock_steps_total kmsgate_decisions_dropped_total
+    kmsgate_clock_steps_total kmsgate_decisions_dropped_total kmsgate_captures_dropped_total
     kmsgate_rules_reloads_total kmsgate_config_reloads_total kmsgate_rules_info kmsgate_limit
     kmsgate_certificate_expiry_seconds
     kmsgate_tls_failures_total kmsgate_sandbox kmsgate_build_info""".split()
