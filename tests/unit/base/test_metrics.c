@@ -49,6 +49,7 @@ static void the_promised_names(void **state)
         "kmsgate_replay_entries gauge", "kmsgate_replay_seconds histogram", "kmsgate_replay_errors_total counter",
         "kmsgate_clock_steps_total counter",
         "kmsgate_decisions_dropped_total counter",
+        "kmsgate_captures_dropped_total counter",
         "kmsgate_rules_reloads_total counter", "kmsgate_config_reloads_total counter",
         "kmsgate_rules_info gauge", "kmsgate_limit gauge",
         "kmsgate_certificate_expiry_seconds gauge", "kmsgate_build_info gauge", "kmsgate_sandbox gauge",
