@@ -1,0 +1,381 @@
+/* TS 33.180 D.3 and D.3.1: what an answer must be, resource by resource. */
+#include <errno.h>
+#include <fcntl.h>
+#include <libxml/parser.h>
+#include <libxml/tree.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/limits.h"
+#include "base/log.h"
+#include "base/timestamp.h"
+#include "base/uri.h"
+#include "cmd/conform.h"
+
+#define INTERFACE "urn:3gpp:ns:mcsecKMSInterface:1.0"
+#define XENC "http://www.w3.org/2001/04/xmlenc#"
+#define DSIG "http://www.w3.org/2000/09/xmldsig#"
+#define XSI "http://www.w3.org/2001/XMLSchema-instance"
+
+enum { PAUSE_MS = 20, TIME_APART_US = 60 * 1000000, DEPTH_MAX = 64 };
+
+static bool is_element(const xmlNode *n, const char *ns, const char *name)
+{
+    return n && n->type == XML_ELEMENT_NODE && n->ns && strcmp((const char *)n->ns->href, ns) == 0 &&
+           (!name || strcmp((const char *)n->name, name) == 0);
+}
+
+static xmlNode *child(const xmlNode *parent, const char *ns, const char *name)
+{
+    xmlNode *n = parent ? parent->children : NULL;
+    while (n && !is_element(n, ns, name))
+        n = n->next;
+    return n;
+}
+
+/* The text of an element that holds only that; NULL: there is no such element. The caller frees by xmlFree(). */
+static char *field(const struct conform_reply *r, const char *name)
+{
+    const xmlNode *n = child(r->response, INTERFACE, name);
+    return n ? (char *)xmlNodeGetContent(n) : NULL;
+}
+
+static bool field_is(const struct conform_reply *r, const char *name, struct str due, char text[CONFORM_TEXT])
+{
+    char *found = field(r, name);
+    const bool same = found && str_eq(str_trim(str_z(found)), due);
+    if (!same)
+        snprintf(text, CONFORM_TEXT, "%s is %s%.80s%s, expected `%.*s`", name, found ? "`" : "not there",
+                 found ? found : "", found ? "`" : "", (int)(due.n < 80 ? due.n : 80), due.p ? due.p : "");
+    xmlFree(found);
+    return same;
+}
+
+static void see(struct conform_reply *r)
+{
+    r->doc = r->body.n ? xmlReadMemory(r->body.p, (int)r->body.n, NULL, NULL,
+                                       XML_PARSE_NONET | XML_PARSE_NOERROR | XML_PARSE_NOWARNING) : NULL;
+    xmlNode *root = r->doc ? xmlDocGetRootElement(r->doc) : NULL;
+    r->is_signed = is_element(root, INTERFACE, "SignedKmsResponse");
+    r->response = r->is_signed ? child(root, INTERFACE, "KmsResponse") : is_element(root, INTERFACE, "KmsResponse") ? root
+                                                                                                            : NULL;
+    r->error = child(r->response, INTERFACE, "KmsError") != NULL;
+    const xmlNode *message = child(r->response, INTERFACE, "KmsMessage");
+    for (const xmlNode *n = message ? message->children : NULL; n && !r->message; n = n->next)
+        if (n->type == XML_ELEMENT_NODE)
+            r->message = is_element(n, XENC, "EncryptedData") ? "encrypted" : (const char *)n->name;
+}
+
+static void keep_file(struct conform *c, const char *name, const char *kind, struct str text)
+{
+    char path[96];
+    if (c->folder < 0)
+        return;
+    snprintf(path, sizeof path, "%03u-%s.%s", c->sent, name, kind);
+    const int fd = openat(c->folder, path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+    bool ok = fd >= 0;
+    for (size_t at = 0; ok && at < text.n;) {
+        const ssize_t n = write(fd, text.p + at, text.n - at);
+        ok = n > 0;
+        at += n > 0 ? (size_t)n : 0;
+    }
+    if (!ok && !c->broken) {
+        complain("conform: %s/%s: cannot be written: %s", c->options->out, path, strerror(errno));
+        c->broken = true;
+    }
+    if (fd >= 0)
+        close(fd);
+}
+
+void conform_post(struct conform *c, const char *resource, const char *name, struct str body, struct conform_reply *r)
+{
+    struct buf url BUF_CLEANUP = BUF_INIT(1 << 20);
+    char status[32];
+    const struct conform_options *o = c->options;
+    *r = (struct conform_reply){.body = BUF_INIT_SECRET(LIMIT_REPLY_OUT)};
+    buf_z(&url, o->url);
+    buf_z(&url, "/keymanagement/identity/v1");
+    buf_z(&url, resource);
+    if (url.failed) {
+        c->broken = true;
+        return;
+    }
+    r->exchange = ++c->sent;
+    nanosleep(&(struct timespec){0, PAUSE_MS * 1000000}, NULL); /* it may be a KMS that people depend on */
+    r->arrived = client_post(&(struct client_post){.url = url.p, .connect = o->connect, .ca = o->ca,
+                                                   .certificate = o->cert, .key = o->key, .token_file = o->token_file,
+                                                   .body = body, .quiet = c->sent > 1}, &r->status, &r->body);
+    if (r->arrived)
+        see(r);
+    snprintf(status, sizeof status, "HTTP %ld\n", r->status);
+    keep_file(c, name, "request.xml", body);
+    keep_file(c, name, "response.xml", r->body.p ? buf_view(&r->body) : STR(""));
+    keep_file(c, name, "status", str_z(r->arrived ? status : "no answer\n"));
+}
+
+void conform_reply_free(struct conform_reply *r)
+{
+    xmlFreeDoc(r->doc);
+    buf_free(&r->body);
+    r->doc = r->response = NULL;
+}
+
+bool conform_accepted(const struct conform_reply *r, char text[CONFORM_TEXT])
+{
+    const xmlNode *said = r->error ? child(child(r->response, INTERFACE, "KmsError"), INTERFACE, "ErrorMsg") : NULL;
+    char *message = said ? (char *)xmlNodeGetContent(said) : NULL;
+    const bool ok = r->arrived && r->status >= 200 && r->status < 300 && r->response && !r->error;
+    if (!r->arrived)
+        snprintf(text, CONFORM_TEXT, "no answer came");
+    else if (!ok)
+        snprintf(text, CONFORM_TEXT, "HTTP %ld%s%.150s", r->status,
+                 !r->response ? ", and a body that is no KmsResponse" : r->error ? ", KmsError: " : ", a KmsResponse",
+                 message ? message : "");
+    xmlFree(message);
+    return ok;
+}
+
+/* By xmlsec1, with the key that signed the request. */
+static bool signature_holds(const struct conform *c, const struct conform_reply *r, char text[CONFORM_TEXT])
+{
+    static const struct xmlsig_policy POLICY = {.min_hmac_bits = 256, .canonicalization = XMLSIG_C14N};
+    struct xml_doc *doc = NULL;
+    const struct xml_signed *proof = NULL;
+    struct detail why = {""};
+    struct xmlsig_info info = {0};
+    if (!r->is_signed) {
+        snprintf(text, CONFORM_TEXT, "it is not signed: a bare KmsResponse");
+        return false;
+    }
+    enum reason reason = xml_parse(buf_view(&r->body), &XML_LIMITS_PROTECTED, &doc, &why);
+    if (reason == REASON_OK)
+        reason = xmlsig_read(doc, &POLICY, &info, &why);
+    if (reason == REASON_OK && !str_eq(info.key_name, c->signer->id)) {
+        detail_set(&why, "KeyName: found `%.*s`, expected the key that signed the request, `%.*s`",
+                   STR_FMT(info.key_name), STR_FMT(c->signer->id));
+        reason = REASON_SIGNATURE_INVALID;
+    }
+    if (reason == REASON_OK)
+        reason = xmlsig_verify(doc, &POLICY, &c->signer->key, &proof, &why);
+    xml_free(doc);
+    if (reason != REASON_OK)
+        snprintf(text, CONFORM_TEXT, "%.200s", why.text);
+    return reason == REASON_OK;
+}
+
+static bool fields_hold(const struct conform *c, const struct conform_reply *r, const char *resource,
+                        char text[CONFORM_TEXT])
+{
+    struct buf url BUF_CLEANUP = BUF_INIT(1 << 20);
+    int64_t at = 0;
+    bool zone;
+    buf_z(&url, c->options->url);
+    buf_z(&url, "/keymanagement/identity/v1");
+    buf_z(&url, resource);
+    if (url.failed || !field_is(r, "UserUri", c->client.user, text) || !field_is(r, "KmsUri", c->kms_uri, text) ||
+        !field_is(r, "ClientReqUrl", buf_view(&url), text))
+        return false;
+    char *time = field(r, "Time");
+    const bool now = time && time_parse(str_trim(str_z(time)), &at, &zone) && llabs(at - time_now_us()) < TIME_APART_US;
+    if (!now)
+        snprintf(text, CONFORM_TEXT, "Time is %.60s, expected about now", time ? time : "not there");
+    xmlFree(time);
+    return now;
+}
+
+struct contents {
+    const struct conform *c;
+    unsigned keys, clear, others; /* key contents; those in clear; those under another key than the TrK */
+};
+
+static bool is_key(const xmlNode *n)
+{
+    static const char *const NAMES[] = {"UserDecryptKey", "UserSigningKeySSK", "UserPubTokenPVT", "NewTransportKey",
+                                        "NewIntegrityKey"};
+    for (size_t i = 0; i < sizeof NAMES / sizeof *NAMES; i++)
+        if (is_element(n, INTERFACE, NAMES[i]))
+            return true;
+    return false;
+}
+
+static bool under_trk(const struct conform *c, const xmlNode *encrypted)
+{
+    const xmlNode *name = child(child(encrypted, DSIG, "KeyInfo"), DSIG, "KeyName");
+    char *id = name ? (char *)xmlNodeGetContent(name) : NULL;
+    const bool own = id && c->trk && str_eq(str_trim(str_z(id)), c->trk->id);
+    xmlFree(id);
+    return own;
+}
+
+static void count_keys(struct contents *k, const xmlNode *parent, unsigned depth)
+{
+    for (const xmlNode *n = parent && depth < DEPTH_MAX ? parent->children : NULL; n; n = n->next) {
+        if (n->type != XML_ELEMENT_NODE)
+            continue;
+        if (!is_key(n)) {
+            count_keys(k, n, depth + 1);
+            continue;
+        }
+        const xmlNode *encrypted = child(n, XENC, "EncryptedKey");
+        k->keys++;
+        k->clear += !encrypted;
+        k->others += encrypted && !under_trk(k->c, encrypted);
+    }
+}
+
+static bool give_trk(void *arg, struct str id, struct secret_key *out)
+{
+    const struct conform *c = arg;
+    if (!c->trk || !str_eq(id, c->trk->id))
+        return false;
+    *out = c->trk->key;
+    return true;
+}
+
+static void pass_over(void *arg, const struct kms_key_content *key)
+{
+    (void)arg;
+    (void)key;
+}
+
+/* What is encrypted can be opened with the TrK, and is what the schema says. */
+static bool opens(const struct conform *c, const struct conform_reply *r, char text[CONFORM_TEXT])
+{
+    const struct kms_reader reader = {give_trk, pass_over, NULL, (void *)(uintptr_t)c};
+    struct kms_response response;
+    struct xml_doc *doc = NULL;
+    struct detail why = {""};
+    enum reason reason = xml_parse(buf_view(&r->body), &XML_LIMITS_PROTECTED, &doc, &why);
+    if (reason == REASON_OK) {
+        static const struct xmlsig_policy POLICY = {.min_hmac_bits = 256, .canonicalization = XMLSIG_C14N};
+        const struct xml_signed *proof = NULL;
+        reason = xmlsig_verify(doc, &POLICY, &c->signer->key, &proof, &why);
+        if (reason == REASON_OK)
+            reason = kms_response_open(proof, &reader, &response, &why);
+    }
+    xml_free(doc);
+    if (reason != REASON_OK)
+        snprintf(text, CONFORM_TEXT, "%.200s", *why.text ? why.text : reason_name(reason));
+    return reason == REASON_OK;
+}
+
+/* Whether they can be opened is looked at only in what is certainly the KMS's. */
+static bool encryption_holds(const struct conform *c, const struct conform_reply *r, bool proven,
+                             char text[CONFORM_TEXT], bool *any)
+{
+    struct contents k = {.c = c};
+    const bool whole = r->message && strcmp(r->message, "encrypted") == 0;
+    count_keys(&k, r->response, 0);
+    *any = k.keys > 0 || whole;
+    if (k.clear)
+        snprintf(text, CONFORM_TEXT, "%u of %u key contents came in clear", k.clear, k.keys);
+    else if (k.others)
+        snprintf(text, CONFORM_TEXT, "%u of %u key contents do not name the TrK `%.*s`", k.others, k.keys,
+                 STR_FMT(c->trk->id));
+    else
+        return !*any || (field_is(r, "TrK-ID", c->trk->id, text) && (!proven || opens(c, r, text)));
+    return false;
+}
+
+static void row_of(struct conform *c, const char *clause, const char *what, const char *resource,
+                   const struct conform_reply *r, enum conform_result result, const char *text)
+{
+    struct conform_row *row = conform_row(c, clause, what, resource, result, r->exchange);
+    if (result != CONFORM_HOLDS)
+        snprintf(row->found, sizeof row->found, "%s", text);
+}
+
+static void judge_protection(struct conform *c, const char *resource, const struct conform_reply *r)
+{
+    char text[CONFORM_TEXT] = "";
+    bool any = false;
+    const bool by = field_is(r, "Signature-ID", c->signer->id, text);
+    row_of(c, "D.3.1", "Signature-ID names the key that signs", resource, r, by ? CONFORM_HOLDS : CONFORM_FAILS, text);
+    const bool holds = signature_holds(c, r, text);
+    row_of(c, "D.3.1", "it is signed by the key that signed the request", resource, r,
+           holds ? CONFORM_HOLDS : CONFORM_FAILS, text);
+    if (!c->trk)
+        return;
+    const bool hidden = encryption_holds(c, r, holds, text, &any);
+    if (any)
+        row_of(c, "D.3.1", "its keys are encrypted under the TrK, which TrK-ID names", resource, r,
+               hidden ? CONFORM_HOLDS : CONFORM_FAILS, text);
+    else if (strncmp(resource, "/keyprov", 8) == 0)
+        row_of(c, "D.3.1", "its keys are encrypted under the TrK, which TrK-ID names", resource, r, CONFORM_UNKNOWN,
+               "it brought no keys");
+}
+
+static void judge_resource(struct conform *c, const char *resource, const char *due, const struct conform_reply *r)
+{
+    static const char ANSWER[] = "a valid request is answered with a KmsResponse";
+    char text[CONFORM_TEXT] = "";
+    if (!r->arrived) {
+        row_of(c, "D.3", ANSWER, resource, r, CONFORM_UNKNOWN, "no answer came");
+        return;
+    }
+    if (!r->response) {
+        snprintf(text, sizeof text, "HTTP %ld, and a body that is no KmsResponse of %s", r->status, INTERFACE);
+        row_of(c, "D.3", ANSWER, resource, r, CONFORM_FAILS, text);
+        return;
+    }
+    row_of(c, "D.3", ANSWER, resource, r, CONFORM_HOLDS, "");
+    const bool fields = fields_hold(c, r, resource, text);
+    row_of(c, "D.3", "UserUri, KmsUri, Time and ClientReqUrl are those of the request", resource, r,
+           fields ? CONFORM_HOLDS : CONFORM_FAILS, text);
+    static const char MESSAGE[] = "KmsMessage is what the resource owes";
+    if (!conform_accepted(r, text)) {
+        row_of(c, "D.3", MESSAGE, resource, r, CONFORM_UNKNOWN, text);
+    } else {
+        const bool right = r->message && (strcmp(r->message, due) == 0 || strcmp(r->message, "encrypted") == 0);
+        snprintf(text, sizeof text, "found %.60s, expected %s", r->message ? r->message : "no KmsMessage", due);
+        row_of(c, "D.3", MESSAGE, resource, r, right ? CONFORM_HOLDS : CONFORM_FAILS, text);
+    }
+    judge_protection(c, resource, r);
+}
+
+/* In a path segment: everything but unreserved characters escaped. */
+static void escape_segment(struct buf *out, struct str s)
+{
+    for (size_t i = 0; i < s.n; i++) {
+        const char ch = s.p[i];
+        if ((ch >= 'A' && ch <= 'Z') || (ch >= 'a' && ch <= 'z') || (ch >= '0' && ch <= '9') || strchr("-._~", ch))
+            buf_char(out, ch);
+        else
+            buf_printf(out, "%%%02X", (unsigned char)ch);
+    }
+}
+
+static void try_resource(struct conform *c, const char *path, struct str segment, const char *due, const char *name)
+{
+    struct buf resource BUF_CLEANUP = BUF_INIT(1 << 16), body BUF_CLEANUP = BUF_INIT(64 << 10);
+    struct conform_reply r = {.body = BUF_INIT(0)};
+    buf_z(&resource, path);
+    if (segment.p)
+        escape_segment(&resource, segment);
+    if (resource.failed || !conform_compose(c, resource.p, FLAW_NONE, &body)) {
+        complain("conform: no memory for a request");
+        c->broken = true;
+        return;
+    }
+    conform_post(c, resource.p, name, buf_view(&body), &r);
+    judge_resource(c, resource.p, due, &r);
+    conform_reply_free(&r);
+}
+
+void conform_responses(struct conform *c)
+{
+    const struct {
+        const char *path, *due, *name;
+        struct str segment;
+    } ALL[] = {{"/init", "KmsInit", "init", STR_MISSING},
+               {"/keyprov", "KmsKeyProv", "keyprov", STR_MISSING},
+               {"/keyprov/", "KmsKeyProv", "keyprov-user", c->client.user},
+               {"/certcache", "KmsCertCache", "certcache", STR_MISSING},
+               {"/cert/", "KmsCertCache", "cert", c->kms_uri},
+               {"/lookup/", "KmsLookup", "lookup", c->client.user}};
+    for (size_t i = 0; i < sizeof ALL / sizeof *ALL && !c->broken; i++)
+        try_resource(c, ALL[i].path, ALL[i].segment, ALL[i].due, ALL[i].name);
+}
