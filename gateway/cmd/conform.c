@@ -26,8 +26,8 @@ static bool conform_values_hold(const struct conform_options *o)
     const size_t n = strlen(o->url);
     if (!uri_normalize(str_z(o->url), &scratch) || o->url[n - 1] == '/' || strchr(o->url, '?') ||
         strstr(o->url, "/keymanagement/"))
-        return conform_wrong("--url", o->url, "the base that clients use, as `public_url` has it, without a slash at its "
-                             "end: https://kms.example.org");
+        return conform_wrong("--url", o->url, "the base that clients use, as `public_url` has it, without a slash at "
+                             "its end: https://kms.example.org");
     if (!o->cert != !o->key)
         return conform_wrong("--cert and --key", o->cert ? o->cert : o->key, "both of them");
     if (o->connect && !client_connect_holds(o->connect))
@@ -127,8 +127,8 @@ static const struct command_option CONFORM_OPTIONS[] = {
      .help = "The user who makes the requests. No other user is touched; take one that is made for this."},
     {.name = "keys", .argument = "FILE.jsonl", .type = VALUE_FILE, .required = true,
      .at = offsetof(struct conform_options, keys),
-     .help = "The InK and TrK of the user, in the format that `kmsgate keys import` reads. New keys that a reply brings "
-             "are not kept."},
+     .help = "The InK and TrK of the user, in the format that `kmsgate keys import` reads. New keys that a reply "
+             "brings are not kept."},
     {.name = "kms-uri", .argument = "URI", .type = VALUE_URI, .at = offsetof(struct conform_options, kms_uri),
      .help = "The KmsUri. Default: the host of the URL."},
     {.name = "client-id", .argument = "TEXT", .at = offsetof(struct conform_options, client_id),
@@ -152,8 +152,8 @@ const struct command COMMAND_CONFORM = {
     .name = "conform", .does = "try a KMS or gateway clause by clause",
     .about = "Tries a KMS, or a gateway, that claims the security extension of TS 33.180, as a client: D.2.2, what it "
              "must verify in a request, by requests with one thing wrong each, beside a valid one; D.3 and D.3.1, what "
-             "its replies must be, resource by resource. A clause holds, does not hold, or that cannot be told, as where "
-             "not even the valid request is accepted. Some 50 requests are sent, one after the other, for one user. "
+             "its replies must be, resource by resource. A clause holds, does not hold, or that cannot be told, as "
+             "where not even the valid request is accepted. Some 50 requests are sent, one after the other, for one user. "
              "Nothing is uploaded to /redirect.",
     .exits = "0 all hold; 1 something does not, or cannot be told",
     .examples = "kmsgate conform --url https://kms.example.org --user sip:probe@example.org --keys probe.jsonl \\\n"

@@ -60,8 +60,10 @@ static void see(struct conform_reply *r)
                                        XML_PARSE_NONET | XML_PARSE_NOERROR | XML_PARSE_NOWARNING) : NULL;
     xmlNode *root = r->doc ? xmlDocGetRootElement(r->doc) : NULL;
     r->is_signed = is_element(root, INTERFACE, "SignedKmsResponse");
-    r->response = r->is_signed ? child(root, INTERFACE, "KmsResponse") : is_element(root, INTERFACE, "KmsResponse") ? root
-                                                                                                            : NULL;
+    if (r->is_signed)
+        r->response = child(root, INTERFACE, "KmsResponse");
+    else if (is_element(root, INTERFACE, "KmsResponse"))
+        r->response = root;
     r->error = child(r->response, INTERFACE, "KmsError") != NULL;
     const xmlNode *message = child(r->response, INTERFACE, "KmsMessage");
     for (const xmlNode *n = message ? message->children : NULL; n && !r->message; n = n->next)
