@@ -108,6 +108,27 @@ bool crypto_sha256(const void *p, size_t n, uint8_t out[HASH_BYTES])
     return p && crypto_sha256_parts(&(struct crypto_part){p, n}, 1, out);
 }
 
+EVP_MAC_CTX *crypto_keyed_new(const uint8_t key[KEY_BYTES])
+{
+    EVP_MAC_CTX *ctx = crypto_hmac_new();
+    if (ctx && EVP_MAC_init(ctx, key, KEY_BYTES, NULL) == 1)
+        return ctx;
+    EVP_MAC_CTX_free(ctx);
+    return NULL;
+}
+
+bool crypto_keyed_hmac(EVP_MAC_CTX *ctx, const void *p, size_t n, uint8_t out[HASH_BYTES])
+{
+    size_t got = 0;
+    return EVP_MAC_init(ctx, NULL, 0, NULL) == 1 && EVP_MAC_update(ctx, p, n) == 1 &&
+           EVP_MAC_final(ctx, out, &got, HASH_BYTES) == 1 && got == HASH_BYTES;
+}
+
+void crypto_keyed_free(EVP_MAC_CTX *ctx)
+{
+    EVP_MAC_CTX_free(ctx);
+}
+
 bool crypto_hmac_sha256(const uint8_t key[KEY_BYTES], const void *p, size_t n, uint8_t out[HASH_BYTES])
 {
     static const uint8_t NOBODYS[KEY_BYTES] = {0};

@@ -8,7 +8,14 @@
 #include "base/metrics.h"
 #include "replay/redis_talk.h"
 
-enum { PATIENT_US = 2000000, HASHED = 1024 };
+enum { PATIENT_US = 2000000, HASHED = 1024, KNOWN_USERS = 2048, KNOWN_NAME = 96 };
+
+/* Users come again: what their names are keyed to need not be found anew. */
+struct known_user {
+    uint16_t n; /* 0: none */
+    char name[KNOWN_NAME];
+    uint8_t digest[REPLAY_DIGEST];
+};
 
 struct redis {
     struct replay replay;
@@ -24,6 +31,8 @@ struct redis_line {
     struct redis_line *next;
     struct talk talk;
     void *wire;
+    EVP_MAC_CTX *hmac; /* under the secret */
+    struct known_user *users;
     /* What other threads ask for. */
     _Atomic int fault;
     _Atomic int64_t since_us; /* monotonic: when it was last FINE, or began */
@@ -46,7 +55,7 @@ static void publish(struct redis_line *l)
 }
 
 /* Who reads the memory learns neither users nor signatures, and cannot try any. `kind` keeps users from requests. */
-static bool keyed(const struct redis *r, char kind, struct str a, const uint8_t *b, size_t b_n,
+static bool keyed(const struct redis_line *l, char kind, struct str a, const uint8_t *b, size_t b_n,
                   uint8_t out[REPLAY_DIGEST])
 {
     uint8_t full[HASH_BYTES], text[HASHED];
@@ -65,15 +74,35 @@ static bool keyed(const struct redis *r, char kind, struct str a, const uint8_t 
         n = 1 + HASH_BYTES;
         text[0] = (uint8_t)(kind | 0x80);
     }
-    if (!crypto_hmac_sha256(r->site.secret->b, text, n, full))
+    if (!crypto_keyed_hmac(l->hmac, text, n, full))
         return false;
     memcpy(out, full, REPLAY_DIGEST);
     return true;
 }
 
-static bool digests(const struct redis *r, const struct replay_claim *c, uint8_t out[2][REPLAY_DIGEST])
+static bool user_digest(const struct redis_line *l, struct str user, uint8_t out[REPLAY_DIGEST])
 {
-    return keyed(r, 'u', c->user, NULL, 0, out[0]) && keyed(r, 'r', c->key_id, c->value, c->value_n, out[1]);
+    uint32_t h = 2166136261u; /* FNV-1a: who makes two names meet only has both found anew */
+    for (size_t i = 0; i < user.n; i++)
+        h = (h ^ (unsigned char)user.p[i]) * 16777619u;
+    struct known_user *k = &l->users[h % KNOWN_USERS];
+    if (k->n && str_eq((struct str){k->name, k->n}, user)) {
+        memcpy(out, k->digest, REPLAY_DIGEST);
+        return true;
+    }
+    if (!keyed(l, 'u', user, NULL, 0, out))
+        return false;
+    if (user.n && user.n <= KNOWN_NAME) {
+        k->n = (uint16_t)user.n;
+        memcpy(k->name, user.p, user.n);
+        memcpy(k->digest, out, REPLAY_DIGEST);
+    }
+    return true;
+}
+
+static bool digests(const struct redis_line *l, const struct replay_claim *c, uint8_t out[2][REPLAY_DIGEST])
+{
+    return user_digest(l, c->user, out[0]) && keyed(l, 'r', c->key_id, c->value, c->value_n, out[1]);
 }
 
 static enum reason redis_spend(struct replay *replay, struct replay_line *line, const struct replay_claim *c,
@@ -87,7 +116,7 @@ static enum reason redis_spend(struct replay *replay, struct replay_line *line, 
         redis_count(l->talk.fault == REDIS_FINE ? REDIS_TIMEOUT : l->talk.fault, 1);
         return REASON_REPLAY_UNAVAILABLE;
     }
-    if (!digests(r, c, call->digest))
+    if (!digests(l, c, call->digest))
         return REASON_REPLAY_FULL;
     call->line = line;
     talk_spend(&l->talk, c, call);
@@ -105,7 +134,7 @@ static void redis_give_back(struct replay *replay, struct replay_line *line, con
     struct redis *r = (struct redis *)replay;
     struct redis_line *l = (struct redis_line *)line;
     uint8_t digest[2][REPLAY_DIGEST];
-    if (!l || !digests(r, c, digest)) /* then it stays spent */
+    if (!l || !digests(l, c, digest)) /* then it stays spent */
         return;
     talk_forget(&l->talk, digest);
     r->sockets->soon(l->wire);
@@ -181,6 +210,8 @@ static void redis_line_close(struct replay_line *line)
         }
     pthread_mutex_unlock(&r->lock);
     talk_free(&l->talk);
+    crypto_keyed_free(l->hmac);
+    free(l->users);
     free(l);
 }
 
@@ -193,7 +224,9 @@ static struct replay_line *redis_line_open(struct replay *replay, const struct r
     l->line.replay = replay;
     atomic_init(&l->fault, REDIS_STARTING);
     atomic_init(&l->since_us, time_mono_us() - PATIENT_US); /* nobody is patient with what was never there */
-    if (talk_init(&l->talk, &r->site))
+    l->hmac = crypto_keyed_new(r->site.secret->b);
+    l->users = calloc(KNOWN_USERS, sizeof *l->users);
+    if (talk_init(&l->talk, &r->site) && l->hmac && l->users)
         l->wire = r->sockets->open(r->sockets_arg, l, host->loop);
     pthread_mutex_lock(&r->lock);
     l->next = r->lines;

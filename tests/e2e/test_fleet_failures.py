@@ -246,6 +246,22 @@ def test_full(fleet):
     once(fleet)
 
 
+def test_its_disk_is_full(fleet):
+    """As far as Redis can tell: it cannot save, and takes no writes until it can."""
+    r = fleet.redis("save 3600 1000000")
+    g = fleet.gateway(url(r))
+    assert honest(fleet, g)
+    (r.folder / "dump.rdb").mkdir()
+    r("BGSAVE")
+    kms.wait_for(lambda: r.info("persistence", "rdb_last_bgsave_status") == "err")
+    kms.wait_for(lambda: refused(fleet.ask(g)[1]))
+    unready(g, "server")
+    assert "MISCONF" in g.running.err
+    (r.folder / "dump.rdb").rmdir()
+    r("BGSAVE")
+    kms.wait_for(lambda: honest(fleet, g))
+
+
 def test_one_user_has_a_sixteenth(fleet):
     r = fleet.redis()
     a, b = (fleet.gateway(url(r), config="limits: { replay_entries: 96 }\n") for _ in range(2))

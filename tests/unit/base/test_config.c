@@ -213,6 +213,7 @@ static void faults_and_twins(void **state)
         {"sandbox: \"off\"\n", "quotes", "sandbox: false\n"},
         {"drain_delay: 5\n", "7:14: found `5`, expected a duration", "drain_delay: 5s\n"},
         {"replay: disk\n", "expected memory", "replay: memory\n"},
+#ifdef KMSGATE_FLEET
         {"replay: redis\n", "expected memory, redis://HOST:PORT", "replay: memory\n"},
         SHARED("url: \"redis://h:0\"", "expected memory, redis://HOST:PORT", "url: \"redis://127.0.0.1:1\""),
         SHARED("url: redis://u@h", "value hidden", "url: rediss://h"),
@@ -222,13 +223,17 @@ static void faults_and_twins(void **state)
         SHARED("url: \"redis+sentinel://a,b\"", "expected memory", "url: redis+sentinel://localhost/n"),
         {"replay: { url: rediss://h }\n", "7:16: a shared replay memory needs `secret`",
          "replay: { url: rediss://h, secret: env:S }\n"},
-        {"replay: { secret: file:s }\n", "7:19: is for a shared replay memory, and `replay` is", "replay: memory\n"},
         SHARED("url: redis://localhost, ca: a.pem", "`ca` is given, but the URL is redis://",
                "url: rediss://h, ca: a.pem"),
         SHARED("url: rediss://h, user: u", "`user` needs `password`", "url: rediss://h, user: u, password: file:p"),
         SHARED("url: rediss://h, timeout: 1ms", "from 10ms to 10s", "url: rediss://h, timeout: 10ms"),
         SHARED("url: rediss://h, clock_difference: 0s", "from 100ms to 1m", "url: rediss://h, clock_difference: 1m"),
         SHARED("url: rediss://h, wait_replica: 1", "did you mean `wait_replicas`", "url: rediss://h, wait_replicas: 0"),
+#else
+        {"replay: redis://127.0.0.1\n", "expected memory: this kmsgate was built without KMSGATE_FLEET",
+         "replay: memory\n"},
+#endif
+        {"replay: { secret: file:s }\n", "7:19: is for a shared replay memory, and `replay` is", "replay: memory\n"},
         {"decisions: \"\"\n", "expected stdout, none, the path", "decisions: none\n"},
         {"admin: 0.0.0.0:9090\n", "7:8: an admin address other than loopback needs `admin_token`",
          "admin: 0.0.0.0:9090\nadmin_token: file:t\n"},
@@ -721,6 +726,7 @@ static void compared(void **state)
     }
 }
 
+#ifdef KMSGATE_FLEET
 static void a_shared_replay_memory(void **state)
 {
     static const struct {
@@ -768,6 +774,7 @@ static void a_shared_replay_memory(void **state)
     config_free(c);
     faults_free(&f);
 }
+#endif
 
 int main(void)
 {
@@ -775,7 +782,11 @@ int main(void)
     environ = none; /* the tests' own variables only */
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(smallest), cmocka_unit_test(everything),
-        cmocka_unit_test(faults_and_twins), cmocka_unit_test(a_shared_replay_memory), cmocka_unit_test(listeners),
+        cmocka_unit_test(faults_and_twins),
+#ifdef KMSGATE_FLEET
+        cmocka_unit_test(a_shared_replay_memory),
+#endif
+        cmocka_unit_test(listeners),
         cmocka_unit_test(urls), cmocka_unit_test(all_faults_in_one_run),
         cmocka_unit_test(tls_to_the_upstream), cmocka_unit_test(the_environment_wins),
         cmocka_unit_test(faults_of_the_environment), cmocka_unit_test(values_from_files),
