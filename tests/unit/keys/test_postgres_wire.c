@@ -90,9 +90,10 @@ static void test_cut_anywhere(void **state)
         struct pg_copy c = {.rest = BUF_INIT(PG_COPY_MAX)};
         struct detail why;
         size_t n = 0;
-        for (size_t at = 0; at < b.n; at += step)
-            assert_int_equal(pg_copy_take(&c, (struct str){b.p + at, b.n - at < step ? b.n - at : step}, count, &n, &why),
-                             KEYDB_OK);
+        for (size_t at = 0; at < b.n; at += step) {
+            const struct str part = {b.p + at, b.n - at < step ? b.n - at : step};
+            assert_int_equal(pg_copy_take(&c, part, count, &n, &why), KEYDB_OK);
+        }
         assert_int_equal(n, 3);
         assert_true(c.ended);
         buf_free(&c.rest);
