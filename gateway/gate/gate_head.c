@@ -26,7 +26,6 @@ void judgement_free(struct judgement *j)
         return;
     replay_cancel(&j->spending);
     decision_clear(&j->decision);
-    secret_wipe(j->ring.keys, j->ring.n * sizeof *j->ring.keys);
     keyring_clear(&j->ring);
     request_doc_free(j->doc);
     renewal_free(j->renewal);

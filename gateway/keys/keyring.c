@@ -27,12 +27,22 @@ void keyring_clear(struct keyring *ring)
     ring->n = 0;
 }
 
+/* All of them are looked at, each as long, whatever is found: how many keys a user has does not show in time. */
+static size_t places(const struct keyring *ring)
+{
+    return ring->text ? LIMIT_USER_KEYS : 0;
+}
+
 const struct key *keyring_find(const struct keyring *ring, struct str id)
 {
-    for (size_t i = 0; i < ring->n; i++)
-        if (str_eq(ring->keys[i].id, id))
-            return &ring->keys[i];
-    return NULL;
+    const struct key *found = NULL;
+    if (!id.p)
+        return NULL;
+    const uint32_t hash = key_id_hash(id);
+    for (size_t i = 0; i < places(ring); i++)
+        if (ring->keys[i].id_hash == hash && i < ring->n && str_eq(ring->keys[i].id, id))
+            found = &ring->keys[i];
+    return found;
 }
 
 bool key_usable(const struct key *key, int64_t now_us)
@@ -43,16 +53,16 @@ bool key_usable(const struct key *key, int64_t now_us)
 
 bool keyring_has_ink(const struct keyring *ring)
 {
-    for (size_t i = 0; i < ring->n; i++)
-        if (ring->keys[i].type == KEY_INK && ring->keys[i].since != TIME_NONE)
-            return true;
-    return false;
+    bool has = false;
+    for (size_t i = 0; i < places(ring); i++)
+        has |= (i < ring->n) & (ring->keys[i].type == KEY_INK) & (ring->keys[i].since != TIME_NONE);
+    return has;
 }
 
 static const struct key *newest(const struct keyring *ring, enum key_type type, enum key_state state, int64_t now_us)
 {
     const struct key *found = NULL;
-    for (size_t i = 0; i < ring->n; i++) {
+    for (size_t i = 0; i < places(ring); i++) { /* none is beyond n: there all are KEY_PRUNED */
         const struct key *k = &ring->keys[i];
         if (k->type == type && k->state == state && key_usable(k, now_us) && (!found || k->seq > found->seq))
             found = k;

@@ -37,6 +37,7 @@ struct key {
     int64_t keep_old;  /* us that older keys go on when this one is confirmed; TIME_NONE: was never offered */
     uint64_t seq;      /* larger is newer */
     struct str id;     /* points into the keyring */
+    uint32_t id_hash;
     struct str sent;   /* IDs of the TrKs that it was sent under, a line end after each; mostly empty */
     uint8_t sealed[KEY_SEALED];
 };
@@ -47,7 +48,7 @@ struct keyring {
     struct str user;
     size_t n;
     char *text; /* owns user, ids and sent */
-    struct key keys[LIMIT_USER_KEYS]; /* last: those from n on need not be zeroed */
+    struct key keys[LIMIT_USER_KEYS]; /* last: they need not be zeroed; beyond n nobody's, so that all cost the same */
 };
 
 enum keystore_result { KEYSTORE_OK, KEYSTORE_NOT_FOUND, KEYSTORE_FAILED };
@@ -136,7 +137,8 @@ struct key_ages {
 };
 void keystore_ages(struct keystore *ks, int64_t now_us, struct key_ages *out);
 
-/* Any thread. The caller frees the ring with keyring_clear(), also after NOT_FOUND. */
+/* Any thread. As long for a user with one key as for one with all that are possible, or for one who is not known. The
+ * caller frees the ring with keyring_clear(), also after NOT_FOUND. */
 enum keystore_result keystore_user(const struct keystore *ks, struct str user, struct keyring *out);
 void keyring_clear(struct keyring *ring);
 /* NULL when there is none of that ID. Type is not looked at. */

@@ -20,7 +20,7 @@ struct key_slot {
     uint32_t extra;    /* NONE for most */
     uint32_t since;    /* s; 0: never active */
     uint64_t seq : 40; /* 0: a free slot */
-    uint64_t id_n : 11, type : 1, state : 2, origin : 2, due : 1, under : 4;
+    uint64_t id_n : 11, type : 1, state : 2, origin : 2, due : 1, under : 4, id_hash : 32;
     uint8_t sealed[KEY_SEALED];
 };
 /* What few keys have. */
@@ -61,9 +61,32 @@ static bool text_add(struct pool *p, struct str s, uint32_t *at)
     return true;
 }
 
+static struct key_slot *key_at(const struct table *t, uint32_t i)
+{
+    return pool_at(&t->keys, i);
+}
+
 static struct str text_at(const struct table *t, uint32_t at, size_t n)
 {
     return (struct str){pool_at(&t->text, at), n};
+}
+
+/*
+ * The first slot is nobody's key. Whoever has fewer keys than there are places has it in the others, and who is not
+ * known has nothing else: so a user with one key costs what one with all of them costs, and one whom nobody knows.
+ */
+enum { NOBODYS = 0 };
+static const char NOBODYS_ID[16] = "\n";
+
+static bool add_nobodys(struct table *t)
+{
+    uint32_t id;
+    if (!pool_reserve(&t->keys, 1) || !text_add(&t->text, (struct str){NOBODYS_ID, sizeof NOBODYS_ID}, &id))
+        return false;
+    t->keys.n = 1;
+    *key_at(t, NOBODYS) = (struct key_slot){.next = NONE, .extra = NONE, .since = 1, .id = id,
+                                            .id_n = sizeof NOBODYS_ID};
+    return true;
 }
 
 struct table *table_new(void)
@@ -78,7 +101,7 @@ struct table *table_new(void)
     t->free_key = t->free_extra = NONE;
     t->index_n = INDEX_FIRST;
     t->index = calloc(t->index_n, sizeof *t->index);
-    if (!t->index || RAND_bytes((unsigned char *)t->seed, sizeof t->seed) != 1) {
+    if (!t->index || RAND_bytes((unsigned char *)t->seed, sizeof t->seed) != 1 || !add_nobodys(t)) {
         table_free(t);
         return NULL;
     }
@@ -113,6 +136,19 @@ static uint64_t fold(uint64_t a, uint64_t b)
     return (uint64_t)product ^ (uint64_t)(product >> 64);
 }
 
+uint32_t key_id_hash(struct str id)
+{
+    uint64_t h = id.n, word;
+    size_t i = 0;
+    for (; i + sizeof word <= id.n; i += sizeof word) {
+        memcpy(&word, id.p + i, sizeof word);
+        h = fold(h ^ word ^ UINT64_C(0x9e3779b97f4a7c15), UINT64_C(0xe7037ed1a0b428db));
+    }
+    word = 0;
+    memcpy(&word, id.p + i, id.n - i);
+    return (uint32_t)fold(h ^ word ^ UINT64_C(0xd1b54a32d192ed03), UINT64_C(0xa0761d6478bd642f));
+}
+
 /* Names are the operator's own, so a seeded mix is enough against chains that somebody might aim at. */
 static uint32_t hash_name(const struct table *t, struct str s)
 {
@@ -131,11 +167,6 @@ static uint32_t hash_name(const struct table *t, struct str s)
 static struct user_slot *user_at(const struct table *t, size_t i)
 {
     return pool_at(&t->users, i);
-}
-
-static struct key_slot *key_at(const struct table *t, uint32_t i)
-{
-    return pool_at(&t->keys, i);
 }
 
 /* *place: where it is in the index, or where it would go. */
@@ -222,7 +253,7 @@ static struct key_slot *add_key(struct table *t, struct user_slot *u, const stru
         t->free_key = key_at(t, number)->next;
     struct key_slot *k = key_at(t, number);
     *k = (struct key_slot){.next = NONE, .id = id, .id_n = (uint16_t)key->id.n & 0x7ff, .type = key->type & 1,
-                           .extra = NONE};
+                           .id_hash = key_id_hash(key->id), .extra = NONE};
     while (*link != NONE)
         link = &key_at(t, *link)->next;
     *link = number;
@@ -342,11 +373,18 @@ void table_remove(struct table *t, struct str user, struct str id)
 static void take_key(const struct table *t, const struct key_slot *k, struct key *out)
 {
     const struct extra_slot *e = k->extra == NONE ? NULL : extra_at(t, k->extra);
-    *out = (struct key){.type = k->type, .state = k->state, .origin = k->origin, .due = k->due, .under = k->under,
-                        .seq = k->seq, .not_after = e ? e->not_after : TIME_NONE,
-                        .keep_old = e ? e->keep_old : TIME_NONE,
-                        .since = k->since ? (int64_t)k->since * US_PER_S : TIME_NONE,
-                        .sent = {NULL, e ? e->sent_n : 0}};
+    out->type = k->type; /* one by one: as one value it would be cleared before, which costs more than all of it */
+    out->state = k->state;
+    out->origin = k->origin;
+    out->due = k->due;
+    out->under = k->under;
+    out->seq = k->seq;
+    out->not_after = e ? e->not_after : TIME_NONE;
+    out->keep_old = e ? e->keep_old : TIME_NONE;
+    out->since = k->since ? (int64_t)k->since * US_PER_S : TIME_NONE;
+    out->id = STR_MISSING;
+    out->id_hash = k->id_hash & UINT32_MAX;
+    out->sent = (struct str){NULL, e ? e->sent_n : 0};
     memcpy(out->sealed, k->sealed, sizeof out->sealed);
 }
 
@@ -359,11 +397,23 @@ bool table_find(const struct table *t, struct str user, struct str id, struct ke
     return k != NULL;
 }
 
-static char *copy_text(const struct table *t, char *at, uint32_t from, struct str *out)
+static char *copy_text(const char *from, char *at, struct str *out)
 {
-    memcpy(at, pool_at(&t->text, from), out->n);
+    memcpy(at, from, out->n);
     out->p = at;
     return at + out->n;
+}
+
+/* The texts of a user's keys, and of what stands in the places that are left. */
+static size_t texts_of(const struct table *t, uint32_t first)
+{
+    size_t n = 0;
+    for (uint32_t place = 0, i = first; place < LIMIT_USER_KEYS; place++) {
+        const struct key_slot *k = key_at(t, i == NONE ? NOBODYS : i);
+        n += k->extra == NONE ? k->id_n : k->id_n + extra_at(t, k->extra)->sent_n;
+        i = k->next;
+    }
+    return n;
 }
 
 enum keystore_result table_user(const struct table *t, struct str user, struct keyring *out)
@@ -371,28 +421,30 @@ enum keystore_result table_user(const struct table *t, struct str user, struct k
     if (!user.p || user.n > KEY_TEXT_MAX)
         return KEYSTORE_NOT_FOUND;
     const struct user_slot *u = find_user(t, user, hash_name(t, user), NULL);
-    if (!u || !u->keys)
-        return KEYSTORE_NOT_FOUND;
-    size_t text_n = user.n;
-    for (uint32_t i = u->first; i != NONE; i = key_at(t, i)->next)
-        text_n += key_at(t, i)->id_n + (key_at(t, i)->extra == NONE ? 0u : extra_at(t, key_at(t, i)->extra)->sent_n);
-    char *at = malloc(text_n + 1);
+    const uint32_t first = u ? u->first : NONE;
+    char *at = malloc(user.n + texts_of(t, first) + 1);
     if (!at)
         return KEYSTORE_FAILED;
     out->text = at;
     memcpy(at, user.p, user.n);
-    out->user = (struct str){at, user.n};
+    if (first != NONE)
+        out->user = (struct str){at, user.n};
     at += user.n;
-    for (uint32_t i = u->first; i != NONE; i = key_at(t, i)->next) {
-        const struct key_slot *k = key_at(t, i);
-        struct key *key = &out->keys[out->n++];
+    for (uint32_t place = 0, i = first; place < LIMIT_USER_KEYS; place++) {
+        const bool mine = i != NONE;
+        const struct key_slot *k = key_at(t, mine ? i : NOBODYS);
+        struct key *key = &out->keys[place];
         take_key(t, k, key);
         key->id.n = k->id_n;
-        at = copy_text(t, at, k->id, &key->id);
+        char *const next = copy_text(pool_at(&t->text, k->id), at, &key->id);
+        at = mine ? next : at; /* nobody's is written over by the next one */
         if (key->sent.n)
-            at = copy_text(t, at, extra_at(t, k->extra)->sent, &key->sent);
+            at = copy_text(pool_at(&t->text, extra_at(t, k->extra)->sent), at, &key->sent);
+        key->state = mine ? key->state : KEY_PRUNED;
+        out->n += mine;
+        i = k->next;
     }
-    return KEYSTORE_OK;
+    return first == NONE ? KEYSTORE_NOT_FOUND : KEYSTORE_OK;
 }
 
 void table_count(const struct table *t, int64_t now_us, size_t out[2][KEY_STATES])

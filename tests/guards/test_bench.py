@@ -33,13 +33,29 @@ def test_bench_runs():
     assert "req/s" in run.stdout and "both" in run.stdout
 
 
-def instructions(name, octets, folder):
-    """Of gate_reply() alone."""
+def collected(folder, *argv):
+    """Instructions of what a program has callgrind collect."""
     run = subprocess.run(["valgrind", "--tool=callgrind", "--collect-atstart=no",
-                          "--callgrind-out-file=%s" % (folder / "cg"), BUILD / "bench_worst", name, str(octets)],
+                          "--callgrind-out-file=%s" % (folder / "cg"), *map(str, argv)],
                          capture_output=True, text=True, timeout=300, cwd=folder)
     assert run.returncode == 0, run.stderr
     return int(re.search(r"Collected : (\d+)", run.stderr).group(1))
+
+
+def instructions(name, octets, folder):
+    """Of gate_reply() alone."""
+    return collected(folder, BUILD / "bench_worst", name, octets)
+
+
+@pytest.mark.skipif(not (BUILD / "bench_alike").exists(), reason="the build is one without -DKMSGATE_BENCH=ON")
+def test_judging_costs_the_same(tmp_path):
+    """However many keys a user has; and a wrong signature, an unknown or revoked key and an unknown user are one."""
+    names = subprocess.run([BUILD / "bench_alike", tmp_path], capture_output=True, text=True, check=True).stdout.split()
+    cost = {n: collected(tmp_path, BUILD / "bench_alike", tmp_path, n, 50) / 50 for n in names}
+    for good in (True, False):
+        group = {n: c for n, c in cost.items() if n.startswith("good") == good}
+        assert len(group) > 4 and min(group.values()) > 10000, cost
+        assert max(group.values()) < 1.02 * min(group.values()), group
 
 
 WORST = re.findall(r'^    \{"([a-z-]+)",', (ROOT / "tests/bench/worst.c").read_text(), re.M)

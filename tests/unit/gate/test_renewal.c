@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include "gate/renewal.h"
+#include "keys/table.h"
 
 #define DAY (INT64_C(86400) * US_PER_S)
 #define NOW (INT64_C(1795000000) * US_PER_S)
@@ -25,8 +26,12 @@ struct scene {
 static struct scene *scene(void)
 {
     static struct scene s;
+    static char texts[1]; /* a ring that was filled has some */
     renewal_free(s.got);
     memset(&s, 0, sizeof s);
+    s.j.ring.text = texts;
+    for (size_t i = 0; i < LIMIT_USER_KEYS; i++)
+        s.j.ring.keys[i].state = KEY_PRUNED;
     s.j.rule = &s.rule; /* all zero: every check is enforced */
     s.j.proven = s.j.spent = s.j.decision.accepted = true;
     s.j.request.user_uri = STR("sip:alice@example.org");
@@ -35,6 +40,8 @@ static struct scene *scene(void)
                                     .keep_old = TIME_NONE, .id = STR("ink.1")};
     s.j.ring.keys[1] = (struct key){.type = KEY_TRK, .seq = 2, .not_after = TIME_NONE, .since = NOW - 90 * DAY,
                                     .keep_old = TIME_NONE, .id = STR("trk.1")};
+    for (size_t i = 0; i < s.j.ring.n; i++)
+        s.j.ring.keys[i].id_hash = key_id_hash(s.j.ring.keys[i].id);
     s.j.signer = &s.j.ring.keys[0];
     s.reply.renew = (struct renew){90 * DAY, 90 * DAY, 7 * DAY};
     return &s;
@@ -44,7 +51,8 @@ static struct key *another(struct scene *s, enum key_type type, enum key_state s
 {
     struct key *k = &s->j.ring.keys[s->j.ring.n++];
     *k = (struct key){.type = type, .state = state, .seq = s->j.ring.n, .not_after = TIME_NONE,
-                      .since = state == KEY_OFFERED ? TIME_NONE : NOW - DAY, .keep_old = TIME_NONE, .id = str_z(id)};
+                      .since = state == KEY_OFFERED ? TIME_NONE : NOW - DAY, .keep_old = TIME_NONE, .id = str_z(id),
+                      .id_hash = key_id_hash(str_z(id))};
     return k;
 }
 

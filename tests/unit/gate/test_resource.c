@@ -158,9 +158,23 @@ static void test_nul(void **state)
     assert_int_equal(resource_parse(STR_MISSING, &r, NULL), REASON_HTTP_PATH);
 }
 
+/* An escape that the target cuts off is none, whatever stands behind it in memory. */
+static void test_a_cut_escape(void **state)
+{
+    (void)state;
+    static const char TEXT[] = V1 "/keyprov/a%41";
+    for (size_t cut = 0; cut < 3; cut++) {
+        struct resource r;
+        struct detail why = {""};
+        const enum reason got = resource_parse((struct str){TEXT, sizeof TEXT - 1 - cut}, &r, &why);
+        assert_int_equal(got, cut == 0 ? REASON_OK : REASON_HTTP_PATH);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_cut_escape),
         cmocka_unit_test(test_resources),
         cmocka_unit_test(test_no_resources),
         cmocka_unit_test(test_nul),

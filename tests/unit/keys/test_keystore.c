@@ -69,7 +69,7 @@ static void which_key(void **state)
         {"", -1, "", false},     {"a", 0, "y", true},     {"r", -1, "y", true},      {"v", -1, "n", true},
         {"e", -1, "n", true},    {"vv", -1, "nn", true},  {"ve", -1, "nn", true},    {"ra", 1, "yy", true},
         {"ar", 0, "yy", true},   {"va", 1, "ny", true},   {"ae", 0, "yn", true},     {"rave", 1, "yynn", true},
-        {"rrra", 3, "yyyy", true},
+        {"rrra", 3, "yyyy", true}, {"rr", -1, "yy", true}, {"rrv", -1, "yyn", true},
     };
     struct keystore *ks = open_store(f);
     const int64_t now = time_now_us();
@@ -91,8 +91,10 @@ static void which_key(void **state)
             assert_int_equal(keyring_has_ink(&ring), rows[i].has && type == KEY_INK);
             assert_null(keyring_newest(&ring, type == KEY_INK ? KEY_TRK : KEY_INK, now));
             const struct key *newest = keyring_newest(&ring, type, now);
-            /* a TrK that retires encrypts where none is active; an InK that retires does not sign by itself */
-            const int wanted = rows[i].newest < 0 && type == KEY_TRK && rows[i].states[0] == 'r' ? 0 : rows[i].newest;
+            /* the newest TrK that retires encrypts where none is active; an InK that retires does not sign by itself */
+            const char *retiring = strrchr(rows[i].states, 'r');
+            const int wanted = rows[i].newest < 0 && type == KEY_TRK && retiring ? (int)(retiring - rows[i].states)
+                                                                                 : rows[i].newest;
             snprintf(id, sizeof id, "k%d", wanted);
             assert_true(wanted < 0 ? newest == NULL : newest && str_eq_z(newest->id, id));
             for (size_t k = 0; rows[i].states[k]; k++) {

@@ -7,10 +7,12 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -281,6 +283,19 @@ static void test_the_next_start(void **state)
     assert_true(m.clean && m.latest_us >= first + S(100));
 }
 
+/* A run that accepted nothing leaves no later floor to the next. */
+static void test_a_run_that_accepted_nothing(void **state)
+{
+    struct place *p = *state;
+    struct kept k;
+    struct mark m;
+    open_kept(&k, p, 0);
+    const int64_t floor = replay_floor(k.r);
+    close_kept(&k, true);
+    assert_int_equal(found(p, &m), MARK_FOUND);
+    assert_true(m.clean && m.latest_us < floor);
+}
+
 /* While requests are accepted the mark has the time of day; while none are it is left alone. */
 static void test_beats(void **state)
 {
@@ -301,6 +316,29 @@ static void test_beats(void **state)
     }
     assert_true(m.clock_us > before.clock_us + S(1));
     close_kept(&k, false);
+}
+
+/* A disk that is full: the mark was not written, and the one that is there stays. */
+static void test_a_full_disk(void **state)
+{
+    struct place *p = *state;
+    const struct mark old = {1, 2, false}, new = {3, 4, false};
+    struct rlimit was;
+    struct mark m;
+    char fresh[128];
+    snprintf(fresh, sizeof fresh, "%s.new", p->file);
+    assert_true(mark_write(p->folder, &p->key, &old, NULL));
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &was), 0);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &(struct rlimit){10, was.rlim_max}), 0);
+    struct detail why = {""};
+    const bool ok = mark_write(p->folder, &p->key, &new, &why);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &was), 0);
+    assert_true(!ok && strstr(why.text, "cannot be written"));
+    assert_int_equal(found(p, &m), MARK_FOUND);
+    assert_int_equal(m.latest_us, 1);
+    unlink(fresh);
+    assert_true(mark_write(p->folder, &p->key, &new, NULL)); /* the twin */
 }
 
 /* A disk that takes nothing: what has to wait waits, and after some seconds nothing is accepted any more. */
@@ -341,6 +379,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         CASE(test_round_trip), CASE(test_damage), CASE(test_no_file), CASE(test_far_ahead_waits_for_the_mark),
         CASE(test_cancelled), CASE(test_the_next_start), CASE(test_beats), CASE(test_a_disk_that_fails),
+        CASE(test_a_run_that_accepted_nothing), CASE(test_a_full_disk),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
