@@ -180,6 +180,38 @@ static void check_files(const struct config *c, struct faults *faults)
     }
 }
 
+/* The first of the networks whose requests a proxy that is trusted may hand on without a word of their client. */
+static const struct cidr *within_proxies(const struct request_match *m, const struct listen_config *l)
+{
+    for (size_t i = 0; i < m->source_count; i++)
+        for (size_t k = 0; k < l->trusted_proxy_count; k++)
+            if (l->trusted_proxies[k].bits <= m->source[i].bits &&
+                cidr_contains(&l->trusted_proxies[k], &m->source[i].base))
+                return &m->source[i];
+    return NULL;
+}
+
+/* What only both files together tell: a trusted proxy's own address, by which a rule bounds what is unsigned, is that
+ * of every client whose X-Forwarded-For the proxy leaves out. */
+static void lint_proxies(const struct config *c, const struct rules *r, struct faults *faults)
+{
+    for (size_t i = 0; i < r->request_count; i++)
+        for (size_t k = 0; k < c->listen_count; k++) {
+            const struct request_rule *q = r->requests + i;
+            const struct cidr *found = request_rule_takes(q) & (FORM_UNSIGNED | FORM_EMPTY)
+                                           ? within_proxies(&q->match, &c->listen[k]) : NULL;
+            if (!found)
+                continue;
+            char address[IP_TEXT];
+            ip_format(&found->base, address);
+            faults_lint(faults, r->file, q->line, 1,
+                        "rule `%s` bounds what is unsigned by %s, which is a trusted proxy's own address (listen[%zu]."
+                        "trusted_proxies): so has every client that comes through it without X-Forwarded-For. Name "
+                        "the clients' networks", q->id, address, k);
+            break;
+        }
+}
+
 static bool print_rules(const struct rules *r)
 {
     struct buf out BUF_CLEANUP = BUF_INIT(64 << 20);
@@ -207,6 +239,8 @@ static int check(const char *config_path, const char *rules_path, bool strict, b
         (void)rules_fit_shared(r, &faults);
     if (c)
         lint_captures(c, r, &faults);
+    if (r && c)
+        lint_proxies(c, r, &faults);
     if (print && c)
         fputs(c->text, stdout);
     bool ok = !print || !r || print_rules(r);

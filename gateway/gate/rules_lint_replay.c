@@ -26,18 +26,50 @@ static bool reads_zoneless(const struct request_rule *q)
     return takes_signed(q) && holds_to_time(&q->checks) && !q->checks.zone_refuse;
 }
 
+/* How far east of UTC (minutes) the clocks of a rule are that show `wall_us`, read one way or the other; false: they
+ * never show it. */
+static bool zone_offset(const struct checks *c, int64_t wall_us, bool most, int *out)
+{
+    int64_t at[2];
+    const unsigned n = c->zone ? zone_instants(c->zone, wall_us, at) : 0;
+    if (n)
+        *out = (int)((wall_us - at[most ? 0 : n - 1]) / (60 * US_PER_S));
+    else
+        *out = c->zone_minutes;
+    return n || !c->zone;
+}
+
+/* By how many minutes q reads a Time without a zone earlier than `other` does, at most, over a year: zones that are
+ * named have summers of their own. */
+static int reads_earlier(const struct checks *q, const struct checks *other)
+{
+    enum { DAYS = 366 };
+    const int64_t now = time_now_us();
+    int worst = 0;
+    for (int64_t day = 0; day < (q->zone || other->zone ? DAYS : 1); day++) {
+        int east = 0, west = 0;
+        const int64_t wall = now + day * 86400 * US_PER_S;
+        if (zone_offset(q, wall, true, &east) && zone_offset(other, wall, false, &west) && east - west > worst)
+            worst = east - west;
+    }
+    return worst;
+}
+
 /* A Time without a zone may have been accepted as what any rule takes it for, and is held against the start by the
  * earliest: by this rule's, the clients of that one have to wait. */
 static void lint_zone_restart(struct reading *g, size_t i)
 {
     const struct request_rule *q = g->r->requests + i, *west = q;
-    for (size_t k = 0; k < g->r->request_count; k++) {
+    int minutes = 0;
+    for (size_t k = 0; k < g->r->request_count && reads_zoneless(q); k++) {
         const struct request_rule *other = g->r->requests + k;
-        if (reads_zoneless(other) && other->checks.zone_minutes < west->checks.zone_minutes)
+        const int earlier = k != i && reads_zoneless(other) ? reads_earlier(&q->checks, &other->checks) : 0;
+        if (earlier > minutes) {
+            minutes = earlier;
             west = other;
+        }
     }
-    const int minutes = q->checks.zone_minutes - west->checks.zone_minutes;
-    if (minutes > 0 && reads_zoneless(q))
+    if (minutes > 0)
         rules_lint_add(rules_remark(g, q->id, rules_node(g->requests, i), "checks", "time"), LINT_ZONE_RESTART,
                        "reads a Time without a zone as %d h %02d min earlier than `%s` does, whose clients without a "
                        "zone are refused for so long after each start: if it has none, let it say assume_zone: refuse",

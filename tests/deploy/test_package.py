@@ -100,7 +100,9 @@ dpkg -i /in/kmsgate.deb >/dev/null
 cmp /tmp/before /etc/kmsgate/master.key && say reinstalled
 dpkg -r kmsgate
 [ -f /etc/kmsgate/gateway.yaml ] && [ ! -e /usr/bin/kmsgate ] && say removed
+mkdir -p /var/log/kmsgate && touch /var/log/kmsgate/decisions.jsonl /var/lib/kmsgate/kmsgate.db.followers
 dpkg -P kmsgate
+[ ! -e /var/log/kmsgate ] && [ ! -e /var/lib/kmsgate/kmsgate.db.followers ] && say logs gone
 [ ! -e /etc/kmsgate/gateway.yaml ] && [ -f /etc/kmsgate/master.key ] && [ -f /var/lib/kmsgate/kmsgate.db ] && say keys left
 rm -rf /var/lib/kmsgate /etc/kmsgate/tls
 dpkg -i /in/kmsgate.deb >/dev/null
@@ -127,7 +129,7 @@ def test_installed_started_removed(deb, containers, certs, alice, tmp_path):
     r = containers.podman("run", "--rm", "--network", "none", "-v", "%s:/in:ro" % tmp_path, image, "sh", "/in/life.sh", ok=False)
     said = r.stdout + r.stderr
     assert r.returncode == 0, said
-    for word in ("installed", "ready", "ended well", "reinstalled", "removed", "keys left", "nothing left"):
+    for word in ("installed", "ready", "ended well", "reinstalled", "removed", "logs gone", "keys left", "nothing left"):
         assert "== " + word in said, said
     assert "640 root:kmsgate /etc/kmsgate/master.key" in said and "750 kmsgate:kmsgate /var/lib/kmsgate" in said
     assert "/etc/kmsgate/tls/server.pem: cannot be read" in said, "what is missing is not named"

@@ -153,3 +153,59 @@ def test_paths_are_relative_to_the_file(folder, tmp_path_factory):
     run = subprocess.run([BUILD / "kmsgate", "check", "--config", folder / "gateway.yaml", "--print"], cwd=elsewhere,
                          capture_output=True, text=True, env=env)
     assert run.returncode == 0 and re.search(r"^rules: other.yaml +# KMSGATE_RULES$", run.stdout, re.M), run.stderr
+
+
+PROXIED = """\
+version: 1
+kms: { uris: [k] }
+requests:
+  - { id: field, why: old radios, match: { source: [%s] }, accept: [%s] }
+  - { id: everyone }
+responses: [{ id: default }]
+"""
+
+
+@pytest.mark.parametrize("source,accept,trusted,told", [
+    ("192.0.2.7/32", "unsigned", "192.0.2.7/32", True),
+    ("192.0.2.7/32", "empty", "192.0.2.0/24", True),                # each of them is a proxy
+    ("198.51.100.0/24, 192.0.2.7/32", "signed, unsigned", "192.0.2.7/32", True),
+    ("192.0.2.0/24", "unsigned", "192.0.2.7/32", False),            # the twins: a network that holds others, too,
+    ("192.0.2.8/32", "unsigned", "192.0.2.7/32", False),            # another address,
+    ("192.0.2.7/32", "signed", "192.0.2.7/32", False),              # and what proves itself
+])
+def test_a_proxy_s_own_address_bounds_nothing(folder, source, accept, trusted, told):
+    (folder / "rules.yaml").write_text(PROXIED % (source, accept))
+    config = (folder / "gateway.yaml").read_text()
+    (folder / "gateway.yaml").write_text(config.replace(
+        "public_url", "  - { address: '127.0.0.1:8081', trusted_proxies: [%s] }\npublic_url" % trusted, 1))
+    run = check(folder)
+    assert run.returncode == 0, run.stderr
+    line = "rules.yaml:4:1: rule `field` bounds what is unsigned by 192.0.2.7, which is a trusted proxy's own address"
+    assert (line in run.stderr) == told and ("(listen[1].trusted_proxies)" in run.stderr) == told, run.stderr
+    assert check(folder, "--strict").returncode == (1 if run.stderr else 0)
+
+
+ZONES = """\
+version: 1
+kms: { uris: [k] }
+requests:
+  - { id: a, match: { client_id: a }, checks: { time: { assume_zone: %s } } }
+  - { id: b, match: { client_id: b }, checks: { time: { assume_zone: %s } } }
+responses: [{ id: default }]
+"""
+
+
+@pytest.mark.parametrize("a,b,told", [
+    ("Europe/Paris", "UTC", {"a": "2 h 00 min earlier than `b`"}),      # in summer
+    ("UTC", "America/New_York", {"a": "5 h 00 min earlier than `b`"}),  # in winter
+    ("Europe/Paris", "America/New_York", {"a": "6 h 00 min earlier than `b`"}),
+    ("Asia/Kolkata", '"+05:30"', {}),                                   # the same all the year
+    ('"+02:00"', '"+01:00"', {"a": "1 h 00 min earlier than `b`"}),
+    ("refuse", "America/New_York", {}),
+])
+def test_zones_after_a_restart(folder, a, b, told):
+    (folder / "rules.yaml").write_text(ZONES % (a, b))
+    run = check(folder)
+    found = dict(re.findall(r"rule `(\w)`: reads a Time without a zone as (.*?) does", run.stderr) or
+                 re.findall(r"zone-restart: rule `(\w)` reads a Time without a zone as (.*?) does", run.stderr))
+    assert run.returncode == 0 and {k: v for k, v in found.items()} == told, run.stderr
