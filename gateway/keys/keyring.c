@@ -27,6 +27,30 @@ void keyring_clear(struct keyring *ring)
     ring->n = 0;
 }
 
+int key_text_order(struct str x, struct str y)
+{
+    size_t n = x.n < y.n ? x.n : y.n, i = 0;
+    while (i < n && x.p[i] == y.p[i])
+        i++;
+    if (i < n)
+        return (unsigned char)x.p[i] < (unsigned char)y.p[i] ? -1 : 1;
+    return x.n < y.n ? -1 : x.n > y.n;
+}
+
+uint32_t key_id_hash(struct str id)
+{
+    uint64_t h = id.n, word;
+    for (size_t i = 0; i <= id.n; i += sizeof word) { /* eight bytes at a time, the last ones filled up with zeros */
+        const size_t n = id.n - i < sizeof word ? id.n - i : sizeof word;
+        word = 0;
+        memcpy(&word, id.p + i, n);
+        const unsigned __int128 product = (unsigned __int128)(h ^ word ^ UINT64_C(0x9e3779b97f4a7c15)) *
+                                          UINT64_C(0xe7037ed1a0b428db);
+        h = (uint64_t)product ^ (uint64_t)(product >> 64);
+    }
+    return (uint32_t)h;
+}
+
 /* All of them are looked at, each as long, whatever is found: how many keys a user has does not show in time. */
 static size_t places(const struct keyring *ring)
 {

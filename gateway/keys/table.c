@@ -136,19 +136,6 @@ static uint64_t fold(uint64_t a, uint64_t b)
     return (uint64_t)product ^ (uint64_t)(product >> 64);
 }
 
-uint32_t key_id_hash(struct str id)
-{
-    uint64_t h = id.n, word;
-    size_t i = 0;
-    for (; i + sizeof word <= id.n; i += sizeof word) {
-        memcpy(&word, id.p + i, sizeof word);
-        h = fold(h ^ word ^ UINT64_C(0x9e3779b97f4a7c15), UINT64_C(0xe7037ed1a0b428db));
-    }
-    word = 0;
-    memcpy(&word, id.p + i, id.n - i);
-    return (uint32_t)fold(h ^ word ^ UINT64_C(0xd1b54a32d192ed03), UINT64_C(0xa0761d6478bd642f));
-}
-
 /* Names are the operator's own, so a seeded mix is enough against chains that somebody might aim at. */
 static uint32_t hash_name(const struct table *t, struct str s)
 {
@@ -481,16 +468,6 @@ bool table_each(const struct table *t, bool (*each)(void *arg, const struct key_
                 return false;
         }
     return true;
-}
-
-int key_text_order(struct str x, struct str y)
-{
-    size_t n = x.n < y.n ? x.n : y.n, i = 0;
-    while (i < n && x.p[i] == y.p[i])
-        i++;
-    if (i < n)
-        return (unsigned char)x.p[i] < (unsigned char)y.p[i] ? -1 : 1;
-    return x.n < y.n ? -1 : x.n > y.n;
 }
 
 static int by_name(const void *a, const void *b)
