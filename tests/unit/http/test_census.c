@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "http/census_inside.h"
+#include "keys/table.h"
 
 #define HOUR_US (3600 * US_PER_S)
 #define NOW (INT64_C(1795000000) * US_PER_S)
@@ -329,6 +330,10 @@ static void old_keys_are_told_until_they_are_left(void **state)
     j.ring.keys[0].id = STR("ink.1");
     j.ring.keys[1] = (struct key){.type = KEY_TRK, .state = KEY_ACTIVE, .not_after = TIME_NONE, .id = STR("trk.1")};
     j.ring.keys[2] = (struct key){.type = KEY_TRK, .state = KEY_OFFERED, .not_after = TIME_NONE, .id = STR("trk.2")};
+    static char texts[1]; /* a ring that was filled has some */
+    j.ring.text = texts;
+    for (size_t i = 0; i < j.ring.n; i++)
+        j.ring.keys[i].id_hash = key_id_hash(j.ring.keys[i].id);
     j.signer = &j.ring.keys[0];
     j.decision.key_id = STR("ink.1");
     j.decision.claims.trk_id = STR("trk.1");
