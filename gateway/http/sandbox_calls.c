@@ -211,14 +211,14 @@ static int add_sockets(scmp_filter_ctx f)
     int r = 0;
     for (size_t i = 0; i < sizeof SOCKETS / sizeof *SOCKETS && r == 0; i++)
         r = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(socket), 3,
-                             SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)SOCKETS[i].family),
+                             SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)SOCKETS[i].family, 0),
                              SCMP_A1(SCMP_CMP_MASKED_EQ, SOCKET_TYPE, (scmp_datum_t)SOCKETS[i].type),
-                             SCMP_A2(SCMP_CMP_EQ, (scmp_datum_t)SOCKETS[i].protocol));
+                             SCMP_A2(SCMP_CMP_EQ, (scmp_datum_t)SOCKETS[i].protocol, 0));
     for (size_t i = 0; i < sizeof RAW / sizeof *RAW && r == 0; i++)
         r = seccomp_rule_add(f, SCMP_ACT_KILL_PROCESS, SCMP_SYS(socket), 2,
-                             SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)RAW[i]),
+                             SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)RAW[i], 0),
                              SCMP_A1(SCMP_CMP_MASKED_EQ, SOCKET_TYPE, SOCK_RAW));
-    return r ? r : seccomp_rule_add(f, SCMP_ACT_KILL_PROCESS, SCMP_SYS(socket), 1, SCMP_A0(SCMP_CMP_EQ, AF_PACKET));
+    return r ? r : seccomp_rule_add(f, SCMP_ACT_KILL_PROCESS, SCMP_SYS(socket), 1, SCMP_A0(SCMP_CMP_EQ, AF_PACKET, 0));
 }
 
 /* Threads, and neither processes nor namespaces. What clone3() asks for stands in memory, where no filter can look:
@@ -233,11 +233,11 @@ static int add_threads(scmp_filter_ctx f)
         r = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(clone), 1,
                              SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD | spaces, CLONE_THREAD));
     if (r == 0) /* abort() */
-        r = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1, SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()));
+        r = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1, SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid(), 0));
     if (r == 0)
-        r = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(prctl), 1, SCMP_A0(SCMP_CMP_EQ, PR_SET_NAME));
+        r = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(prctl), 1, SCMP_A0(SCMP_CMP_EQ, PR_SET_NAME, 0));
     if (r == 0)
-        r = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(prctl), 1, SCMP_A0(SCMP_CMP_EQ, SET_VMA));
+        r = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(prctl), 1, SCMP_A0(SCMP_CMP_EQ, SET_VMA, 0));
 #else
     (void)spaces;
 #endif
@@ -261,9 +261,9 @@ static int add_memory(scmp_filter_ctx f)
 static int add_controls(scmp_filter_ctx f)
 {
     static const unsigned REQUESTS[] = {FIONREAD, FIONBIO, TCGETS, SIOCOUTQ};
-    int r = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(prlimit64), 1, SCMP_A0(SCMP_CMP_EQ, 0)); /* its own */
+    int r = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(prlimit64), 1, SCMP_A0(SCMP_CMP_EQ, 0, 0)); /* its own */
     for (size_t i = 0; i < sizeof REQUESTS / sizeof *REQUESTS && r == 0; i++)
-        r = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1, SCMP_A1(SCMP_CMP_EQ, REQUESTS[i]));
+        r = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1, SCMP_A1(SCMP_CMP_EQ, REQUESTS[i], 0));
     return r;
 }
 

@@ -63,9 +63,11 @@ const struct key *keyring_find(const struct keyring *ring, struct str id)
     if (!id.p)
         return NULL;
     const uint32_t hash = key_id_hash(id);
-    for (size_t i = 0; i < places(ring); i++)
-        if (ring->keys[i].id_hash == hash && i < ring->n && str_eq(ring->keys[i].id, id))
+    for (size_t i = 0; i < places(ring); i++) {
+        const bool same = ring->keys[i].id_hash == hash; /* also of a place that holds none: looked at all the same */
+        if (same && i < ring->n && str_eq(ring->keys[i].id, id))
             found = &ring->keys[i];
+    }
     return found;
 }
 
