@@ -51,6 +51,7 @@ static const struct call ALLOWED[] = {
     CALL(flock, "the count of changes (keys_counter)"),
     CALL(unlink, "SQLite's journal, a Unix socket at the end"),
     CALL(unlinkat, "the same by newer libraries"),
+    CALL(linkat, "the sealed copy of a shared database, made whole under its name"),
     CALL(rename, "the replay memory's mark"),
     CALL(renameat, "the same where there is no rename"),
     CALL(renameat2, "the same by newer libraries"),

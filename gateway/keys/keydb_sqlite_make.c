@@ -48,17 +48,35 @@ static bool write_bytes(int fd, const unsigned char *p, size_t n)
 }
 
 /* Where files without a name are not to be had (some network and shared folders), it has one for a moment. */
-static int open_new(const char *path, struct buf *name)
+static int open_new(const char *path, bool nameless, struct buf *name)
 {
-    const int fd = file_open_folder(path, O_TMPFILE | O_RDWR, 0600);
+    const int fd = nameless ? file_open_folder(path, O_TMPFILE | O_RDWR, 0600) : -1;
     if (fd >= 0) {
         buf_printf(name, "/proc/self/fd/%d", fd);
         return fd;
     }
-    if (errno != EOPNOTSUPP && errno != EISDIR)
+    if (nameless && errno != EOPNOTSUPP && errno != EISDIR)
         return -1;
     buf_printf(name, "%s.new-XXXXXX", path);
     return name->failed ? -1 : mkostemp(name->p, O_CLOEXEC); /* mode 0600 */
+}
+
+/* False: errno says why, and nothing is left. */
+static bool write_new(const char *path, bool nameless, const unsigned char *bytes, size_t n)
+{
+    struct buf name BUF_CLEANUP = BUF_INIT(PATH_LIMIT);
+    const int fd = open_new(path, nameless, &name);
+    if (fd < 0)
+        return false;
+    const bool named = !str_starts(buf_view(&name), STR("/proc/self/fd/"));
+    const bool ok = write_bytes(fd, bytes, n) && file_to_folder_owner(path, fd) &&
+                    linkat(AT_FDCWD, name.p, AT_FDCWD, path, named ? 0 : AT_SYMLINK_FOLLOW) == 0;
+    const int error = errno;
+    if (named)
+        unlink(name.p);
+    close(fd);
+    errno = error;
+    return ok;
 }
 
 static void sync_folder(const char *path)
@@ -74,31 +92,23 @@ static void sync_folder(const char *path)
  * leaves nothing behind, and of two makers one wins. */
 static enum keydb_result publish(struct keydb_sqlite *db, const char *path, struct detail *why)
 {
-    struct buf name BUF_CLEANUP = BUF_INIT(PATH_LIMIT);
     sqlite3_int64 n = 0;
-    enum keydb_result r = KEYDB_OK;
-    const int fd = open_new(path, &name);
-    if (fd < 0) {
-        detail_set(why, "cannot make it: %s", strerror(errno));
-        return KEYDB_FAILED;
-    }
-    const bool named = !str_starts(buf_view(&name), STR("/proc/self/fd/"));
     unsigned char *bytes = sqlite3_serialize(db->sql, "main", &n, 0);
     if (!bytes) {
         detail_set(why, "out of memory");
-        r = KEYDB_FAILED;
-    } else if (!write_bytes(fd, bytes, (size_t)n) || !file_to_folder_owner(path, fd) ||
-               linkat(AT_FDCWD, name.p, AT_FDCWD, path, named ? 0 : AT_SYMLINK_FOLLOW) != 0) {
-        detail_set(why, "cannot make it: %s", strerror(errno));
-        r = errno == EEXIST ? KEYDB_REFUSED : KEYDB_FAILED;
+        return KEYDB_FAILED;
     }
-    if (named)
-        unlink(name.p);
+    /* Landlock takes a file without a name for one of another folder. */
+    const bool ok = write_new(path, true, bytes, (size_t)n) ||
+                    ((errno == EXDEV || errno == EACCES || errno == EPERM) && write_new(path, false, bytes, (size_t)n));
+    const int error = errno;
     sqlite3_free(bytes);
-    close(fd);
-    if (r == KEYDB_OK)
+    if (ok) {
         sync_folder(path);
-    return r;
+        return KEYDB_OK;
+    }
+    detail_set(why, "cannot make it: %s", strerror(error));
+    return error == EEXIST ? KEYDB_REFUSED : KEYDB_FAILED;
 }
 
 enum keydb_result sqlite_create(const char *path, const struct keydb_meta *meta, struct detail *why)

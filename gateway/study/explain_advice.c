@@ -317,8 +317,7 @@ static void advise_key(struct advising *a)
         advise(a->e, explain_text(a->e, "kmsgate keys"),
                explain_text(a->e, "import the key that the device holds, if it is this user's, or give it a new one"),
                explain_text(a->e, "nothing, if the key is this user's; the rules have no say in it"));
-    if (known)
-        keyring_clear(&ring);
+    keyring_clear(&ring); /* of who is not known, too */
 }
 
 /* The TrK-ID that the policy refuses: is it unknown, or a key that is used no more? */

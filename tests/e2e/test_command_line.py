@@ -12,7 +12,7 @@ import kms
 from conftest import BUILD
 
 COMMANDS = ["serve", "check", "health", "keys", "request", "open", "demo", "explain", "test", "replay", "which",
-            "advise", "decisions", "help", "completion", "version"]
+            "advise", "decisions", "conform", "help", "completion", "version"]
 KEYS = ["import", "export", "list", "show", "add", "retire", "revoke", "renew", "prune", "rekey"]
 
 

@@ -95,7 +95,8 @@ def test_what_never_left_is_given_back(gateway, alice):
         while (r := g.post("/init", body)).error == "upstream.unreachable" and t.is_alive():
             pass
         t.join()
-    assert r.status == 502 and g.post("/init", body).error == "replay.seen"
+    # the one that was cut off may have been answered before the thread ended: then this is the one after it
+    assert (r.status == 502 or r.error == "replay.seen") and g.post("/init", body).error == "replay.seen"
 
 
 def test_one_rule_does_not_open_what_another_spent(gateway, alice):

@@ -490,7 +490,7 @@ def test_comes_and_goes(gateway, alice):
     assert "refused" in g.running.err
     assert {g.ask(alice, "/keyprov").status for _ in range(10)} == {502}
     assert g.running.err.count("requests get an error") == 1
-    assert "does not answer" in g.admin("/")[1]
+    assert "does not answer" in g.admin("/api/state")[1]
     up = Upstream(once(WHOLE), port=port)
     kms.wait_for(lambda: re.search(r"can be reached again after \d+ s; 10 requests failed", g.running.err), 6)
     assert {g.ask(alice, "/keyprov").status for _ in range(10)} == {200}
