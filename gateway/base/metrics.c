@@ -40,7 +40,7 @@ static const struct {
 /* Those without labels are there from the start, at 0. */
 static const bool BARE[METRIC_COUNT] = {
     [METRIC_IN_FLIGHT] = true,      [METRIC_CONNECTIONS] = true, [METRIC_REPLAY_ENTRIES] = true,
-    [METRIC_DECISIONS_DROPPED] = true, [METRIC_CLOCK_SKEW] = true,
+    [METRIC_DECISIONS_DROPPED] = true, [METRIC_CAPTURES_DROPPED] = true, [METRIC_CLOCK_SKEW] = true,
 };
 
 static struct series *_Atomic table[METRIC_COUNT][SLOTS];

@@ -130,6 +130,20 @@ static bool folder_of(const char *path, char out[PATH_MAX])
     return true;
 }
 
+/* A symbolic link on the way to a file may be turned to another folder beside it, as certificates are rotated. */
+static void allow_links(struct landlock *l, const char *path, uint64_t access)
+{
+    char at[PATH_MAX], folder[PATH_MAX], real[PATH_MAX];
+    struct stat st;
+    bool more = folder_of(path, at);
+    while (more && strcmp(at, "/") != 0 && strcmp(at, ".") != 0) {
+        more = folder_of(at, folder);
+        if (more && lstat(at, &st) == 0 && S_ISLNK(st.st_mode) && realpath(folder, real) && !is_common(real))
+            allow(l, real, access);
+        memcpy(at, folder, sizeof at);
+    }
+}
+
 /* A file that may be replaced: by its folders, or by itself where they are everybody's. Who makes files in a folder
  * has to have it, whosever it is. */
 static void allow_beside(struct landlock *l, const char *path, uint64_t access)
@@ -138,6 +152,7 @@ static void allow_beside(struct landlock *l, const char *path, uint64_t access)
     if (!path)
         return;
     allow(l, path, access);
+    allow_links(l, path, access);
     const char *const of[] = {path, realpath(path, end) ? end : NULL};
     for (size_t i = 0; i < sizeof of / sizeof *of; i++)
         if (of[i] && folder_of(of[i], folder) && realpath(folder, real)) {
