@@ -17,6 +17,18 @@ def port_of(made):
     return int(made("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "kms").split("\n")[1])
 
 
+def turned_back(watchers, primary):
+    """Sentinel gives a failover up that it does not bring to an end in time, and nobody asks again where nothing is down."""
+    if all(port_of(s) == primary.port for s in watchers):
+        return True
+    try:
+        watchers[0]("SENTINEL", "FAILOVER", "kms")
+    except Exception:
+        pass  # one is under way, or no replica is good enough yet
+    time.sleep(3)
+    return False
+
+
 @pytest.mark.parametrize("lost", [False, True], ids=["replicated", "not replicated"])
 def test_a_failover(fleet, lost):
     """`lost`: the replica never gets what was accepted last, and the gateways do not wait for it."""
@@ -44,8 +56,7 @@ def test_a_failover(fleet, lost):
     # and back, by hand, without a word of loss
     if not lost:
         sent = accept_some(fleet, b)
-        assert watchers[0]("SENTINEL", "FAILOVER", "kms") == "OK"
-        kms.wait_for(lambda: all(port_of(s) == primary.port for s in watchers), 120)
+        kms.wait_for(lambda: turned_back(watchers, primary), 120)
         kms.wait_for(lambda: replica.info("replication", "role") == "slave" and
                      replica.info("replication", "master_link_status") == "up", 120)
         replays_until_honest(fleet, [a, b], sent)
