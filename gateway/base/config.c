@@ -202,6 +202,31 @@ static void listen_free(struct listen_config *a)
     free(a->trusted_proxies);
 }
 
+static void each_of_listener(const struct listen_config *l, void (*each)(void *arg, const char *path), void *arg)
+{
+    const char *const paths[] = {l->certificate, l->key, l->client_ca};
+    for (size_t i = 0; i < sizeof paths / sizeof *paths; i++)
+        if (paths[i])
+            each(arg, paths[i]);
+}
+
+void config_each_reread(const struct config *c, void (*each)(void *arg, const char *path), void *arg)
+{
+    const char *const paths[] = {c->file, c->rules, c->upstream.ca, c->upstream.certificate, c->upstream.key,
+                                 c->replay.ca};
+    for (size_t i = 0; i < sizeof paths / sizeof *paths; i++)
+        if (paths[i])
+            each(arg, paths[i]);
+    for (size_t i = 0; i < c->listen_count; i++)
+        each_of_listener(&c->listen[i], each, arg);
+    each_of_listener(&c->admin, each, arg);
+    for (size_t i = 0; i <= c->master_more_n; i++) {
+        const struct secret_source *s = i ? &c->master_more[i - 1] : &c->master_key;
+        if (s->kind == SECRET_FILE)
+            each(arg, s->name);
+    }
+}
+
 struct config *config_ref(struct config *c)
 {
     atomic_fetch_add(&c->refs, 1);

@@ -115,6 +115,10 @@ struct config *config_ref(struct config *c);
 /* Gives a reference up; the last one frees. NULL is fine. */
 void config_free(struct config *c);
 
+/* Each file that is read at the start and again by SIGHUP: itself, the rules, certificates and their keys, authorities,
+ * master keys. */
+void config_each_reread(const struct config *c, void (*each)(void *arg, const char *path), void *arg);
+
 /* A setting that differs between two readings. */
 struct config_change {
     const char *key;            /* "limits.body", "listen[1].trusted_proxies" */

@@ -54,10 +54,8 @@ static bool path_into(char **to, const struct incoming *in, struct str path, str
 
 static bool after(struct str text, struct str prefix, struct str *rest)
 {
-    if (!str_starts(text, prefix))
-        return false;
-    *rest = (struct str){text.p + prefix.n, text.n - prefix.n};
-    return true;
+    *rest = str_behind(text, prefix);
+    return rest->p != NULL;
 }
 
 bool read_path(const struct option *o, const struct incoming *in, void *to, struct shown *expected)
@@ -108,18 +106,6 @@ static bool is_file_parameter(struct str name)
     return false;
 }
 
-static void escape_into(const char *path, struct buf *out)
-{
-    for (; *path; path++) {
-        const bool plain = (*path >= '0' && *path <= '9') || ((*path | 32) >= 'a' && (*path | 32) <= 'z') ||
-                           *path == '/' || *path == '.' || *path == '-' || *path == '_';
-        if (plain)
-            buf_char(out, *path);
-        else
-            buf_printf(out, "%%%02X", (unsigned)(unsigned char)*path);
-    }
-}
-
 /* libpq's URI; relative paths in it are relative to the file that names them, like all others. */
 static bool postgres_into(char **to, const struct incoming *in, struct str rest, struct shown *expected)
 {
@@ -139,7 +125,7 @@ static bool postgres_into(char **to, const struct incoming *in, struct str rest,
                               str_starts(value, STR("%2F")) || str_starts(value, STR("%2f"));
         buf_str(&b, (struct str){name.p, name.n + 1});
         if (!absolute)
-            escape_into(in->folder, &b);
+            uri_percent_encode(str_z(in->folder), "/.-_", &b);
         i += name.n + 1;
     }
     if (b.failed || memchr(rest.p, '\0', rest.n) || memchr(rest.p, '\n', rest.n) || memchr(rest.p, ' ', rest.n))

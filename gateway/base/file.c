@@ -22,6 +22,33 @@ int file_open_folder(const char *path, int flags, mode_t mode)
     return open(folder.p, flags | O_CLOEXEC, mode);
 }
 
+bool file_write_all(int fd, const void *p, size_t n)
+{
+    const char *at = p;
+    while (n > 0) {
+        const ssize_t w = write(fd, at, n);
+        if (w < 0 && errno == EINTR)
+            continue;
+        if (w == 0)
+            errno = EIO;
+        if (w <= 0)
+            return false;
+        at += w;
+        n -= (size_t)w;
+    }
+    return true;
+}
+
+bool file_sync_folder(const char *path)
+{
+    const int folder = file_open_folder(path, O_RDONLY | O_DIRECTORY, 0);
+    if (folder < 0)
+        return false;
+    const bool ok = fsync(folder) == 0;
+    close(folder);
+    return ok;
+}
+
 bool file_to_folder_owner(const char *path, int fd)
 {
     struct stat st;

@@ -71,17 +71,12 @@ bool sink_is_syslog(struct str where)
     return str_starts(where, STR("syslog:")) || str_starts(where, STR("syslog+"));
 }
 
-static struct str behind(struct str s, struct str prefix)
-{
-    return str_starts(s, prefix) ? (struct str){s.p + prefix.n, s.n - prefix.n} : (struct str){NULL, 0};
-}
-
 bool sink_syslog_is_valid(struct str where)
 {
     struct sockaddr_un un;
     struct str host, port;
-    const struct str path = behind(where, STR("syslog:unix:"));
-    const struct str tcp = behind(where, STR("syslog+tcp://")), tls = behind(where, STR("syslog+tls://"));
+    const struct str path = str_behind(where, STR("syslog:unix:"));
+    const struct str tcp = str_behind(where, STR("syslog+tcp://")), tls = str_behind(where, STR("syslog+tls://"));
     return (path.n > 0 && path.n < sizeof un.sun_path && !memchr(path.p, '\0', path.n)) ||
            (tcp.p && net_host_port(tcp, &host, &port)) || (tls.p && net_host_port(tls, &host, &port));
 }

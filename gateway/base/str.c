@@ -48,6 +48,11 @@ bool str_ends(struct str s, struct str suffix)
     return s.p && suffix.p && s.n >= suffix.n && memcmp(s.p + s.n - suffix.n, suffix.p, suffix.n) == 0;
 }
 
+struct str str_behind(struct str s, struct str prefix)
+{
+    return str_starts(s, prefix) ? (struct str){s.p + prefix.n, s.n - prefix.n} : STR_MISSING;
+}
+
 static bool xml_space(char c)
 {
     return c == ' ' || c == '\t' || c == '\r' || c == '\n';

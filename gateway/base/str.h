@@ -34,6 +34,8 @@ bool str_ieq(struct str a, struct str b);
 bool str_ieq_z(struct str a, const char *z);
 bool str_starts(struct str s, struct str prefix);
 bool str_ends(struct str s, struct str suffix);
+/* What follows the prefix; missing where s does not begin with it. */
+struct str str_behind(struct str s, struct str prefix);
 /* s without leading and trailing XML white space (space, tab, CR, LF). */
 struct str str_trim(struct str s);
 /* A NUL-terminated copy that the caller frees; NULL when out of memory or when s is missing. */

@@ -41,6 +41,19 @@ bool uri_percent_decode(struct str text, struct buf *out)
     return !out->failed;
 }
 
+void uri_percent_encode(struct str s, const char *also, struct buf *out)
+{
+    for (size_t i = 0; i < s.n; i++) {
+        const char c = s.p[i];
+        const bool plain = (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') ||
+                           (c && strchr(also, c));
+        if (plain)
+            buf_char(out, c);
+        else
+            buf_printf(out, "%%%02X", (unsigned char)c);
+    }
+}
+
 /* No control, no space, none of  <>"{}|\^`  : of ASCII what may stand in a URI. */
 static const bool IN_URI[128] = {
     ['!'] = true, ['#'] = true, ['$'] = true, ['%'] = true, ['&'] = true, ['\''] = true, ['('] = true, [')'] = true,

@@ -8,6 +8,8 @@
 
 /* Decodes %XX into out (appended). False on a malformed escape or a decoded control byte, NUL included. */
 bool uri_percent_decode(struct str text, struct buf *out);
+/* Appends s with all but letters, digits and the characters of `also` as %XX. */
+void uri_percent_encode(struct str s, const char *also, struct buf *out);
 /* True when s can be written as xs:anyURI: not empty, UTF-8, no controls, none of  <>"{}|\^`  and no space. */
 bool uri_is_any_uri(struct str s);
 /* RFC 3986 6.2.2/6.2.3: scheme and host in lower case, default port and trailing dot of the host removed, unreserved

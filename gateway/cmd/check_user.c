@@ -51,29 +51,18 @@ static void want_secret(struct wants *w, const struct secret_source *s)
         want(w, s->name, R_OK);
 }
 
+static void want_read(void *arg, const char *path)
+{
+    want(arg, path, R_OK);
+}
+
 static void want_all(struct wants *w, const struct config *c)
 {
-    want(w, c->file, R_OK);
-    want(w, c->rules, R_OK);
-    for (size_t i = 0; i < c->listen_count; i++) {
-        want(w, c->listen[i].certificate, R_OK);
-        want(w, c->listen[i].key, R_OK);
-        want(w, c->listen[i].client_ca, R_OK);
-    }
-    want(w, c->admin.certificate, R_OK);
-    want(w, c->admin.key, R_OK);
-    want(w, c->admin.client_ca, R_OK);
-    want(w, c->upstream.ca, R_OK);
-    want(w, c->upstream.certificate, R_OK);
-    want(w, c->upstream.key, R_OK);
-    want_secret(w, &c->master_key);
-    for (size_t i = 0; i < c->master_more_n; i++)
-        want_secret(w, &c->master_more[i]);
+    config_each_reread(c, want_read, w);
     want_secret(w, &c->admin_token);
     want_secret(w, &c->tickets);
     want_secret(w, &c->replay.secret);
     want_secret(w, &c->replay.password);
-    want(w, c->replay.ca, R_OK);
     want(w, c->keys, R_OK | W_OK);
     want_folder(w, c->keys); /* its journal */
     want(w, c->state, W_OK | X_OK);

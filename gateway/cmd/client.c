@@ -16,8 +16,7 @@ static bool usable(const struct key_entry *e, int64_t now_us)
     return e->state != KEY_REVOKED && (e->not_after == TIME_NONE || e->not_after > now_us);
 }
 
-/* The last of a type, active before retiring. *any tells whether the user has one at all. */
-static const struct key_entry *newest(const struct client *c, enum key_type type, bool *any)
+const struct key_entry *client_newest(const struct client *c, enum key_type type, bool *any)
 {
     const int64_t now = time_now_us();
     const struct key_entry *best = NULL;
@@ -36,8 +35,8 @@ static const struct key_entry *newest(const struct client *c, enum key_type type
 const struct key_entry *client_signer(const struct client *c)
 {
     bool has_ink, has_trk;
-    const struct key_entry *ink = newest(c, KEY_INK, &has_ink);
-    return has_ink ? ink : newest(c, KEY_TRK, &has_trk);
+    const struct key_entry *ink = client_newest(c, KEY_INK, &has_ink);
+    return has_ink ? ink : client_newest(c, KEY_TRK, &has_trk);
 }
 
 bool client_load(struct client *c, const char *user, const char *keys)
@@ -64,7 +63,7 @@ void client_free(struct client *c)
 bool client_compose(const struct client *c, const struct client_ask *ask, struct buf *out)
 {
     bool has_trk;
-    const struct key_entry *signer = client_signer(c), *trk = newest(c, KEY_TRK, &has_trk);
+    const struct key_entry *signer = client_signer(c), *trk = client_newest(c, KEY_TRK, &has_trk);
     struct buf device BUF_CLEANUP = BUF_INIT(64), payload BUF_CLEANUP = BUF_INIT(REQUEST_BYTES);
     unsigned char fresh[8];
     char when[TIME_TEXT];

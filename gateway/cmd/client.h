@@ -30,6 +30,9 @@ struct client {
  * user. The caller calls client_free() either way. `user` must outlive the client. */
 bool client_load(struct client *c, const char *user, const char *keys) MUST_CHECK;
 void client_free(struct client *c);
+/* The last usable key of a type, active before retiring; NULL when there is none. *any tells whether the user has one
+ * of that type at all. */
+const struct key_entry *client_newest(const struct client *c, enum key_type type, bool *any);
 /* The key that signs: the last InK of the file, active before retiring; the TrK for a user who has no InK at all. NULL
  * when there is none. */
 const struct key_entry *client_signer(const struct client *c);

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "base/json.h"
 #include "base/limits.h"
 #include "base/log.h"
@@ -54,31 +55,8 @@ static int open_locked(const char *path)
     return -1;
 }
 
-static bool write_all(int fd, const struct buf *b)
-{
-    for (size_t at = 0; at < b->n;) {
-        const ssize_t n = write(fd, b->p + at, b->n - at);
-        if (n < 0 && errno != EINTR)
-            return false;
-        at += n > 0 ? (size_t)n : 0;
-    }
-    return fsync(fd) == 0;
-}
-
-static bool sync_folder(char *path)
-{
-    char *slash = strrchr(path, '/');
-    *slash = '\0';
-    const int fd = open(slash == path ? "/" : path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    *slash = '/';
-    const bool ok = fd >= 0 && fsync(fd) == 0;
-    if (fd >= 0)
-        close(fd);
-    return ok;
-}
-
 /* Puts a file with that text in the place of the one at `path` (absolute, and no link), with its mode and owner. */
-static bool replace(char *path, int old, const struct buf *text)
+static bool replace(const char *path, int old, const struct buf *text)
 {
     char fresh[PATH_MAX + 8];
     struct stat was;
@@ -89,7 +67,7 @@ static bool replace(char *path, int old, const struct buf *text)
     bool ok = fstat(old, &was) == 0 && fchmod(fd, was.st_mode & 0777) == 0;
     if (ok && (was.st_uid != geteuid() || was.st_gid != getegid()))
         ok = fchown(fd, was.st_uid, was.st_gid) == 0;
-    ok = ok && write_all(fd, text);
+    ok = ok && file_write_all(fd, text->p, text->n) && fsync(fd) == 0;
     ok = close(fd) == 0 && ok;
     ok = ok && rename(fresh, path) == 0;
     if (!ok) {
@@ -97,7 +75,7 @@ static bool replace(char *path, int old, const struct buf *text)
         unlink(fresh);
         errno = why;
     }
-    return ok && sync_folder(path);
+    return ok && file_sync_folder(path);
 }
 
 static void write_line(const struct key_entry *e, struct buf *out)

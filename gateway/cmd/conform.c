@@ -9,7 +9,6 @@
 #include <unistd.h>
 
 #include "base/log.h"
-#include "base/timestamp.h"
 #include "base/uri.h"
 #include "cmd/cmd.h"
 #include "cmd/options.h"
@@ -36,17 +35,12 @@ static bool conform_values_hold(const struct conform_options *o)
            strcmp(o->format, "junit") == 0 || conform_wrong("--format", o->format, "text, json or junit");
 }
 
-/* The newest in use of a type. */
+/* The newest that is active. */
 static const struct key_entry *conform_key(const struct client *c, enum key_type type)
 {
-    const struct key_entry *best = NULL;
-    for (size_t i = 0; i < c->file.n; i++) {
-        const struct key_entry *e = &c->file.v[i];
-        if (e->type == type && str_eq(e->user, c->user) && e->state == KEY_ACTIVE &&
-            (e->not_after == TIME_NONE || e->not_after > time_now_us()))
-            best = e;
-    }
-    return best;
+    bool any;
+    const struct key_entry *key = client_newest(c, type, &any);
+    return key && key->state == KEY_ACTIVE ? key : NULL;
 }
 
 static bool conform_open_folder(struct conform *c)

@@ -9,6 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/timestamp.h"
@@ -78,12 +79,7 @@ static void keep_file(struct conform *c, const char *name, const char *kind, str
         return;
     snprintf(path, sizeof path, "%03u-%s.%s", c->sent, name, kind);
     const int fd = openat(c->folder, path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
-    bool ok = fd >= 0;
-    for (size_t at = 0; ok && at < text.n;) {
-        const ssize_t n = write(fd, text.p + at, text.n - at);
-        ok = n > 0;
-        at += n > 0 ? (size_t)n : 0;
-    }
+    const bool ok = fd >= 0 && file_write_all(fd, text.p, text.n);
     if (!ok && !c->broken) {
         complain("conform: %s/%s: cannot be written: %s", c->options->out, path, strerror(errno));
         c->broken = true;
@@ -140,32 +136,33 @@ bool conform_accepted(const struct conform_reply *r, char text[CONFORM_TEXT])
     return ok;
 }
 
-/* By xmlsec1, with the key that signed the request. */
-static bool signature_holds(const struct conform *c, const struct conform_reply *r, char text[CONFORM_TEXT])
+/* By xmlsec1, with the key that signed the request. The proof lives as long as *doc, which the caller frees; NULL: it
+ * does not hold, and `text` says why. */
+static const struct xml_signed *prove(const struct conform *c, const struct conform_reply *r, struct xml_doc **doc,
+                                      char text[CONFORM_TEXT])
 {
     static const struct xmlsig_policy POLICY = {.min_hmac_bits = 256, .canonicalization = XMLSIG_C14N};
-    struct xml_doc *doc = NULL;
     const struct xml_signed *proof = NULL;
     struct detail why = {""};
     struct xmlsig_info info = {0};
+    *doc = NULL;
     if (!r->is_signed) {
         snprintf(text, CONFORM_TEXT, "it is not signed: a bare KmsResponse");
-        return false;
+        return NULL;
     }
-    enum reason reason = xml_parse(buf_view(&r->body), &XML_LIMITS_PROTECTED, &doc, &why);
+    enum reason reason = xml_parse(buf_view(&r->body), &XML_LIMITS_PROTECTED, doc, &why);
     if (reason == REASON_OK)
-        reason = xmlsig_read(doc, &POLICY, &info, &why);
+        reason = xmlsig_read(*doc, &POLICY, &info, &why);
     if (reason == REASON_OK && !str_eq(info.key_name, c->signer->id)) {
         detail_set(&why, "KeyName: found `%.*s`, expected the key that signed the request, `%.*s`",
                    STR_FMT(info.key_name), STR_FMT(c->signer->id));
         reason = REASON_SIGNATURE_INVALID;
     }
     if (reason == REASON_OK)
-        reason = xmlsig_verify(doc, &POLICY, &c->signer->key, &proof, &why);
-    xml_free(doc);
+        reason = xmlsig_verify(*doc, &POLICY, &c->signer->key, &proof, &why);
     if (reason != REASON_OK)
         snprintf(text, CONFORM_TEXT, "%.200s", why.text);
-    return reason == REASON_OK;
+    return reason == REASON_OK ? proof : NULL;
 }
 
 static bool fields_hold(const struct conform *c, const struct conform_reply *r, const char *resource,
@@ -244,28 +241,19 @@ static void pass_over(void *arg, const struct kms_key_content *key)
 }
 
 /* What is encrypted can be opened with the TrK, and is what the schema says. */
-static bool opens(const struct conform *c, const struct conform_reply *r, char text[CONFORM_TEXT])
+static bool opens(const struct conform *c, const struct xml_signed *proof, char text[CONFORM_TEXT])
 {
     const struct kms_reader reader = {give_trk, pass_over, NULL, (void *)(uintptr_t)c};
     struct kms_response response;
-    struct xml_doc *doc = NULL;
     struct detail why = {""};
-    enum reason reason = xml_parse(buf_view(&r->body), &XML_LIMITS_PROTECTED, &doc, &why);
-    if (reason == REASON_OK) {
-        static const struct xmlsig_policy POLICY = {.min_hmac_bits = 256, .canonicalization = XMLSIG_C14N};
-        const struct xml_signed *proof = NULL;
-        reason = xmlsig_verify(doc, &POLICY, &c->signer->key, &proof, &why);
-        if (reason == REASON_OK)
-            reason = kms_response_open(proof, &reader, &response, &why);
-    }
-    xml_free(doc);
+    const enum reason reason = kms_response_open(proof, &reader, &response, &why);
     if (reason != REASON_OK)
         snprintf(text, CONFORM_TEXT, "%.200s", *why.text ? why.text : reason_name(reason));
     return reason == REASON_OK;
 }
 
 /* Whether they can be opened is looked at only in what is certainly the KMS's. */
-static bool encryption_holds(const struct conform *c, const struct conform_reply *r, bool proven,
+static bool encryption_holds(const struct conform *c, const struct conform_reply *r, const struct xml_signed *proof,
                              char text[CONFORM_TEXT], bool *any)
 {
     struct contents k = {.c = c};
@@ -278,7 +266,7 @@ static bool encryption_holds(const struct conform *c, const struct conform_reply
         snprintf(text, CONFORM_TEXT, "%u of %u key contents do not name the TrK `%.*s`", k.others, k.keys,
                  STR_FMT(c->trk->id));
     else
-        return !*any || (field_is(r, "TrK-ID", c->trk->id, text) && (!proven || opens(c, r, text)));
+        return !*any || (field_is(r, "TrK-ID", c->trk->id, text) && (!proof || opens(c, proof, text)));
     return false;
 }
 
@@ -290,24 +278,31 @@ static void row_of(struct conform *c, const char *clause, const char *what, cons
         snprintf(row->found, sizeof row->found, "%s", text);
 }
 
+static void judge_encryption(struct conform *c, const char *resource, const struct conform_reply *r,
+                             const struct xml_signed *proof)
+{
+    static const char WHAT[] = "its keys are encrypted under the TrK, which TrK-ID names";
+    char text[CONFORM_TEXT] = "";
+    bool any = false;
+    const bool hidden = encryption_holds(c, r, proof, text, &any);
+    if (any)
+        row_of(c, "D.3.1", WHAT, resource, r, hidden ? CONFORM_HOLDS : CONFORM_FAILS, text);
+    else if (strncmp(resource, "/keyprov", 8) == 0)
+        row_of(c, "D.3.1", WHAT, resource, r, CONFORM_UNKNOWN, "it brought no keys");
+}
+
 static void judge_protection(struct conform *c, const char *resource, const struct conform_reply *r)
 {
     char text[CONFORM_TEXT] = "";
-    bool any = false;
+    struct xml_doc *doc;
     const bool by = field_is(r, "Signature-ID", c->signer->id, text);
     row_of(c, "D.3.1", "Signature-ID names the key that signs", resource, r, by ? CONFORM_HOLDS : CONFORM_FAILS, text);
-    const bool holds = signature_holds(c, r, text);
+    const struct xml_signed *proof = prove(c, r, &doc, text);
     row_of(c, "D.3.1", "it is signed by the key that signed the request", resource, r,
-           holds ? CONFORM_HOLDS : CONFORM_FAILS, text);
-    if (!c->trk)
-        return;
-    const bool hidden = encryption_holds(c, r, holds, text, &any);
-    if (any)
-        row_of(c, "D.3.1", "its keys are encrypted under the TrK, which TrK-ID names", resource, r,
-               hidden ? CONFORM_HOLDS : CONFORM_FAILS, text);
-    else if (strncmp(resource, "/keyprov", 8) == 0)
-        row_of(c, "D.3.1", "its keys are encrypted under the TrK, which TrK-ID names", resource, r, CONFORM_UNKNOWN,
-               "it brought no keys");
+           proof ? CONFORM_HOLDS : CONFORM_FAILS, text);
+    if (c->trk)
+        judge_encryption(c, resource, r, proof);
+    xml_free(doc);
 }
 
 static void judge_resource(struct conform *c, const char *resource, const char *due, const struct conform_reply *r)
@@ -338,25 +333,13 @@ static void judge_resource(struct conform *c, const char *resource, const char *
     judge_protection(c, resource, r);
 }
 
-/* In a path segment: everything but unreserved characters escaped. */
-static void escape_segment(struct buf *out, struct str s)
-{
-    for (size_t i = 0; i < s.n; i++) {
-        const char ch = s.p[i];
-        if ((ch >= 'A' && ch <= 'Z') || (ch >= 'a' && ch <= 'z') || (ch >= '0' && ch <= '9') || strchr("-._~", ch))
-            buf_char(out, ch);
-        else
-            buf_printf(out, "%%%02X", (unsigned char)ch);
-    }
-}
-
 static void try_resource(struct conform *c, const char *path, struct str segment, const char *due, const char *name)
 {
     struct buf resource BUF_CLEANUP = BUF_INIT(1 << 16), body BUF_CLEANUP = BUF_INIT(64 << 10);
     struct conform_reply r = {.body = BUF_INIT(0)};
     buf_z(&resource, path);
     if (segment.p)
-        escape_segment(&resource, segment);
+        uri_percent_encode(segment, "-._~", &resource); /* one segment of a path */
     if (resource.failed || !conform_compose(c, resource.p, FLAW_NONE, &body)) {
         complain("conform: no memory for a request");
         c->broken = true;

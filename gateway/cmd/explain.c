@@ -249,14 +249,6 @@ static int explain_with(struct request *q, const struct explain_options *o, stru
     return code;
 }
 
-static bool is_capture_id(struct str id)
-{
-    bool ok = id.n == CAPTURE_ID;
-    for (size_t i = 0; ok && i < id.n; i++)
-        ok = (id.p[i] >= '0' && id.p[i] <= '9') || (id.p[i] >= 'a' && id.p[i] <= 'f');
-    return ok;
-}
-
 static int explain_run(const void *given)
 {
     const struct explain_options *o = given;
@@ -268,7 +260,7 @@ static int explain_run(const void *given)
         return usage_error(&COMMAND_EXPLAIN, "--path: found `%s`, expected a path that begins with /", o->path);
     if (!o->capture == !o->file)
         return usage_error(&COMMAND_EXPLAIN, "expected either a file or --capture");
-    if (o->capture && !is_capture_id(str_z(o->capture)))
+    if (o->capture && !capture_is_id(str_z(o->capture)))
         return usage_error(&COMMAND_EXPLAIN, "--capture: found `%s`, expected the 32 hex digits of a request's ID",
                            o->capture);
     if (o->source || !o->capture)

@@ -3,6 +3,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "base/text.h"
@@ -174,15 +175,10 @@ int keys_show(struct keystore *ks, const struct keys_options *o)
 /* Past stdio, whose buffers nobody wipes. */
 static bool write_out(const struct buf *line)
 {
-    for (size_t done = 0; done < line->n;) {
-        ssize_t n = write(STDOUT_FILENO, line->p + done, line->n - done);
-        if (n < 0 && errno != EINTR) {
-            complain("keys export: cannot write: %s", strerror(errno));
-            return false;
-        }
-        done += n > 0 ? (size_t)n : 0;
-    }
-    return true;
+    const bool ok = file_write_all(STDOUT_FILENO, line->p, line->n);
+    if (!ok)
+        complain("keys export: cannot write: %s", strerror(errno));
+    return ok;
 }
 
 static bool add_secret(struct json *j, const struct keyring *ring, const struct key *key)

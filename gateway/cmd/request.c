@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/uri.h"
@@ -96,12 +97,7 @@ static bool find_kms(const struct request_options *q, struct client *c, struct p
 static bool keep(const char *path, const struct buf *reply)
 {
     const int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY, 0600);
-    bool ok = fd >= 0;
-    for (size_t at = 0; ok && at < reply->n;) {
-        const ssize_t n = write(fd, reply->p + at, reply->n - at);
-        ok = n > 0 || (n < 0 && errno == EINTR);
-        at += n > 0 ? (size_t)n : 0;
-    }
+    const bool ok = fd >= 0 && file_write_all(fd, reply->p, reply->n);
     if (!ok)
         complain("request: %s: cannot be written: %s", path, strerror(errno));
     return (fd < 0 || close(fd) == 0) && ok;

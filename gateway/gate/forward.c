@@ -2,6 +2,7 @@
 
 #include "base/json.h"
 #include "base/limits.h"
+#include "base/uri.h"
 #include "gate/gate.h"
 
 enum { HEADERS_MAX = sizeof((struct gate_outgoing *)0)->headers / sizeof *((struct gate_outgoing *)0)->headers };
@@ -75,12 +76,7 @@ static bool is_trimmed(struct str s)
 /* A value within other text: nothing in it can end it there, or look like the text around it. */
 static void put_encoded(struct buf *out, struct str value)
 {
-    static const char PLAIN[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~:@/+";
-    for (size_t i = 0; i < value.n; i++)
-        if (memchr(PLAIN, value.p[i], sizeof PLAIN - 1))
-            buf_char(out, value.p[i]);
-        else
-            buf_printf(out, "%%%02X", (unsigned char)value.p[i]);
+    uri_percent_encode(value, "-._~:@/+", out);
 }
 
 static enum reason fill(const struct judgement *j, struct str text, struct buf *out)

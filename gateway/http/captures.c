@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "base/metrics.h"
@@ -62,11 +63,18 @@ static uint64_t blocks(uint64_t n)
     return (n + BLOCK - 1) / BLOCK * BLOCK;
 }
 
-/* "ID.xml" or "ID.json". */
-static bool is_name(const char *name, const char *ending)
+bool capture_is_id(struct str id)
 {
-    const size_t hex = strspn(name, "0123456789abcdef");
-    return hex == CAPTURE_ID && strcmp(name + hex, ending) == 0;
+    size_t n = 0;
+    while (n < id.n && ((id.p[n] >= '0' && id.p[n] <= '9') || (id.p[n] >= 'a' && id.p[n] <= 'f')))
+        n++;
+    return id.n == CAPTURE_ID && n == id.n;
+}
+
+static bool is_body(const char *name)
+{
+    const struct str s = str_z(name);
+    return str_ends(s, STR(".xml")) && capture_is_id((struct str){s.p, s.n - strlen(".xml")});
 }
 
 static bool kept_push(struct captures *c, const char *id, int64_t time_us, uint64_t bytes)
@@ -121,20 +129,6 @@ static void captures_fail(struct captures *c, const char *what)
     metric_add(METRIC_CAPTURES_DROPPED, NULL, 1);
 }
 
-static bool put_all(int fd, const char *p, size_t n)
-{
-    while (n > 0) {
-        const ssize_t got = write(fd, p, n);
-        if (got < 0 && errno != EINTR)
-            return false;
-        if (got > 0) {
-            p += got;
-            n -= (size_t)got;
-        }
-    }
-    return true;
-}
-
 /* Nobody ever sees half of it under its name. */
 static bool put_file(const struct captures *c, const char *id, const char *ending, const char *p, size_t n)
 {
@@ -144,7 +138,7 @@ static bool put_file(const struct captures *c, const char *id, const char *endin
     const int fd = openat(c->fd, part, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (fd < 0)
         return false;
-    bool ok = put_all(fd, p, n);
+    bool ok = file_write_all(fd, p, n);
     ok = close(fd) == 0 && ok && renameat(c->fd, part, c->fd, name) == 0;
     const int error = errno;
     if (!ok)
@@ -212,7 +206,7 @@ static bool look_at(struct captures *c, const char *name)
 {
     struct stat body, note;
     char other[NAME];
-    if (!is_name(name, ".xml")) {
+    if (!is_body(name)) {
         if (name[0] == '.' && strlen(name) > CAPTURE_ID && strstr(name, ".part"))
             unlinkat(c->fd, name, 0); /* of a process that was killed */
         return true;

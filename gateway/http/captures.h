@@ -9,7 +9,8 @@
 #include "base/net.h"
 #include "base/str.h"
 
-enum { CAPTURE_ID = 32 }; /* hex digits */
+enum { CAPTURE_ID = 32 }; /* hex digits in lower case */
+bool capture_is_id(struct str id);
 
 struct capture {
     const char *id; /* of the request: CAPTURE_ID hex digits in lower case */

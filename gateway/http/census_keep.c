@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "base/log.h"
 #include "http/census_inside.h"
 
@@ -73,26 +74,13 @@ static bool kept_path(const struct census *t, const char *suffix, char out[PATH_
     return n > 0 && n < PATH_MAX;
 }
 
-static bool fill(int fd, struct str text)
-{
-    while (text.n) {
-        const ssize_t n = write(fd, text.p, text.n);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return false;
-        text = (struct str){text.p + n, text.n - (size_t)n};
-    }
-    return true;
-}
-
 static bool replace(const struct census *t, struct str text)
 {
     char path[PATH_MAX], fresh[PATH_MAX];
     if (!kept_path(t, "", path) || !kept_path(t, ".new", fresh))
         return false;
     const int fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-    bool ok = fd >= 0 && fill(fd, text);
+    bool ok = fd >= 0 && file_write_all(fd, text.p, text.n);
     if (fd >= 0)
         ok = close(fd) == 0 && ok;
     return ok && rename(fresh, path) == 0;

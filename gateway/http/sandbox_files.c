@@ -163,12 +163,6 @@ static void allow_beside(struct landlock *l, const char *path, uint64_t access)
         }
 }
 
-static void allow_secret(struct landlock *l, const struct secret_source *s)
-{
-    if (s->kind == SECRET_FILE)
-        allow_beside(l, s->name, READS);
-}
-
 /* KMSGATE_…_FILE: read again with gateway.yaml. */
 static void allow_environment(struct landlock *l)
 {
@@ -209,29 +203,18 @@ static void allow_postgres(struct landlock *l, const char *uri)
     allow(l, "/etc/passwd", READS);
 }
 
+static void allow_read(void *arg, const char *path)
+{
+    allow_beside(arg, path, READS);
+}
+
 static void allow_config(struct landlock *l, const struct config *c)
 {
-    allow_beside(l, c->file, READS); /* by SIGHUP */
-    allow_beside(l, c->rules, READS);
-    for (size_t i = 0; i < c->listen_count; i++) { /* renewed certificates */
-        allow_beside(l, c->listen[i].certificate, READS);
-        allow_beside(l, c->listen[i].key, READS);
-        allow_beside(l, c->listen[i].client_ca, READS);
-    }
-    allow_beside(l, c->admin.certificate, READS);
-    allow_beside(l, c->admin.key, READS);
-    allow_beside(l, c->admin.client_ca, READS);
-    allow_beside(l, c->upstream.ca, READS);
-    allow_beside(l, c->upstream.certificate, READS);
-    allow_beside(l, c->upstream.key, READS);
-    allow_secret(l, &c->master_key); /* a list that grows by SIGHUP */
-    for (size_t i = 0; i < c->master_more_n; i++)
-        allow_secret(l, &c->master_more[i]);
+    config_each_reread(c, allow_read, l); /* certificates are renewed, the list of master keys grows */
     allow_environment(l);
     allow_beside(l, c->keys, KEEPS); /* and its journal */
     allow(l, c->state, KEEPS);       /* the mark */
     allow_beside(l, c->keys_counter, APPENDS);
-    allow_beside(l, c->replay.ca, READS);
     if (strcmp(c->decisions, "stdout") != 0 && strcmp(c->decisions, "none") != 0) /* a server's is no file */
         allow_beside(l, c->decisions, APPENDS);
     if (c->captures)

@@ -48,11 +48,6 @@ struct syslog {
 
 static const struct sink_target_kind DATAGRAM_KIND, STREAM_KIND;
 
-static struct str behind(struct str s, struct str prefix)
-{
-    return str_starts(s, prefix) ? (struct str){s.p + prefix.n, s.n - prefix.n} : (struct str){NULL, 0};
-}
-
 static void syslog_disconnect(struct sink_target *t)
 {
     struct syslog *l = t->own;
@@ -375,8 +370,8 @@ static bool tls_context(struct syslog *l)
 
 bool syslog_open(struct sink_target *t, const char *where, char *why, size_t why_size)
 {
-    const struct str path = behind(str_z(where), STR("syslog:unix:"));
-    const struct str tls = behind(str_z(where), STR("syslog+tls://"));
+    const struct str path = str_behind(str_z(where), STR("syslog:unix:"));
+    const struct str tls = str_behind(str_z(where), STR("syslog+tls://"));
     struct str host = STR(""), port = STR("");
     struct syslog *l = calloc(1, sizeof *l);
     if (!l || !sink_syslog_is_valid(str_z(where))) {
@@ -387,7 +382,7 @@ bool syslog_open(struct sink_target *t, const char *where, char *why, size_t why
     l->tls = tls.p != NULL;
     syslog_from(l);
     if (!path.p)
-        net_host_port(l->tls ? tls : behind(str_z(where), STR("syslog+tcp://")), &host, &port);
+        net_host_port(l->tls ? tls : str_behind(str_z(where), STR("syslog+tcp://")), &host, &port);
     l->path = path.p ? str_dup(path) : NULL;
     l->host = str_dup(host);
     l->port = str_dup(port);

@@ -36,17 +36,6 @@ static struct keydb_sqlite *make_empty(const struct keydb_meta *meta, struct det
     return NULL;
 }
 
-static bool write_bytes(int fd, const unsigned char *p, size_t n)
-{
-    for (size_t done = 0; done < n;) {
-        const ssize_t w = write(fd, p + done, n - done);
-        if (w < 0 && errno != EINTR)
-            return false;
-        done += w > 0 ? (size_t)w : 0;
-    }
-    return fsync(fd) == 0;
-}
-
 /* Where files without a name are not to be had (some network and shared folders), it has one for a moment. */
 static int open_new(const char *path, bool nameless, struct buf *name)
 {
@@ -69,7 +58,7 @@ static bool write_new(const char *path, bool nameless, const unsigned char *byte
     if (fd < 0)
         return false;
     const bool named = !str_starts(buf_view(&name), STR("/proc/self/fd/"));
-    const bool ok = write_bytes(fd, bytes, n) && file_to_folder_owner(path, fd) &&
+    const bool ok = file_write_all(fd, bytes, n) && fsync(fd) == 0 && file_to_folder_owner(path, fd) &&
                     linkat(AT_FDCWD, name.p, AT_FDCWD, path, named ? 0 : AT_SYMLINK_FOLLOW) == 0;
     const int error = errno;
     if (named)
@@ -77,15 +66,6 @@ static bool write_new(const char *path, bool nameless, const unsigned char *byte
     close(fd);
     errno = error;
     return ok;
-}
-
-static void sync_folder(const char *path)
-{
-    const int folder = file_open_folder(path, O_RDONLY | O_DIRECTORY, 0);
-    if (folder < 0)
-        return;
-    (void)!fsync(folder);
-    close(folder);
 }
 
 /* Written to a file without a name, which then gets one: nobody ever sees half a database, whoever is killed meanwhile
@@ -104,7 +84,7 @@ static enum keydb_result publish(struct keydb_sqlite *db, const char *path, stru
     const int error = errno;
     sqlite3_free(bytes);
     if (ok) {
-        sync_folder(path);
+        (void)!file_sync_folder(path);
         return KEYDB_OK;
     }
     detail_set(why, "cannot make it: %s", strerror(error));

@@ -8,6 +8,7 @@
 #include "base/token.h"
 #include "base/uri.h"
 #include "message/schema.h"
+#include "message/tested_way.h"
 #include "message/xmlenc_internal.h"
 #include "message/xmlsig_internal.h"
 
@@ -453,21 +454,10 @@ static bool finished_signature(struct finished_scan *s, const struct finished *f
            finished_token(s, STR("</KeyName></KeyInfo></Signature></SignedKmsResponse>"));
 }
 
-/* Builds that are tested can be told to leave every reply to the tree, and so to test that. */
-static bool finished_by_tree_alone(void)
-{
-#ifdef KMSGATE_TEST_SWITCHES
-    const char *way = getenv("TESTED_REPLY_WAY");
-    return way && strcmp(way, "tree") == 0;
-#else
-    return false;
-#endif
-}
-
 bool finished_holds(struct str text, const struct finished *f)
 {
     struct finished_scan s = {.p = text.p, .n = text.n, .encrypted = f->encrypted};
-    if (!text.p || text.n > FINISHED_MAX || finished_by_tree_alone() ||
+    if (!text.p || text.n > FINISHED_MAX || tested_way_is_tree("TESTED_REPLY_WAY") ||
         (f->made && !finished_token(&s, STR("<SignedKmsResponse xmlns=\"" NS_KMS "\">"))))
         return false;
     const size_t from = s.at;

@@ -6,6 +6,7 @@
 #include "message/kms_request_table.h"
 #include "message/request_profile.h"
 #include "message/xmlsig_internal.h"
+#include "message/tested_way.h"
 
 struct request_proof {
     const struct request_doc *doc;
@@ -19,17 +20,6 @@ struct request_doc {
     struct request_proof proof;
     char room[]; /* what profile's views point into */
 };
-
-/* Builds that are tested can be told to go the long way with every request, and so to test that one. */
-static bool doc_by_tree_alone(void)
-{
-#ifdef KMSGATE_TEST_SWITCHES
-    const char *way = getenv("TESTED_REQUEST_WAY");
-    return way && strcmp(way, "tree") == 0;
-#else
-    return false;
-#endif
-}
 
 /* NULL without memory. */
 static struct request_doc *doc_new(size_t room)
@@ -46,7 +36,7 @@ static struct request_doc *doc_new(size_t room)
 enum reason request_doc_read(struct str body, const struct xml_limits *limits, bool by_tree, struct request_doc **out,
                              struct detail *why)
 {
-    by_tree = by_tree || body.n > SIZE_MAX / 4 || doc_by_tree_alone();
+    by_tree = by_tree || body.n > SIZE_MAX / 4 || tested_way_is_tree("TESTED_REQUEST_WAY");
     const size_t room = by_tree ? 0 : REQUEST_PROFILE_ROOM(body.n);
     struct request_doc *doc = *out = NULL;
     doc = doc_new(room);

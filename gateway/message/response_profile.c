@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "message/scanner.h"
+#include "message/tested_way.h"
 
 enum {
     PROFILE_MAX = 1u << 18, /* longer texts may pass the tree's caps: an element takes 13 bytes at least */
@@ -376,20 +377,9 @@ static bool profile_response(struct profile *p)
     return scanner_end(&p->s, &top) && scanner_done(&p->s) && p->out->text.p;
 }
 
-/* Builds that are tested can be told to go the long way with every reply, and so to test that one. */
-static bool profile_by_tree_alone(void)
-{
-#ifdef KMSGATE_TEST_SWITCHES
-    const char *way = getenv("TESTED_REPLY_WAY");
-    return way && strcmp(way, "tree") == 0;
-#else
-    return false;
-#endif
-}
-
 struct response_profile *response_profile_read(struct str body)
 {
-    if (!body.p || body.n > PROFILE_MAX || profile_by_tree_alone())
+    if (!body.p || body.n > PROFILE_MAX || tested_way_is_tree("TESTED_REPLY_WAY"))
         return NULL;
     /* a self-closing tag becomes two, a `>` four bytes; what needs more is declined */
     const size_t key_cap = body.n / PROFILE_KEY_MIN, keys = key_cap * sizeof(struct response_key);

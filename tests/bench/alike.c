@@ -13,12 +13,11 @@
 #include <valgrind/callgrind.h>
 
 #include "base/limits.h"
+#include "bench.h"
 #include "gate/gate.h"
 #include "keys/keystore.h"
 
 #define RESOURCE "/keymanagement/identity/v1/keyprov"
-static const char RULES[] = "version: 1\nkms: { uris: [kms.example.org] }\nrequests: [{ id: everyone }]\n"
-                            "responses: [{ id: default }]\n";
 static const struct user {
     const char *uri;
     unsigned inks, trks;
@@ -47,14 +46,6 @@ static const struct alike {
     {"revoked-key-of-64", "sip:user-4@example.org", 1, false, REASON_KEY_REVOKED},
 };
 enum { ALIKE_COUNT = sizeof ALIKE / sizeof *ALIKE };
-
-static void need(bool ok, const char *what)
-{
-    if (ok)
-        return;
-    fprintf(stderr, "alike: %s failed\n", what);
-    exit(1);
-}
 
 static void id_of(char out[16], const char *type, unsigned number)
 {
@@ -88,18 +79,6 @@ static struct keystore *all_keys(void)
                 v[n].state = KEY_REVOKED;
         }
     return keystore_scratch(v, n);
-}
-
-static struct rules *rules_of_the_bench(const char *folder)
-{
-    char path[4096];
-    struct faults faults = {0};
-    snprintf(path, sizeof path, "%s/rules.yaml", folder);
-    FILE *f = fopen(path, "w");
-    need(f && fputs(RULES, f) >= 0 && fclose(f) == 0, path);
-    struct rules *rules = rules_load(path, &faults);
-    need(rules, "rules_load");
-    return rules;
 }
 
 static void sign(const struct alike *a, unsigned i, const char *time, struct buf *out)
@@ -160,7 +139,7 @@ int main(int argc, char **argv)
     const struct strings public_url = {&base, 1};
     const int64_t now = time_now_us() / US_PER_S * US_PER_S;
     time_format(now, false, text);
-    struct gate gate = {.public_url = &public_url, .rules = rules_of_the_bench(argv[1]), .keys = ks};
+    struct gate gate = {.public_url = &public_url, .rules = bench_rules(argv[1], BENCH_RULES), .keys = ks};
     gate.replay = replay_memory_new(1u << 20, now - 2 * US_PER_S,
                                     &(struct replay_settings){.past_us = gate.rules->max_past_us});
     const long count = strtol(argv[3], NULL, 10);

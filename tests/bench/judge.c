@@ -17,25 +17,16 @@
 
 #include <openssl/rand.h>
 
+#include "bench.h"
 #include "gate/gate.h"
 
 #define RESOURCE "/keymanagement/identity/v1/keyprov"
 #define USER "sip:alice@example.org"
 #define INK_ID "ink.1.alice@example.org"
 #define TRK_ID "trk.1.alice@example.org"
-static const char RULES[] = "version: 1\nkms: { uris: [kms.example.org] }\nrequests: [{ id: everyone }]\n"
-                            "responses: [{ id: default }]\n";
 
 enum { PHASES = 3 };
 static const char *const PHASE[PHASES] = {"judge", "reply", "decide"};
-
-static void need(bool ok, const char *what)
-{
-    if (ok)
-        return;
-    fprintf(stderr, "judge: %s failed\n", what);
-    exit(1);
-}
 
 static struct keystore *keys_of_alice(const char *folder, struct secret_key *ink)
 {
@@ -55,18 +46,6 @@ static struct keystore *keys_of_alice(const char *folder, struct secret_key *ink
     need(RAND_bytes(entries[1].key.b, KEY_BYTES) == 1, "RAND_bytes");
     need(keystore_put(ks, entries, 2, false, counts, &at, &faults), "keystore_put");
     return ks;
-}
-
-static struct rules *rules_of_the_bench(const char *folder)
-{
-    char path[4096];
-    struct faults faults = {0};
-    snprintf(path, sizeof path, "%s/rules.yaml", folder);
-    FILE *f = fopen(path, "w");
-    need(f && fputs(RULES, f) >= 0 && fclose(f) == 0, path);
-    struct rules *rules = rules_load(path, &faults);
-    need(rules, "rules_load");
-    return rules;
 }
 
 static void sign_one(unsigned i, const struct secret_key *ink, const char *time, struct buf *out)
@@ -202,7 +181,7 @@ int main(int argc, char **argv)
     need(xml_startup(), "xml_startup");
     const int64_t now = time_now_us() / US_PER_S * US_PER_S;
     time_format(now, false, text);
-    struct gate gate = {.public_url = &public_url, .rules = rules_of_the_bench(argv[1]),
+    struct gate gate = {.public_url = &public_url, .rules = bench_rules(argv[1], BENCH_RULES),
                         .keys = keys_of_alice(argv[1], &ink)};
     gate.replay = replay_memory_new(1u << 20, now - 2 * US_PER_S,
                                     &(struct replay_settings){.past_us = gate.rules->max_past_us});

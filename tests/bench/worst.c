@@ -12,6 +12,7 @@
 #include <valgrind/callgrind.h>
 
 #include "base/limits.h"
+#include "bench.h"
 #include "gate/gate.h"
 #include "keys/keystore.h"
 
@@ -44,15 +45,12 @@ static const struct worst WORST[] = {
     {"comments", "", KEY_SET, "<!--c-->", "", 120000},
     {"white-space", "", KEY_SET, " \n", "", 520000},
 };
+static const char WORST_RULES[] =
+    "version: 1\nkms: { uris: [kms.example.org] }\n"
+    "requests: [{ id: all, why: bench, accept: [unsigned, empty], checks: { path_user: off } }]\n"
+    "responses: [{ id: all, dialect: d, extensions: keep }]\n"
+    "dialects: { d: { namespaces: [urn:d] } }\n";
 enum { WORST_COUNT = sizeof WORST / sizeof WORST[0] };
-
-static void need(bool ok, const char *what)
-{
-    if (ok)
-        return;
-    fprintf(stderr, "worst: %s failed\n", what);
-    exit(1);
-}
 
 static void put_hex(struct buf *b, const char *name, size_t octets, unsigned seed)
 {
@@ -113,24 +111,6 @@ static double cpu_ms(void)
     return (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
 }
 
-static struct rules *rules_of(const char *folder)
-{
-    char path[4096];
-    struct faults faults = {0};
-    snprintf(path, sizeof path, "%s/worst.yaml", folder);
-    FILE *f = fopen(path, "w");
-    need(f && fputs("version: 1\nkms: { uris: [kms.example.org] }\n"
-                    "requests: [{ id: all, why: bench, accept: [unsigned, empty], checks: { path_user: off } }]\n"
-                    "responses: [{ id: all, dialect: d, extensions: keep }]\n"
-                    "dialects: { d: { namespaces: [urn:d] } }\n",
-                    f) >= 0 && fclose(f) == 0, path);
-    struct rules *rules = rules_load(path, &faults);
-    faults_print_errors(&faults, stderr);
-    need(rules, "rules_load");
-    remove(path);
-    return rules;
-}
-
 static double run(const struct gate *gate, struct str text, enum reason *reason)
 {
     static const char REQUEST[] = "<KmsRequest xmlns=\"" NS_KMS "\" Version=\"1.0.0\"><UserUri>" ALICE "</UserUri>"
@@ -173,7 +153,8 @@ int main(int argc, char **argv)
     const struct strings public_url = {&base, 1};
     struct key_entry key = {STR(ALICE), STR("trk.1"), KEY_TRK, KEY_ACTIVE, TIME_NONE, {{1, 2, 3}}};
     need(xml_startup(), "xml_startup");
-    const struct gate gate = {.public_url = &public_url, .rules = rules_of("."), .keys = keystore_scratch(&key, 1)};
+    const struct gate gate = {.public_url = &public_url, .rules = bench_rules(".", WORST_RULES),
+                              .keys = keystore_scratch(&key, 1)};
     need(gate.keys, "keystore_scratch");
     for (size_t i = 0; i < WORST_COUNT; i++) {
         if (argc == 3 && strcmp(argv[1], WORST[i].name) == 0)

@@ -263,6 +263,17 @@ class Process:
             raise
 
 
+def read_terminal(fd):
+    """All that is written to the other end of a pseudo-terminal until nobody has it open; closes this one."""
+    seen = b""
+    while True:
+        try:
+            seen += os.read(fd, 65536)
+        except OSError:
+            os.close(fd)
+            return seen
+
+
 def wait_for(what, seconds=30):
     end = time.monotonic() + seconds
     while time.monotonic() < end:

@@ -70,13 +70,7 @@ def test_on_a_terminal(place, env, colour):
     p = subprocess.Popen([BUILD / "kmsgate", "demo"], stdout=there, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
                          env=environment(place, **env))
     os.close(there)
-    seen = b""
-    while True:
-        try:
-            seen += os.read(here, 4096)
-        except OSError:
-            break
-    os.close(here)
+    seen = kms.read_terminal(here)
     assert p.wait(60) == 0 and (b"\x1b[" in seen) == colour, seen
     assert re.sub(rb"\x1b\[[0-9;]*m", b"", seen).count(b" 403  ") == 6
 

@@ -122,11 +122,5 @@ def test_no_keys_beside_it(store):
                          stdout=there, stderr=there)
     os.close(there)
     time.sleep(1.2)
-    seen = b""
-    while True:
-        try:
-            seen += os.read(here, 65536)
-        except OSError:
-            break
-    os.close(here)
+    seen = kms.read_terminal(here)
     assert p.wait(120) == 0 and b" a second" not in seen and seen.count(b"\n") == USERS

@@ -6,10 +6,9 @@
  * answer to anything that a client can send. A request in the profile is then signed by xmlsec, which finds the way
  * past the signature that the fuzzer cannot: what xmlsec signs, we verify.
  */
-#include "fuzz.h"
+#include "asking.h"
 
 #include <libxml/parser.h>
-#include <unistd.h>
 #include <xmlsec/crypto.h>
 #include <xmlsec/errors.h>
 #include <xmlsec/keys.h>
@@ -17,20 +16,17 @@
 #include <xmlsec/xmlsec.h>
 #include <xmlsec/xmltree.h>
 
-#include "gate/gate.h"
-#include "keys/keyfile.h"
-
-#define RULES_BEGIN "version: 1\nkms: { uris: [kms.example.org, \"http://10.0.0.1:8080\"] }\n"
+#define SETS_BEGIN "version: 1\nkms: { uris: [kms.example.org, \"http://10.0.0.1:8080\"] }\n"
 #define RULES_END "responses: [{ id: default }]\n"
 static const char *const RULES[] = {
-    RULES_BEGIN "requests: [{ id: everyone }]\n" RULES_END,
-    RULES_BEGIN "errors: { detail: reason }\nrequests:\n"
+    SETS_BEGIN "requests: [{ id: everyone }]\n" RULES_END,
+    SETS_BEGIN "errors: { detail: reason }\nrequests:\n"
                 "  - id: lenient\n    why: to reach all code\n    accept: [signed, unsigned, empty]\n    checks:\n"
                 "      signature: { min_hmac_bits: 128, canonicalization: [c14n, exc-c14n, c14n11] }\n"
                 "      kms_uri: { compare: host }\n      time: { past: 7d, future: 7d, assume_zone: \"+01:00\" }\n"
                 "      client_req_url: { compare: normalized }\n"
                 "      path_user: { also: [\"sip:group*\"] }\n" RULES_END,
-    RULES_BEGIN "requests:\n  - id: shadow\n    why: to reach all code\n    accept: [signed, unsigned, empty]\n"
+    SETS_BEGIN "requests:\n  - id: shadow\n    why: to reach all code\n    accept: [signed, unsigned, empty]\n"
                 "    checks: { schema: shadow, signature: shadow, key_policy: shadow, kms_uri: shadow, time: off,\n"
                 "              client_req_url: { mode: shadow, compare: prefix }, path_user: shadow, replay: shadow }\n"
                 "    forward: { assert_unproven: true,\n"
@@ -39,63 +35,22 @@ static const char *const RULES[] = {
 enum { STRICT, LENIENT, SHADOW, RULE_SETS };
 enum { ROOM = 1 << 22 };
 
-static struct gate gate;
 static struct rules *rules[RULE_SETS];
-static struct secret_key ink;
-static int64_t now_us; /* the Time of the seeds */
-
-static void open_keys(void)
-{
-    static char folder[] = "/tmp/kmsgate-fuzz-XXXXXX";
-    char path[64];
-    struct secret_key master = {{1}};
-    struct faults faults = {0};
-    struct keyfile file;
-    size_t counts[3], at;
-    must(mkdtemp(folder), "no folder");
-    snprintf(path, sizeof path, "%s/k.db", folder);
-    must(keyfile_read(TEST_ROOT "/cases/vectors/keys.jsonl", &file, &faults), "no keys");
-    struct keystore *keys = keystore_open(path, &master, true, &faults);
-    must(keys && keystore_put(keys, file.v, file.n, false, counts, &at, &faults), "no keys");
-    for (size_t i = 0; i < file.n; i++)
-        if (str_eq_z(file.v[i].id, "ink.1.alice"))
-            ink = file.v[i].key;
-    keyfile_free(&file);
-    unlink(path); /* it stays open */
-    rmdir(folder);
-    gate.keys = keys;
-}
 
 static void close_all(void)
 {
     for (int i = 0; i < RULE_SETS; i++)
         rules_unref(rules[i]);
-    keystore_close((struct keystore *)gate.keys);
-    xml_shutdown();
+    asking_end();
 }
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
-    static char base[] = "http://127.0.0.1:8080", *bases[] = {base};
-    static const struct strings public_url = {bases, 1};
-    bool zone;
     (void)argc;
     (void)argv;
-    must(xml_startup(), "libraries"); /* xmlsec among them */
-    must(time_parse(STR("2026-11-23T18:00:00Z"), &now_us, &zone), "time");
-    open_keys();
-    gate.public_url = &public_url;
-    for (int i = 0; i < RULE_SETS; i++) {
-        char path[64];
-        struct faults faults = {0};
-        const int fd = fuzz_file(str_z(RULES[i]), path);
-        rules[i] = rules_load(path, &faults);
-        if (!rules[i])
-            faults_print(&faults, stderr);
-        must(rules[i], "rules");
-        faults_free(&faults);
-        close(fd);
-    }
+    asking_begin(); /* the libraries, xmlsec among them; the Time is that of the seeds */
+    for (int i = 0; i < RULE_SETS; i++)
+        rules[i] = asking_rules(RULES[i]);
     atexit(close_all);
     return 0;
 }
@@ -173,21 +128,22 @@ static enum reason judge(int set, struct str body)
 {
     const struct gate_head head = {.method = STR("POST"), .target = STR("/keymanagement/identity/v1/keyprov"),
                                    .content_type = STR("application/xml")};
-    gate.rules = rules[set];
-    struct judgement *j = judgement_new(&gate, "fuzz");
+    asking.gate.rules = rules[set];
+    struct judgement *j = judgement_new(&asking.gate, "fuzz");
     must(j && gate_head(j, &head) == REASON_OK, "head");
-    const enum gate_action action = gate_request(j, body, now_us);
+    const enum gate_action action = gate_request(j, body, asking.now_us);
     const enum reason r = j->decision.reason;
     must(r != REASON_INTERNAL, "%s", j->decision.found[CHECK_SIGNATURE].text);
     must((action == GATE_FORWARD) == (r == REASON_OK), "%s", reason_name(r));
     check_decision(j);
     if (action == GATE_FORWARD) {
         must(set != STRICT || j->proven, "let through unproven");
-        must(!j->proven || !str_eq_z(j->signer->id, "ink.1.alice") || xmlsec_accepts(body, &ink), "xmlsec refuses");
+        must(!j->proven || !str_eq_z(j->signer->id, "ink.1.alice") || xmlsec_accepts(body, &asking.ink),
+             "xmlsec refuses");
         check_forward(j, body);
     } else {
         struct gate_response out;
-        gate_refuse(j, r, 0, now_us, &out);
+        gate_refuse(j, r, 0, asking.now_us, &out);
         must(out.body.n > 0 && out.status >= 400, "no refusal");
         buf_free(&out.body);
     }
@@ -198,12 +154,13 @@ static enum reason judge(int set, struct str body)
 static void judge_all(struct str body)
 {
     for (int set = 0; set < RULE_SETS; set++) {
-        gate.replay = replay_memory_new(64, now_us - US_PER_S, &(struct replay_settings){.past_us = 60 * US_PER_S});
-        must(gate.replay, "no memory");
+        asking.gate.replay = replay_memory_new(64, asking.now_us - US_PER_S,
+                                               &(struct replay_settings){.past_us = 60 * US_PER_S});
+        must(asking.gate.replay, "no memory");
         const enum reason r = judge(set, body);
         if (set == STRICT && r == REASON_OK)
             must(judge(set, body) == REASON_REPLAY_SEEN, "let through twice");
-        replay_free(gate.replay);
+        replay_free(asking.gate.replay);
     }
 }
 
@@ -224,7 +181,7 @@ static void sign_and_judge(struct str body)
     if (!ready)
         return;
     xmlDocPtr doc = read_for_xmlsec(body, &signature);
-    xmlSecDSigCtxPtr ctx = context_of(&ink);
+    xmlSecDSigCtxPtr ctx = context_of(&asking.ink);
     if (signature && xmlSecDSigCtxSign(ctx, signature) == 0)
         xmlDocDumpMemory(doc, &text, &n);
     xmlSecDSigCtxDestroy(ctx);
@@ -235,7 +192,8 @@ static void sign_and_judge(struct str body)
     const struct xml_signed *proof = NULL;
     must(xml_parse(signed_text, &XML_LIMITS_REQUEST, &ours, NULL) == REASON_OK, "%s", text);
     must(xmlsig_read(ours, &lenient, &info, NULL) == REASON_OK, "%s", text);
-    must(xmlsig_verify(ours, &lenient, &ink, &proof, NULL) == REASON_OK, "xmlsec signs what we refuse: %s", text);
+    must(xmlsig_verify(ours, &lenient, &asking.ink, &proof, NULL) == REASON_OK, "xmlsec signs what we refuse: %s",
+         text);
     xml_free(ours);
     judge_all(signed_text);
     xmlFree(text);
