@@ -274,14 +274,32 @@ static unsigned base64_digit(char c)
     return byte < sizeof OF_OTHERS && OF_OTHERS[byte] ? OF_OTHERS[byte] - 1u : BASE64_NONE;
 }
 
+/* Groups of four digits from the beginning on, up to the first that holds anything else, or for which there is no room:
+ * how many characters they are. */
+static size_t base64_groups(struct str text, uint8_t *out, size_t cap)
+{
+    size_t i = 0;
+    for (; text.n - i >= 4 && i / 4 * 3 + 3 <= cap; i += 4) {
+        const unsigned a = base64_digit(text.p[i]), b = base64_digit(text.p[i + 1]), c = base64_digit(text.p[i + 2]),
+                       d = base64_digit(text.p[i + 3]);
+        const uint32_t bits = a << 18 | b << 12 | c << 6 | d;
+        if ((a | b | c | d) >= BASE64_SPACE)
+            break;
+        out[i / 4 * 3] = (uint8_t)(bits >> 16);
+        out[i / 4 * 3 + 1] = (uint8_t)(bits >> 8);
+        out[i / 4 * 3 + 2] = (uint8_t)bits;
+    }
+    return i;
+}
+
 bool base64_decode(struct str text, uint8_t *out, size_t cap, size_t *n)
 {
     uint32_t bits = 0;
     unsigned have = 0, pad = 0; /* of the group of four */
-    size_t m = 0;
     if (!text.p)
         return false;
-    for (size_t i = 0; i < text.n; i++) {
+    size_t i = base64_groups(text, out, cap), m = i / 4 * 3;
+    for (; i < text.n; i++) {
         const unsigned digit = base64_digit(text.p[i]);
         if (digit == BASE64_SPACE)
             continue;
