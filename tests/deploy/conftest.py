@@ -22,7 +22,7 @@ spec.loader.exec_module(e2e)
 
 BUILD = e2e.BUILD
 CACHE = ROOT / "build-tests/deploy"
-alice, bob, gateway, gate = e2e.alice, e2e.bob, e2e.gateway, e2e.gate
+alice, bob, gateway, gate, cluster = e2e.alice, e2e.bob, e2e.gateway, e2e.gate, e2e.cluster
 sys.dont_write_bytecode = True
 
 
@@ -102,7 +102,8 @@ def deb(tmp_path_factory):
 
 
 # What takes containers waits for their image: it begins first, what needs none comes meanwhile, the rest last.
-ORDER = ["test_compose", "test_certs", "test_environment", "test_kubernetes", "test_monitoring", "test_rolling", "test_sizing",
+ORDER = ["test_compose", "test_certs", "test_fleet_compose", "test_environment", "test_kubernetes",
+         "test_monitoring", "test_fleet_rolling", "test_rolling", "test_sizing",
          "test_unit", "test_readme", "test_package", "test_image"]
 
 

@@ -143,6 +143,30 @@ def test_kubernetes(tree, certs):
         assert part in r.stdout, part
 
 
+def test_kubernetes_fleet(tree, certs, alice, bob, cluster):
+    """The operator's import is a real one, by a role that may do no more."""
+    env = shims(tree, kubectl=tool("kubectl"))
+    db = cluster.database()
+    statements = [c for h, kind, c in blocks(DOCKER, "sql") if h == "Keys in PostgreSQL"]
+    for role in ("kms_operator", "kms_gateway", "kms_reader"):
+        cluster.sql("DROP ROLE IF EXISTS %s" % role)
+    cluster.sql("".join(statements), db)
+    shutil.copytree(certs, tree / "try-out", dirs_exist_ok=True)
+    (tree / "stand-ins/kmsgate").symlink_to(BUILD / "kmsgate")
+    for name, text in (("replay.password", "p"), ("gateway.url", cluster.socket_url(db, "kms_gateway")), ("engines-ca.pem", "ca"),
+                       ("operator.url", cluster.socket_url(db, "kms_operator")), ("keys.jsonl", "\n".join(alice.lines() + bob.lines()) + "\n")):
+        (tree / name).write_text(text)
+        (tree / name).chmod(0o600)
+    try:
+        r = sh("".join(c for _, _, c in blocks(DOCKER, "sh fleet")), tree, env)
+        assert "4 added" in r.stdout, r.stdout
+        for part in ("kind: Namespace", "type: kubernetes.io/tls", "kind: HorizontalPodAutoscaler", "kind: NetworkPolicy", "rollout status"):
+            assert part in r.stdout, part
+        assert cluster.sql("SELECT count(*) FROM kmsgate.keys", db, "kms_gateway") == "4"
+    finally:
+        cluster.sql("DROP DATABASE %s WITH (FORCE)" % db)
+
+
 class Machine:
     """Debian with systemd as process 1. It may do what a machine's own may, but to this kernel: /proc/sys is read-only."""
 
@@ -269,7 +293,7 @@ def test_what_is_made_is_ignored(tmp_path):
     code = "\n".join(re.findall(r"^```sh[^\n]*\n(.*?)^```$", pages, re.M | re.S))
     made = {w for line in re.findall(r"mkdir -p ([^#&\n]*)", code) for w in line.split()}
     made |= set(re.findall(r">(?!/)([\w./-]+\.\w+)", code)) | set(re.findall(r"--out ([\w./-]+)", code))
-    assert {"first", "gate/tls", "gate.sh", "try-out", "safe", "backup", "alice.jsonl", "docker/kubernetes/secrets"} <= made
+    assert {"first", "gate/tls", "gate.sh", "try-out", "safe", "backup", "alice.jsonl", "docker/kubernetes/pod/secrets"} <= made
     run("git", "init", "-q", tmp_path)
     shutil.copy(ROOT / ".gitignore", tmp_path)
     seen = {p for p in made if run("git", "-C", tmp_path, "check-ignore", "-q", p + ("" if "." in p else "/x"), ok=False).returncode}
@@ -280,7 +304,7 @@ def test_what_is_made_is_ignored(tmp_path):
 
 def test_nothing_is_left_out():
     """Each block is of a kind that some test runs."""
-    kinds = {"sh", "sh build", "sh machine", "sql", "yaml", "yaml listener", ""}
+    kinds = {"sh", "sh build", "sh machine", "sh fleet", "sql", "yaml", "yaml listener", ""}
     run_somewhere = {"On a laptop", "Beside your KMS, in five minutes", "Ending, upgrading, going back", "Backup and restore of keys",
                      "The image", "Kubernetes", "Keys, day by day"}
     for heading, kind, code in blocks(DOCKER):

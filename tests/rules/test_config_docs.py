@@ -172,7 +172,8 @@ def test_program_and_schema_refuse_the_same(path, value, folder):
 
 
 def test_shipped_configurations_hold_by_the_schema():
-    for path in ("docker/etc/gateway.yaml", "docker/kubernetes/gateway.yaml"):
+    for path in ("docker/etc/gateway.yaml", "docker/kubernetes/pod/gateway.yaml", "docker/kubernetes/fleet/gateway.yaml",
+                 "docker/compose/fleet/gateway.yaml"):
         assert [e.message for e in VALIDATOR.iter_errors(yaml.safe_load((ROOT / path).read_text()))] == [], path
 
 
