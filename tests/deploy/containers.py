@@ -120,7 +120,7 @@ class Containers:
 
     def build(self, target="kmsgate"):
         """The name of the image of that stage; layers are kept, so that only the first time is slow."""
-        name = "localhost/" + {"legacy_kms": "kmsgate-legacy-kms", "setup": "kmsgate-setup"}.get(target, target)
+        name = "localhost/" + {"legacy_kms": "kmsgate-legacy-kms", "setup": "kmsgate-setup", "fleet": "kmsgate-fleet"}.get(target, target)
         session = os.environ.get("PYTEST_XDIST_TESTRUNUID", "%d" % os.getpid())
         mark = CACHE / ("built-" + target)  # even to find that all is cached costs seconds: once a session
         with alone("image"):

@@ -3,22 +3,17 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import threading
 import time
 from pathlib import Path
 
 import pytest
 import yaml
 
-import kms
-from conftest import CACHE, ROOT, run, tool
+from composed import composed
+from conftest import ROOT, run, tool
 
 PROJECT = "kmsgatetest%d" % os.getpid()
 FILE = ROOT / "docker/compose.yaml"
-# Limits that can be granted where the caller's own are low; podman's service does not take them from its configuration.
-LIMITS = "services:\n" + "".join(
-    "  %s: { ulimits: { nofile: { soft: 1024, hard: 20000 }, nproc: 4096 } }\n" % x for x in ("setup", "kms", "kmsgate", "handset"))
 
 
 def test_valid(tmp_path):
@@ -31,53 +26,10 @@ def test_valid(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def engine(containers, tmp_path_factory):
-    """podman's service speaks Docker's API: compose does not see the difference."""
-    compose = tool("docker-compose")
-    for target in ("kmsgate", "legacy_kms", "setup"):
-        containers.build(target)
-    for path in ("/usr/lib/podman/netavark", "/usr/lib/podman/aardvark-dns"):
-        if not os.path.exists(path):
-            pytest.skip(path + " is not installed: containers cannot find each other by name")
-    sock = tmp_path_factory.mktemp("engine") / "podman.sock"
-    service = subprocess.Popen(["podman", *containers.store, "system", "service", "--time=0", "unix://%s" % sock],
-                               env=containers.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        kms.wait_for(sock.exists)
-        env = dict(containers.env, DOCKER_HOST="unix://%s" % sock, COMPOSE_PROJECT_NAME=PROJECT)
-        limits = sock.parent / "limits.yaml"
-        limits.write_text(LIMITS)
-        call = lambda *a, **kw: run(compose, "-f", FILE, "-f", limits, *a, env=env, **kw)
-        yield call, containers
-        call("down", "--volumes", "--timeout", "20", ok=False)
-    finally:
-        service.terminate()
-        try:
-            service.wait(20)
-        except subprocess.TimeoutExpired:
-            service.kill()
-            service.wait()
-
-
-@pytest.fixture(scope="module")
-def up(engine):
-    """All of it. Health checks have a timer of systemd's, which is not here: they are run by hand meanwhile."""
-    compose, containers = engine
-    end = threading.Event()
-
-    def nurse():
-        while not end.wait(0.5):
-            for name in containers.podman("ps", "--format", "{{.Names}}", ok=False).stdout.split():
-                if re.search(r"[-_]kmsgate[-_]1$", name):
-                    containers.podman("healthcheck", "run", name, ok=False)
-    nursing = threading.Thread(target=nurse)
-    nursing.start()
-    try:
-        compose("up", "--no-build", "-d", "--timeout", "20")
-    finally:
-        end.set()
-        nursing.join()
-    return compose, containers
+def up(containers, tmp_path_factory):
+    with composed(containers, FILE, PROJECT, ("kmsgate", "legacy_kms", "setup"), tmp_path_factory.mktemp("engine")) as compose:
+        compose.up()
+        yield compose, containers
 
 
 def test_the_handset_is_provisioned(up):
