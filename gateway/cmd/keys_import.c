@@ -71,7 +71,7 @@ static bool may_be_first(struct keystore *ks, const struct keys_options *o, cons
 /* After the keys: without them it would mean nothing. */
 static bool mark_first(const struct keys_options *o, const struct secret_key *key)
 {
-    const struct mark m = {.clock_us = time_now_us(), .clean = true};
+    const struct mark m = {.clock_us = time_now_us(), .clean = true, .east_us = TIME_NONE};
     struct detail why = {""};
     if (mark_write(o->state, key, &m, &why))
         return true;

@@ -12,15 +12,28 @@ static unsigned times_under(const struct checks *c, int64_t time_us, bool has_zo
     return 1;
 }
 
+/* Of a Time that its own rule does not enforce, but may after the next reload: by that rule's reading, or as it stands.
+ * True: it is far ahead, and will be forgotten before it comes. */
+static bool claim_unjudged(const struct checks *c, int64_t time_us, bool has_zone, int64_t furthest,
+                           struct replay_claim *claim)
+{
+    int64_t at[2] = {time_us, time_us};
+    const unsigned n = has_zone ? 0 : checks_readings(c, time_us, at);
+    const int64_t latest = at[n ? n - 1 : 0];
+    if (latest > claim->latest_us)
+        claim->latest_us = latest < furthest ? latest : furthest;
+    return latest > furthest;
+}
+
 /*
  * The Times to remember a request by: all that any rule takes it for. Else what one rule let through early, because it
  * does not enforce Time, assumes a zone further east or one whose clocks show that Time twice, could come again under
- * another, or later, when it is forgotten. A Time far ahead is not remembered that long: it would keep places for
- * years.
+ * another, or later, when it is forgotten. A Time further ahead than zones are apart is not remembered that long: it
+ * would keep places for years.
  */
 static void claim_times(const struct judgement *j, int64_t now_us, struct replay_claim *claim)
 {
-    enum { AHEAD_MAX_HOURS = 24 };
+    enum { AHEAD_MAX_HOURS = 48 };
     const int64_t furthest = now_us + (int64_t)AHEAD_MAX_HOURS * 3600 * US_PER_S;
     int64_t time_us, at[2];
     bool has_zone;
@@ -40,8 +53,11 @@ static void claim_times(const struct judgement *j, int64_t now_us, struct replay
         if (n && at[n - 1] > claim->latest_us)
             claim->latest_us = at[n - 1] < furthest ? at[n - 1] : furthest;
     }
+    const bool far = !own && claim_unjudged(&j->rule->checks, time_us, has_zone, furthest, claim);
     if (!own && claim->latest_us <= now_us)
         claim->latest_us = TIME_NONE;
+    claim->zoneless = !has_zone && !far;
+    claim->wall_us = time_us;
 }
 
 void checks_replay_found(struct judgement *j, enum reason reason, struct detail *found)
@@ -54,6 +70,9 @@ void checks_replay_found(struct judgement *j, enum reason reason, struct detail 
         detail_set(found, "the replay memory has no room for it");
     else if (reason == REASON_REPLAY_UNAVAILABLE && early)
         detail_set(found, "Time is %.*s, before what the replay memory remembers", STR_FMT(time));
+    else if (reason == REASON_REPLAY_UNAVAILABLE && j->claim.zoneless && j->claim.wall_us < replay_walls(j->gate->replay))
+        detail_set(found, "Time is %.*s, without a zone: one like it may have been accepted before, when rules read "
+                          "such Times in another zone", STR_FMT(time));
     else if (reason == REASON_REPLAY_UNAVAILABLE)
         detail_set(found, "the replay memory could not take note of it in time");
 }

@@ -26,6 +26,14 @@ int64_t floor_at_start(const struct mark *m, int64_t launch_us, int64_t future_u
     return floor_later(floor_round_up(floor_later(launch_us, beat) + ahead), after);
 }
 
+/* What was accepted was read as before the floor, by clocks that were at most so far ahead of UTC. */
+int64_t floor_walls_at_start(const struct mark *m, int64_t floor_us)
+{
+    if (!m)
+        return TIME_NONE;
+    return m->clean || m->east_us == TIME_NONE ? m->walls_us : floor_later(m->walls_us, floor_us + m->east_us);
+}
+
 int64_t floor_mark_for(int64_t time_us)
 {
     return floor_round_up(time_us + 1) - 1;

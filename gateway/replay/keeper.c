@@ -10,6 +10,9 @@
 
 #define BEAT_US (FLOOR_BEAT_S * US_PER_S)
 #define STUCK_US (INT64_C(4) * US_PER_S) /* with BEAT_US and one write: the clock on the disk is at most 5 s old */
+/* After so long, twice, an offset that no Time was read by any more is let go (a summer's): beyond it no clock on earth
+ * shows again what it showed. */
+#define EAST_US (INT64_C(3) * 86400 * US_PER_S)
 enum { HOSTS = 257 };                    /* the most workers that can be configured, and one more */
 
 /* `due_us` is 0 while nothing was accepted since the last mark; what is behind the lock is the thread's to write. */
@@ -23,12 +26,15 @@ struct keeper {
     struct mark wanted;
     _Atomic int64_t latest_us; /* on the disk */
     _Atomic int64_t due_us;    /* monotonic: since when a mark is due */
+    _Atomic int64_t east_us;   /* on the disk */
+    _Atomic int64_t east_now;  /* of what was noted since `turned_us` (monotonic); `east_before`: in the time before it */
+    int64_t east_before, turned_us;
     bool failing;              /* the last write did; told */
     struct replay_host hosts[HOSTS];
     size_t host_count;
 };
 
-struct keeper *keeper_new(const struct replay_state *state, int64_t latest_us)
+struct keeper *keeper_new(const struct replay_state *state, int64_t latest_us, int64_t walls_us)
 {
     struct keeper *k = calloc(1, sizeof *k);
     pthread_condattr_t attr;
@@ -37,7 +43,11 @@ struct keeper *keeper_new(const struct replay_state *state, int64_t latest_us)
         return NULL;
     }
     k->key = state->key;
-    k->wanted.latest_us = latest_us;
+    k->wanted = (struct mark){.latest_us = latest_us, .walls_us = walls_us, .east_us = TIME_NONE};
+    k->east_before = TIME_NONE;
+    k->turned_us = time_mono_us();
+    atomic_init(&k->east_us, TIME_NONE);
+    atomic_init(&k->east_now, TIME_NONE);
     atomic_init(&k->latest_us, 0);
     atomic_init(&k->due_us, 0);
     pthread_condattr_init(&attr);
@@ -80,6 +90,19 @@ static void keeper_stamp(struct keeper *k)
         k->wanted.clock_us = now;
 }
 
+/* Who notes writes east_now and then reads east_us; here it is the other way round, so that one sees the other. */
+static void keeper_look_east(struct keeper *k)
+{
+    const int64_t now = time_mono_us();
+    if (now - k->turned_us >= EAST_US) {
+        k->turned_us = now;
+        atomic_store(&k->east_us, TIME_NONE);
+        k->east_before = atomic_exchange(&k->east_now, TIME_NONE);
+    }
+    const int64_t seen = atomic_load(&k->east_now);
+    k->wanted.east_us = seen > k->east_before ? seen : k->east_before;
+}
+
 static void keeper_tell(struct keeper *k, bool ok, const struct detail *why)
 {
     if (!ok && !k->failing)
@@ -95,6 +118,7 @@ static void keeper_write(struct keeper *k)
     struct detail why = {""};
     const int64_t due = atomic_exchange(&k->due_us, 0);
     keeper_stamp(k); /* after that: what was accepted as being due is not younger */
+    keeper_look_east(k);
     const struct mark m = k->wanted;
     pthread_mutex_unlock(&k->lock);
     const bool ok = mark_write(k->folder, &k->key, &m, &why);
@@ -106,6 +130,7 @@ static void keeper_write(struct keeper *k)
         return;
     }
     atomic_store(&k->latest_us, m.latest_us);
+    atomic_store(&k->east_us, m.east_us);
     for (size_t i = 0; i < k->host_count; i++)
         k->hosts[i].wake(k->hosts[i].arg);
 }
@@ -123,8 +148,9 @@ static void *keeper_run(void *arg)
     int64_t next = time_mono_us() + BEAT_US;
     pthread_mutex_lock(&k->lock);
     while (!k->ending) {
-        const bool awaited = k->wanted.latest_us > atomic_load(&k->latest_us) && !k->failing;
-        if (awaited || (atomic_load(&k->due_us) && time_mono_us() >= next)) {
+        const bool awaited = k->wanted.latest_us > atomic_load(&k->latest_us) ||
+                             atomic_load(&k->east_now) > atomic_load(&k->east_us);
+        if ((awaited && !k->failing) || (atomic_load(&k->due_us) && time_mono_us() >= next)) {
             next = time_mono_us() + BEAT_US;
             keeper_write(k);
         } else if (atomic_load(&k->due_us) || k->failing) {
@@ -149,34 +175,43 @@ bool keeper_start(struct keeper *k, struct detail *why)
     return k->started;
 }
 
-void keeper_end(struct keeper *k, int64_t latest_us)
+void keeper_end(struct keeper *k, int64_t latest_us, int64_t walls_us)
 {
     struct detail why = {""};
     keeper_join(k);
     keeper_stamp(k);
-    const struct mark m = {latest_us, k->wanted.clock_us, true};
+    const struct mark m = {.latest_us = latest_us, .clock_us = k->wanted.clock_us, .clean = true,
+                           .walls_us = walls_us, .east_us = TIME_NONE};
     if (!mark_write(k->folder, &k->key, &m, &why))
         log_error("replay", k->folder, "%s; the next start takes this run for one that was cut off", why.text);
 }
 
-bool keeper_covers(struct keeper *k, int64_t time_us, int64_t now_us)
+static bool far_ahead(const struct keeper_time *t)
+{
+    return t->time_us > t->now_us + FLOOR_AHEAD_S * US_PER_S;
+}
+
+bool keeper_covers(struct keeper *k, const struct keeper_time *t)
 {
     const int64_t due = atomic_load(&k->due_us);
     if (due && time_mono_us() - due > STUCK_US)
         return false;
-    return time_us <= now_us + FLOOR_AHEAD_S * US_PER_S || time_us <= atomic_load(&k->latest_us);
+    return (!far_ahead(t) || t->time_us <= atomic_load(&k->latest_us)) && t->east_us <= atomic_load(&k->east_us);
 }
 
-bool keeper_note(struct keeper *k, int64_t time_us, int64_t now_us)
+bool keeper_note(struct keeper *k, const struct keeper_time *t)
 {
-    const bool covered = keeper_covers(k, time_us, now_us);
+    int64_t east = atomic_load(&k->east_now);
+    while (east < t->east_us && !atomic_compare_exchange_weak(&k->east_now, &east, t->east_us))
+        ;
+    const bool covered = keeper_covers(k, t);
     if (covered && atomic_load(&k->due_us))
         return true;
     pthread_mutex_lock(&k->lock);
     if (!atomic_load(&k->due_us))
         atomic_store(&k->due_us, time_mono_us());
-    if (time_us > now_us + FLOOR_AHEAD_S * US_PER_S && time_us > k->wanted.latest_us)
-        k->wanted.latest_us = floor_mark_for(time_us);
+    if (far_ahead(t) && t->time_us > k->wanted.latest_us)
+        k->wanted.latest_us = floor_mark_for(t->time_us);
     pthread_cond_signal(&k->changed);
     pthread_mutex_unlock(&k->lock);
     return covered;

@@ -16,16 +16,24 @@
 /*
  * One line of text, so that people can read it:
  *
- *     kmsgate replay mark 1 latest 1795000000000000 clock 1795000000000000 end clean mac 0123…
+ *     kmsgate replay mark 2 latest 1795000000000000 clock 1795000000000000 walls 0 east 3600000000 end clean mac 0123…
+ *
+ * Version 1 has nothing of Times without a zone; it is read, so that an upgrade is no restart without a mark.
  */
-#define MARK_FORMAT "kmsgate replay mark 1 latest %" PRId64 " clock %" PRId64 " end %s"
-enum { MARK_TEXT = 160, MARK_MAC = 32 };
+#define MARK_FORMAT                                                                                                   \
+    "kmsgate replay mark 2 latest %" PRId64 " clock %" PRId64 " walls %" PRId64 " east %" PRId64 " end %s"
+#define MARK_FORMAT_1 "kmsgate replay mark 1 latest %" PRId64 " clock %" PRId64 " end %s"
+enum { MARK_TEXT = 200, MARK_MAC = 32 };
 
-static bool mark_text(const struct secret_key *key, const struct mark *m, char out[MARK_TEXT + 2 * MARK_MAC + 8])
+static bool mark_text(const struct secret_key *key, const struct mark *m, int version,
+                      char out[MARK_TEXT + 2 * MARK_MAC + 8])
 {
     uint8_t mac[EVP_MAX_MD_SIZE];
     unsigned mac_n = 0;
-    const int n = snprintf(out, MARK_TEXT, MARK_FORMAT, m->latest_us, m->clock_us, m->clean ? "clean" : "open");
+    const char *end = m->clean ? "clean" : "open";
+    const int n = version == 1 ? snprintf(out, MARK_TEXT, MARK_FORMAT_1, m->latest_us, m->clock_us, end)
+                               : snprintf(out, MARK_TEXT, MARK_FORMAT, m->latest_us, m->clock_us, m->walls_us,
+                                          m->east_us, end);
     if (n < 0 || n >= MARK_TEXT ||
         !HMAC(EVP_sha256(), key->b, sizeof key->b, (const unsigned char *)out, (size_t)n, mac, &mac_n) ||
         mac_n != MARK_MAC)
@@ -51,13 +59,19 @@ static bool mark_path(const char *folder, const char *suffix, char out[PATH_MAX]
 static bool mark_parse(const char *text, const struct secret_key *key, struct mark *out)
 {
     char end[8] = "", again[MARK_TEXT + 2 * MARK_MAC + 8] = "";
-    struct mark m = {0};
-    /* NOLINTNEXTLINE(cert-err34-c): a number out of range is not written again as it was read */
-    if (sscanf(text, "kmsgate replay mark 1 latest %" SCNd64 " clock %" SCNd64 " end %7s mac ", &m.latest_us,
-               &m.clock_us, end) != 3)
+    struct mark m = {.east_us = TIME_NONE};
+    const int version = str_starts(str_z(text), STR("kmsgate replay mark 1 ")) ? 1 : 2;
+    /* NOLINTBEGIN(cert-err34-c): a number out of range is not written again as it was read */
+    const int n = version == 1 ? sscanf(text, "kmsgate replay mark 1 latest %" SCNd64 " clock %" SCNd64 " end %7s mac ",
+                                        &m.latest_us, &m.clock_us, end)
+                               : sscanf(text, "kmsgate replay mark 2 latest %" SCNd64 " clock %" SCNd64 " walls %" SCNd64
+                                        " east %" SCNd64 " end %7s mac ", &m.latest_us, &m.clock_us, &m.walls_us,
+                                        &m.east_us, end);
+    /* NOLINTEND(cert-err34-c) */
+    if (n != (version == 1 ? 3 : 5))
         return false;
     m.clean = str_eq_z(str_z(end), "clean");
-    if (!mark_text(key, &m, again) || strlen(again) != strlen(text) || !secret_equal(again, text, strlen(text)))
+    if (!mark_text(key, &m, version, again) || strlen(again) != strlen(text) || !secret_equal(again, text, strlen(text)))
         return false;
     *out = m;
     return true;
@@ -105,7 +119,7 @@ bool mark_write(const char *folder, const struct secret_key *key, const struct m
     char path[PATH_MAX], fresh[PATH_MAX], text[MARK_TEXT + 2 * MARK_MAC + 8];
     if (!mark_path(folder, "", path, why) || !mark_path(folder, ".new", fresh, why))
         return false;
-    if (!mark_text(key, m, text)) {
+    if (!mark_text(key, m, 2, text)) {
         detail_set(why, MARK_FILE ": OpenSSL failed");
         return false;
     }

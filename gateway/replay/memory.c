@@ -11,6 +11,7 @@ struct memory {
     struct spent *spent;
     _Atomic bool passed;    /* the clock has reached the floor once: if it stands before it again, it stepped back */
     _Atomic int64_t latest; /* the latest Time ever accepted, as its own rule read it */
+    _Atomic int64_t walls;  /* just after the latest that was accepted without a zone, read as UTC; 0: none was */
     struct keeper *keeper;  /* NULL: no mark is kept */
 };
 
@@ -21,30 +22,40 @@ struct memory_line {
     struct replay_call *waiting;
 };
 
-static void raise_latest(struct memory *r, int64_t time_us)
+static void raise(_Atomic int64_t *value, int64_t to)
 {
-    int64_t latest = atomic_load(&r->latest);
-    while (latest < time_us && !atomic_compare_exchange_weak(&r->latest, &latest, time_us))
+    int64_t is = atomic_load(value);
+    while (is < to && !atomic_compare_exchange_weak(value, &is, to))
         ;
+}
+
+static void raise_latest(struct memory *r, const struct keeper_time *t)
+{
+    raise(&r->latest, t->time_us);
+    if (t->east_us != TIME_NONE)
+        raise(&r->walls, t->time_us + t->east_us + 1);
 }
 
 /* Remembered, but accepted only with a mark that covers its Time. */
 static enum reason mark_it(struct memory *r, struct memory_line *line, const uint8_t digest[2][REPLAY_DIGEST],
                            const struct replay_claim *c, struct replay_call *call)
 {
-    const bool covered = !r->keeper || keeper_note(r->keeper, c->time_us, c->now_us);
+    const struct keeper_time t = {c->time_us, c->now_us,
+                                  c->zoneless && c->time_us != TIME_NONE ? c->wall_us - c->time_us : TIME_NONE};
+    const bool covered = !r->keeper || keeper_note(r->keeper, &t);
     if (!covered && !call) {
         spent_forget(r->spent, digest);
         return REASON_REPLAY_UNAVAILABLE;
     }
     if (covered) {
-        raise_latest(r, c->time_us);
+        raise_latest(r, &t);
         return REASON_OK;
     }
     call->waits = true;
     call->line = &line->line;
-    call->time_us = c->time_us;
-    call->now_us = c->now_us;
+    call->time_us = t.time_us;
+    call->now_us = t.now_us;
+    call->east_us = t.east_us;
     memcpy(call->digest, digest, sizeof call->digest);
     call->next = line->waiting;
     call->link = &line->waiting;
@@ -99,6 +110,11 @@ static int64_t memory_floor(const struct replay *r)
     return spent_floor(((const struct memory *)r)->spent);
 }
 
+static int64_t memory_walls(const struct replay *r)
+{
+    return spent_walls(((const struct memory *)r)->spent);
+}
+
 static size_t memory_count(const struct replay *r)
 {
     return spent_count(((const struct memory *)r)->spent);
@@ -118,7 +134,7 @@ static const char *memory_unready(const struct replay *replay, int64_t now_us)
     if (now_us < spent_floor(r->spent))
         return atomic_load(&r->passed) ? "clock" : "starting";
     atomic_store(&r->passed, true);
-    return r->keeper && !keeper_covers(r->keeper, TIME_NONE, now_us) ? "mark" : NULL;
+    return r->keeper && !keeper_covers(r->keeper, &(struct keeper_time){TIME_NONE, now_us, TIME_NONE}) ? "mark" : NULL;
 }
 
 static struct replay_line *memory_line_open(struct replay *r, const struct replay_host *host)
@@ -140,10 +156,11 @@ static void memory_line_turn(struct replay_line *line)
     struct memory *r = (struct memory *)line->replay;
     for (struct replay_call *call = l->waiting, *next; call; call = next) {
         next = call->next;
-        if (!keeper_covers(r->keeper, call->time_us, call->now_us))
+        const struct keeper_time t = {call->time_us, call->now_us, call->east_us};
+        if (!keeper_covers(r->keeper, &t))
             continue;
         stop_waiting(call);
-        raise_latest(r, call->time_us);
+        raise_latest(r, &t);
         call->done(call->arg, REASON_OK);
     }
 }
@@ -167,7 +184,7 @@ static void memory_end(struct replay *r)
 {
     struct memory *m = (struct memory *)r;
     if (m->keeper)
-        keeper_end(m->keeper, atomic_load(&m->latest));
+        keeper_end(m->keeper, atomic_load(&m->latest), atomic_load(&m->walls));
 }
 
 static void memory_free(struct replay *replay)
@@ -178,7 +195,8 @@ static void memory_free(struct replay *replay)
     free(r);
 }
 
-struct replay *replay_memory_new(unsigned max_entries, int64_t floor_us, const struct replay_settings *s)
+static struct memory *memory_new(unsigned max_entries, int64_t floor_us, int64_t walls_us,
+                                 const struct replay_settings *s)
 {
     static const struct replay_engine MEMORY = {
         .free = memory_free,
@@ -186,6 +204,7 @@ struct replay *replay_memory_new(unsigned max_entries, int64_t floor_us, const s
         .end = memory_end,
         .settle = memory_settle,
         .floor = memory_floor,
+        .walls = memory_walls,
         .unready = memory_unready,
         .count = memory_count,
         .patience = memory_patience,
@@ -200,13 +219,20 @@ struct replay *replay_memory_new(unsigned max_entries, int64_t floor_us, const s
     if (!r)
         return NULL;
     r->replay.engine = &MEMORY;
-    r->spent = spent_new(max_entries, floor_us, s->past_us);
+    r->spent = spent_new(max_entries, floor_us, walls_us, s->past_us);
     atomic_init(&r->passed, false);
     atomic_init(&r->latest, floor_us - 1);
+    atomic_init(&r->walls, walls_us == TIME_NONE ? 0 : walls_us);
     if (r->spent)
-        return &r->replay;
+        return r;
     memory_free(&r->replay);
     return NULL;
+}
+
+struct replay *replay_memory_new(unsigned max_entries, int64_t floor_us, const struct replay_settings *s)
+{
+    struct memory *r = memory_new(max_entries, floor_us, TIME_NONE, s);
+    return r ? &r->replay : NULL;
 }
 
 static void tell_floor(const struct replay_state *state, const struct mark *m, int64_t floor_us, bool back)
@@ -237,17 +263,16 @@ struct replay *replay_memory_kept(unsigned max_entries, const struct replay_sett
         log_warn("replay", state->folder, "%s: it is as if there were none", why.text);
     const struct mark *mark = found == MARK_FOUND ? &m : NULL;
     const int64_t floor_us = floor_at_start(mark, launch_us, s->future_us);
-    struct replay *r = replay_memory_new(max_entries, floor_us, s);
-    if (!r)
+    struct memory *memory = memory_new(max_entries, floor_us, floor_walls_at_start(mark, floor_us), s);
+    if (!memory)
         return NULL;
-    struct memory *memory = (struct memory *)r;
     const bool back = mark && launch_us < mark->clock_us;
     atomic_store(&memory->passed, back); /* it is the clock that makes the wait, not the start */
-    memory->keeper = keeper_new(state, floor_us - 1);
+    memory->keeper = keeper_new(state, floor_us - 1, atomic_load(&memory->walls));
     if (memory->keeper) {
         tell_floor(state, mark, floor_us, back);
-        return r;
+        return &memory->replay;
     }
-    replay_free(r);
+    memory_free(&memory->replay);
     return NULL;
 }

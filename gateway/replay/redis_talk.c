@@ -240,11 +240,24 @@ bool talk_takes(const struct talk *t)
            t->claim_end - t->claim_answered < CLAIMS && t->asked_end - t->asked_first < ASKED - CLAIMS / BATCH - 8;
 }
 
+/* Other gateways may read a Time without a zone otherwise, now or after a reload: it is remembered until clocks have
+ * passed it everywhere; what is further ahead than clocks are apart was not judged by its Time. */
+static int64_t remembered_by(const struct replay_claim *c)
+{
+    enum { WEST_HOURS = 14, APART_HOURS = 48 };
+    const int64_t hour = 3600 * US_PER_S;
+    if (!c->zoneless)
+        return c->latest_us;
+    const int64_t last = c->wall_us + WEST_HOURS * hour, furthest = c->now_us + APART_HOURS * hour;
+    const int64_t until = last < furthest ? last : furthest;
+    return until > c->latest_us ? until : c->latest_us;
+}
+
 void talk_spend(struct talk *t, const struct replay_claim *c, struct replay_call *call)
 {
     struct claim *claim = &t->claims[t->claim_end % CLAIMS];
     *claim = (struct claim){.call = call, .state = CLAIM_NEW, .earliest_us = c->earliest_us,
-                            .latest_us = c->latest_us, .asked_us = time_mono_us()};
+                            .latest_us = remembered_by(c), .asked_us = time_mono_us()};
     memcpy(claim->digest, call->digest, sizeof claim->digest);
     call->order = t->claim_end++;
     call->waits = true;

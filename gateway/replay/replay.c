@@ -27,6 +27,11 @@ int64_t replay_floor(const struct replay *r)
     return r->engine->floor(r);
 }
 
+int64_t replay_walls(const struct replay *r)
+{
+    return r->engine->walls ? r->engine->walls(r) : TIME_NONE;
+}
+
 const char *replay_unready(const struct replay *r, int64_t now_us)
 {
     return r->engine->unready(r, now_us);

@@ -46,6 +46,8 @@ struct replay_claim {
     int64_t time_us;      /* as its own rule reads it */
     int64_t earliest_us, latest_us;
     int64_t now_us;       /* by the wall clock, when it was judged */
+    bool zoneless;        /* Time has no zone: other rules, of an earlier run or a later reload, may read it otherwise */
+    int64_t wall_us;      /* then: what stands there, read as UTC; before replay_walls() it is REPLAY_UNAVAILABLE */
 };
 
 /* The answer; of REPLAY_UNAVAILABLE also why. Called once, in the line's thread; the call is over then. */
@@ -59,7 +61,7 @@ struct replay_call {
     bool waits;
     struct replay_line *line;
     struct replay_call *next, **link; /* of the engine's list */
-    int64_t time_us, now_us;
+    int64_t time_us, now_us, east_us;
     uint64_t order;        /* in the engine's queue */
     uint8_t digest[2][16]; /* of user and request */
 };
@@ -77,6 +79,9 @@ void replay_free(struct replay *r); /* after all its lines */
 void replay_settle(struct replay *r, const struct replay_settings *s);
 /* Before it no request can be told from a replay. */
 int64_t replay_floor(const struct replay *r);
+/* The same for what stands in a Time without a zone, read as UTC: it rises when such a Time is forgotten, so that no
+ * change of `assume_zone` makes an old one new. TIME_NONE: none was. */
+int64_t replay_walls(const struct replay *r);
 /* Why signed requests are refused just now, as a word for /readyz; NULL: they are not. */
 const char *replay_unready(const struct replay *r, int64_t now_us);
 size_t replay_count(const struct replay *r); /* remembered, as far as this process knows */

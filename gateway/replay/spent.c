@@ -24,6 +24,7 @@ struct entry {
     struct entry *next;
     struct user *user;
     int64_t time_us;
+    int64_t wall_us; /* TIME_NONE: its Time has a zone */
     uint32_t at; /* in the heap */
     uint8_t digest[DIGEST];
 };
@@ -40,7 +41,7 @@ struct shard {
 
 struct spent {
     atomic_uint max, max_user;
-    _Atomic int64_t floor, retain;
+    _Atomic int64_t floor, walls, retain;
     atomic_size_t count;
     struct shard shard[SHARDS];
 };
@@ -126,17 +127,25 @@ static void drop_entry(struct spent *r, struct shard *s, struct entry *e)
     atomic_fetch_sub(&r->count, 1);
 }
 
-/* The floor rises before anything is forgotten: whoever holds the shard's lock next sees both or neither. */
+static void raise(_Atomic int64_t *value, int64_t to)
+{
+    int64_t is = atomic_load(value);
+    while (is < to && !atomic_compare_exchange_weak(value, &is, to))
+        ;
+}
+
+/* Floor and walls rise before anything is forgotten: whoever holds the shard's lock next sees both or neither. */
 static void purge(struct spent *r, struct shard *s, int64_t now_us)
 {
     const int64_t before = now_us - atomic_load(&r->retain);
     if (s->n == 0 || s->heap[0]->time_us >= before)
         return;
-    int64_t floor = atomic_load(&r->floor);
-    while (floor < before && !atomic_compare_exchange_weak(&r->floor, &floor, before))
-        ;
-    while (s->n && s->heap[0]->time_us < before)
+    raise(&r->floor, before);
+    while (s->n && s->heap[0]->time_us < before) {
+        if (s->heap[0]->wall_us != TIME_NONE)
+            raise(&r->walls, s->heap[0]->wall_us + 1);
         drop_entry(r, s, s->heap[0]);
+    }
 }
 
 static void purge_all(struct spent *r, int64_t now_us)
@@ -223,9 +232,10 @@ static bool take_place(struct spent *r)
 }
 
 /* With a place taken, which is given back on failure. */
-static enum reason remember(struct spent *r, struct shard *s, const uint8_t *user, const uint8_t *digest,
-                            int64_t time_us)
+static enum reason remember(struct spent *r, struct shard *s, const uint8_t digest[2][DIGEST],
+                            const struct replay_claim *c, int64_t time_us)
 {
+    const uint8_t *user = digest[0];
     struct user *u = find_user(s, user);
     struct entry *e = NULL;
     if (u && u->entries >= atomic_load(&r->max_user))
@@ -244,9 +254,10 @@ static enum reason remember(struct spent *r, struct shard *s, const uint8_t *use
         s->users[slot(s, user)] = u;
     }
     u->entries++;
-    *e = (struct entry){.next = s->bucket[slot(s, digest)], .user = u, .time_us = time_us};
-    memcpy(e->digest, digest, DIGEST);
-    s->bucket[slot(s, digest)] = e;
+    *e = (struct entry){.next = s->bucket[slot(s, digest[1])], .user = u, .time_us = time_us};
+    e->wall_us = c->zoneless ? c->wall_us : TIME_NONE;
+    memcpy(e->digest, digest[1], DIGEST);
+    s->bucket[slot(s, digest[1])] = e;
     s->heap[s->n] = e;
     heap_up(s->heap, s->n++);
     return REASON_OK;
@@ -271,13 +282,13 @@ static enum reason try_spend(struct spent *r, const uint8_t digest[2][DIGEST],
         until_us = c->now_us > floor ? c->now_us : floor;
     if (find_entry(s, digest[1]))
         result = REASON_REPLAY_SEEN;
-    else if (c->earliest_us != TIME_NONE && c->earliest_us < floor)
+    else if ((c->earliest_us != TIME_NONE && c->earliest_us < floor) || (c->zoneless && c->wall_us < spent_walls(r)))
         result = REASON_REPLAY_UNAVAILABLE;
     else if (!take_place(r)) {
         *crowded = true;
         result = REASON_REPLAY_FULL;
     } else
-        result = remember(r, s, digest[0], digest[1], until_us);
+        result = remember(r, s, digest, c, until_us);
     pthread_mutex_unlock(&s->lock);
     return result;
 }
@@ -317,6 +328,11 @@ int64_t spent_floor(const struct spent *r)
     return atomic_load(&r->floor);
 }
 
+int64_t spent_walls(const struct spent *r)
+{
+    return atomic_load(&r->walls);
+}
+
 size_t spent_count(const struct spent *r)
 {
     return atomic_load(&r->count);
@@ -336,13 +352,14 @@ void spent_limit(struct spent *s, unsigned max_entries)
     atomic_store(&s->max_user, max_entries / USER_SHARE ? max_entries / USER_SHARE : 1);
 }
 
-struct spent *spent_new(unsigned max_entries, int64_t floor_us, int64_t retain_us)
+struct spent *spent_new(unsigned max_entries, int64_t floor_us, int64_t walls_us, int64_t retain_us)
 {
     struct spent *r = calloc(1, sizeof *r);
     if (!r)
         return NULL;
     spent_limit(r, max_entries);
     atomic_init(&r->floor, floor_us);
+    atomic_init(&r->walls, walls_us);
     atomic_init(&r->retain, retain_us);
     atomic_init(&r->count, 0);
     bool ok = true;

@@ -11,14 +11,16 @@
 #include "replay/replay_engine.h"
 
 struct spent;
-/* retain_us: how long something is remembered after its Time. NULL when out of memory. */
-struct spent *spent_new(unsigned max_entries, int64_t floor_us, int64_t retain_us);
+/* walls_us: replay_walls() to begin with. retain_us: how long something is remembered after its Time. NULL when out of
+ * memory. */
+struct spent *spent_new(unsigned max_entries, int64_t floor_us, int64_t walls_us, int64_t retain_us);
 void spent_free(struct spent *r);
 /* A wider window brings nothing back: the floor stays. */
 void spent_retain(struct spent *r, int64_t retain_us);
 /* Another number of entries; what is there too much is forgotten as it would be anyway. */
 void spent_limit(struct spent *s, unsigned max_entries);
 int64_t spent_floor(const struct spent *r);
+int64_t spent_walls(const struct spent *r);
 size_t spent_count(const struct spent *r);
 
 /* Of user and request: [0] and [1]. False when out of memory. */

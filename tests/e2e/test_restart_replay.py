@@ -194,6 +194,49 @@ def test_a_clock_that_is_set_back_between(gateway, alice, how):
     c.none_came_twice()
 
 
+ZONED = RULES.replace("past: 10m, future: %ds", 'past: 5s, future: 5s, assume_zone: "%s"')
+
+
+@needs_faketime
+@pytest.mark.parametrize("how", ["reloaded", "ended", "killed"])
+def test_a_zone_that_is_changed(gateway, alice, how):
+    """A Time without a zone that was accepted by one reading is not new an hour later, by another."""
+    g = gateway([alice], rules=ZONED % "+01:00")
+    end(g, signal.SIGTERM)
+    clock, env = faked(g.folder, "+0s")
+    g.start(env=env)
+
+    def ask(n, ahead):
+        path = "/init?n=%d" % n
+        body = kms.signed_request(alice, g.url(path), Time=kms.now(ahead).rstrip("Z"))
+        return path, body, g.post(path, body)
+    path, body, first = ask(1, 3600)
+    assert first.status == 200
+    assert (g.post(path, body).status, g.post(path, body).error) == (403, "replay.seen")
+    (g.folder / "rules.yaml").write_text(ZONED % "UTC")
+    clock.write_text("+3600s\n")
+    if how == "reloaded":
+        before = g.admin("/rules")[1]
+        g.running.p.send_signal(signal.SIGHUP)
+        kms.wait_for(lambda: g.admin("/rules")[1] != before)
+    else:
+        end(g, signal.SIGTERM if how == "ended" else signal.SIGKILL)
+        g.start(env=env)
+        kms.wait_for(g.ready)
+    # the window of the old reading is over, that of the new one begins
+    again = [g.post(path, body) for _ in range(3)]
+    assert {r.error for r in again} <= {"replay.seen", "replay.unavailable", "time.stale"}
+    if how == "reloaded":
+        assert {r.error for r in again} == {"replay.unavailable"}
+    if how == "killed":  # who was cut off may have read such a Time up to his last moment: an hour later all is told
+        assert ask(2, 3600)[2].error == "replay.unavailable"
+        clock.write_text("+7210s\n")
+    later = 7210 if how == "killed" else 3600
+    kms.wait_for(lambda: ask(int(time.monotonic() * 1000), later)[2].status == 200)
+    times = collections.Counter(r["target"] for r in g.upstream_requests())
+    assert times["/keymanagement/identity/v1" + path] == 1
+
+
 @needs_faketime
 def test_a_clock_that_steps(gateway, alice):
     g = gateway([alice], rules=RULES % 5)

@@ -478,6 +478,51 @@ static void test_replay_under_another_rule(void **state)
     }
 }
 
+/* A reload that reads Times without a zone as later makes no old one new: neither at once nor when it is forgotten. */
+static void test_replay_after_another_zone(void **state)
+{
+    struct world *w = *state;
+    const int64_t hour = 3600 * US_PER_S;
+    char local[TIME_TEXT], next[TIME_TEXT];
+    time_format(NOW + hour, false, local);
+    *strchr(local, 'Z') = 0;
+    time_format(NOW + hour + US_PER_S, false, next);
+    *strchr(next, 'Z') = 0;
+    w->rule[0].checks.zone_minutes = 60;
+    struct ask a = ask_of(w);
+    a.fields.time = str_z(local);
+    assert_judged(w, &a, REASON_OK);
+    w->rule[0].checks.zone_minutes = 0;
+    a.now_us = NOW + hour;
+    assert_judged(w, &a, REASON_REPLAY_UNAVAILABLE);
+    assert_non_null(strstr(w->j->decision.found[CHECK_REPLAY].text, "another zone"));
+    struct ask fresh_one = ask_of(w);
+    fresh_one.fields.time = str_z(next);
+    fresh_one.now_us = NOW + hour;
+    assert_judged(w, &fresh_one, REASON_OK);
+    assert_judged(w, &fresh_one, REASON_REPLAY_SEEN);
+}
+
+/* What a shadow let through before its Time is remembered when that comes, and `time` is enforced. */
+static void test_replay_after_a_shadow(void **state)
+{
+    struct world *w = *state;
+    char ahead[TIME_TEXT];
+    for (int zone = 0; zone < 2; zone++) {
+        time_format(NOW + 7200 * US_PER_S, false, ahead);
+        if (zone)
+            *strchr(ahead, 'Z') = 0;
+        w->rule[0].checks.mode[CHECK_TIME] = MODE_SHADOW;
+        struct ask a = ask_of(w);
+        a.fields.time = str_z(ahead);
+        assert_judged(w, &a, REASON_OK);
+        w->rule[0].checks.mode[CHECK_TIME] = MODE_ENFORCE;
+        a.now_us = NOW + 7200 * US_PER_S;
+        assert_judged(w, &a, REASON_REPLAY_SEEN);
+        fresh(state);
+    }
+}
+
 /* A Time years ahead takes no place for years. */
 static void test_replay_far_ahead(void **state)
 {
@@ -489,7 +534,7 @@ static void test_replay_far_ahead(void **state)
     assert_judged(w, &a, REASON_OK);
     assert_int_equal(replay_count(w->gate.replay), 1);
     a = ask_of(w);
-    a.now_us = NOW + 25 * 3600 * US_PER_S;
+    a.now_us = NOW + 49 * 3600 * US_PER_S;
     assert_judged(w, &a, REASON_OK);
     assert_int_equal(replay_count(w->gate.replay), 1);
 }
@@ -540,6 +585,8 @@ int main(void)
         CASE(test_replay_is_spent_last),
         CASE(test_replay_under_another_rule),
         CASE(test_replay_far_ahead),
+        CASE(test_replay_after_another_zone),
+        CASE(test_replay_after_a_shadow),
         CASE(test_replay_without_a_memory),
         CASE(test_replay_full),
     };

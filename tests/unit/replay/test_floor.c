@@ -111,8 +111,8 @@ static void test_nothing_is_let_through_twice(void **state)
         const int64_t time = accepted_at + (int64_t)(r[3] % (future + 1));
         const bool waited = time > accepted_at + S(FLOOR_AHEAD_S);
         waits += waited;
-        const struct mark m = {waited ? floor_mark_for(time) : 0, beat, false};
-        const struct mark clean = {time, accepted_at, true};
+        const struct mark m = {waited ? floor_mark_for(time) : 0, beat, false, 0, TIME_NONE};
+        const struct mark clean = {time, accepted_at, true, 0, TIME_NONE};
         const int64_t launch = r[5] % 2 ? accepted_at + (int64_t)(r[4] % S(20)) : beat + (int64_t)(r[4] % S(1));
         assert_true(floor_at_start(&m, launch, 0) > time);
         assert_true(floor_at_start(&m, beat - 1 - (int64_t)(r[4] % S(3600)), 0) > time);
@@ -123,12 +123,39 @@ static void test_nothing_is_let_through_twice(void **state)
     assert_true(waits > 1000);
 }
 
+/*
+ * Times without a zone: whatever one run read by one zone is refused by the next, whatever zone it reads by; and where
+ * the zone stays, no later than the floor says.
+ */
+static void test_walls(void **state)
+{
+    (void)state;
+    const int64_t hour = S(3600);
+    assert_int_equal(floor_walls_at_start(NULL, T), TIME_NONE);
+    struct mark m = {.clock_us = T, .walls_us = 0, .east_us = TIME_NONE};
+    assert_int_equal(floor_walls_at_start(&m, T + S(6)), 0);
+    uint32_t seed = 11;
+    for (int i = 0; i < 100000; i++) {
+        seed = seed * 1664525u + 1013904223u;
+        const int64_t east = ((int64_t)(seed >> 8) % 109 - 54) * 900 * US_PER_S, time = T + (seed >> 4) % S(6);
+        m = (struct mark){.clock_us = T, .east_us = east, .walls_us = T - 15 * hour};
+        const int64_t floor = floor_at_start(&m, T + (seed >> 6) % S(3), 0), wall = time + east;
+        assert_true(time >= floor || wall < floor_walls_at_start(&m, floor));
+        assert_true(floor_walls_at_start(&m, floor) == floor + east);
+        m.clean = true; /* as it was accepted, to the microsecond */
+        m.walls_us = wall + 1;
+        assert_true(floor_walls_at_start(&m, floor) == wall + 1);
+    }
+    m = (struct mark){.clock_us = T, .east_us = -hour, .walls_us = T + 14 * hour}; /* of a run before that one */
+    assert_int_equal(floor_walls_at_start(&m, T), T + 14 * hour);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_no_mark),        cmocka_unit_test(test_clean),         cmocka_unit_test(test_cut_off),
         cmocka_unit_test(test_clock_set_back), cmocka_unit_test(test_within_a_beat), cmocka_unit_test(test_mark_for),
-        cmocka_unit_test(test_nothing_is_let_through_twice),
+        cmocka_unit_test(test_nothing_is_let_through_twice), cmocka_unit_test(test_walls),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

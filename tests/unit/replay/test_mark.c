@@ -16,6 +16,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <openssl/evp.h>
+#include <openssl/hmac.h>
+
 #include "replay/mark.h"
 #include "replay/replay.h"
 
@@ -57,8 +60,8 @@ static enum mark_found found(const struct place *p, struct mark *m)
 static void test_round_trip(void **state)
 {
     struct place *p = *state;
-    static const struct mark MARKS[] = {{0, 1, true}, {S(1795000000) + 7, S(1795000001), false},
-                                        {INT64_MAX, INT64_MAX, true}, {-1, -5, false}};
+    static const struct mark MARKS[] = {{0, 1, true, 0, TIME_NONE}, {S(1795000000) + 7, S(1795000001), false, 3, -4},
+                                        {INT64_MAX, INT64_MAX, true, INT64_MAX, INT64_MAX}, {-1, -5, false, -1, 0}};
     struct mark m;
     struct stat st;
     assert_int_equal(found(p, &m), MARK_NONE);
@@ -68,6 +71,8 @@ static void test_round_trip(void **state)
         assert_int_equal(m.latest_us, MARKS[i].latest_us);
         assert_int_equal(m.clock_us, MARKS[i].clock_us);
         assert_int_equal(m.clean, MARKS[i].clean);
+        assert_int_equal(m.walls_us, MARKS[i].walls_us);
+        assert_int_equal(m.east_us, MARKS[i].east_us);
     }
     assert_int_equal(stat(p->file, &st), 0);
     assert_int_equal(st.st_mode & 07777, 0600);
@@ -85,7 +90,7 @@ static void put(const struct place *p, const char *text, size_t n)
 static void test_damage(void **state)
 {
     struct place *p = *state;
-    const struct mark whole = {S(1795000000), S(1795000000), true};
+    const struct mark whole = {S(1795000000), S(1795000000), true, 0, TIME_NONE};
     struct mark m;
     char text[512], other[512];
     assert_true(mark_write(p->folder, &p->key, &whole, NULL));
@@ -117,7 +122,7 @@ static void test_damage(void **state)
 static void test_no_file(void **state)
 {
     struct place *p = *state;
-    const struct mark whole = {S(1795000000), S(1795000000), true};
+    const struct mark whole = {S(1795000000), S(1795000000), true, 0, TIME_NONE};
     struct mark m;
     struct detail why = {""};
     assert_int_equal(mkdir(p->file, 0700), 0);
@@ -185,7 +190,7 @@ static struct replay_claim claim_at(int64_t time_us, int64_t now_us)
     static uint8_t value[4];
     number++;
     memcpy(value, &number, sizeof value);
-    return (struct replay_claim){STR("u"), STR("k"), value, 4, time_us, time_us, time_us, now_us};
+    return (struct replay_claim){STR("u"), STR("k"), value, 4, time_us, time_us, time_us, now_us, false, 0};
 }
 
 static void await_answer(struct kept *k)
@@ -283,6 +288,77 @@ static void test_the_next_start(void **state)
     assert_true(m.clean && m.latest_us >= first + S(100));
 }
 
+/* A Time without a zone is accepted when the mark says how far east it was read; each next start holds such Times
+ * against that, and after an end in order against the very latest. */
+static void test_without_a_zone(void **state)
+{
+    struct place *p = *state;
+    struct kept k;
+    struct mark m = {.clean = true};
+    const int64_t hour = S(3600);
+    assert_true(mark_write(p->folder, &p->key, &m, NULL));
+    open_kept(&k, p, S(5));
+    const int64_t now = replay_floor(k.r);
+    struct replay_call call = {.done = done, .arg = &k};
+    struct replay_claim c = claim_at(now, now);
+    c.zoneless = true;
+    c.wall_us = now + hour;
+    (void)!replay_spend(k.r, k.line, &c, &call);
+    assert_true(call.waits); /* the first of its zone */
+    await_answer(&k);
+    assert_int_equal(found(p, &m), MARK_FOUND);
+    assert_true(m.east_us == hour && m.walls_us == 0 && !m.clean);
+    c = claim_at(now, now);
+    c.zoneless = true;
+    c.wall_us = now - hour; /* further west is covered */
+    assert_int_equal(replay_spend(k.r, k.line, &c, &call), REASON_OK);
+    assert_false(call.waits);
+    close_kept(&k, false);
+    open_kept(&k, p, S(5)); /* it was cut off */
+    const int64_t walls = replay_floor(k.r) + hour;
+    assert_int_equal(replay_walls(k.r), walls);
+    c = claim_at(walls - 1, walls - 1); /* read as UTC now, an hour later */
+    c.zoneless = true;
+    c.wall_us = walls - 1;
+    assert_int_equal(replay_spend(k.r, k.line, &c, &call), REASON_REPLAY_UNAVAILABLE);
+    close_kept(&k, true);
+    assert_int_equal(found(p, &m), MARK_FOUND);
+    assert_true(m.clean && m.walls_us == walls && m.east_us == TIME_NONE); /* handed on */
+    open_kept(&k, p, S(5));
+    k.answers = 0;
+    c.time_us = c.earliest_us = c.latest_us = c.now_us = c.wall_us = walls;
+    (void)!replay_spend(k.r, k.line, &c, &call);
+    assert_true(call.waits);
+    await_answer(&k);
+    assert_int_equal(k.answer, REASON_OK);
+    close_kept(&k, true);
+    assert_int_equal(found(p, &m), MARK_FOUND);
+    assert_true(m.clean && m.walls_us == walls + 1);
+}
+
+/* A mark of before there was anything of zones in it is one. */
+static void test_the_mark_of_an_older_version(void **state)
+{
+    struct place *p = *state;
+    struct mark m;
+    char text[300] = "kmsgate replay mark 1 latest 1795000000000000 clock 1795000001000000 end clean";
+    uint8_t mac[EVP_MAX_MD_SIZE];
+    unsigned mac_n = 0;
+    const size_t n = strlen(text);
+    assert_non_null(HMAC(EVP_sha256(), p->key.b, sizeof p->key.b, (const unsigned char *)text, n, mac, &mac_n));
+    size_t at = n + (size_t)sprintf(text + n, " mac ");
+    for (unsigned i = 0; i < mac_n; i++)
+        at += (size_t)sprintf(text + at, "%02x", mac[i]);
+    text[at++] = '\n';
+    put(p, text, at);
+    assert_int_equal(found(p, &m), MARK_FOUND);
+    assert_true(m.latest_us == S(1795000000) && m.clock_us == S(1795000001) && m.clean && m.walls_us == 0 &&
+                m.east_us == TIME_NONE);
+    text[21] = '2'; /* of another version it is none */
+    put(p, text, at);
+    assert_int_equal(found(p, &m), MARK_FOREIGN);
+}
+
 /* A run that accepted nothing leaves no later floor to the next. */
 static void test_a_run_that_accepted_nothing(void **state)
 {
@@ -322,7 +398,7 @@ static void test_beats(void **state)
 static void test_a_full_disk(void **state)
 {
     struct place *p = *state;
-    const struct mark old = {1, 2, false}, new = {3, 4, false};
+    const struct mark old = {.latest_us = 1, .clock_us = 2}, new = {.latest_us = 3, .clock_us = 4};
     struct rlimit was;
     struct mark m;
     char fresh[128];
@@ -379,7 +455,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         CASE(test_round_trip), CASE(test_damage), CASE(test_no_file), CASE(test_far_ahead_waits_for_the_mark),
         CASE(test_cancelled), CASE(test_the_next_start), CASE(test_beats), CASE(test_a_disk_that_fails),
-        CASE(test_a_run_that_accepted_nothing), CASE(test_a_full_disk),
+        CASE(test_a_run_that_accepted_nothing), CASE(test_a_full_disk), CASE(test_without_a_zone),
+        CASE(test_the_mark_of_an_older_version),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

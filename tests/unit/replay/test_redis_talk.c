@@ -128,6 +128,31 @@ static void a_turn_is_one_command(void **state)
     end(s);
 }
 
+/* Without a zone it is remembered until clocks have passed it everywhere; far ahead, not for years. */
+static void without_a_zone(void **state)
+{
+    const int64_t now = 1700000000, hour = 3600;
+    const struct {
+        int64_t wall_s;
+        const char *until;
+    } CASES[] = {{now + hour, "$13\r\n1700054000000\r\n"}, {now + 1000 * hour, "$13\r\n1700172800000\r\n"}};
+    struct scene *s = scene(0);
+    (void)state;
+    greet(s);
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        struct replay_claim claim = {.earliest_us = now * US_PER_S, .latest_us = now * US_PER_S, .now_us = now * US_PER_S,
+                                     .zoneless = true, .wall_us = CASES[i].wall_s * US_PER_S};
+        struct asker a = {.call = {.done = done}};
+        a.call.arg = &a;
+        talk_spend(&s->talk, &claim, &a.call);
+        talk_flush(&s->talk);
+        assert_true(said(s, CASES[i].until));
+        assert_true(says(s, "*4\r\n:0\r\n:1700000000000\r\n:1\r\n:0\r\n"));
+        assert_true(a.answers == 1 && a.reason == REASON_OK);
+    }
+    end(s);
+}
+
 static void more_than_a_batch(void **state)
 {
     enum { MANY = 3 * BATCH + 5 };
@@ -388,7 +413,8 @@ static void sentinels(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_turn_is_one_command), cmocka_unit_test(more_than_a_batch), cmocka_unit_test(cancelled),
+        cmocka_unit_test(a_turn_is_one_command),
+        cmocka_unit_test(without_a_zone), cmocka_unit_test(more_than_a_batch), cmocka_unit_test(cancelled),
         cmocka_unit_test(replicas_are_waited_for), cmocka_unit_test(what_servers_say),
         cmocka_unit_test(greetings_that_fail), cmocka_unit_test(the_library),
         cmocka_unit_test(a_lost_connection_refuses_all), cmocka_unit_test(silence), cmocka_unit_test(sentinels),

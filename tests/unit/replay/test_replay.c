@@ -23,7 +23,7 @@ static struct replay *memory_of(unsigned max, int64_t floor_us, int64_t past_us)
 static struct replay_claim claim_of(struct str user, struct str key, const uint8_t *value, size_t n,
                                     const int64_t at[2])
 {
-    return (struct replay_claim){user, key, value, n, at[0], at[0], at[0], at[1]};
+    return (struct replay_claim){user, key, value, n, at[0], at[0], at[0], at[1], false, 0};
 }
 
 static enum reason spend_value(struct replay *r, struct str user, struct str key, const uint8_t *value, size_t n,
@@ -266,6 +266,37 @@ static void test_two_readings(void **state)
     replay_free(r);
 }
 
+/* What has no zone: once it is forgotten, nothing that shows the same or less is accepted, however it is read now. */
+static void test_walls(void **state)
+{
+    (void)state;
+    struct replay *r = memory_of(1000, START, S(5));
+    const uint8_t values[4][4] = {{1}, {2}, {3}, {4}};
+    struct replay_claim c = claim_of(STR("u"), STR("k"), values[0], 4, (int64_t[]){START, START});
+    c.zoneless = true;
+    c.wall_us = START + S(3600); /* an hour east */
+    assert_int_equal(replay_walls(r), TIME_NONE);
+    assert_int_equal(replay_spend(r, NULL, &c, NULL), REASON_OK);
+    struct replay_claim later = claim_of(STR("u"), STR("k"), values[1], 4, (int64_t[]){START + S(3600), START + S(3600)});
+    later.zoneless = true;
+    later.wall_us = START + S(3600); /* now read as UTC */
+    c.time_us = c.earliest_us = c.latest_us = c.now_us = START + S(3600);
+    assert_int_equal(replay_spend(r, NULL, &c, NULL), REASON_REPLAY_UNAVAILABLE);
+    assert_int_equal(replay_walls(r), START + S(3600) + 1);
+    assert_int_equal(replay_spend(r, NULL, &later, NULL), REASON_REPLAY_UNAVAILABLE); /* it cannot be told from it */
+    later.wall_us++;
+    assert_int_equal(replay_spend(r, NULL, &later, NULL), REASON_OK);
+    later.value = values[2];
+    later.zoneless = false; /* a zone leaves no doubt */
+    later.wall_us = 0;
+    assert_int_equal(replay_spend(r, NULL, &later, NULL), REASON_OK);
+    later.value = values[3];
+    assert_int_equal(replay_spend(r, NULL, &later, NULL), REASON_OK);
+    replay_give_back(r, NULL, &later); /* that forgets nothing that was sent */
+    assert_int_equal(replay_walls(r), START + S(3600) + 1);
+    replay_free(r);
+}
+
 static void test_unready(void **state)
 {
     (void)state;
@@ -353,6 +384,7 @@ int main(void)
         cmocka_unit_test(test_given_back),
         cmocka_unit_test(test_a_share_given_back),
         cmocka_unit_test(test_two_readings),
+        cmocka_unit_test(test_walls),
         cmocka_unit_test(test_unready),
         cmocka_unit_test(test_against_a_perfect_memory),
         cmocka_unit_test(test_growing),

@@ -32,7 +32,7 @@ static void *run(void *arg)
         const int64_t now = START + (int64_t)i * race->step;
         memcpy(value, &i, sizeof i);
         snprintf(user, sizeof user, "sip:%u@example.org", i % 40);
-        const struct replay_claim c = {str_z(user), STR("ink"), value, sizeof value, now, now, now, now};
+        const struct replay_claim c = {str_z(user), STR("ink"), value, sizeof value, now, now, now, now, false, 0};
         switch (replay_spend(race->replay, NULL, &c, NULL)) {
         case REASON_OK:
             atomic_fetch_add(&race->accepted[i], 1);
