@@ -5,6 +5,7 @@
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
 
+#include "message/declarations.h"
 #include "message/xmlsig_internal.h"
 
 enum { LEAST_BITS = 80 }; /* a shorter value fits by chance too soon */
@@ -32,6 +33,7 @@ const char *xmlsig_form_says(enum xmlsig_form form)
         [XMLSIG_AS_BARE] = "without its namespace declaration, which is part of the canonical form",
         [XMLSIG_AS_NAKED] = "without the namespace declarations of its first tag, which are part of the canonical form",
         [XMLSIG_AS_WRITTEN] = "as the bytes stand in the message, not canonicalized",
+        [XMLSIG_AS_BEFORE] = "with fewer namespace declarations around it",
         [XMLSIG_AS_WITHIN] = "in an envelope that declared more namespaces; those declarations got lost on the way",
         [XMLSIG_AS_EXCLUSIVE_OR_ALONE] =
             ("by exclusive canonicalization, which the message does not declare, or, which gives the same octets here, "
@@ -168,32 +170,12 @@ static bool bare(const struct look *l, bool info, struct buf *out)
     return !out->failed;
 }
 
-/* The declarations of a canonical text's first tag: they stand between its name and its attributes. */
-static struct str declarations(struct str text)
-{
-    const char *end = text.p + text.n, *from = text.p;
-    while (from < end && *from != ' ' && *from != '>')
-        from++;
-    const char *to = from;
-    for (;;) {
-        const struct str rest = {to, (size_t)(end - to)};
-        if (!str_starts(rest, STR(" xmlns=")) && !str_starts(rest, STR(" xmlns:")))
-            break;
-        const char *open = memchr(to, '"', (size_t)(end - to));
-        const char *close = open ? memchr(open + 1, '"', (size_t)(end - open - 1)) : NULL;
-        if (!close)
-            break;
-        to = close + 1;
-    }
-    return (struct str){from, (size_t)(to - from)};
-}
-
 static bool naked(const struct look *l, bool info, struct buf *out)
 {
     struct buf text BUF_CLEANUP = BUF_INIT(xml_canonical_ceiling(l->doc->size));
     if (!canonical(l, info, info ? l->sig.info_form : l->sig.apex_form, &text))
         return false;
-    const struct str gone = declarations(buf_view(&text));
+    const struct str gone = declarations_of(buf_view(&text));
     buf_bytes(out, text.p, (size_t)(gone.p - text.p));
     buf_bytes(out, gone.p + gone.n, text.n - (size_t)(gone.p + gone.n - text.p));
     return gone.n > 0 && !out->failed;
@@ -342,98 +324,37 @@ static bool fits_with_ends(struct seeking *s, struct str text)
         if (hashed.failed || !fits(&s->look, s->key, buf_view(&hashed), s->out))
             continue;
         compare(buf_view(&s->ours), buf_view(&hashed), s->out);
+        declarations_more(buf_view(&s->ours), text, s->out->added);
         return true;
     }
     return false;
 }
 
-/* What senders and the proxies before them declare on an envelope, in the order of C14N. */
-static const struct {
-    const char *prefix, *uri;
-} DECLARED[] = {
-    {"ds", NS_DS},
-    {"env", "http://www.w3.org/2003/05/soap-envelope"},
-    {"krr", "urn:3gpp:ns:mcsecKMSKRR:1.0"},
-    {"soap", "http://schemas.xmlsoap.org/soap/envelope/"},
-    {"soapenv", "http://schemas.xmlsoap.org/soap/envelope/"},
-    {"xenc", NS_XENC},
-    {"xenc11", NS_XENC11},
-    {"xsd", "http://www.w3.org/2001/XMLSchema"},
-    {"xsi", NS_XSI},
-};
-enum { DECLARED_COUNT = sizeof DECLARED / sizeof *DECLARED, DECLARED_MOST = 3 };
-
-/* The prefix of the declaration that `at` begins with, ` xmlns:prefix="…"`, and where the next one begins; the default
- * namespace has an empty one. */
-static struct str next_prefix(struct str at, size_t *size)
-{
-    const char *equals = memchr(at.p, '=', at.n);
-    const char *close = equals ? memchr(equals + 2, '"', at.n - (size_t)(equals + 2 - at.p)) : NULL;
-    *size = close ? (size_t)(close + 1 - at.p) : at.n;
-    return equals && at.p[6] == ':' ? (struct str){at.p + 7, (size_t)(equals - at.p - 7)} : (struct str){at.p, 0};
-}
-
-/* Of two different prefixes. */
-static bool stands_before(struct str a, struct str b)
-{
-    size_t i = 0;
-    while (i < a.n && i < b.n && a.p[i] == b.p[i])
-        i++;
-    return i == a.n || (i < b.n && (unsigned char)a.p[i] < (unsigned char)b.p[i]);
-}
-
-/* The canonical text with these prefixes declared, too. False where one of them is already. */
-static bool declare(struct str text, unsigned set, struct buf *out)
-{
-    struct str rest = declarations(text);
-    const char *behind = rest.p + rest.n;
-    buf_bytes(out, text.p, (size_t)(rest.p - text.p));
-    for (size_t i = 0; i < DECLARED_COUNT; i++) {
-        const struct str mine = str_z(DECLARED[i].prefix);
-        if (!(set & 1u << i))
-            continue;
-        while (rest.n) {
-            size_t size;
-            const struct str theirs = next_prefix(rest, &size);
-            if (str_eq(theirs, mine))
-                return false;
-            if (!stands_before(theirs, mine))
-                break;
-            buf_bytes(out, rest.p, size);
-            rest = (struct str){rest.p + size, rest.n - size};
-        }
-        buf_printf(out, " xmlns:%s=\"%s\"", DECLARED[i].prefix, DECLARED[i].uri);
-    }
-    buf_bytes(out, rest.p, rest.n);
-    buf_bytes(out, behind, text.n - (size_t)(behind - text.p));
-    return !out->failed;
-}
-
-static unsigned count_bits(unsigned set)
-{
-    unsigned n = 0;
-    for (; set; set &= set - 1)
-        n++;
-    return n;
-}
-
+/* Declarations that are there no more: of those known, up to three. */
 static bool find_lost(struct seeking *s)
 {
+    enum { LOST_MOST = 3 };
     s->out->form = XMLSIG_AS_WITHIN;
-    for (unsigned most = 1; most <= DECLARED_MOST; most++)
-        for (unsigned set = 1; set < 1u << DECLARED_COUNT; set++) {
-            struct buf text BUF_CLEANUP = BUF_INIT(s->ceiling);
-            if (count_bits(set) != most || !declare(buf_view(&s->ours), set, &text) ||
-                !fits_with_ends(s, buf_view(&text)))
-                continue;
-            struct buf names BUF_CLEANUP = BUF_INIT(sizeof s->out->lost);
-            for (size_t i = 0; i < DECLARED_COUNT; i++)
-                if (set & 1u << i)
-                    buf_printf(&names, "%s%s", names.n ? ", " : "", DECLARED[i].prefix);
-            if (names.p)
-                memcpy(s->out->lost, names.p, names.n + 1);
+    for (unsigned set = 0; declarations_next(declarations_known(), LOST_MOST, &set);) {
+        struct buf text BUF_CLEANUP = BUF_INIT(s->ceiling);
+        if (!declarations_add(buf_view(&s->ours), set, &text) || !fits_with_ends(s, buf_view(&text)))
+            continue;
+        declarations_known_names(set, s->out->lost);
+        return true;
+    }
+    return false;
+}
+
+/* Declarations that were not there yet: of those in the first tag, up to four. */
+static bool find_added(struct seeking *s)
+{
+    enum { ADDED_MOST = 4 };
+    s->out->form = XMLSIG_AS_BEFORE;
+    for (unsigned set = 0; declarations_next(declarations_count(buf_view(&s->ours)), ADDED_MOST, &set);) {
+        struct buf text BUF_CLEANUP = BUF_INIT(s->ceiling);
+        if (declarations_drop(buf_view(&s->ours), set, &text) && fits_with_ends(s, buf_view(&text)))
             return true;
-        }
+    }
     return false;
 }
 
@@ -458,12 +379,12 @@ static bool find(const struct xml_doc *doc, struct str body, const struct secret
     bool found = false;
     if (form_text(&s.look, key != NULL, XMLSIG_AS_DECLARED, &s.ours)) {
         out->bits = (unsigned)s.look.value_n * 8;
-        for (int form = 0; form < XMLSIG_AS_WITHIN && !found; form++) {
+        for (int form = 0; form < XMLSIG_AS_BEFORE && !found; form++) {
             struct buf text BUF_CLEANUP = BUF_INIT(s.ceiling);
             out->form = (enum xmlsig_form)form;
             found = form_text(&s.look, key != NULL, out->form, &text) && fits_with_ends(&s, buf_view(&text));
         }
-        found = found || find_lost(&s);
+        found = found || find_added(&s) || find_lost(&s);
         tell_both(&s);
     }
     buf_free(&s.ours);

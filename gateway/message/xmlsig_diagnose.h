@@ -11,6 +11,7 @@
 #ifndef KMSGATE_MESSAGE_XMLSIG_DIAGNOSE_H
 #define KMSGATE_MESSAGE_XMLSIG_DIAGNOSE_H
 
+#include "message/declarations.h"
 #include "message/xmlsig.h"
 
 enum xmlsig_form {
@@ -23,7 +24,8 @@ enum xmlsig_form {
     XMLSIG_AS_BARE,    /* canonical but for its default namespace */
     XMLSIG_AS_NAKED,   /* canonical but for all namespace declarations of its first tag */
     XMLSIG_AS_WRITTEN, /* the bytes as they stand in the message, not canonicalized */
-    XMLSIG_AS_WITHIN,  /* in an envelope that declared more prefixes; the last one that is tried by itself */
+    XMLSIG_AS_BEFORE,  /* with fewer declarations in its first tag */
+    XMLSIG_AS_WITHIN,  /* in an envelope that declared more prefixes */
     XMLSIG_AS_EXCLUSIVE_OR_ALONE, /* both give the same octets */
     XMLSIG_FORM_COUNT
 };
@@ -43,7 +45,9 @@ struct xmlsig_attempt {
     enum xmlsig_ends ends;
     enum xmlsig_key_text key_text; /* of an HMAC */
     unsigned bits;                 /* of the SignatureValue */
-    char lost[48];                 /* XMLSIG_AS_WITHIN: the prefixes that the envelope declared */
+    char lost[DECLARATIONS_NAMES]; /* XMLSIG_AS_WITHIN: the prefixes that the envelope declared */
+    /* The prefixes that are declared around it here, and were not in what was hashed; empty: none. */
+    char added[DECLARATIONS_NAMES];
     /* Where the text that the gateway digests first differs from the one that was hashed; both empty where they are
      * the same, cut out of it and made printable. */
     size_t at;

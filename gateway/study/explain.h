@@ -38,6 +38,7 @@ struct explanation {
     } checks[CHECK_COUNT];
     char *stage; /* refused before the rules: what was found there */
     struct strings diagnosis; /* sentences: what seems to be the cause */
+    bool on_the_way; /* which may be something between client and gateway that changed the message */
     /* What would let it through. */
     struct advice {
         char *place; /* FILE:LINE, or "the client" */

@@ -242,6 +242,11 @@ static void advise_profile(struct advising *a)
 static void advise_signature(struct advising *a)
 {
     advise_client(a->e, "hash and sign as told above; no line of the rules makes a wrong signature right");
+    if (a->e->on_the_way)
+        advise(a->e, explain_text(a->e, "what stands between client and gateway"),
+               explain_text(a->e, "compare the body with what left the client; where they differ, pass it on byte for "
+                                  "byte: no XML in it is to be read and written again"),
+               explain_text(a->e, "nothing: the rules stay"));
 }
 
 static void advise_missing(struct advising *a)

@@ -95,10 +95,19 @@ static void tell_difference(struct explanation *e, const char *what, const struc
     explain_sentence(e, "%s, at octet %zu, the client hashed    %s", what, a->at, a->theirs);
 }
 
-static void tell_lost(struct explanation *e, const struct xmlsig_attempt *a)
+/* Other declarations than those that were hashed: whose they are, and who may have changed them. The bytes alone do not
+ * tell a client that hashes otherwise from a proxy that adds what the client never wrote. */
+static void tell_declarations(struct explanation *e, const char *what, const struct xmlsig_attempt *a)
 {
+    const bool added = a->added[0] && (a->form == XMLSIG_AS_BEFORE || a->form == XMLSIG_AS_EXCLUSIVE ||
+                                       a->form == XMLSIG_AS_ALONE || a->form == XMLSIG_AS_EXCLUSIVE_OR_ALONE);
     if (a->lost[0])
         explain_sentence(e, "lost on the way, from an element above: the declarations of %s", a->lost);
+    if (added)
+        explain_sentence(e, "declared around %s here, and not in what was hashed: %s. If the client never wrote that, "
+                            "something on the way (a proxy, an XML firewall) added it after signing, and inclusive "
+                            "canonicalization renders it", what, a->added);
+    e->on_the_way |= added || a->lost[0];
 }
 
 static void tell_digest(const struct explain_in *in, struct explanation *e)
@@ -118,7 +127,7 @@ static void tell_digest(const struct explain_in *in, struct explanation *e)
     explain_sentence(e, "DigestValue is wrong, and this would make it right: the client hashed the message %s%s%s",
                      xmlsig_form_says(a.form), *xmlsig_form_says(a.form) && *xmlsig_ends_say(a.ends) ? ", and " : "",
                      xmlsig_ends_say(a.ends));
-    tell_lost(e, &a);
+    tell_declarations(e, "the message", &a);
     tell_difference(e, "message", &a);
 }
 
@@ -150,7 +159,7 @@ static bool tell_hmac(const struct explain_in *in, struct explanation *e, const 
     if (a.bits != 256)
         explain_sentence(e, "the HMAC is cut to %u bits: a rule takes that only where it says min_hmac_bits: %u, and "
                             "the message only with HMACOutputLength", a.bits, a.bits < 128 ? 128 : a.bits);
-    tell_lost(e, &a);
+    tell_declarations(e, "SignedInfo", &a);
     tell_difference(e, "SignedInfo", &a);
     return true;
 }

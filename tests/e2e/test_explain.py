@@ -171,6 +171,11 @@ def alone(e):
     return c14n(etree.fromstring(etree.tostring(copy.deepcopy(e), method="c14n", exclusive=True)))
 
 
+def in_place(e):
+    """With all that is declared above it."""
+    return etree.tostring(e, method="c14n", with_tail=False)
+
+
 URIS = {"soap": "http://schemas.xmlsoap.org/soap/envelope/", "xsd": "http://www.w3.org/2001/XMLSchema", "xsi": kms.XSI}
 
 
@@ -221,6 +226,16 @@ WRONG = {
     "lost-ancestors": (lambda d: handmade(d.alice, nsmap={None: NS, "xsi": kms.XSI},
                                           request=alone),
                        ["hashed the message", "alone: without the namespaces that its ancestors declare"]),
+    # by a proxy: one that the request does not use, beside others of the client's own; on the envelope, on the request
+    "added-on-the-way": (lambda d: good(d.alice).replace(b"<SignedKmsRequest ", b'<SignedKmsRequest xmlns:p="urn:proxy" ', 1),
+                         ["declared around the message here, and not in what was hashed: p.",
+                          "declared around SignedInfo here, and not in what was hashed: p.", "added it after signing"]),
+    "added-beside-others": (lambda d: handmade(d.alice, nsmap={None: NS, "v": "urn:vendor"}, request=in_place, info=in_place).replace(
+        b"<SignedKmsRequest ", b'<SignedKmsRequest xmlns:soap="http://schemas.xmlsoap.org/soap/envelope/" xmlns:a="urn:a" ', 1),
+        ["with fewer namespace declarations around it", "not in what was hashed: a, soap.", "added it after signing"]),
+    "added-to-the-request": (lambda d: good(d.alice).replace(b"<KmsRequest ", b'<KmsRequest xmlns:p="urn:proxy" ', 1),
+                             ["SignatureValue is right", "declared around the message here, and not in what was hashed: p.",
+                              "added it after signing"]),
     "lost-on-the-way": (lambda d: handmade(d.alice, request=lambda e: c14n(e).replace(
         b' xmlns="%s"' % NS.encode(), b' xmlns="%s" xmlns:xsi="%s"' % (NS.encode(), kms.XSI.encode()), 1)),
         ["got lost on the way", "the declarations of xsi"]),
@@ -275,6 +290,13 @@ def test_wrong_signature(desk, name):
                                                         "key.revoked")
     assert all(w in cause(r) for w in words), cause(r)
     assert r["to_mend"][0]["place"] == "the client"
+
+
+@pytest.mark.parametrize("name", ["added-on-the-way", "added-beside-others", "added-to-the-request", "lost-on-the-way"])
+def test_what_stands_between_is_told_what_to_do(desk, name):
+    r = desk.json(WRONG[name][0](desk), code=1)
+    assert ("what stands between client and gateway", True) in {(m["place"], "byte for byte" in m["change"]) for m in r["to_mend"]}
+    assert not [m for m in desk.json(WRONG["hex-key"][0](desk), code=1)["to_mend"] if "between" in m["place"]]
 
 
 def test_lost_ancestors_by_name(desk):
