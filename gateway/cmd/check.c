@@ -156,7 +156,7 @@ static void check_captures(const char *folder, struct faults *faults)
 static void lint_captures(const struct config *c, const struct rules *r, struct faults *faults)
 {
     for (size_t i = 0; r && !c->captures && i < r->request_count; i++)
-        if (r->requests[i].capture)
+        if (r->requests[i].capture && !rules_accept(r, "capture-nowhere", r->requests[i].id))
             faults_lint(faults, c->rules, r->requests[i].line, 5,
                         "capture-nowhere: rule `%s` keeps bodies, and `captures` of %s names no folder: none are kept",
                         r->requests[i].id, c->file);
@@ -200,14 +200,14 @@ static void lint_proxies(const struct config *c, const struct rules *r, struct f
             const struct request_rule *q = r->requests + i;
             const struct cidr *found = request_rule_takes(q) & (FORM_UNSIGNED | FORM_EMPTY)
                                            ? within_proxies(&q->match, &c->listen[k]) : NULL;
-            if (!found)
+            if (!found || rules_accept(r, "proxy-source", q->id))
                 continue;
             char address[IP_TEXT];
             ip_format(&found->base, address);
             faults_lint(faults, r->file, q->line, 1,
-                        "rule `%s` bounds what is unsigned by %s, which is a trusted proxy's own address (listen[%zu]."
-                        "trusted_proxies): so has every client that comes through it without X-Forwarded-For. Name "
-                        "the clients' networks", q->id, address, k);
+                        "proxy-source: rule `%s` bounds what is unsigned by %s, which is a trusted proxy's own address "
+                        "(listen[%zu].trusted_proxies): so has every client that comes through it without "
+                        "X-Forwarded-For. Name the clients' networks", q->id, address, k);
             break;
         }
 }

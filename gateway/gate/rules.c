@@ -250,6 +250,7 @@ void rules_unref(struct rules *r)
     free(r->dialects);
     strings_free(&r->kms_uris);
     strings_free(&r->headers);
+    strings_free(&r->accepted);
     free(r->kms_id);
     free(r->file);
     free(r->text);

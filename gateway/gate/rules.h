@@ -128,6 +128,7 @@ struct rules {
     struct dialect *dialects;
     size_t dialect_count;
     struct strings headers; /* that some request rule sets: none of them ever comes from a client */
+    struct strings accepted; /* lints that only gateway.yaml can give rise to; see rules_accept() */
     int64_t max_past_us;   /* widest window of all rules where replay is on: how long the replay memory must remember */
     int64_t max_future_us; /* the same of those that enforce time, too: how far ahead it may have accepted */
     char hash[65];       /* SHA-256 of the file, hex */
@@ -156,6 +157,8 @@ const struct request_rule *rules_request_heir(const struct rules *r, size_t i, s
 /* NULL with every fault added; lints are added too, but do not fail. What the syntax knows and the program does not
  * build yet is a fault ("not built yet"). */
 struct rules *rules_load(const char *path, struct faults *faults);
+/* Whether somebody accepted that lint of that rule: one that is told by gateway.yaml and the rules together. */
+bool rules_accept(const struct rules *r, const char *lint, const char *rule);
 /* `check --print`: every setting in effect with its place or "default", a line each. */
 void rules_describe(const struct rules *r, struct buf *out);
 /* The settings in effect of request rule i, or of response rule i: `line` 0 where a default holds. False without

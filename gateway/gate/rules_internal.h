@@ -20,6 +20,7 @@
     X(WIDE_SOURCE, "wide-source") X(CLEAR_UNASKED, "clear-unasked") X(WRAPPED_UNASKED, "wrapped-unasked")       \
     X(REPLAY_TIMELESS, "replay-timeless") X(ZONE_RESTART, "zone-restart")                                       \
     X(RENEW_UNENFORCED, "renew-unenforced") X(RENEW_SHORT, "renew-short")                                       \
+    X(PROXY_SOURCE, "proxy-source") X(CAPTURE_NOWHERE, "capture-nowhere")                                       \
     X(ACCEPTED_UNUSED, "accepted-unused")
 enum lint {
 #define LINT_ENUM(e, name) LINT_##e,

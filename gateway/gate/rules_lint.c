@@ -43,6 +43,29 @@ void rules_read_accepted(struct yaml_in *in, const struct yaml_node *node, void 
     }
 }
 
+/* What `check` says with gateway.yaml beside the rules alone: it asks rules_accept(). */
+static void keep_accepted(struct reading *g, struct accepted *a)
+{
+    char text[160];
+    if (a->lint != LINT_PROXY_SOURCE && a->lint != LINT_CAPTURE_NOWHERE)
+        return;
+    snprintf(text, sizeof text, "%s %s", NAMES[a->lint].name, a->rule ? a->rule : "");
+    a->used = strings_add(&g->r->accepted, str_z(text));
+    if (!a->used)
+        yaml_fault(&g->in, a->node, "out of memory");
+}
+
+bool rules_accept(const struct rules *r, const char *lint, const char *rule)
+{
+    for (size_t i = 0; i < r->accepted.n; i++) {
+        const struct str kept = str_z(r->accepted.v[i]), name = str_z(lint);
+        const struct str of = {kept.p + name.n + 1, kept.n > name.n ? kept.n - name.n - 1 : 0};
+        if (str_starts(kept, name) && kept.p[name.n] == ' ' && (!of.n || str_eq_z(of, rule)))
+            return true;
+    }
+    return false;
+}
+
 void rules_check_accepted(struct reading *g)
 {
     const struct rules *r = g->r;
@@ -55,8 +78,10 @@ void rules_check_accepted(struct reading *g)
             known = str_eq_z(str_z(rule), r->responses[k].id);
         for (size_t k = 0; k < r->dialect_count && !known; k++)
             known = str_eq_z(str_z(rule), r->dialects[k].name);
-        if (known)
+        if (known) {
+            keep_accepted(g, g->accepted + i);
             continue;
+        }
         const char *near =
             r->requests ? nearest_name(str_z(rule), &r->requests->id, sizeof *r->requests, r->request_count) : NULL;
         yaml_fault(&g->in, yaml_get(g->accepted[i].node, "rule"), "there is no rule %s%s%s%s", show(str_z(rule)).z,

@@ -170,9 +170,25 @@ def test_a_proxy_s_own_address_bounds_nothing(folder, source, accept, trusted, t
         "public_url", "  - { address: '127.0.0.1:8081', trusted_proxies: [%s] }\npublic_url" % trusted, 1))
     run = check(folder)
     assert run.returncode == 0, run.stderr
-    line = "rules.yaml:4:1: rule `field` bounds what is unsigned by 192.0.2.7, which is a trusted proxy's own address"
+    line = "rules.yaml:4:1: proxy-source: rule `field` bounds what is unsigned by 192.0.2.7, which is a trusted proxy's own address"
     assert (line in run.stderr) == told and ("(listen[1].trusted_proxies)" in run.stderr) == told, run.stderr
     assert check(folder, "--strict").returncode == (1 if run.stderr else 0)
+
+
+@pytest.mark.parametrize("accepted,told", [
+    ("name: proxy-source, rule: field", {"capture-nowhere"}), ("name: proxy-source", {"capture-nowhere"}),
+    ("name: capture-nowhere, rule: field", {"proxy-source"}), ("name: proxy-source, rule: everyone", {"proxy-source", "capture-nowhere"})])
+def test_what_both_files_tell_can_be_accepted(folder, accepted, told):
+    """By its name, of one rule or of all; alone, the rules' file tells neither, nor that nothing matches."""
+    rules = PROXIED % ("192.0.2.7/32", "unsigned")
+    (folder / "rules.yaml").write_text(rules.replace("why: old radios", "why: old radios, capture: on, until: 2027-06-30") +
+                                       "lints: { accepted: [{ %s, why: known }] }\n" % accepted)
+    config = (folder / "gateway.yaml").read_text()
+    (folder / "gateway.yaml").write_text(config.replace(
+        "public_url", "  - { address: '127.0.0.1:8081', trusted_proxies: [192.0.2.7/32] }\npublic_url", 1))
+    run = check(folder)
+    assert run.returncode == 0 and {n for n in ("proxy-source", "capture-nowhere") if n + ": rule `field`" in run.stderr} == told, run.stderr
+    assert "accepted-unused" not in run.stderr
 
 
 ZONES = """\
