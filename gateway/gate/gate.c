@@ -20,6 +20,8 @@ static enum reason read_body(struct judgement *j, struct str body)
         j->form = FORM_EMPTY;
         return REASON_OK;
     }
+    if (j->only_empty)
+        return REASON_HTTP_MEDIA_TYPE;
     struct detail *why = &j->decision.found[CHECK_SCHEMA];
     const struct xml_limits *limits =
         j->resource.kind == RESOURCE_REDIRECT ? &XML_LIMITS_REDIRECT : &XML_LIMITS_REQUEST;

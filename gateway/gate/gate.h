@@ -37,11 +37,14 @@ struct gate {
     bool by_tree; /* requests and replies are read the long way (request_doc.h, response_profile.h) */
 };
 
+/* What the head says of a body. Without one the type of content is of nothing; a chunked one shows when it comes. */
+enum gate_body { GATE_BODY, GATE_BODY_NONE, GATE_BODY_UNKNOWN };
+
 struct gate_head {
     struct str method, target;
     struct str content_type;     /* missing: none */
     bool content_encoded;        /* any Content-Encoding */
-    bool no_body;                /* the head says so: then the type of content is of nothing */
+    enum gate_body body;
     struct ip source;
 };
 
@@ -54,6 +57,7 @@ struct judgement {
     char *target;    /* owns head's texts */
     enum form form;
     bool head_holds; /* gate_head() let it through */
+    bool only_empty; /* … without a body alone: its type is not one that a body may have */
     bool proven;
     bool ring_loaded;
     bool spent;      /* the replay memory has taken note */
@@ -125,6 +129,7 @@ struct gate_response {
     bool waits; /* there is none yet: new keys are due, which are committed before they are sent */
     struct buf body;
     struct detail why; /* what was wrong with the upstream's answer, in plain words; empty: nothing. Not for clients */
+    struct detail left_out; /* of an answer that was passed on: what of it was not, in plain words; the same */
 };
 enum reason gate_reply(struct judgement *j, const struct gate_upstream *up, int64_t now_us,
                        struct gate_response *out) MUST_CHECK;

@@ -135,8 +135,9 @@ static enum reason judge_head(struct judgement *j, const struct gate_head *head)
         return REASON_HTTP_METHOD;
     if (target != REASON_OK)
         return target;
-    const bool type = j->head.no_body || media_type_holds(j->head.content_type);
-    return j->head.content_encoded || !type ? REASON_HTTP_MEDIA_TYPE : REASON_OK;
+    const bool type = media_type_holds(j->head.content_type);
+    j->only_empty = !type && j->head.body == GATE_BODY_UNKNOWN;
+    return j->head.content_encoded || (!type && j->head.body == GATE_BODY) ? REASON_HTTP_MEDIA_TYPE : REASON_OK;
 }
 
 enum reason gate_head(struct judgement *j, const struct gate_head *head)

@@ -270,6 +270,8 @@ static void chunk_byte(struct guard *g, char c)
         g->state = GUARD_DONE;
     else if (g->chunks.state == CHUNK_BAD)
         refuse_framing(g);
+    else if (g->only_empty && g->chunks.left)
+        refuse(g, REASON_HTTP_MEDIA_TYPE, 415);
     else if (g->chunks.state == CHUNK_LARGE)
         refuse(g, REASON_HTTP_TOO_LARGE, 413);
     g->length = g->chunks.left;

@@ -34,6 +34,7 @@ struct guard {
     struct guard_header *headers;
     size_t header_count;
     bool http11, keep_alive, expect_continue, chunked;
+    bool only_empty;         /* set by who looks at the head: its type fits no body, and a chunked one shows late */
     size_t length;           /* of the body, or of the rest of the chunk */
     struct chunks chunks;
 };

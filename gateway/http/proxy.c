@@ -170,7 +170,9 @@ bool proxy_head(struct conn *c, enum reason reason, int status)
             .method = g->method.p ? g->method : STR(""),
             .target = g->target.p ? g->target : STR(""),
             .content_type = guard_header(g, "content-type"),
-            .no_body = !g->chunked && g->length == 0 && reason == REASON_OK, /* too large: a body */
+            .body = g->chunked && reason == REASON_OK               ? GATE_BODY_UNKNOWN
+                    : g->length == 0 && reason == REASON_OK ? GATE_BODY_NONE
+                                                            : GATE_BODY, /* too large: a body */
             .content_encoded = guard_header(g, "content-encoding").p != NULL,
             .source = source_of(c),
         };
@@ -178,6 +180,7 @@ bool proxy_head(struct conn *c, enum reason reason, int status)
         if (c->front->settings->listen[c->listener->index]->trusted_proxy_count)
             crowd_move(s->crowd, &c->place, &head.source);
         const enum reason judged = gate_head(x->judgement, &head);
+        c->guard.only_empty = x->judgement->only_empty;
         if (judged != REASON_OK && (reason == REASON_OK || status == 413)) { /* sizes are judged after all others */
             reason = judged;
             status = 0;

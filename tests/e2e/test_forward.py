@@ -1,5 +1,6 @@
 """What goes to the upstream, seen there: methods, bodies, headers."""
 import json
+import socket
 
 import pytest
 from lxml import etree
@@ -191,3 +192,30 @@ def test_no_body_has_no_type(bench, content):
     typed = bench.gate.post(path, b"", headers={"Content-Type": content, "Content-Length": "0"})
     assert typed.status == plain.status != 415
     assert bench.gate.post(path, b"x", headers={"Content-Type": content}).status == 415
+
+
+def chunked(bench, content, *chunks):
+    """The status of a request of that type, sent in chunks; the last ones after an answer was waited for in vain."""
+    with socket.create_connection(("127.0.0.1", bench.gate.port), timeout=20) as s:
+        s.sendall(b"POST %s/keyprov/sip%%3Anobody%%40example.org HTTP/1.1\r\nHost: x\r\nContent-Type: %s\r\n"
+                  b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n" % (kms.BASE.encode(), content.encode()))
+        for chunk in chunks:
+            s.sendall(chunk)
+        data = b""
+        while b"\r\n" not in data:
+            more = s.recv(4096)
+            assert more, data
+            data += more
+        return int(data.split(b" ")[1])
+
+
+@pytest.mark.parametrize("content", ["application/octet-stream", "text/plain"])
+def test_an_empty_body_is_empty_in_chunks_too(bench, content):
+    """However it is framed. The first octet of one that is not decides: nothing more of it is read."""
+    plain = bench.gate.post("/keyprov/sip%3Anobody%40example.org", b"").status
+    assert chunked(bench, content, b"0\r\n\r\n") == plain != 415
+    assert chunked(bench, content, b"0", b"00\r\n", b"\r\n") == plain
+    assert chunked(bench, content, b"1\r\n") == 415  # before the octet itself
+    assert chunked(bench, content, b"ffffff") == 415  # and before it is called too large
+    assert chunked(bench, content, b"x\r\n") == 400
+    assert chunked(bench, "text/xml", b"ffffff") == 413
