@@ -38,6 +38,8 @@ static bool test_cases(const struct test_options *q, struct rules *rules, const 
         const size_t untouched = test_untouched(rules, &run), rule_count = rules->request_count + rules->response_count;
         printf("%s: %zu case%s, %zu failed; %zu of %zu rules touched\n", q->cases, run.n, run.n == 1 ? "" : "s",
                run.failed, rule_count - untouched, rule_count);
+        for (size_t i = 0; i < run.notes.n; i++)
+            printf("%s\n", run.notes.v[i]);
         ok = !run.failed && !(q->strict && untouched);
     }
     case_run_free(&run);

@@ -342,6 +342,7 @@ static enum reason plan_envelope(struct making *m, int64_t now_us)
     m->plan.user_uri = set_field(m, rule->user_uri, own.user_uri, r->user_uri);
     m->plan.kms_uri = set_field(m, rule->kms_uri, own.kms_uri, r->kms_uri);
     m->plan.kms_id = set_field(m, rule->kms_id, own.kms_id, r->kms_id);
+    m->plan.keeps_kms_id = rule->kms_id == FIELD_KEEP;
     m->plan.time = set_field(m, rule->time, own.time, kept_time(m));
     m->plan.client_req_url = set_field(m, rule->client_req_url, own.client_req_url, r->client_req_url);
     m->plan.keep_extensions = rule->keep_extensions;
@@ -378,6 +379,7 @@ static enum reason write_reply(struct making *m, int64_t now_us, struct gate_res
 {
     struct buf payload BUF_CLEANUP = BUF_INIT_SECRET(LIMIT_REPLY_OUT);
     bool encrypted = false;
+    m->plan.left_out = &out->left_out;
     enum reason r = choose_signer(m, now_us);
     if (r == REASON_OK)
         r = plan_new_keys(m, now_us, out);
@@ -460,6 +462,8 @@ enum reason gate_reply(struct judgement *j, const struct gate_upstream *up, int6
         out->why = m.why;
         return r;
     }
+    if (out->left_out.text[0])
+        log_warn("reply", j->decision.id, "%s", out->left_out.text);
     j->decision.reason = r;
     j->decision.status = out->status;
     return r;

@@ -60,6 +60,7 @@ bool response_fields(const struct xml_doc *doc, const xmlNode *response, struct 
     out->time = field(response, "Time");
     const struct str kms_id = xml_text(response_child(response, "KmsId"));
     out->kms_id = schema_is_free_text(kms_id) ? kms_id : STR_MISSING;
+    out->kms_id_unfit = kms_id.p && !out->kms_id.p ? kms_id : STR_MISSING;
     out->client_req_url = field(response, "ClientReqUrl");
     if (error && message) {
         detail_set(why, "KmsResponse: found a KmsError beside a KmsMessage, expected one of them");

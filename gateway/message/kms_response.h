@@ -25,6 +25,7 @@ struct kms_response {
     const struct response_profile *profile; /* instead of both: see response_profile.h */
     enum kms_message message;
     struct str user_uri, kms_uri, time, kms_id, client_req_url; /* missing where the upstream left them out */
+    struct str kms_id_unfit; /* a KmsId that is no free text: it counts as left out */
     int64_t error_code;    /* KMS_MESSAGE_ERROR */
     struct str error_msg;  /* the sender's: a gateway never passes it on */
     size_t certificates;   /* of a KmsCertCache */
@@ -68,6 +69,8 @@ struct kms_new_key {
 struct kms_response_plan {
     struct str user_uri, kms_uri, time, kms_id, client_req_url;
     bool keep_extensions;
+    bool keeps_kms_id;       /* kms_id is the upstream's */
+    struct detail *left_out; /* empty at first: the first text of the upstream's that is not passed on, and why */
     const struct dialect *speak; /* written in its names, in the upstream's order; NULL: as the standard says */
     const char *speak_ns;        /* the namespace then; "": none */
     enum { PROTECT_NONE, PROTECT_KEYS, PROTECT_MESSAGE } protect;

@@ -113,6 +113,8 @@ static void element(struct writing *w, const xmlNode *n, const struct schema_ele
     default:
         if (e->type != TYPE_STRING || e->count != OPTIONAL || schema_is_free_text(xml_text(n)))
             writing_leaf(w, writing_name(w, n, e->name), schema_value(n, e->type));
+        else if (w->plan->left_out && !w->plan->left_out->text[0])
+            schema_tell_unfree(e->name, xml_text(n), w->plan->left_out);
     }
 }
 
@@ -319,6 +321,10 @@ enum reason kms_response_write(const struct kms_response *r, const struct kms_re
                                                                             * other */
     w.repeats = r && r->doc ? 2 * r->doc->size + REPEATS_MIN : 0;
     open_response(&w, root);
+    if (plan->keeps_kms_id && r && r->kms_id_unfit.p && plan->left_out)
+        schema_tell_unfree("KmsId", r->kms_id_unfit, plan->left_out);
+    else if (r && r->profile && plan->left_out)
+        *plan->left_out = r->profile->left_out;
     parts(&w);
     if (w.encrypted)
         writing_leaf(&w, writing_name(&w, NULL, "TrK-ID"), plan->trk_id);

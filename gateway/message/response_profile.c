@@ -97,6 +97,8 @@ static bool profile_leaf(struct profile *p, const struct scan_tag *tag, const st
     if (!profile_text(p, tag, e, &text))
         return false;
     if (e->type == TYPE_STRING && e->count == OPTIONAL && !schema_is_free_text(text)) {
+        if (!p->out->left_out.text[0])
+            schema_tell_unfree(e->name, text, &p->out->left_out);
         p->c.n = from;
         return true;
     }
@@ -352,6 +354,8 @@ static bool profile_envelope(struct profile *p, const struct scan_tag *tag, size
         text = canon_decode(text, p->c.p + (text.p - p->c.p));
     if (field && (e->type == TYPE_STRING ? schema_is_free_text(text) : text.n > 0))
         *field = text;
+    else if (field && e->type == TYPE_STRING)
+        p->out->kms_id_unfit = text;
     return true;
 }
 
@@ -387,7 +391,10 @@ struct response_profile *response_profile_read(struct str body)
     struct response_profile *out = malloc(sizeof *out + keys + room + texts);
     if (!out)
         return NULL;
-    *out = (struct response_profile){.message = KMS_MESSAGE_NONE};
+    memset(out, 0, offsetof(struct response_profile, left_out) + 1); /* its text is long, and begins empty */
+    out->message = KMS_MESSAGE_NONE;
+    out->key_count = 0;
+    out->text = out->texts = STR_MISSING;
     struct profile p;
     char *const text = (char *)out + sizeof *out + keys;
     p.out = out;
@@ -417,5 +424,5 @@ void response_profile_fields(const struct response_profile *p, struct kms_respon
 {
     *out = (struct kms_response){.profile = p, .message = p->message, .user_uri = p->user_uri, .kms_uri = p->kms_uri,
                                  .time = p->time, .kms_id = p->kms_id, .client_req_url = p->client_req_url,
-                                 .certificates = p->certificates, .has_key_content = p->key_count > 0};
+                                 .kms_id_unfit = p->kms_id_unfit, .certificates = p->certificates, .has_key_content = p->key_count > 0};
 }

@@ -18,6 +18,8 @@ struct response_profile {
     struct str user_uri, kms_uri, time, kms_id, client_req_url;
     struct str set_user; /* the UserUri of every KmsKeySet; missing: there is none */
     size_t certificates;
+    struct str kms_id_unfit;
+    struct detail left_out; /* of the payload: schema_tell_unfree() of the first */
     struct str text;     /* canonical text of the payload: KmsInit, KmsKeyProv or KmsCertCache */
     struct str texts;    /* the texts and attributes that stand in it, without references, a NUL behind each */
     size_t key_count;

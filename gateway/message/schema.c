@@ -99,16 +99,34 @@ bool schema_is_sealed(const xmlNode *node)
     return n != NULL;
 }
 
+enum { FREE_TEXT_MAX = 128 };
+#define FREE_TEXT_SIGNS " -._:@/,=()+"
+
+/* How many octets of it may stand in a free text. */
+static size_t free_part(struct str text)
+{
+    size_t i = 0;
+    while (i < text.n && ((text.p[i] >= 'a' && text.p[i] <= 'z') || (text.p[i] >= 'A' && text.p[i] <= 'Z') ||
+                          (text.p[i] >= '0' && text.p[i] <= '9') || (text.p[i] && strchr(FREE_TEXT_SIGNS, text.p[i]))))
+        i++;
+    return i;
+}
+
 bool schema_is_free_text(struct str text)
 {
-    enum { LONGEST = 128 };
-    for (size_t i = 0; i < text.n; i++) {
-        const char c = text.p[i];
-        if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-              (c && strchr(" -._:@/,=()+", c))))
-            return false;
-    }
-    return text.p && text.n <= LONGEST;
+    return text.p && text.n <= FREE_TEXT_MAX && free_part(text) == text.n;
+}
+
+void schema_tell_unfree(const char *element, struct str text, struct detail *out)
+{
+    const size_t fits = free_part(text);
+    char found[64];
+    if (fits < text.n)
+        snprintf(found, sizeof found, "another character at octet %zu", fits);
+    else
+        snprintf(found, sizeof found, "%zu characters", text.n);
+    detail_set(out, "%s: found %s, expected at most %d letters, digits, spaces and " FREE_TEXT_SIGNS "; it is left out "
+               "of the reply", element, found, FREE_TEXT_MAX);
 }
 
 bool schema_is_new_key(const struct schema_element *e)

@@ -100,6 +100,8 @@ bool schema_is_sealed(const xmlNode *node);
 /* True when an optional text without a type of its own may leave as it is: at most 128 letters, digits, spaces and
  * -._:@/,=()+. A key in another dress does not fit, or is found by kms_response_spill.h. */
 bool schema_is_free_text(struct str text);
+/* In words, of a text of that element that is not: what was found, without the text, and what was due. */
+void schema_tell_unfree(const char *element, struct str text, struct detail *out);
 /* The EncryptedKey of a key content; NULL when it is in clear. */
 const xmlNode *schema_encrypted_key(const xmlNode *key_content);
 

@@ -68,6 +68,7 @@ void cases_free(struct cases *c);
 struct case_run {
     size_t n, failed;
     bool *requests, *responses; /* by the rules' order: some case tells what this rule does */
+    struct strings notes;       /* FILE:LINE: …: what a reply was passed on without */
 };
 /* False when out of memory or when OpenSSL fails: told in faults. */
 bool cases_run(const struct cases *c, struct rules *rules, struct faults *faults, struct case_run *out) MUST_CHECK;

@@ -34,6 +34,15 @@ static struct judgement *judge(const struct running *r, const struct gate *gate,
     return j;
 }
 
+static void note(const struct running *r, const char *what)
+{
+    struct buf text BUF_CLEANUP = BUF_INIT(2048);
+    buf_printf(&text, "%s:%d: case %s: the upstream's reply: %s", r->in.file, r->rc->node->line,
+               show(str_z(r->rc->name)).z, what);
+    if (!text.failed)
+        (void)!strings_add(&r->run->notes, buf_view(&text)); /* without memory it is not told */
+}
+
 /* What goes to the upstream, and what its answer becomes. */
 static bool answer(const struct running *r, struct judgement *j, const struct case_made *made, struct case_outcome o)
 {
@@ -51,6 +60,8 @@ static bool answer(const struct running *r, struct judgement *j, const struct ca
     const bool same = case_compare(&in, r->rc, &o);
     if (!same && reply.why.text[0])
         yaml_fault(&in, r->rc->node, "case %s: the upstream's reply: %s", show(str_z(r->rc->name)).z, reply.why.text);
+    if (reply.left_out.text[0])
+        note(r, reply.left_out.text);
     buf_free(&reply.body);
     gate_outgoing_free(&out);
     return same;
@@ -117,5 +128,6 @@ void case_run_free(struct case_run *r)
 {
     free(r->requests);
     free(r->responses);
+    strings_free(&r->notes);
     *r = (struct case_run){0};
 }

@@ -172,6 +172,34 @@ def test_field(bench, alice, name):
         assert "1313131313" not in bench.gate.running.err
 
 
+LEFT_OUT = [("Issuer", "x" * 129, "Issuer: found 129 characters, expected at most 128 letters, digits, spaces and"),
+            ("Issuer", "M\u00fcller", "Issuer: found another character at octet 1, expected at most 128"),
+            ("Issuer", "x" * 128, None)]
+
+
+@pytest.mark.parametrize("name,text,said", LEFT_OUT)
+def test_what_is_left_out_is_told(bench, alice, name, text, said):
+    """An old KMS's text that could hide a key is not passed on; its operator reads which, and what would pass."""
+    r = good(bench.reply(alice, "/keyprov", response(key_prov(key_set(K, ALICE, **{name: text})))), alice)
+    assert (text.encode() in r.body) == (said is None)
+    if said:
+        assert logged(bench, r, said) and logged(bench, r, "it is left out of the reply")
+    else:
+        assert r.headers["X-Request-Id"] not in bench.gate.running.err
+
+
+def test_a_case_tells_what_is_left_out(tmp_path):
+    """`kmsgate test` says the same of a stored reply, though all that was expected holds."""
+    (tmp_path / "rules.yaml").write_text("version: 1\nkms: { uris: [kms.example.org] }\nrequests: [{ id: all }]\n"
+                                         "responses: [{ id: default }]\n")
+    (tmp_path / "reply.xml").write_bytes(response(key_prov(key_set(K, ALICE, Issuer="a|b"))))
+    (tmp_path / "cases.yaml").write_text("version: 1\npublic_url: https://kms.example.org\ncases:\n  - { name: old, request: { user: \"%s\", path: /keymanagement/identity/v1/keyprov }, "
+                                         "reply: reply.xml, expect: { verdict: accept, response: { rule: default } } }\n" % ALICE)
+    r = subprocess.run([BUILD / "kmsgate", "test", "rules.yaml", "cases.yaml"], cwd=tmp_path, capture_output=True, text=True)
+    assert r.returncode == 0, r.stdout + r.stderr
+    assert "cases.yaml:4: case `old`: the upstream's reply: Issuer: found another character at octet 1" in r.stdout, r.stdout
+
+
 def logged(bench, reply, text):
     """The warning about that reply."""
     lines = [line for line in bench.gate.running.err.split("\n") if reply.headers["X-Request-Id"] in line]
