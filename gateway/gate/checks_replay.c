@@ -63,6 +63,7 @@ static void claim_times(const struct judgement *j, int64_t now_us, struct replay
 void checks_replay_found(struct judgement *j, enum reason reason, struct detail *found)
 {
     const struct str time = checks_shown(j->request.time);
+    const bool doubtful = j->claim.zoneless && j->claim.wall_us < replay_walls(j->gate->replay);
     const bool early = j->claim.earliest_us != TIME_NONE && j->claim.earliest_us < replay_floor(j->gate->replay);
     if (reason == REASON_REPLAY_SEEN)
         detail_set(found, "this signed request was accepted before");
@@ -70,7 +71,7 @@ void checks_replay_found(struct judgement *j, enum reason reason, struct detail 
         detail_set(found, "the replay memory has no room for it");
     else if (reason == REASON_REPLAY_UNAVAILABLE && early)
         detail_set(found, "Time is %.*s, before what the replay memory remembers", STR_FMT(time));
-    else if (reason == REASON_REPLAY_UNAVAILABLE && j->claim.zoneless && j->claim.wall_us < replay_walls(j->gate->replay))
+    else if (reason == REASON_REPLAY_UNAVAILABLE && doubtful)
         detail_set(found, "Time is %.*s, without a zone: one like it may have been accepted before, when rules read "
                           "such Times in another zone", STR_FMT(time));
     else if (reason == REASON_REPLAY_UNAVAILABLE)

@@ -45,8 +45,8 @@ static struct str take(struct str *rest, struct str *whole)
     const char *equals = memchr(rest->p, '=', rest->n);
     const char *close = equals ? memchr(equals + 2, '"', rest->n - (size_t)(equals + 2 - rest->p)) : NULL;
     const size_t size = close ? (size_t)(close + 1 - rest->p) : rest->n;
-    const struct str prefix =
-        equals && rest->p[6] == ':' ? (struct str){rest->p + 7, (size_t)(equals - rest->p - 7)} : (struct str){rest->p, 0};
+    const bool prefixed = equals && rest->p[6] == ':';
+    const struct str prefix = {rest->p + 7, prefixed ? (size_t)(equals - rest->p - 7) : 0};
     *whole = (struct str){rest->p, size};
     *rest = (struct str){rest->p + size, rest->n - size};
     return prefix;

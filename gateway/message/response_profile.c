@@ -424,5 +424,6 @@ void response_profile_fields(const struct response_profile *p, struct kms_respon
 {
     *out = (struct kms_response){.profile = p, .message = p->message, .user_uri = p->user_uri, .kms_uri = p->kms_uri,
                                  .time = p->time, .kms_id = p->kms_id, .client_req_url = p->client_req_url,
-                                 .kms_id_unfit = p->kms_id_unfit, .certificates = p->certificates, .has_key_content = p->key_count > 0};
+                                 .kms_id_unfit = p->kms_id_unfit, .certificates = p->certificates,
+                                 .has_key_content = p->key_count > 0};
 }

@@ -21,14 +21,14 @@ struct mark {
     int64_t clock_us;  /* the latest time of day at which it was written */
     bool clean;        /* the run ended in order: latest_us is the latest Time ever accepted */
     /* Of Times without a zone: what stands in each that an earlier run has accepted (in order: this one, too), read as
-     * UTC, is before `walls_us`; 0: none was. And how far east of UTC this run's were read, at most; TIME_NONE: none. */
+     * UTC, is before `walls_us`; 0: none was. How far east of UTC this run's were read, at most; TIME_NONE: none. */
     int64_t walls_us, east_us;
 };
 
 /* launch_us: now. future_us: the widest `future` of the rules in force, for which alone no mark (NULL) makes a
  * difference. A whole second. */
 int64_t floor_at_start(const struct mark *m, int64_t launch_us, int64_t future_us);
-/* replay_walls() to begin with, at that floor: however rules read such Times now, those that were accepted are refused. */
+/* replay_walls() to begin with, at that floor: however rules read such Times now, what was accepted is refused. */
 int64_t floor_walls_at_start(const struct mark *m, int64_t floor_us);
 /* What a mark has to say so that a request of this Time may be accepted: the last instant before the floor that it
  * makes, so that one mark is good for a second of Times. */

@@ -27,7 +27,7 @@ struct keeper {
     _Atomic int64_t latest_us; /* on the disk */
     _Atomic int64_t due_us;    /* monotonic: since when a mark is due */
     _Atomic int64_t east_us;   /* on the disk */
-    _Atomic int64_t east_now;  /* of what was noted since `turned_us` (monotonic); `east_before`: in the time before it */
+    _Atomic int64_t east_now;  /* of what was noted since `turned_us` (monotonic); `east_before`: in the time before */
     int64_t east_before, turned_us;
     bool failing;              /* the last write did; told */
     struct replay_host hosts[HOSTS];

@@ -12,8 +12,8 @@
 
 struct keeper;
 
-/* An accepted request's Time, what the clock said, and how far east of UTC a Time without a zone was read (TIME_NONE: it
- * has one, or was not looked at). */
+/* An accepted request's Time, what the clock said, and how far east of UTC a Time without a zone was read (TIME_NONE:
+ * it has one, or was not looked at). */
 struct keeper_time {
     int64_t time_us, now_us, east_us;
 };

@@ -16,7 +16,7 @@
 /*
  * One line of text, so that people can read it:
  *
- *     kmsgate replay mark 2 latest 1795000000000000 clock 1795000000000000 walls 0 east 3600000000 end clean mac 0123…
+ *     kmsgate replay mark 2 latest 1795000000000000 clock 1795000000000000 walls 0 east 3600000000 end open mac 0123…
  *
  * Version 1 has nothing of Times without a zone; it is read, so that an upgrade is no restart without a mark.
  */
@@ -62,16 +62,18 @@ static bool mark_parse(const char *text, const struct secret_key *key, struct ma
     struct mark m = {.east_us = TIME_NONE};
     const int version = str_starts(str_z(text), STR("kmsgate replay mark 1 ")) ? 1 : 2;
     /* NOLINTBEGIN(cert-err34-c): a number out of range is not written again as it was read */
-    const int n = version == 1 ? sscanf(text, "kmsgate replay mark 1 latest %" SCNd64 " clock %" SCNd64 " end %7s mac ",
-                                        &m.latest_us, &m.clock_us, end)
-                               : sscanf(text, "kmsgate replay mark 2 latest %" SCNd64 " clock %" SCNd64 " walls %" SCNd64
-                                        " east %" SCNd64 " end %7s mac ", &m.latest_us, &m.clock_us, &m.walls_us,
-                                        &m.east_us, end);
+    const int n =
+        version == 1
+            ? sscanf(text, "kmsgate replay mark 1 latest %" SCNd64 " clock %" SCNd64 " end %7s mac ", &m.latest_us,
+                     &m.clock_us, end)
+            : sscanf(text, "kmsgate replay mark 2 latest %" SCNd64 " clock %" SCNd64 " walls %" SCNd64 " east %" SCNd64
+                     " end %7s mac ", &m.latest_us, &m.clock_us, &m.walls_us, &m.east_us, end);
     /* NOLINTEND(cert-err34-c) */
     if (n != (version == 1 ? 3 : 5))
         return false;
     m.clean = str_eq_z(str_z(end), "clean");
-    if (!mark_text(key, &m, version, again) || strlen(again) != strlen(text) || !secret_equal(again, text, strlen(text)))
+    if (!mark_text(key, &m, version, again) || strlen(again) != strlen(text) ||
+        !secret_equal(again, text, strlen(text)))
         return false;
     *out = m;
     return true;

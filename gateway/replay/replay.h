@@ -46,7 +46,7 @@ struct replay_claim {
     int64_t time_us;      /* as its own rule reads it */
     int64_t earliest_us, latest_us;
     int64_t now_us;       /* by the wall clock, when it was judged */
-    bool zoneless;        /* Time has no zone: other rules, of an earlier run or a later reload, may read it otherwise */
+    bool zoneless;        /* Time has no zone: other rules, of an earlier run or a later reload, read it otherwise */
     int64_t wall_us;      /* then: what stands there, read as UTC; before replay_walls() it is REPLAY_UNAVAILABLE */
 };
 

@@ -53,7 +53,8 @@ static void *thread(void *arg)
 }
 
 /* Octet by octet: what the compiler's checks say of a stack that is no more is of no interest. */
-static __attribute__((noinline, no_sanitize_address)) bool holds(const volatile uint8_t *p, size_t n, const uint8_t *key)
+static __attribute__((noinline, no_sanitize_address)) bool holds(const volatile uint8_t *p, size_t n,
+                                                                 const uint8_t *key)
 {
     for (size_t i = 0; i + KEY_BYTES <= n; i++) {
         size_t k = 0;

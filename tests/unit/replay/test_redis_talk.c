@@ -140,8 +140,8 @@ static void without_a_zone(void **state)
     (void)state;
     greet(s);
     for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
-        struct replay_claim claim = {.earliest_us = now * US_PER_S, .latest_us = now * US_PER_S, .now_us = now * US_PER_S,
-                                     .zoneless = true, .wall_us = CASES[i].wall_s * US_PER_S};
+        struct replay_claim claim = {.earliest_us = now * US_PER_S, .latest_us = now * US_PER_S,
+                                     .now_us = now * US_PER_S, .zoneless = true, .wall_us = CASES[i].wall_s * US_PER_S};
         struct asker a = {.call = {.done = done}};
         a.call.arg = &a;
         talk_spend(&s->talk, &claim, &a.call);

@@ -277,7 +277,8 @@ static void test_walls(void **state)
     c.wall_us = START + S(3600); /* an hour east */
     assert_int_equal(replay_walls(r), TIME_NONE);
     assert_int_equal(replay_spend(r, NULL, &c, NULL), REASON_OK);
-    struct replay_claim later = claim_of(STR("u"), STR("k"), values[1], 4, (int64_t[]){START + S(3600), START + S(3600)});
+    struct replay_claim later = claim_of(STR("u"), STR("k"), values[1], 4,
+                                         (int64_t[]){START + S(3600), START + S(3600)});
     later.zoneless = true;
     later.wall_us = START + S(3600); /* now read as UTC */
     c.time_us = c.earliest_us = c.latest_us = c.now_us = START + S(3600);
