@@ -510,6 +510,9 @@ def test_the_most_in_flight(gateway, alice, bob):
     half = [wire.connect(g) for _ in range(5)]  # who only sends a head takes nobody's place
     for s in half:
         s.sendall(wire.Request(g, alice).head())
+    late = wire.Request(g, carol).add(b"Connection: close")  # her head is let in, while there is room
+    half.append(wire.connect(g))
+    half[-1].sendall(late.head())
     got = []
     threads = run_all(2, lambda i: got.append(g.ask((alice, bob)[i], "/keyprov").status))
     kms.wait_for(lambda: metric(g, "kmsgate_in_flight") == 2)
@@ -519,6 +522,8 @@ def test_the_most_in_flight(gateway, alice, bob):
         assert (r.status, r.headers["Retry-After"], r.error) == (503, "1", "http.busy") and time.monotonic() - began < 30
     body = wire.Request(g, alice).body
     half[0].sendall(body + b" " * (len(wire.Request(g, alice).body) - len(body)))  # complete, but too late as well
+    half[-1].sendall(late.body)
+    assert wire.Answer(wire.until_closed(half[-1])).status == 503
     for t in threads:
         t.join()
     assert got == [200, 200]

@@ -5,7 +5,6 @@
 #include <setjmp.h>
 #include <cmocka.h>
 
-#include <stdio.h>
 #include <string.h>
 
 #include "message/declarations.h"
@@ -64,17 +63,18 @@ static void test_add(void **state)
 /* What is too long to be shown is left out whole. */
 static void test_long_names(void **state)
 {
-    char text[600] = "<r", names[DECLARATIONS_NAMES];
+    struct buf text BUF_CLEANUP = BUF_INIT(1000);
+    char names[DECLARATIONS_NAMES];
     (void)state;
+    buf_z(&text, "<r");
     for (char c = 'a'; c < 'f'; c++) {
-        char one[80], prefix[40];
+        char prefix[40];
         memset(prefix, c, sizeof prefix - 1);
         prefix[sizeof prefix - 1] = '\0';
-        snprintf(one, sizeof one, " xmlns:%s=\"urn:%c\"", prefix, c);
-        strcat(text, one);
+        buf_printf(&text, " xmlns:%s=\"urn:%c\"", prefix, c);
     }
-    strcat(text, "></r>");
-    declarations_more(str_z(text), STR("<r></r>"), names);
+    buf_z(&text, "></r>");
+    declarations_more(buf_view(&text), STR("<r></r>"), names);
     assert_int_equal(strlen(names), 39 + 2 + 39);
 }
 

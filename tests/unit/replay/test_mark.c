@@ -346,9 +346,9 @@ static void test_the_mark_of_an_older_version(void **state)
     unsigned mac_n = 0;
     const size_t n = strlen(text);
     assert_non_null(HMAC(EVP_sha256(), p->key.b, sizeof p->key.b, (const unsigned char *)text, n, mac, &mac_n));
-    size_t at = n + (size_t)sprintf(text + n, " mac ");
+    size_t at = n + (size_t)snprintf(text + n, sizeof text - n, " mac ");
     for (unsigned i = 0; i < mac_n; i++)
-        at += (size_t)sprintf(text + at, "%02x", mac[i]);
+        at += (size_t)snprintf(text + at, sizeof text - at, "%02x", mac[i]);
     text[at++] = '\n';
     put(p, text, at);
     assert_int_equal(found(p, &m), MARK_FOUND);
