@@ -1,9 +1,10 @@
 #include <stdio.h>
+#include <unistd.h>
 
 #include "base/log.h"
-#include "base/text.h"
 #include "base/timestamp.h"
 #include "cmd/cmd.h"
+#include "cmd/screen.h"
 #include "study/advise.h"
 #include "study/lines.h"
 
@@ -29,14 +30,26 @@ static bool advise_read(struct advice *a, const struct words *files, size_t *bro
     return ok && result != LINES_FAILED;
 }
 
+/* It stays YAML that can be pasted: comments alone are folded. */
+static struct screen_line advise_look(struct str line)
+{
+    const bool comment = str_starts(str_trim(line), STR("#"));
+    const enum tone tone = str_starts(line, STR("# Somebody is locked out")) ? TONE_BAD
+                           : str_starts(line, STR("# Nobody is locked out")) ? TONE_GOOD
+                           : comment                                         ? TONE_NONE
+                                                                             : TONE_HEAD;
+    return (struct screen_line){.tone = tone, .whole = !comment};
+}
+
 static int advise_tell(struct advice *a, const struct words *files)
 {
     struct buf out BUF_CLEANUP = BUF_INIT(64 << 20);
+    const struct screen s = screen_of(STDOUT_FILENO);
     if (!advice_decisions(a)) {
         complain("%s%s: holds no decision", files->v[0], files->n > 1 ? " and the others" : "");
         return EXIT_NEGATIVE;
     }
-    if (!advice_write(a, &out) || !text_write(buf_view(&out), stdout) || fflush(stdout) != 0) {
+    if (!advice_write(a, &out) || !screen_write(&s, buf_view(&out), advise_look, stdout) || fflush(stdout) != 0) {
         complain("advise: out of memory, or standard output cannot be written");
         return EXIT_NEGATIVE;
     }

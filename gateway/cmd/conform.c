@@ -31,8 +31,7 @@ static bool conform_values_hold(const struct conform_options *o)
         return conform_wrong("--cert and --key", o->cert ? o->cert : o->key, "both of them");
     if (o->connect && !client_connect_holds(o->connect))
         return conform_wrong("--connect", o->connect, "HOST:PORT, http://HOST:PORT, https://HOST:PORT or unix:/PATH");
-    return !o->format || strcmp(o->format, "text") == 0 || strcmp(o->format, "json") == 0 ||
-           strcmp(o->format, "junit") == 0 || conform_wrong("--format", o->format, "text, json or junit");
+    return true;
 }
 
 /* The newest that is active. */
@@ -60,9 +59,9 @@ static int conform_print(const struct conform *c)
 {
     const char *format = c->options->format;
     struct buf out BUF_CLEANUP = BUF_INIT(4 << 20);
-    if (format && strcmp(format, "json") == 0)
+    if (format_is_json(format))
         conform_print_json(c, &out);
-    else if (format && strcmp(format, "junit") == 0)
+    else if (strcmp(format, "junit") == 0)
         conform_print_junit(c, &out);
     else
         conform_print_text(c, &out);
@@ -138,10 +137,11 @@ static const struct command_option CONFORM_OPTIONS[] = {
      .help = "The private key of the client, for mutual TLS."},
     {.name = "token-file", .argument = "FILE", .type = VALUE_FILE, .at = offsetof(struct conform_options, token_file),
      .help = "Send the bearer token in this file."},
-    {.name = "out", .argument = "FOLDER", .type = VALUE_FILE, .at = offsetof(struct conform_options, out),
+    {.name = "out", .argument = "FOLDER", .type = VALUE_FOLDER, .at = offsetof(struct conform_options, out),
      .help = "Keep each exchange in this folder: NNN-NAME.request.xml, .response.xml and .status, with mode 0600."},
-    {.name = "format", .argument = "FORMAT", .at = offsetof(struct conform_options, format),
-     .help = "`text` (a table, the default), `json` or `junit`."}};
+    {.name = "format", .argument = "text|json|junit", .type = VALUE_CHOICE, .preset = "text",
+     .at = offsetof(struct conform_options, format),
+     .help = "The form of the output: `text`, a table for people, or `json` or `junit` for programs."}};
 const struct command COMMAND_CONFORM = {
     .name = "conform", .does = "try a KMS or gateway clause by clause",
     .about = "Tries a KMS, or a gateway, that claims the security extension of TS 33.180, as a client: D.2.2, what it "

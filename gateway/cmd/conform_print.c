@@ -1,8 +1,10 @@
 #include <stdio.h>
+#include <unistd.h>
 
 #include "base/json.h"
 #include "base/text.h"
 #include "cmd/conform.h"
+#include "cmd/screen.h"
 
 static const char *const NAMES[] = {
     [CONFORM_HOLDS] = "holds", [CONFORM_FAILS] = "does not", [CONFORM_UNKNOWN] = "cannot be told"};
@@ -15,23 +17,33 @@ static size_t count(const struct conform *c, enum conform_result result)
     return n;
 }
 
+static const struct column COLUMNS[] = {
+    {"CLAUSE", 10, COLUMN_CUT}, {"RESULT", 14, COLUMN_CUT}, {"WHAT, AND WHERE", 20, COLUMN_FOLDS}};
+enum { COLUMN_COUNT = sizeof COLUMNS / sizeof *COLUMNS };
+
+static void print_row(const struct screen *s, const struct conform *c, const struct conform_row *r, struct buf *out)
+{
+    static const enum tone TONES[] = {
+        [CONFORM_HOLDS] = TONE_GOOD, [CONFORM_FAILS] = TONE_BAD, [CONFORM_UNKNOWN] = TONE_WARN};
+    char what[CONFORM_TEXT + sizeof r->resource];
+    snprintf(what, sizeof what, "%s, on %s", r->what, r->resource);
+    screen_row(s, COLUMNS, (struct cell[]){{str_z(r->clause), TONE_NONE}, {str_z(NAMES[r->result]), TONES[r->result]},
+                                           {str_z(what), TONE_NONE}}, COLUMN_COUNT, out);
+    if (!*r->found)
+        return;
+    snprintf(what, sizeof what, "%s", r->found);
+    if (r->exchange && c->folder >= 0)
+        snprintf(what, sizeof what, "%s (%03u)", r->found, r->exchange);
+    screen_row(s, COLUMNS, (struct cell[]){{STR(""), TONE_NONE}, {STR(""), TONE_NONE}, {str_z(what), TONES[r->result]}},
+               COLUMN_COUNT, out);
+}
 
 void conform_print_text(const struct conform *c, struct buf *out)
 {
-    buf_printf(out, "%-10s  %-14s  %s\n", "CLAUSE", "RESULT", "WHAT, AND WHERE");
-    for (size_t i = 0; i < c->n; i++) {
-        const struct conform_row *r = &c->rows[i];
-        buf_printf(out, "%-10s  %-14s  %s, on ", r->clause, NAMES[r->result], r->what);
-        text_escape(out, str_z(r->resource));
-        buf_char(out, '\n');
-        if (!*r->found)
-            continue;
-        buf_printf(out, "%28s", "");
-        text_escape(out, str_z(r->found));
-        if (r->exchange && c->folder >= 0)
-            buf_printf(out, " (%03u)", r->exchange);
-        buf_char(out, '\n');
-    }
+    const struct screen s = screen_of(STDOUT_FILENO);
+    screen_head(&s, COLUMNS, COLUMN_COUNT, out);
+    for (size_t i = 0; i < c->n; i++)
+        print_row(&s, c, &c->rows[i], out);
     buf_printf(out, "\n%zu hold, %zu do not, %zu cannot be told\n", count(c, CONFORM_HOLDS), count(c, CONFORM_FAILS),
                count(c, CONFORM_UNKNOWN));
     if (c->folder >= 0) {

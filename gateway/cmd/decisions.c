@@ -1,13 +1,14 @@
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/config.h"
 #include "base/log.h"
-#include "base/text.h"
 #include "base/timestamp.h"
 #include "cmd/client_decisions.h"
 #include "cmd/cmd.h"
 #include "cmd/options.h"
+#include "cmd/screen.h"
 #include "study/lines.h"
 
 struct decisions_options {
@@ -29,56 +30,47 @@ static bool decisions_wanted(const struct decisions_options *q, const struct rec
            decisions_holds(q->verdict, r->accepted ? STR("accept") : STR("reject"));
 }
 
-/* A cell of at least `width` columns, as far as characters are columns; "-" for what is not there. */
-static void decisions_cell(struct buf *out, struct str s, size_t width)
-{
-    const size_t from = out->n;
-    if (s.n)
-        text_escape(out, s);
-    else
-        buf_char(out, '-');
-    size_t columns = 0;
-    for (size_t i = from; !out->failed && i < out->n; i++)
-        columns += ((unsigned char)out->p[i] & 0xc0) != 0x80;
-    for (; columns < width; columns++)
-        buf_char(out, ' ');
-    buf_z(out, "  ");
-}
+static const struct column DECISIONS_COLUMNS[] = {
+    {"TIME", 24, COLUMN_CUT},   {"VERDICT", 7, COLUMN_CUT}, {"REASON", 23, COLUMN_CUT},
+    {"RULE", 16, COLUMN_GROWS}, {"FORM", 8, COLUMN_CUT},    {"SOURCE", 15, COLUMN_CUT},
+    {"USER", 28, COLUMN_GROWS}, {"CAPTURED", 8, COLUMN_CUT}, {"ID", 32, COLUMN_CUT}};
+enum { DECISIONS_COLUMN_COUNT = sizeof DECISIONS_COLUMNS / sizeof *DECISIONS_COLUMNS };
 
-enum { WIDTH_TIME = 24, WIDTH_VERDICT = 7, WIDTH_REASON = 22, WIDTH_RULE = 16, WIDTH_FORM = 8, WIDTH_SOURCE = 15,
-       WIDTH_USER = 28, WIDTH_CAPTURED = 8 };
+static struct screen decisions_screen(void)
+{
+    return screen_of(STDOUT_FILENO);
+}
 
 static void decisions_head(struct buf *out)
 {
-    decisions_cell(out, STR("TIME"), WIDTH_TIME);
-    decisions_cell(out, STR("VERDICT"), WIDTH_VERDICT);
-    decisions_cell(out, STR("REASON"), WIDTH_REASON);
-    decisions_cell(out, STR("RULE"), WIDTH_RULE);
-    decisions_cell(out, STR("FORM"), WIDTH_FORM);
-    decisions_cell(out, STR("SOURCE"), WIDTH_SOURCE);
-    decisions_cell(out, STR("USER"), WIDTH_USER);
-    decisions_cell(out, STR("CAPTURED"), WIDTH_CAPTURED);
-    buf_z(out, "ID\n");
+    const struct screen s = decisions_screen();
+    screen_head(&s, DECISIONS_COLUMNS, DECISIONS_COLUMN_COUNT, out);
+}
+
+/* What is not there is missing. */
+static struct cell decisions_cell(struct str s)
+{
+    return (struct cell){s.n ? s : (struct str){0}, TONE_NONE};
 }
 
 static void decisions_row(struct buf *out, const struct record *r)
 {
     char at[TIME_TEXT], source[IP_TEXT];
+    const struct screen s = decisions_screen();
     time_format(r->time_us, true, at);
     ip_format(&r->source, source);
-    decisions_cell(out, str_z(at), WIDTH_TIME);
-    decisions_cell(out, r->accepted ? STR("accept") : STR("reject"), WIDTH_VERDICT);
-    decisions_cell(out, str_z(reason_name(r->reason)), WIDTH_REASON);
-    decisions_cell(out, r->rule, WIDTH_RULE);
-    decisions_cell(out, r->form ? str_z(form_name(r->form)) : STR(""), WIDTH_FORM);
-    decisions_cell(out, r->source.known ? str_z(source) : STR(""), WIDTH_SOURCE);
-    decisions_cell(out, r->user, WIDTH_USER);
-    decisions_cell(out, r->captured ? STR("yes") : STR(""), WIDTH_CAPTURED);
-    if (r->id.n)
-        text_escape(out, r->id);
-    else
-        buf_char(out, '-');
-    buf_char(out, '\n');
+    const enum tone tone = !r->accepted ? TONE_BAD : r->reason == REASON_OK ? TONE_GOOD : TONE_WARN;
+    const struct cell cells[DECISIONS_COLUMN_COUNT] = {
+        {str_z(at), TONE_FAINT},
+        {r->accepted ? STR("accept") : STR("reject"), tone},
+        {str_z(reason_name(r->reason)), tone},
+        decisions_cell(r->rule),
+        decisions_cell(r->form ? str_z(form_name(r->form)) : STR("")),
+        decisions_cell(r->source.known ? str_z(source) : STR("")),
+        decisions_cell(r->user),
+        decisions_cell(r->captured ? STR("yes") : STR("")),
+        decisions_cell(r->id)};
+    screen_row(&s, DECISIONS_COLUMNS, cells, DECISIONS_COLUMN_COUNT, out);
 }
 
 static bool decisions_write(const struct buf *out)

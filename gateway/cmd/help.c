@@ -2,33 +2,9 @@
 #include <string.h>
 
 #include "cmd/command.h"
+#include "cmd/screen.h"
 
 enum { HELP_WIDTH = 80, HELP_COLUMN = 26 }; /* of the texts behind names; a longer name gets a line of its own */
-
-/* One paragraph, broken at spaces, that begins at column `at` and goes on at `indent`. */
-static void help_wrap(struct buf *out, struct str text, size_t at, size_t indent)
-{
-    size_t column = at;
-    bool first = true;
-    while (text.n) {
-        size_t word = 0;
-        for (bool literal = false; word < text.n && (literal || text.p[word] != ' '); word++)
-            literal ^= text.p[word] == '`'; /* what is to be typed stays in one piece */
-        if (!first && column + 1 + word > HELP_WIDTH) {
-            buf_printf(out, "\n%*s", (int)indent, "");
-            column = indent;
-        } else if (!first) {
-            buf_char(out, ' ');
-            column++;
-        }
-        buf_bytes(out, text.p, word);
-        column += word;
-        first = false;
-        word += word < text.n;
-        text = (struct str){text.p + word, text.n - word};
-    }
-    buf_char(out, '\n');
-}
 
 /* Paragraphs, an empty line before each; lines that begin with a space stay as they are. */
 static void help_paragraphs(struct buf *out, const char *text)
@@ -42,7 +18,7 @@ static void help_paragraphs(struct buf *out, const char *text)
             buf_str(out, line);
             buf_char(out, '\n');
         } else {
-            help_wrap(out, line, 0, 0);
+            screen_wrap(out, line, 0, 0, HELP_WIDTH);
         }
         text += line.n + (text[line.n] != '\0');
     }
@@ -62,7 +38,7 @@ static void help_item(struct buf *out, const char *name, const char *help, const
         column = 0;
     }
     buf_printf(out, "%*s", (int)(HELP_COLUMN - column), "");
-    help_wrap(out, buf_view(&text), HELP_COLUMN, HELP_COLUMN);
+    screen_wrap(out, buf_view(&text), HELP_COLUMN, HELP_COLUMN, HELP_WIDTH);
 }
 
 static void help_options(struct buf *out, const struct command *c)
@@ -170,7 +146,7 @@ void help_command(const struct command *c, struct buf *out)
     buf_z(out, "\nExit status: ");
     struct buf exits BUF_CLEANUP = BUF_INIT(1 << 16);
     buf_printf(&exits, "%s; 2 wrong usage.", c->exits);
-    help_wrap(out, buf_view(&exits), sizeof "Exit status: " - 1, 0);
+    screen_wrap(out, buf_view(&exits), sizeof "Exit status: " - 1, 0, HELP_WIDTH);
 }
 
 void help_overview(struct buf *out)

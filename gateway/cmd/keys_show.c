@@ -9,6 +9,7 @@
 #include "base/text.h"
 #include "cmd/cmd.h"
 #include "cmd/keys.h"
+#include "cmd/screen.h"
 
 enum { LINE_LIMIT = 16 * 1024 };
 
@@ -19,6 +20,8 @@ struct walk {
     bool (*each)(void *arg, const struct keyring *ring, const struct key *key);
     size_t seen;
     bool failed;
+    struct screen screen; /* list */
+    bool headed;
     size_t all; /* export: how many there are, for */
     struct keys_progress progress;
 };
@@ -110,6 +113,38 @@ static bool list_json(const struct walk *w, const struct keyring *ring, const st
     return !line.failed && fwrite(line.p, 1, line.n, stdout) == line.n;
 }
 
+static const struct column LIST_COLUMNS[] = {{"USER", 28, COLUMN_GROWS}, {"TYPE", 4, COLUMN_CUT},
+                                             {"KEY", 20, COLUMN_GROWS},  {"STATE", 8, COLUMN_CUT},
+                                             {"ENDS", 20, COLUMN_CUT},   {"AGE", 5, COLUMN_CUT},
+                                             {"ORIGIN", 14, COLUMN_CUT}};
+enum { LIST_COLUMN_COUNT = sizeof LIST_COLUMNS / sizeof *LIST_COLUMNS };
+
+static enum tone state_tone(const struct key *key, int64_t now_us)
+{
+    if (!key_usable(key, now_us))
+        return TONE_BAD;
+    return key->state == KEY_ACTIVE ? TONE_GOOD : key->state == KEY_RETIRING ? TONE_WARN : TONE_NONE;
+}
+
+static void list_row(struct walk *w, const struct keyring *ring, const struct key *key, const char *end,
+                     const char *age, struct buf *out)
+{
+    char origin[32];
+    snprintf(origin, sizeof origin, "%s%s", origin_name(key->origin), key->due ? " (due)" : "");
+    const struct cell cells[LIST_COLUMN_COUNT] = {
+        {ring->user, TONE_NONE},
+        {str_z(key_type_name(key->type)), TONE_NONE},
+        {key->id, TONE_NONE},
+        {str_z(state_now(key, w->now_us)), state_tone(key, w->now_us)},
+        {str_z(end), TONE_NONE},
+        {str_z(age), TONE_NONE},
+        {str_z(origin), TONE_NONE}};
+    if (!w->headed)
+        screen_head(&w->screen, LIST_COLUMNS, LIST_COLUMN_COUNT, out);
+    w->headed = true;
+    screen_row(&w->screen, LIST_COLUMNS, cells, LIST_COLUMN_COUNT, out);
+}
+
 static bool list_key(void *arg, const struct keyring *ring, const struct key *key)
 {
     struct walk *w = arg;
@@ -122,6 +157,10 @@ static bool list_key(void *arg, const struct keyring *ring, const struct key *ke
     keys_time(key->not_after, end);
     age_text(key, w->now_us, age);
     struct buf line BUF_CLEANUP = BUF_INIT(LINE_LIMIT);
+    if (w->screen.terminal) {
+        list_row(w, ring, key, end, age, &line);
+        return !line.failed && fwrite(line.p, 1, line.n, stdout) == line.n;
+    }
     text_escape(&line, ring->user); /* a tab in it would be a column */
     buf_printf(&line, "\t%s\t", key_type_name(key->type));
     text_escape(&line, key->id);
@@ -132,7 +171,7 @@ static bool list_key(void *arg, const struct keyring *ring, const struct key *ke
 
 int keys_list(struct keystore *ks, const struct keys_options *o)
 {
-    struct walk w = {.options = o, .each = list_key};
+    struct walk w = {.options = o, .each = list_key, .screen = screen_of(STDOUT_FILENO)};
     return walk(ks, &w);
 }
 

@@ -67,7 +67,7 @@ static const char *expected(enum value_type type, const char *argument, const ch
         if (holds_choice(value, argument))
             return NULL;
         for (const char *c = argument; *c; c++)
-            buf_z(words, *c == '|' ? " or " : (const char[2]){*c, '\0'});
+            buf_z(words, *c != '|' ? (const char[2]){*c, '\0'} : strchr(c + 1, '|') ? ", " : " or ");
         return words->failed ? argument : words->p;
     case VALUE_URI:
         return uri_is_any_uri(str_z(value)) ? NULL : "a URI, such as sip:alice@example.org";

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "cmd/cmd.h"
@@ -19,6 +20,7 @@ struct replaying {
     const struct rules *rules;
     struct replayed sum;
     size_t told;
+    struct replay_screen screen;
     bool failed; /* out of memory, or nobody reads what is written */
 };
 
@@ -34,7 +36,7 @@ static void tell(struct replaying *p, const struct record *r, const struct rejud
         buf_z(&out, p->told++ ? ",\n" : "\n");
         replay_json_change(r, again, c, &out);
     } else {
-        replay_print_change(r, again, c, &out);
+        replay_print_change(&p->screen, r, again, c, &out);
     }
     write_out(p, &out);
 }
@@ -87,12 +89,13 @@ static int summary(struct replaying *p)
     struct buf out BUF_CLEANUP = BUF_INIT(SIZE_MAX / 2);
     if (!p->json) {
         replay_print_summary(&p->sum, &out);
+        p->failed |= out.failed || !screen_write(&p->screen.screen, buf_view(&out), replay_look, stdout);
     } else {
         buf_z(&out, "\n],\n\"summary\":");
         replay_json_summary(&p->sum, p->rules->hash, &out);
         buf_z(&out, "}\n");
+        write_out(p, &out);
     }
-    write_out(p, &out);
     if (p->failed || fflush(stdout) != 0) {
         complain("replay: out of memory, or standard output cannot be written");
         return EXIT_NEGATIVE;
@@ -105,7 +108,8 @@ static int summary(struct replaying *p)
 
 static int replay(const struct replay_options *q, const struct rules *rules)
 {
-    struct replaying p = {.q = q, .json = format_is_json(q->format), .rules = rules};
+    struct replaying p = {.q = q, .json = format_is_json(q->format), .rules = rules,
+                          .screen = {.screen = screen_of(STDOUT_FILENO)}};
     if (p.json)
         fputs("{\"changes\":[", stdout);
     const int code = take_all(&p) ? summary(&p) : EXIT_NEGATIVE;

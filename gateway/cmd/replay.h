@@ -4,6 +4,7 @@
 #ifndef KMSGATE_CMD_REPLAY_H
 #define KMSGATE_CMD_REPLAY_H
 
+#include "cmd/screen.h"
 #include "study/rejudge.h"
 
 /* What becomes of a decision, the gravest first: each falls into one of them. */
@@ -44,6 +45,10 @@ const struct tally_row **tally_sorted(const struct tally *t, size_t *n);
 size_t tally_users(const struct tally *t, enum change c);
 void tally_free(struct tally *t);
 
+struct replay_screen {
+    struct screen screen;
+    bool headed;
+};
 struct replayed {
     size_t decisions, broken, counts[CHANGE_COUNT];
     int64_t first_us, last_us; /* TIME_NONE: none */
@@ -52,7 +57,11 @@ struct replayed {
 /* "accept", "reject: time.stale", "open: …" and the like: what was, what would be. */
 void replay_was(const struct record *r, struct buf *out);
 void replay_becomes(const struct rejudged *again, struct buf *out);
-void replay_print_change(const struct record *r, const struct rejudged *again, enum change c, struct buf *out);
+/* One line; at a terminal a row of a table, with its heads above the first. */
+void replay_print_change(struct replay_screen *s, const struct record *r, const struct rejudged *again, enum change c,
+                         struct buf *out);
+/* How the lines of the summary are shown. */
+screen_look replay_look;
 void replay_print_summary(const struct replayed *sum, struct buf *out);
 void replay_json_change(const struct record *r, const struct rejudged *again, enum change c, struct buf *out);
 void replay_json_summary(const struct replayed *sum, const char *rules_hash, struct buf *out);

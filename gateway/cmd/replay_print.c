@@ -70,9 +70,59 @@ void replay_becomes(const struct rejudged *a, struct buf *out)
     }
 }
 
-void replay_print_change(const struct record *r, const struct rejudged *a, enum change c, struct buf *out)
+static void put_change(const struct record *r, const struct rejudged *a, enum change c, struct buf *out)
+{
+    replay_was(r, out);
+    buf_z(out, " -> ");
+    replay_becomes(a, out);
+    if (c == CHANGE_REPLY || c == CHANGE_REPLY_LOST) {
+        buf_z(out, "; reply by ");
+        plain(out, r->response_rule);
+        buf_printf(out, " -> %s", a->response ? a->response->id : "no rule: upstream.invalid");
+    }
+}
+
+static const struct column COLUMNS[] = {{"TIME", 24, COLUMN_CUT},
+                                        {"USER", 28, COLUMN_GROWS},
+                                        {"RULE", 16, COLUMN_CUT},
+                                        {"ID", 32, COLUMN_CUT},
+                                        {"CHANGE", 40, COLUMN_FOLDS}};
+enum { COLUMN_COUNT = sizeof COLUMNS / sizeof *COLUMNS };
+
+static enum tone change_tone(enum change c)
+{
+    return c <= CHANGE_REPLY_LOST ? TONE_BAD : c <= CHANGE_REPLAYS_APART ? TONE_GOOD : TONE_WARN;
+}
+
+static void put_row(struct replay_screen *s, const struct record *r, const struct rejudged *a, enum change c,
+                    struct buf *out)
 {
     char at[TIME_TEXT];
+    struct buf change BUF_CLEANUP = BUF_INIT(16 << 10);
+    time_format(r->time_us, true, at);
+    put_change(r, a, c, &change);
+    if (a->rule && !str_eq_z(r->rule, a->rule->id))
+        buf_printf(&change, "; by the rule %s", a->rule->id);
+    out->failed |= change.failed;
+    const struct cell cells[COLUMN_COUNT] = {{str_z(at), TONE_FAINT},
+                                             {r->user.n ? r->user : (struct str){0}, TONE_NONE},
+                                             {r->rule.n ? r->rule : (struct str){0}, TONE_NONE},
+                                             {r->id.n ? r->id : (struct str){0}, TONE_NONE},
+                                             {buf_view(&change), change_tone(c)}};
+    if (!s->headed)
+        screen_head(&s->screen, COLUMNS, COLUMN_COUNT, out);
+    s->headed = true;
+    screen_row(&s->screen, COLUMNS, cells, COLUMN_COUNT, out);
+}
+
+void replay_print_change(struct replay_screen *s, const struct record *r, const struct rejudged *a, enum change c,
+                         struct buf *out)
+{
+    char at[TIME_TEXT];
+    if (s->screen.terminal) {
+        put_row(s, r, a, c, out);
+        return;
+    }
     time_format(r->time_us, true, at);
     buf_printf(out, "%s ", at);
     plain(out, r->id);
@@ -83,15 +133,15 @@ void replay_print_change(const struct record *r, const struct rejudged *a, enum 
     if (a->rule && !str_eq_z(r->rule, a->rule->id))
         buf_printf(out, " -> %s", a->rule->id);
     buf_z(out, "  ");
-    replay_was(r, out);
-    buf_z(out, " -> ");
-    replay_becomes(a, out);
-    if (c == CHANGE_REPLY || c == CHANGE_REPLY_LOST) {
-        buf_z(out, "; reply by ");
-        plain(out, r->response_rule);
-        buf_printf(out, " -> %s", a->response ? a->response->id : "no rule: upstream.invalid");
-    }
+    put_change(r, a, c, out);
     buf_char(out, '\n');
+}
+
+struct screen_line replay_look(struct str line)
+{
+    enum { BEHIND_COUNT = 20, BEHIND_TITLE = 9 };
+    const bool count = str_starts(line, STR(" ")), row = str_starts(line, STR("by "));
+    return (struct screen_line){.tone = TONE_NONE, .next = count ? BEHIND_COUNT : row ? BEHIND_TITLE : 0};
 }
 
 static void put_count(struct buf *out, const struct replayed *sum, enum change c)

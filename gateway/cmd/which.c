@@ -1,34 +1,67 @@
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/json.h"
 #include "base/log.h"
-#include "base/text.h"
 #include "base/timestamp.h"
 #include "base/yaml.h"
 #include "cmd/cmd.h"
 #include "cmd/options.h"
+#include "cmd/screen.h"
 #include "study/which.h"
 
 struct which_options {
     const char *rules, *user, *source, *path, *form, *client_id, *at, *format;
 };
 
+/* What a rule says, for people. */
+struct which_page {
+    const struct which *w;
+    struct screen screen;
+    struct buf *out;
+};
+
+static void which_say(const struct which_page *p, enum tone tone, const struct buf *line)
+{
+    p->out->failed |= line->failed;
+    screen_line(&p->screen, line->p ? buf_view(line) : STR(""), (struct screen_line){.tone = tone, .next = 4}, p->out);
+}
+
 /* Settings, line by line or as members of an object. */
 struct which_settings {
-    const char *file;
-    struct buf *out;
-    struct json *json; /* NULL: text */
+    const struct which_page *page; /* NULL: JSON */
+    struct json *json;
 };
+
+/* Where it comes from stands beside it, if there is room. */
+static void which_compose(const struct which_page *p, const char *path, struct str value, const char *origin,
+                          struct buf *out)
+{
+    enum { COLUMN = 56, BETWEEN = 4 };
+    if (!p->screen.terminal) {
+        setting_print(out, path, value, origin);
+        out->n -= out->n > 0; /* its line end */
+        return;
+    }
+    const size_t width = screen_width(&p->screen), beside = strlen(origin) + BETWEEN;
+    const size_t column = width < COLUMN + beside ? width - (beside < width ? beside : width) : COLUMN;
+    buf_printf(out, "%s: ", path);
+    buf_str(out, value);
+    const size_t used = screen_columns(buf_view(out));
+    buf_printf(out, "%*s  # %s", used < column ? (int)(column - used) : 0, "", origin);
+}
 
 static void which_setting(void *arg, const char *path, struct str value, int line)
 {
     const struct which_settings *s = arg;
-    if (!s->json) {
-        struct buf origin BUF_CLEANUP = BUF_INIT(8192), indented BUF_CLEANUP = BUF_INIT(1024);
-        buf_printf(&origin, line ? "%s:%d" : "default", s->file, line);
+    if (s->page) {
+        struct buf origin BUF_CLEANUP = BUF_INIT(8192), indented BUF_CLEANUP = BUF_INIT(1024),
+                          text BUF_CLEANUP = BUF_INIT(1 << 20);
+        buf_printf(&origin, line ? "%s:%d" : "default", s->page->w->rules->file, line);
         buf_printf(&indented, "  %s", path);
-        setting_print(s->out, indented.p ? indented.p : "", value, origin.p ? origin.p : "");
+        which_compose(s->page, indented.p ? indented.p : "", value, origin.p ? origin.p : "", &text);
+        which_say(s->page, line ? TONE_NONE : TONE_FAINT, &text);
         return;
     }
     json_object(s->json, NULL);
@@ -39,10 +72,10 @@ static void which_setting(void *arg, const char *path, struct str value, int lin
     json_end(s->json);
 }
 
-static void which_print_settings(const struct which *w, bool response, size_t i, struct buf *out)
+static void which_print_settings(const struct which_page *p, bool response, size_t i)
 {
-    struct which_settings s = {.file = w->rules->file, .out = out};
-    out->failed |= !rules_settings(w->rules, response, i, which_setting, &s);
+    struct which_settings s = {.page = p};
+    p->out->failed |= !rules_settings(p->w->rules, response, i, which_setting, &s);
 }
 
 static void which_json_settings(const struct which *w, bool response, size_t i, struct json *j)
@@ -64,26 +97,29 @@ static size_t which_reply_above(const struct which *w, size_t i)
     return p ? (size_t)(p - w->rules->responses) : w->rules->response_count;
 }
 
-static void which_print_request(const struct which *w, struct buf *out)
+static void which_print_request(const struct which_page *p)
 {
+    const struct which *w = p->w;
     const struct rules *r = w->rules;
     for (size_t i = 0; i < which_above(w); i++) {
-        buf_printf(out, "%s:%d: not `%s`: ", r->file, r->requests[i].line, r->requests[i].id);
-        which_request_miss(w, r->requests + i, out);
-        buf_char(out, '\n');
+        struct buf line BUF_CLEANUP = BUF_INIT(1 << 20);
+        buf_printf(&line, "%s:%d: not `%s`: ", r->file, r->requests[i].line, r->requests[i].id);
+        which_request_miss(w, r->requests + i, &line);
+        which_say(p, TONE_FAINT, &line);
     }
-    if (!w->rule) {
-        buf_printf(out, "request rule: none matches; refused (%s)\n", reason_name(w->reason));
-        return;
-    }
-    const char *form = form_name(w->facts.form);
-    buf_printf(out, "%s:%d: request rule `%s`: ", r->file, w->rule->line, w->rule->id);
-    if (w->reason != REASON_OK)
-        buf_printf(out, "refused (%s)\n", reason_name(w->reason));
+    struct buf line BUF_CLEANUP = BUF_INIT(1 << 20);
+    if (!w->rule)
+        buf_printf(&line, "request rule: none matches; refused (%s)", reason_name(w->reason));
+    else if (w->reason != REASON_OK)
+        buf_printf(&line, "%s:%d: request rule `%s`: refused (%s)", r->file, w->rule->line, w->rule->id,
+                   reason_name(w->reason));
     else
-        buf_printf(out, "%s requests are accepted%s, if the checks hold\n", form,
+        buf_printf(&line, "%s:%d: request rule `%s`: %s requests are accepted%s, if the checks hold", r->file,
+                   w->rule->line, w->rule->id, form_name(w->facts.form),
                    w->shadow_form ? " by `shadow_accept`" : "");
-    which_print_settings(w, false, which_above(w), out);
+    which_say(p, w->reason != REASON_OK ? TONE_BAD : w->shadow_form ? TONE_WARN : TONE_GOOD, &line);
+    if (w->rule)
+        which_print_settings(p, false, which_above(w));
 }
 
 /* The settings of a response rule stand once, where it is met first. */
@@ -95,31 +131,34 @@ static bool which_told(const struct which *w, size_t i)
     return false;
 }
 
-static void which_print_reply(const struct which *w, size_t i, struct buf *out)
+static void which_print_reply(const struct which_page *page, size_t i)
 {
+    const struct which *w = page->w;
     const struct rules *r = w->rules;
     const struct response_rule *p = w->replies[i].rule;
     const char *message = kms_message_name(w->replies[i].message);
     for (size_t k = 0; k < which_reply_above(w, i); k++) {
-        buf_printf(out, "%s:%d: not `%s` for a reply with %s: ", r->file, r->responses[k].line, r->responses[k].id,
+        struct buf line BUF_CLEANUP = BUF_INIT(1 << 20);
+        buf_printf(&line, "%s:%d: not `%s` for a reply with %s: ", r->file, r->responses[k].line, r->responses[k].id,
                    message);
-        which_response_miss(w, r->responses + k, i, out);
-        buf_char(out, '\n');
+        which_response_miss(w, r->responses + k, i, &line);
+        which_say(page, TONE_FAINT, &line);
     }
-    if (!p) {
-        buf_printf(out, "response rule for a reply with %s: none fits; upstream.invalid\n", message);
-        return;
-    }
-    buf_printf(out, "%s:%d: response rule `%s` for a reply with %s\n", r->file, p->line, p->id, message);
-    if (!which_told(w, i))
-        which_print_settings(w, true, which_reply_above(w, i), out);
+    struct buf line BUF_CLEANUP = BUF_INIT(1 << 20);
+    if (p)
+        buf_printf(&line, "%s:%d: response rule `%s` for a reply with %s", r->file, p->line, p->id, message);
+    else
+        buf_printf(&line, "response rule for a reply with %s: none fits; upstream.invalid", message);
+    which_say(page, p ? TONE_GOOD : TONE_BAD, &line);
+    if (p && !which_told(w, i))
+        which_print_settings(page, true, which_reply_above(w, i));
 }
 
-static void which_print(const struct which *w, struct buf *out)
+static void which_print(const struct which_page *p)
 {
-    which_print_request(w, out);
-    for (size_t i = 0; i < w->reply_count && w->reason == REASON_OK; i++)
-        which_print_reply(w, i, out);
+    which_print_request(p);
+    for (size_t i = 0; i < p->w->reply_count && p->w->reason == REASON_OK; i++)
+        which_print_reply(p, i);
 }
 
 static void which_json_rule(struct json *j, const char *key, const char *id, int line)
@@ -192,12 +231,12 @@ static int which_answer(const struct which *w, bool json)
     bool answered = w->reason == REASON_OK;
     for (size_t i = 0; i < w->reply_count; i++)
         answered = answered && w->replies[i].rule;
+    const struct which_page page = {.w = w, .screen = screen_of(STDOUT_FILENO), .out = &out};
     if (json)
         which_json(w, &out);
     else
-        which_print(w, &out);
-    if (out.failed || !(json ? fwrite(out.p, 1, out.n, stdout) == out.n : text_write(buf_view(&out), stdout)) ||
-        fflush(stdout) != 0) {
+        which_print(&page);
+    if (out.failed || fwrite(out.p, 1, out.n, stdout) != out.n || fflush(stdout) != 0) {
         complain("which: out of memory, or standard output cannot be written");
         return EXIT_NEGATIVE;
     }
