@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/eight.h"
+#include "base/run.h"
 #include "base/secret.h"
 
 enum { FIRST_BYTES = 1024 };
@@ -37,9 +37,9 @@ char *buf_reserve(struct buf *b, size_t n)
     }
     const size_t need = b->n + n + 1;
     if (need > b->cap) {
-        size_t cap = b->cap ? b->cap : FIRST_BYTES;
-        while (cap < need)
-            cap *= 2;
+        size_t cap = b->cap ? 2 * b->cap : FIRST_BYTES; /* twice as much, or as much as who asks knows of */
+        if (cap < need)
+            cap = need;
         if (cap > b->max + 1) /* max + 1 >= need */
             cap = b->max + 1;
         if (!move(b, cap)) {
@@ -49,43 +49,6 @@ char *buf_reserve(struct buf *b, size_t n)
         b->p[b->n] = '\0';
     }
     return b->p + b->n;
-}
-
-/* Nearly every write fits into what is there: cap is at most max + 1. */
-static char *room(struct buf *b, size_t n)
-{
-    return !b->failed && n < b->cap - b->n ? b->p + b->n : buf_reserve(b, n);
-}
-
-void buf_bytes(struct buf *b, const void *p, size_t n)
-{
-    char *at = room(b, n);
-    if (!at)
-        return;
-    if (n)
-        memcpy(at, p, n);
-    b->n += n;
-    b->p[b->n] = '\0';
-}
-
-void buf_str(struct buf *b, struct str s)
-{
-    buf_bytes(b, s.p, s.n);
-}
-
-void buf_z(struct buf *b, const char *z)
-{
-    buf_bytes(b, z, strlen(z));
-}
-
-void buf_char(struct buf *b, char c)
-{
-    char *at = room(b, 1);
-    if (!at)
-        return;
-    at[0] = c;
-    at[1] = '\0';
-    b->n++;
 }
 
 void buf_printf(struct buf *b, const char *format, ...)
@@ -138,7 +101,7 @@ static bool may_be_escaped(char c)
 static void escaped(struct buf *b, struct str s, const char *(*escape)(char c))
 {
     size_t from = 0;
-    for (size_t i = eight_plain_run(s.p, s.n); i < s.n; i++) {
+    for (size_t i = run_plain(s.p, s.n); i < s.n; i++) {
         const char *instead = may_be_escaped(s.p[i]) ? escape(s.p[i]) : NULL;
         if (!instead)
             continue;
@@ -187,6 +150,10 @@ void buf_base64(struct buf *b, const void *p, size_t n)
         return;
     }
     size_t i = 0;
+#ifdef SIXTEEN
+    for (; n - i >= 12; i += 12, at += 16)
+        sixteen_to_base64(from + i, at);
+#endif
     for (; n - i >= 3; i += 3, at += 4) {
         const unsigned bits = (unsigned)from[i] << 16 | (unsigned)from[i + 1] << 8 | from[i + 2];
         at[0] = DIGITS[bits >> 18];
@@ -243,6 +210,14 @@ bool hex_decode(struct str hex, uint8_t *out, size_t cap, size_t *n)
     if (!hex.p || hex.n % 2 || hex.n / 2 > cap)
         return false;
     size_t i = 0;
+#ifdef SIXTEEN
+    for (; hex.n - i >= 16; i += 16) {
+        const __m128i sixteen = sixteen_load(hex.p + i);
+        if (!sixteen_all(sixteen_hex(sixteen)))
+            return false;
+        sixteen_octets(sixteen, out + i / 2);
+    }
+#endif
     for (; hex.n - i >= 8; i += 8) {
         const uint64_t eight = eight_load(hex.p + i);
         const uint32_t four = htole32(eight_octets(eight));
@@ -279,6 +254,14 @@ static unsigned base64_digit(char c)
 static size_t base64_groups(struct str text, uint8_t *out, size_t cap)
 {
     size_t i = 0;
+#ifdef SIXTEEN
+    for (; text.n - i >= 16 && i / 4 * 3 + 12 <= cap; i += 16) {
+        const __m128i sixteen = sixteen_load(text.p + i);
+        if (!sixteen_all(sixteen_base64(sixteen)))
+            break;
+        sixteen_from_base64(sixteen, out + i / 4 * 3);
+    }
+#endif
     for (; text.n - i >= 4 && i / 4 * 3 + 3 <= cap; i += 4) {
         const unsigned a = base64_digit(text.p[i]), b = base64_digit(text.p[i + 1]), c = base64_digit(text.p[i + 2]),
                        d = base64_digit(text.p[i + 3]);

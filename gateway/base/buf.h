@@ -30,13 +30,31 @@ struct buf {
 /* Over an array of the caller's, which is its ceiling: no memory of its own, and never freed. */
 #define BUF_FIXED(array) ((struct buf){.p = (array), .cap = sizeof(array), .max = sizeof(array) - 1})
 
-void buf_bytes(struct buf *b, const void *p, size_t n);
-void buf_str(struct buf *b, struct str s);
-void buf_z(struct buf *b, const char *z);
-void buf_char(struct buf *b, char c);
-void buf_printf(struct buf *b, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Makes room for n more bytes; NULL (and failed) when there is none. The caller fills them and adds to b->n. */
 char *buf_reserve(struct buf *b, size_t n);
+/* In place, since nearly every write fits into what is there (cap is at most max + 1) and most are a few bytes. */
+static inline void buf_bytes(struct buf *b, const void *p, size_t n)
+{
+    if ((b->failed || n >= b->cap - b->n) && !buf_reserve(b, n))
+        return;
+    if (n > 0)
+        memcpy(b->p + b->n, p, n);
+    b->n += n;
+    b->p[b->n] = '\0';
+}
+static inline void buf_str(struct buf *b, struct str s)
+{
+    buf_bytes(b, s.p, s.n);
+}
+static inline void buf_z(struct buf *b, const char *z)
+{
+    buf_bytes(b, z, strlen(z));
+}
+static inline void buf_char(struct buf *b, char c)
+{
+    buf_bytes(b, &c, 1);
+}
+void buf_printf(struct buf *b, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Text and attribute values escaped as inclusive C14N 1.0 writes them (2.3 "Processing Model"), so output stays
  * canonical. */
 void buf_xml_text(struct buf *b, struct str s);

@@ -53,11 +53,26 @@ static inline uint64_t eight_base64(uint64_t v)
     return eight_letters(v, 'a', 'z') | eight_within(v, '0', '9') | eight_within(v | EIGHT('/' ^ '+'), '/', '/');
 }
 
+/* Letters, digits, `-`, `.` and `_`. */
+static inline uint64_t eight_name(uint64_t v)
+{
+    return eight_letters(v, 'a', 'z') | eight_within(v, '0', '9') | eight_within(v, '-', '.') |
+           eight_within(v, '_', '_');
+}
+
 /* What stands for itself in any text and any attribute: printing, none of & < > and no quote. */
 static inline uint64_t eight_plain(uint64_t v)
 {
     return eight_within(v, ' ', '~') & ~eight_within(v | EIGHT('>' ^ '<'), '>', '>') & ~eight_within(v, '&', '\'') &
            ~eight_within(v, '"', '"');
+}
+
+/* No control, no space, none of " < > \ ^ ` { | } */
+static inline uint64_t eight_uri(uint64_t v)
+{
+    const uint64_t paired = v | EIGHT('>' ^ '<'); /* and so are backslash and circumflex */
+    return eight_within(v, '!', '~') & ~eight_within(paired, '>', '>') & ~eight_within(paired, '^', '^') &
+           ~eight_within(v, '"', '"') & ~eight_within(v, '`', '`') & ~eight_within(v, '{', '}');
 }
 
 /* Of eight digits of hex, the four octets, the first lowest. */
@@ -67,15 +82,6 @@ static inline uint32_t eight_octets(uint64_t v)
     uint64_t octets = (digits << 4 | digits >> 8) & UINT64_C(0x00ff00ff00ff00ff);
     octets = (octets | octets >> 8) & UINT64_C(0x0000ffff0000ffff);
     return (uint32_t)(octets | octets >> 16);
-}
-
-/* How many bytes from p on are plain, in steps of eight. */
-static inline size_t eight_plain_run(const char *p, size_t n)
-{
-    size_t i = 0;
-    while (n - i >= 8 && eight_all(eight_plain(eight_load(p + i))))
-        i += 8;
-    return i;
 }
 
 #endif

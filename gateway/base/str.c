@@ -8,16 +8,6 @@ struct str str_z(const char *z)
     return z ? (struct str){z, strlen(z)} : STR_MISSING;
 }
 
-bool str_eq(struct str a, struct str b)
-{
-    return a.p && b.p && a.n == b.n && memcmp(a.p, b.p, a.n) == 0;
-}
-
-bool str_eq_z(struct str a, const char *z)
-{
-    return str_eq(a, str_z(z));
-}
-
 static unsigned char lower(char c)
 {
     return (unsigned char)(c >= 'A' && c <= 'Z' ? c + ('a' - 'A') : c); /* no locale has a say */

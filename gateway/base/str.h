@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 struct str {
     const char *p;
@@ -27,8 +28,17 @@ struct str {
 struct str str_z(const char *z);
 
 /* True when both are there and equal byte for byte. Not for secrets: see secret_equal(). */
-bool str_eq(struct str a, struct str b);
-bool str_eq_z(struct str a, const char *z);
+static inline bool str_eq(struct str a, struct str b)
+{
+    return a.p && b.p && a.n == b.n && memcmp(a.p, b.p, a.n) == 0;
+}
+/* Nearly every name that is looked for in a table differs in the first letter: in place, that is all of the cost. */
+static inline bool str_eq_z(struct str a, const char *z)
+{
+    if (!a.p || !z || (a.n > 0 && a.p[0] != z[0]))
+        return false;
+    return strlen(z) == a.n && memcmp(a.p, z, a.n) == 0;
+}
 /* The same without regard to ASCII case. */
 bool str_ieq(struct str a, struct str b);
 bool str_ieq_z(struct str a, const char *z);

@@ -50,7 +50,7 @@ static int64_t days_to_year(int64_t year)
 #define DAYS_TO_1970 INT64_C(719162)
 
 /* Reads `width` digits at *at of s. */
-static bool digits(struct str s, size_t *at, int width, int *out)
+static inline __attribute__((always_inline)) bool digits(struct str s, size_t *at, int width, int *out)
 {
     int value = 0;
     if (s.n - *at < (size_t)width)
@@ -66,7 +66,7 @@ static bool digits(struct str s, size_t *at, int width, int *out)
     return true;
 }
 
-static bool literal(struct str s, size_t *at, char c)
+static inline bool literal(struct str s, size_t *at, char c)
 {
     if (*at >= s.n || s.p[*at] != c)
         return false;
@@ -157,6 +157,21 @@ bool date_parse(struct str text, int64_t *us)
     return true;
 }
 
+/* The year in which a day lies that is so many after 0001-01-01: cycles of 400 years, their centuries, and so on; the
+ * last day of a cycle, and of four years, is one more than its parts have. */
+static int64_t year_of(int64_t days)
+{
+    enum { DAYS_400 = 146097, DAYS_100 = 36524, DAYS_4 = 1461, DAYS_1 = 365 };
+    const int64_t cycles = floor_div(days, DAYS_400);
+    int rest = (int)(days - cycles * DAYS_400);
+    const int centuries = rest / DAYS_100 < 4 ? rest / DAYS_100 : 3;
+    rest -= centuries * DAYS_100;
+    const int fours = rest / DAYS_4;
+    rest -= fours * DAYS_4;
+    const int years = rest / DAYS_1 < 4 ? rest / DAYS_1 : 3;
+    return cycles * 400 + centuries * 100 + fours * 4 + years + 1;
+}
+
 /* `before`, unless it is NUL, then so many digits; where the next would stand. */
 static char *put_digits(char *at, char before, int value, int digits)
 {
@@ -172,11 +187,7 @@ void time_format(int64_t us, bool with_ms, char out[TIME_TEXT])
     const int64_t seconds = floor_div(us, US_PER_S);
     const int64_t days = floor_div(seconds, SECONDS_A_DAY) + DAYS_TO_1970; /* from 0001-01-01 */
     const int clock = (int)(seconds - (days - DAYS_TO_1970) * SECONDS_A_DAY);
-    int64_t year = floor_div(days, 366) + 1; /* at most what it is; each step below makes it nearer */
-    while (days_to_year(year + 1) <= days)
-        year += (days - days_to_year(year)) / 366 ? (days - days_to_year(year)) / 366 : 1;
-    while (days_to_year(year) > days) /* before the year 1 the first guess may be too late */
-        year--;
+    const int64_t year = year_of(days);
     const int day = (int)(days - days_to_year(year));
     int month = 1;
     while (days_before(month + 1, (int)year) <= day)

@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "base/run.h"
+
 static int hex_value(char c)
 {
     if (c >= '0' && c <= '9')
@@ -54,23 +56,13 @@ void uri_percent_encode(struct str s, const char *also, struct buf *out)
     }
 }
 
-/* No control, no space, none of  <>"{}|\^`  : of ASCII what may stand in a URI. */
-static const bool IN_URI[128] = {
-    ['!'] = true, ['#'] = true, ['$'] = true, ['%'] = true, ['&'] = true, ['\''] = true, ['('] = true, [')'] = true,
-    ['*'] = true, ['+'] = true, [','] = true, ['-'] = true, ['.'] = true, ['/'] = true, ['0' ... '9'] = true,
-    [':'] = true, [';'] = true, ['='] = true, ['?'] = true, ['@'] = true, ['A' ... 'Z'] = true, ['['] = true,
-    [']'] = true, ['_'] = true, ['a' ... 'z'] = true, ['~'] = true,
-};
-
 bool uri_is_any_uri(struct str s)
 {
-    size_t i = 0;
-    while (i < s.n && (unsigned char)s.p[i] < 0x80 && IN_URI[(unsigned char)s.p[i]])
-        i++;
+    const size_t i = run_uri(s.p, s.n);
     if (i == s.n)
         return s.n > 0;
     for (size_t k = i; k < s.n; k++)
-        if ((unsigned char)s.p[k] < 0x80 && !IN_URI[(unsigned char)s.p[k]])
+        if ((unsigned char)s.p[k] < 0x80 && !(RUN_KINDS[(unsigned char)s.p[k]] & RUN_URI))
             return false;
     return str_is_utf8(s);
 }

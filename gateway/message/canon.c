@@ -2,17 +2,6 @@
 
 #include "message/scanner.h"
 
-void canon_bytes(struct canon *c, struct str s)
-{
-    if (c->full || s.n > c->cap - c->n) {
-        c->full = true;
-        return;
-    }
-    if (s.p)
-        memcpy(c->p + c->n, s.p, s.n);
-    c->n += s.n;
-}
-
 /* Negative, zero, positive as prefixes are sorted: by bytes, the default namespace first. */
 static int canon_order(struct str a, struct str b)
 {

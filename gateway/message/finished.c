@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/eight.h"
+#include "base/run.h"
 #include "base/timestamp.h"
 #include "base/token.h"
 #include "base/uri.h"
@@ -51,15 +51,10 @@ static bool finished_close(struct finished_scan *s, const char *name)
     return finished_token(s, STR("</")) && finished_token(s, str_z(name)) && finished_token(s, STR(">"));
 }
 
-/* Bytes of text that stand for themselves in canonical text, and of attributes as far as they are taken. */
+/* Bytes of text that stand for themselves in canonical text. */
 static bool finished_is_plain(unsigned char c)
 {
     return (c >= ' ' && c < 0x80 && c != '&' && c != '<' && c != '>') || c == '\n' || c == '\t';
-}
-
-static bool finished_is_value(unsigned char c)
-{
-    return c > ' ' && c < 0x7f && c != '&' && c != '<' && c != '>' && c != '"';
 }
 
 /* One character above ASCII that XML allows. */
@@ -78,15 +73,15 @@ static bool finished_text(struct finished_scan *s, struct str *out)
 {
     const size_t from = s->at;
     for (;;) {
-        s->at += eight_plain_run(s->p + s->at, s->n - s->at);
-        while (s->at < s->n && finished_is_plain((unsigned char)s->p[s->at]))
-            s->at++;
+        s->at += run_plain(s->p + s->at, s->n - s->at);
         if (s->at == s->n)
             return false;
         if (s->p[s->at] == '<')
             break;
-        if (!finished_token(s, STR("&amp;")) && !finished_token(s, STR("&lt;")) && !finished_token(s, STR("&gt;")) &&
-            !finished_token(s, STR("&#xD;")) && !finished_character(s))
+        if (finished_is_plain((unsigned char)s->p[s->at]))
+            s->at++;
+        else if (!finished_token(s, STR("&amp;")) && !finished_token(s, STR("&lt;")) &&
+                 !finished_token(s, STR("&gt;")) && !finished_token(s, STR("&#xD;")) && !finished_character(s))
             return false;
     }
     *out = (struct str){s->p + from, s->at - from};
@@ -105,19 +100,14 @@ static bool finished_integer(struct str t)
 
 static bool finished_hex(struct str t, size_t octets)
 {
-    for (size_t i = 0; i < t.n; i++) {
-        const char c = t.p[i];
-        if (!((c >= '0' && c <= '9') || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F')))
-            return false;
-    }
-    return t.n == 2 * octets;
+    return t.n == 2 * octets && run_hex(t.p, t.n) == t.n;
 }
 
 /* An ampersand is the one character of URIs that has a reference. */
 static bool finished_uri(struct str t)
 {
-    for (size_t i = 0; i < t.n; i++)
-        if (t.p[i] == '&' && !str_starts((struct str){t.p + i, t.n - i}, STR("&amp;")))
+    for (const char *p = t.p, *end = t.p + t.n; (p = memchr(p, '&', (size_t)(end - p))); p++)
+        if (!str_starts((struct str){p, (size_t)(end - p)}, STR("&amp;")))
             return false;
     return uri_is_any_uri(t);
 }
@@ -149,13 +139,7 @@ static bool finished_base64(struct finished_scan *s, size_t octets)
 {
     const size_t from = s->at;
     size_t fill = 0;
-    while (s->n - s->at >= 8 && eight_all(eight_base64(eight_load(s->p + s->at))))
-        s->at += 8;
-    for (; s->at < s->n; s->at++) {
-        const char c = s->p[s->at];
-        if (!((c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '+' || c == '/'))
-            break;
-    }
+    s->at += run_base64(s->p + s->at, s->n - s->at);
     for (; fill < 2 && s->at < s->n && s->p[s->at] == '='; s->at++)
         fill++;
     const size_t digits = s->at - from;
@@ -245,16 +229,16 @@ static bool finished_attribute(struct finished_scan *s, struct str *name, struct
     if (!finished_token(s, STR(" ")))
         return false;
     const size_t from = s->at;
-    while (s->at < s->n && s->p[s->at] != '=' && finished_is_value((unsigned char)s->p[s->at]))
-        s->at++;
+    s->at += run_name(s->p + s->at, s->n - s->at);
+    if (finished_token(s, STR(":")))
+        s->at += run_name(s->p + s->at, s->n - s->at);
     *name = (struct str){s->p + from, s->at - from};
     if (!finished_token(s, STR("=\"")))
         return false;
     const size_t begin = s->at;
-    while (s->at < s->n && finished_is_value((unsigned char)s->p[s->at]))
-        s->at++;
+    s->at += run_uri(s->p + s->at, s->n - s->at);
     *value = (struct str){s->p + begin, s->at - begin};
-    return finished_token(s, STR("\""));
+    return !memchr(value->p, '&', value->n) && finished_token(s, STR("\""));
 }
 
 /* Canonical order of names without prefix; true where b comes behind a. */
@@ -358,8 +342,11 @@ static bool finished_pop(struct finished_scan *s)
 static size_t finished_find(struct finished_scan *s, const struct finished_level *l)
 {
     for (size_t i = l->place; i < l->group->count; i++) {
-        const struct str name = str_z(l->group->elements[i].name);
+        const char *const z = l->group->elements[i].name;
         const size_t left = s->n - s->at;
+        if (left == 0 || s->p[s->at] != z[0]) /* nearly all of them */
+            continue;
+        const struct str name = str_z(z);
         if (left <= name.n || (s->p[s->at + name.n] != '>' && s->p[s->at + name.n] != ' '))
             continue;
         if (finished_token(s, name))

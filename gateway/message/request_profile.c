@@ -1,5 +1,7 @@
 #include "message/request_profile.h"
 
+#include <string.h>
+
 #include "message/kms_request_table.h"
 #include "message/scanner.h"
 #include "message/xmlsig_internal.h"
@@ -17,10 +19,7 @@ static const struct str KMS = {NS_KMS, sizeof NS_KMS - 1}, DS = {NS_DS, sizeof N
 /* Where text with references is decoded, there it stays; else the canonical text is the value. */
 static bool profile_value(struct profile *p, struct str canonical, struct str *value)
 {
-    size_t i = 0;
-    while (i < canonical.n && canonical.p[i] != '&')
-        i++;
-    if (i == canonical.n) {
+    if (!memchr(canonical.p, '&', canonical.n)) {
         *value = canonical;
         return true;
     }

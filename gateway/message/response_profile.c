@@ -67,8 +67,9 @@ static bool profile_holds(struct str text, const struct schema_element *e)
 {
     if (e->type == TYPE_HEX)
         return schema_hex_holds(text, e->octets);
-    for (size_t i = 0; e->type == TYPE_URI && i < text.n; i++)
-        if (text.p[i] == '&' && !str_starts((struct str){text.p + i, text.n - i}, STR("&amp;")))
+    const char *const end = text.p + text.n;
+    for (const char *p = text.p; e->type == TYPE_URI && (p = memchr(p, '&', (size_t)(end - p))); p++)
+        if (!str_starts((struct str){p, (size_t)(end - p)}, STR("&amp;")))
             return false;
     return schema_value_holds(text, e->type, e->count == OPTIONAL || e->count == ENVELOPE);
 }

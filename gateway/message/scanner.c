@@ -1,6 +1,6 @@
 #include "message/scanner.h"
 
-#include "base/eight.h"
+#include "base/run.h"
 #include "base/token.h"
 
 /* What each byte may be part of. Bytes above ASCII are looked at as characters. */
@@ -70,21 +70,18 @@ static size_t scan_character(const struct scanner *s)
 /* Moves over bytes of these kinds, of which plain ones are, and characters above ASCII. */
 static bool scan_run(struct scanner *s, unsigned kinds)
 {
-    s->at += eight_plain_run(s->p + s->at, s->n - s->at);
-    while (s->at < s->n) {
+    for (;;) {
+        s->at += run_plain(s->p + s->at, s->n - s->at);
+        if (s->at == s->n)
+            return true;
         const unsigned char c = (unsigned char)s->p[s->at];
-        if (c >= 128) {
-            const size_t n = scan_character(s);
-            if (n == 0)
-                return false;
-            s->at += n;
-        } else if (BYTES[c] & kinds) {
-            s->at++;
-        } else {
-            break;
-        }
+        if (c < 128 && !(BYTES[c] & kinds))
+            return true;
+        const size_t n = c < 128 ? 1 : scan_character(s);
+        if (n == 0)
+            return false;
+        s->at += n;
     }
-    return true;
 }
 
 /* name="value" of the XML declaration with one of two values; where it is not that, nothing is passed over. */
@@ -136,8 +133,7 @@ static bool scan_name(struct scanner *s, struct str *name, struct str *prefix, s
         const size_t part = s->at;
         if (s->at == s->n || !byte_is(s->p[s->at], BYTE_NAME_START))
             return false;
-        while (s->at < s->n && byte_is(s->p[s->at], BYTE_NAME))
-            s->at++;
+        s->at += run_name(s->p + s->at, s->n - s->at);
         *local = scan_between(s, part);
         if (s->at == s->n || s->p[s->at] != ':')
             break;
@@ -339,10 +335,7 @@ void scanner_space(struct scanner *s)
 struct str scanner_hex(struct scanner *s)
 {
     const size_t from = s->at;
-    while (s->n - s->at >= 8 && eight_all(eight_hex(eight_load(s->p + s->at))))
-        s->at += 8;
-    while (s->at < s->n && ((unsigned)(s->p[s->at] - '0') < 10 || (unsigned)((s->p[s->at] | 0x20) - 'a') < 6))
-        s->at++;
+    s->at += run_hex(s->p + s->at, s->n - s->at);
     return scan_between(s, from);
 }
 

@@ -80,7 +80,16 @@ struct str scanner_uri(const struct scanner *s, struct str prefix);
 /* The attribute of no namespace with this name; NULL: none. */
 const struct scan_attribute *scan_attribute_named(const struct scan_tag *tag, struct str local);
 
-void canon_bytes(struct canon *c, struct str s);
+static inline void canon_bytes(struct canon *c, struct str s)
+{
+    if (c->full || s.n > c->cap - c->n) {
+        c->full = true;
+        return;
+    }
+    if (s.n > 0)
+        memcpy(c->p + c->n, s.p, s.n);
+    c->n += s.n;
+}
 /* `<name`, then the namespaces: of an apex all in scope, else those of its own that its parent does not have. The
  * attributes and `>` are the caller's to write. */
 void canon_start(struct canon *c, const struct scanner *s, const struct scan_tag *tag, bool apex);

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/eight.h"
+#include "base/run.h"
 #include "base/timestamp.h"
 #include "base/uri.h"
 #include "message/xmlenc_internal.h"
@@ -31,15 +31,7 @@ static bool is_integer(struct str s)
 
 bool schema_hex_holds(struct str s, size_t octets)
 {
-    size_t i = 0;
-    while (s.n - i >= 8 && eight_all(eight_hex(eight_load(s.p + i))))
-        i += 8;
-    for (; i < s.n; i++) {
-        const char c = s.p[i];
-        if (!((c >= '0' && c <= '9') || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F')))
-            return false;
-    }
-    return s.n == 2 * octets;
+    return s.n == 2 * octets && run_hex(s.p, s.n) == s.n;
 }
 
 bool schema_value_holds(struct str text, enum schema_type type, bool may_be_empty)
