@@ -13,7 +13,6 @@ enum { CRYPTO_SPARE = 2 }; /* one that encrypts and one that decrypts */
 struct crypto_thread {
     EVP_MD *sha256;
     EVP_MD_CTX *hash;
-    EVP_MAC_CTX *hmac;
     EVP_CIPHER *gcm, *ecb;
     EVP_CIPHER_CTX *sealing;
     EVP_CIPHER_CTX *blocks[CRYPTO_SPARE]; /* those that nobody has taken */
@@ -31,7 +30,6 @@ static void crypto_thread_free(void *arg)
         return;
     EVP_MD_CTX_free(t->hash);
     EVP_MD_free(t->sha256);
-    EVP_MAC_CTX_free(t->hmac);
     EVP_CIPHER_CTX_free(t->sealing);
     while (t->spare)
         EVP_CIPHER_CTX_free(t->blocks[--t->spare]);
@@ -70,12 +68,11 @@ static struct crypto_thread *crypto_thread(void)
         return NULL;
     t->sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
     t->hash = EVP_MD_CTX_new();
-    t->hmac = crypto_hmac_new();
     t->gcm = EVP_CIPHER_fetch(NULL, "AES-256-GCM", NULL);
     t->ecb = EVP_CIPHER_fetch(NULL, "AES-256-ECB", NULL);
     t->sealing = EVP_CIPHER_CTX_new();
     /* from here on the algorithm is never named again: naming it makes the context anew */
-    if (!t->sha256 || !t->hash || !t->hmac || !t->gcm || !t->ecb || !t->sealing ||
+    if (!t->sha256 || !t->hash || !t->gcm || !t->ecb || !t->sealing ||
         EVP_DigestInit_ex2(t->hash, t->sha256, NULL) != 1 ||
         EVP_CipherInit_ex2(t->sealing, t->gcm, NULL, NULL, 1, NULL) != 1 || pthread_setspecific(crypto_key, t) != 0) {
         crypto_thread_free(t);
@@ -93,19 +90,29 @@ void crypto_thread_end(void)
     crypto_own = NULL;
 }
 
-bool crypto_sha256_parts(const struct crypto_part *parts, size_t count, uint8_t out[HASH_BYTES])
-{
-    unsigned got = 0;
-    struct crypto_thread *t = crypto_thread();
-    bool ok = t && EVP_DigestInit_ex2(t->hash, NULL, NULL) == 1;
-    for (size_t i = 0; ok && i < count; i++)
-        ok = parts[i].n == 0 || EVP_DigestUpdate(t->hash, parts[i].p, parts[i].n) == 1;
-    return ok && EVP_DigestFinal_ex(t->hash, out, &got) == 1 && got == HASH_BYTES;
-}
-
 bool crypto_sha256(const void *p, size_t n, uint8_t out[HASH_BYTES])
 {
-    return p && crypto_sha256_parts(&(struct crypto_part){p, n}, 1, out);
+    unsigned got = 0;
+    struct crypto_thread *t = p ? crypto_thread() : NULL;
+    return t && EVP_DigestInit_ex2(t->hash, NULL, NULL) == 1 && EVP_DigestUpdate(t->hash, p, n) == 1 &&
+           EVP_DigestFinal_ex(t->hash, out, &got) == 1 && got == HASH_BYTES;
+}
+
+bool crypto_sha256_parts(const struct crypto_part *parts, size_t count, uint8_t out[HASH_BYTES])
+{
+    enum { SHORT = 768 }; /* put together: a call for each part costs more than hashing it */
+    uint8_t all[SHORT];
+    size_t n = 0, next = 0;
+    for (; next < count && parts[next].n <= sizeof all - n; n += parts[next++].n)
+        if (parts[next].n > 0)
+            memcpy(all + n, parts[next].p, parts[next].n);
+    unsigned got = 0;
+    struct crypto_thread *t = crypto_thread();
+    bool ok = t && EVP_DigestInit_ex2(t->hash, NULL, NULL) == 1 && EVP_DigestUpdate(t->hash, all, n) == 1;
+    secret_wipe(all, n); /* a key may be among them */
+    for (; ok && next < count; next++)
+        ok = parts[next].n == 0 || EVP_DigestUpdate(t->hash, parts[next].p, parts[next].n) == 1;
+    return ok && EVP_DigestFinal_ex(t->hash, out, &got) == 1 && got == HASH_BYTES;
 }
 
 EVP_MAC_CTX *crypto_keyed_new(const uint8_t key[KEY_BYTES])
@@ -129,16 +136,27 @@ void crypto_keyed_free(EVP_MAC_CTX *ctx)
     EVP_MAC_CTX_free(ctx);
 }
 
+/*
+ * RFC 2104: H(K ^ opad, H(K ^ ipad, text)). OpenSSL's own HMAC keeps the key, and what is made of it, in three
+ * contexts, where another key has to overwrite it afterwards: a third of the work for a text as long as a SignedInfo.
+ * Of two hashes nothing of the key is left when they are done: the context holds the HMAC.
+ */
 bool crypto_hmac_sha256(const uint8_t key[KEY_BYTES], const void *p, size_t n, uint8_t out[HASH_BYTES])
 {
-    static const uint8_t NOBODYS[KEY_BYTES] = {0};
-    size_t got = 0;
-    struct crypto_thread *t = crypto_thread();
-    if (!t || !p)
+    enum { HASH_BLOCK = 64 };
+    uint8_t pad[HASH_BLOCK], inner[HASH_BYTES];
+    if (!p)
         return false;
-    const bool ok = EVP_MAC_init(t->hmac, key, KEY_BYTES, NULL) == 1 && EVP_MAC_update(t->hmac, p, n) == 1 &&
-                    EVP_MAC_final(t->hmac, out, &got, HASH_BYTES) == 1 && got == HASH_BYTES;
-    return EVP_MAC_init(t->hmac, NOBODYS, sizeof NOBODYS, NULL) == 1 && ok; /* the key's state is overwritten */
+    memset(pad, 0x36, sizeof pad);
+    for (size_t i = 0; i < KEY_BYTES; i++)
+        pad[i] ^= key[i];
+    bool ok = crypto_sha256_parts((struct crypto_part[]){{pad, sizeof pad}, {p, n}}, 2, inner);
+    for (size_t i = 0; i < sizeof pad; i++)
+        pad[i] ^= 0x36 ^ 0x5c;
+    ok = ok && crypto_sha256_parts((struct crypto_part[]){{pad, sizeof pad}, {inner, sizeof inner}}, 2, out);
+    secret_wipe(pad, sizeof pad);
+    secret_wipe(inner, sizeof inner);
+    return ok;
 }
 
 /* The key's schedule is overwritten by one of nobody's. */
@@ -169,25 +187,38 @@ bool crypto_gcm_seal(const struct crypto_gcm *how, const uint8_t *text, size_t n
     return crypto_gcm_forget(t) && ok;
 }
 
-bool crypto_gcm_open(const struct crypto_gcm *how, const uint8_t *cipher, size_t n, const uint8_t tag[GCM_TAG_BYTES],
-                     uint8_t *text)
+static bool crypto_gcm_open_one(struct crypto_thread *t, const struct crypto_gcm *how, const struct crypto_sealed *v)
 {
     uint8_t own[GCM_TAG_BYTES], none[GCM_TAG_BYTES]; /* OpenSSL wants the tag writable */
     int done = 0, rest = 0;
+    memcpy(own, v->tag, sizeof own);
+    return crypto_gcm_begin(t, how, v->n, 0) &&
+           EVP_CipherUpdate(t->sealing, v->text, &done, v->cipher, (int)v->n) == 1 && (size_t)done == v->n &&
+           EVP_CIPHER_CTX_ctrl(t->sealing, EVP_CTRL_AEAD_SET_TAG, GCM_TAG_BYTES, own) == 1 &&
+           EVP_CipherFinal_ex(t->sealing, none, &rest) == 1 && rest == 0;
+}
+
+bool crypto_gcm_open_some(const uint8_t key[KEY_BYTES], const struct crypto_sealed *v, size_t count)
+{
     struct crypto_thread *t = crypto_thread();
-    if (!t)
-        return false;
-    memcpy(own, tag, sizeof own);
+    bool ok = t != NULL;
     ERR_set_mark();
-    bool ok = crypto_gcm_begin(t, how, n, 0) && EVP_CipherUpdate(t->sealing, text, &done, cipher, (int)n) == 1 &&
-              (size_t)done == n &&
-              EVP_CIPHER_CTX_ctrl(t->sealing, EVP_CTRL_AEAD_SET_TAG, GCM_TAG_BYTES, own) == 1 &&
-              EVP_CipherFinal_ex(t->sealing, none, &rest) == 1 && rest == 0;
+    for (size_t i = 0; ok && i < count; i++) {
+        const struct crypto_gcm how = {i == 0 ? key : NULL, v[i].iv, v[i].aad, v[i].aad_n}; /* the key stays set up */
+        ok = crypto_gcm_open_one(t, &how, &v[i]);
+    }
     ERR_pop_to_mark(); /* what is left in the thread's queue would be taken for a fault of its TLS connections */
-    ok = crypto_gcm_forget(t) && ok;
-    if (!ok)
-        secret_wipe(text, n);
+    ok = t && crypto_gcm_forget(t) && ok;
+    for (size_t i = 0; !ok && i < count; i++)
+        secret_wipe(v[i].text, v[i].n);
     return ok;
+}
+
+bool crypto_gcm_open(const struct crypto_gcm *how, const uint8_t *cipher, size_t n, const uint8_t tag[GCM_TAG_BYTES],
+                     uint8_t *text)
+{
+    const struct crypto_sealed one = {how->iv, how->aad, how->aad_n, cipher, n, tag, text};
+    return crypto_gcm_open_some(how->key, &one, 1);
 }
 
 EVP_CIPHER_CTX *crypto_blocks_take(const uint8_t key[KEY_BYTES], bool encrypt)
@@ -195,8 +226,7 @@ EVP_CIPHER_CTX *crypto_blocks_take(const uint8_t key[KEY_BYTES], bool encrypt)
     struct crypto_thread *t = crypto_thread();
     const bool spare = t && t->spare;
     EVP_CIPHER_CTX *ctx = !t ? NULL : spare ? t->blocks[--t->spare] : EVP_CIPHER_CTX_new();
-    if (ctx && EVP_CipherInit_ex2(ctx, spare ? NULL : t->ecb, key, NULL, encrypt, NULL) == 1 &&
-        EVP_CIPHER_CTX_set_padding(ctx, 0) == 1)
+    if (ctx && EVP_CipherInit_ex2(ctx, spare ? NULL : t->ecb, key, NULL, encrypt, NULL) == 1)
         return ctx;
     EVP_CIPHER_CTX_free(ctx);
     return NULL;

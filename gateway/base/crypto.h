@@ -41,8 +41,20 @@ bool crypto_gcm_seal(const struct crypto_gcm *how, const uint8_t *text, size_t n
 /* False unless the tag holds: then `text` is wiped. */
 bool crypto_gcm_open(const struct crypto_gcm *how, const uint8_t *cipher, size_t n, const uint8_t tag[GCM_TAG_BYTES],
                      uint8_t *text);
+/* Several texts under one key, which is set up once. All of them, or none: then each `text` is wiped. */
+struct crypto_sealed {
+    const uint8_t *iv;
+    const void *aad;
+    size_t aad_n;
+    const uint8_t *cipher;
+    size_t n; /* of cipher, and of text */
+    const uint8_t *tag;
+    uint8_t *text;
+};
+bool crypto_gcm_open_some(const uint8_t key[KEY_BYTES], const struct crypto_sealed *v, size_t count);
 
-/* AES-256 by single blocks, for CRYPTO_128_wrap(): OpenSSL's own AES-WRAP is not constant in time. NULL: no memory.
+/* AES-256 by single blocks, for EVP_Cipher(), which knows no padding: OpenSSL's own AES-WRAP is not constant in time.
+ * NULL: no memory.
  * What was taken is given back by the same thread: then the key's schedule is overwritten. NULL is fine. */
 EVP_CIPHER_CTX *crypto_blocks_take(const uint8_t key[KEY_BYTES], bool encrypt);
 void crypto_blocks_give(EVP_CIPHER_CTX *ctx);

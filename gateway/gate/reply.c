@@ -21,7 +21,8 @@ struct making {
     struct reply_texts texts;
     char kept_time[TIME_TEXT];
     struct kms_response_plan plan;
-    const struct key *signer, *trk;
+    struct reply_signer signer;
+    const struct key *trk;
     struct kms_new_key new_keys[RENEWAL_KEYS];
     bool again; /* it brings new keys, which stand where only a tree tells: all of it, by tree */
     struct detail why;
@@ -29,6 +30,7 @@ struct making {
 
 static void making_free(struct making *m)
 {
+    secret_key_clear(&m->signer.clear);
     xmlenc_free(m->plan.enc);
     xml_free(m->doc);
     response_profile_free(m->profile);
@@ -207,15 +209,15 @@ static enum reason choose_signer(struct making *m, int64_t now_us)
     if (m->rule->sign == SIGN_NONE)
         return REASON_OK;
     if (j->proven) {
-        m->signer = j->signer;
-        return m->signer ? REASON_OK : REASON_INTERNAL;
+        m->signer.key = j->signer;
+        return m->signer.key ? REASON_OK : REASON_INTERNAL;
     }
     if (m->rule->sign == SIGN_AUTO || j->ring.n == 0)
         return REASON_OK;
-    m->signer = keyring_newest(&j->ring, KEY_INK, now_us);
-    if (!m->signer && !keyring_has_ink(&j->ring))
-        m->signer = keyring_newest(&j->ring, KEY_TRK, now_us);
-    return m->signer ? REASON_OK : refuse(m, REASON_PROTECT_NO_KEY, "the user has no key that may sign");
+    m->signer.key = keyring_newest(&j->ring, KEY_INK, now_us);
+    if (!m->signer.key && !keyring_has_ink(&j->ring))
+        m->signer.key = keyring_newest(&j->ring, KEY_TRK, now_us);
+    return m->signer.key ? REASON_OK : refuse(m, REASON_PROTECT_NO_KEY, "the user has no key that may sign");
 }
 
 static const struct key *choose_trk(const struct judgement *j, int64_t now_us)
@@ -275,12 +277,26 @@ static enum reason plan_new_keys(struct making *m, int64_t now_us, struct gate_r
     return REASON_OK;
 }
 
+/* The TrK, and with it the key that signs. */
+static bool open_keys(struct making *m, struct secret_key *trk)
+{
+    struct secret_key clear[2];
+    if (!m->signer.key)
+        return keyring_open(&m->j->ring, m->trk, trk);
+    const bool ok = keyring_open_two(&m->j->ring, (const struct key *const[2]){m->trk, m->signer.key}, clear);
+    *trk = clear[0];
+    m->signer.clear = clear[1];
+    m->signer.opened = ok;
+    secret_wipe(clear, sizeof clear);
+    return ok;
+}
+
 /* What is to be encrypted, and under which TrK. */
 static enum reason plan_encryption(struct making *m, int64_t now_us)
 {
     const struct response_rule *rule = m->rule;
     const struct kms_response *r = m->r;
-    struct secret_key clear SECRET_CLEANUP = {{0}};
+    struct secret_key trk;
     const bool wanted = rule->encrypt.content != ENCRYPT_NONE &&
                         (rule->encrypt.when == WHEN_ALWAYS ||
                          (rule->encrypt.when == WHEN_REQUESTED && m->j->request.trk_id.n > 0));
@@ -298,9 +314,10 @@ static enum reason plan_encryption(struct making *m, int64_t now_us)
     if (!m->trk)
         return must ? refuse(m, REASON_PROTECT_NO_KEY, "the user has no TrK")
                     : refuse(m, REASON_UPSTREAM_INVALID, "an EncryptedKey, and the user has no TrK");
-    if (!keyring_open(&m->j->ring, m->trk, &clear))
-        return refuse(m, REASON_INTERNAL, "the TrK could not be opened");
-    m->plan.enc = xmlenc_new(&clear, m->trk->id);
+    if (!open_keys(m, &trk))
+        return refuse(m, REASON_INTERNAL, "the TrK, or the key that is to sign, could not be opened");
+    m->plan.enc = xmlenc_new(&trk, m->trk->id);
+    secret_key_clear(&trk);
     m->plan.trk_id = m->trk->id;
     return m->plan.enc ? REASON_OK : REASON_INTERNAL;
 }
@@ -346,7 +363,7 @@ static enum reason plan_envelope(struct making *m, int64_t now_us)
     m->plan.time = set_field(m, rule->time, own.time, kept_time(m));
     m->plan.client_req_url = set_field(m, rule->client_req_url, own.client_req_url, r->client_req_url);
     m->plan.keep_extensions = rule->keep_extensions;
-    m->plan.signature_id = m->signer ? m->signer->id : STR_MISSING;
+    m->plan.signature_id = m->signer.key ? m->signer.key->id : STR_MISSING;
     const bool whole = m->plan.user_uri.p && m->plan.kms_uri.p && m->plan.time.p && m->plan.client_req_url.p;
     const bool payload = r->message != KMS_MESSAGE_NONE && r->message != KMS_MESSAGE_ERROR;
     if (!whole || (payload && m->plan.user_uri.n == 0))
@@ -358,7 +375,7 @@ static enum reason plan_envelope(struct making *m, int64_t now_us)
 static enum reason speak(struct making *m, struct gate_response *out)
 {
     const struct dialect *d = m->rule->dialect;
-    if (!m->rule->speak || !d || m->signer || m->j->proven)
+    if (!m->rule->speak || !d || m->signer.key || m->j->proven)
         return REASON_OK;
     return reply_speak(d, m->doc ? dialect_namespace(m->doc) : reply_spoken_namespace(d), m->r, &m->plan, &out->body,
                        &m->why);
@@ -368,7 +385,7 @@ static void note_protection(struct making *m, bool encrypted)
 {
     struct decision *d = &m->j->decision;
     size_t n = 0;
-    d->response.signed_by = m->signer ? m->signer->id : STR_MISSING;
+    d->response.signed_by = m->signer.key ? m->signer.key->id : STR_MISSING;
     d->response.encrypted_by = encrypted ? m->trk->id : STR_MISSING;
     for (size_t i = 0; m->plan.new_key_count && i < RENEWAL_KEYS; i++)
         if (m->j->renewal->keys[i].id)
@@ -377,8 +394,8 @@ static void note_protection(struct making *m, bool encrypted)
 
 static enum reason write_reply(struct making *m, int64_t now_us, struct gate_response *out)
 {
-    struct buf payload BUF_CLEANUP = BUF_INIT_SECRET(LIMIT_REPLY_OUT);
     bool encrypted = false;
+    size_t begun = 0;
     m->plan.left_out = &out->left_out;
     enum reason r = choose_signer(m, now_us);
     if (r == REASON_OK)
@@ -390,9 +407,11 @@ static enum reason write_reply(struct making *m, int64_t now_us, struct gate_res
     if (r == REASON_OK)
         r = plan_envelope(m, now_us);
     if (r == REASON_OK)
-        r = kms_response_write(m->r, &m->plan, &payload, &encrypted, &m->why);
+        begun = reply_start(&m->signer, &out->body);
     if (r == REASON_OK)
-        r = reply_finish(m->j, m->signer, &payload, m->plan.protect != PROTECT_NONE, &out->body, &m->why);
+        r = kms_response_write(m->r, &m->plan, &out->body, &encrypted, &m->why);
+    if (r == REASON_OK)
+        r = reply_finish(m->j, &m->signer, begun, m->plan.protect != PROTECT_NONE, &out->body, &m->why);
     if (r == REASON_OK)
         r = speak(m, out);
     if (r == REASON_OK)

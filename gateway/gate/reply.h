@@ -18,8 +18,16 @@ void reply_envelope(const struct judgement *j, int64_t now_us, struct reply_text
                     struct kms_response_plan *plan);
 /* The text of an error that tells nothing. */
 struct str reply_generic(int status);
-/* Signs the KmsResponse in `payload`, or leaves it bare where signer is NULL, and validates what came out. */
-enum reason reply_finish(struct judgement *j, const struct key *signer, const struct buf *payload, bool encrypted,
+/* Who signs a reply. */
+struct reply_signer {
+    const struct key *key;   /* NULL: nobody */
+    struct secret_key clear; /* the key, where it was opened already; the owner wipes it */
+    bool opened;
+};
+/* The KmsResponse is written behind what begins it: signs it, or leaves it bare where nobody signs, and validates what
+ * came out. */
+size_t reply_start(const struct reply_signer *signer, struct buf *out);
+enum reason reply_finish(struct judgement *j, struct reply_signer *signer, size_t begun, bool encrypted,
                          struct buf *out, struct detail *why) MUST_CHECK;
 
 /* The same reply once more, as the dialect has it: for who always read it so. `m` is what was read (NULL: nothing), in

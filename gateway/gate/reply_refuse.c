@@ -31,14 +31,17 @@ static bool stands(char c)
 /* A target may be anything that a stranger sent: what is no part of a URI is escaped. */
 static void write_target(struct str target, struct buf *out)
 {
+    size_t from = 0;
     for (size_t i = 0; i < target.n; i++) {
-        if (stands(target.p[i]) || escape_at(target, i)) {
-            buf_char(out, target.p[i]);
-        } else {
-            buf_char(out, '%');
-            buf_hex(out, target.p + i, 1, true);
-        }
+        if (stands(target.p[i]) || escape_at(target, i))
+            continue;
+        buf_bytes(out, target.p + from, i - from);
+        buf_char(out, '%');
+        buf_hex(out, target.p + i, 1, true);
+        from = i + 1;
     }
+    if (target.n > from)
+        buf_bytes(out, target.p + from, target.n - from);
 }
 
 /* An anyURI that every validator takes: no stray percent sign, at most one fragment. */
@@ -89,43 +92,50 @@ static enum reason shown(enum reason r)
  * the last look whether the signature holds saves reading it twice: one pass over the finished text as a rule, a tree
  * where the text is not in that pass's form.
  */
-static enum reason sign(const struct key *signer, const struct secret_key *key, struct str payload, bool encrypted,
-                        struct buf *out, struct detail *why)
+static enum reason sign(const struct reply_signer *signer, size_t begun, bool encrypted, struct buf *out,
+                        struct detail *why)
 {
+    const struct str id = signer->key->id;
     struct xmlsig_made made;
-    const struct finished finished = {payload, &made, signer->id, encrypted};
+    struct buf again BUF_CLEANUP = BUF_INIT_SECRET(LIMIT_REPLY_OUT);
+    const size_t n = out->n - begun;
     bool holds = false;
-    if (!xmlsig_sign_as_is(payload, signer->id, key, &made, out))
+    if (!xmlsig_response_end(out, begun, id, &signer->clear, &made))
         return REASON_INTERNAL;
+    const struct finished finished = {{out->p + begun, n}, &made, id, encrypted};
     if (finished_holds(buf_view(out), &finished))
         return REASON_OK;
-    const enum reason r = kms_response_validate_signed(buf_view(out), payload, encrypted, &holds, why);
+    const enum reason r = kms_response_validate_signed(buf_view(out), finished.hashed, encrypted, &holds, why);
     if (r != REASON_OK || holds)
         return r;
+    buf_str(&again, finished.hashed);
     buf_reset(out);
-    if (!xmlsig_sign(payload, signer->id, key, out))
+    if (again.failed || !xmlsig_sign(buf_view(&again), id, &signer->clear, out))
         return REASON_INTERNAL;
     return kms_response_validate(buf_view(out), encrypted, why);
 }
 
-enum reason reply_finish(struct judgement *j, const struct key *signer, const struct buf *payload, bool encrypted,
+size_t reply_start(const struct reply_signer *signer, struct buf *out)
+{
+    return signer->key ? xmlsig_response_begin(out) : out->n;
+}
+
+enum reason reply_finish(struct judgement *j, struct reply_signer *signer, size_t begun, bool encrypted,
                          struct buf *out, struct detail *why)
 {
-    struct secret_key clear SECRET_CLEANUP = {{0}};
-    if (payload->failed)
+    if (out->failed)
         return REASON_INTERNAL;
-    if (!signer) {
-        const struct finished finished = {.hashed = buf_view(payload), .encrypted = encrypted};
-        buf_str(out, buf_view(payload));
-        if (out->failed || finished_holds(buf_view(out), &finished))
-            return out->failed ? REASON_INTERNAL : REASON_OK;
-        return kms_response_validate(buf_view(out), encrypted, why);
+    if (!signer->key) {
+        const struct finished finished = {.hashed = buf_view(out), .encrypted = encrypted};
+        return finished_holds(buf_view(out), &finished) ? REASON_OK
+                                                        : kms_response_validate(buf_view(out), encrypted, why);
     }
-    if (!keyring_open(&j->ring, signer, &clear)) {
+    if (!signer->opened && !keyring_open(&j->ring, signer->key, &signer->clear)) {
         detail_set(why, "the key that is to sign the reply could not be opened");
         return REASON_INTERNAL;
     }
-    return sign(signer, &clear, buf_view(payload), encrypted, out, why);
+    signer->opened = true;
+    return sign(signer, begun, encrypted, out, why);
 }
 
 /* Of the first response rule that the request can meet, whatever its answer would have been; NULL: none is spoken. */
@@ -146,15 +156,17 @@ static bool write_refusal(struct judgement *j, const struct kms_response_plan *p
 {
     bool encrypted;
     struct detail why = {""};
-    struct buf payload BUF_CLEANUP = BUF_INIT(LIMIT_REPLY_OUT);
     struct kms_response_plan own = *plan;
     own.signature_id = signer ? signer->id : STR_MISSING;
     buf_free(out);
     *out = BUF_INIT(LIMIT_REPLY_OUT);
     const struct dialect *d = signer ? NULL : spoken(j);
-    if (kms_response_write(NULL, &own, &payload, &encrypted, &why) == REASON_OK &&
-        reply_finish(j, signer, &payload, false, out, &why) == REASON_OK &&
-        (!d || reply_speak(d, reply_spoken_namespace(d), NULL, &own, out, &why) == REASON_OK))
+    struct reply_signer who = {.key = signer};
+    const size_t begun = reply_start(&who, out);
+    const bool written = kms_response_write(NULL, &own, out, &encrypted, &why) == REASON_OK &&
+                         reply_finish(j, &who, begun, false, out, &why) == REASON_OK;
+    secret_key_clear(&who.clear);
+    if (written && (!d || reply_speak(d, reply_spoken_namespace(d), NULL, &own, out, &why) == REASON_OK))
         return true;
     log_warn("refusal", j->decision.id, "not written as it should be: %s", why.text);
     buf_free(out);

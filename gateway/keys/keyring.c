@@ -63,10 +63,14 @@ const struct key *keyring_find(const struct keyring *ring, struct str id)
     if (!id.p)
         return NULL;
     const uint32_t hash = key_id_hash(id);
-    for (size_t i = 0; i < places(ring); i++) {
-        const bool same = ring->keys[i].id_hash == hash; /* also of a place that holds none: looked at all the same */
-        if (same && i < ring->n && str_eq(ring->keys[i].id, id))
-            found = &ring->keys[i];
+    uint64_t same = 0; /* a bit a place, also of one that holds none: looked at all the same */
+    _Static_assert(LIMIT_USER_KEYS <= 64, "a bit a place");
+    for (size_t i = 0; i < places(ring); i++)
+        same |= (uint64_t)(ring->keys[i].id_hash == hash) << i;
+    for (; same; same &= same - 1) {
+        const struct key *key = &ring->keys[__builtin_ctzll(same)];
+        if (key < ring->keys + ring->n && str_eq(key->id, id))
+            found = key;
     }
     return found;
 }
@@ -105,6 +109,16 @@ const struct key *keyring_newest(const struct keyring *ring, enum key_type type,
 bool keyring_open(const struct keyring *ring, const struct key *key, struct secret_key *out)
 {
     return ring->store && ring->user.p && seal_open(ring->store->seals[key->under], ring->user, key, out);
+}
+
+bool keyring_open_two(const struct keyring *ring, const struct key *const keys[2], struct secret_key out[2])
+{
+    if (ring->store && ring->user.p && keys[0]->under == keys[1]->under)
+        return seal_open_two(ring->store->seals[keys[0]->under], ring->user, keys, out);
+    const bool ok = keyring_open(ring, keys[0], &out[0]) && keyring_open(ring, keys[1], &out[1]);
+    for (size_t i = 0; !ok && i < 2; i++)
+        secret_key_clear(&out[i]);
+    return ok;
 }
 
 /* A copy of the names in order: the table may change, even be replaced, while the callback runs. */

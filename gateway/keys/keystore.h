@@ -154,6 +154,8 @@ bool keyring_has_ink(const struct keyring *ring);
 const struct key *keyring_newest(const struct keyring *ring, enum key_type type, int64_t now_us);
 /* Decrypts into *out, which the caller wipes. False when the sealed bytes do not verify. */
 bool keyring_open(const struct keyring *ring, const struct key *key, struct secret_key *out);
+/* Two at once, which is less work. False: neither is there. */
+bool keyring_open_two(const struct keyring *ring, const struct key *const keys[2], struct secret_key out[2]);
 
 /*
  * Writing. Each function is one transaction, and blocks. Whatever adds a key or makes one active keeps two promises:

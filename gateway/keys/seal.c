@@ -22,6 +22,8 @@ static const char ROW_LABEL[] = "kmsgate key row 2", ROW_V1_LABEL[] = "kmsgate k
 _Static_assert(sizeof ROW_LABEL == sizeof ROW_V1_LABEL, "one room for both");
 enum { AAD_MAX = sizeof ROW_LABEL + 2 * (4 + KEY_TEXT_MAX) + 4 + KEY_SENT_MAX + 4 * 1 + 4 * 8 };
 
+enum { SEAL_SOME = 2 }; /* opened at once */
+
 /* Lives in locked memory. */
 struct seal {
     uint8_t row_key[KEY_BYTES];
@@ -265,16 +267,34 @@ bool seal_opener_tag(struct seal_opener *o, const struct key *key, struct seal_s
     return true;
 }
 
+/* What did not verify is nobody's key. */
+static bool open_some(const struct seal *s, struct str user, const struct key *const *keys, struct secret_key *clear,
+                      size_t count)
+{
+    uint8_t aad[SEAL_SOME][AAD_MAX];
+    struct crypto_sealed v[SEAL_SOME];
+    bool ok = count <= SEAL_SOME;
+    for (size_t i = 0; ok && i < count; i++) {
+        const uint8_t *const text = keys[i]->sealed + NONCE;
+        const int n = associated_data(user, keys[i], aad[i]);
+        v[i] = (struct crypto_sealed){.iv = keys[i]->sealed, .aad = aad[i], .aad_n = (size_t)n, .cipher = text,
+                                      .n = KEY_BYTES, .tag = text + KEY_BYTES, .text = clear[i].b};
+        ok = n > 0;
+    }
+    ok = ok && crypto_gcm_open_some(s->row_key, v, count);
+    for (size_t i = 0; !ok && i < count; i++)
+        secret_key_clear(&clear[i]);
+    return ok;
+}
+
 bool seal_open(const struct seal *s, struct str user, const struct key *key, struct secret_key *clear)
 {
-    uint8_t aad[AAD_MAX];
-    const int n = associated_data(user, key, aad);
-    const uint8_t *text = key->sealed + NONCE;
-    const struct crypto_gcm how = {.key = s->row_key, .iv = key->sealed, .aad = aad, .aad_n = (size_t)n};
-    const bool ok = n && crypto_gcm_open(&how, text, KEY_BYTES, text + KEY_BYTES, clear->b);
-    if (!ok) /* what did not verify is nobody's key */
-        secret_key_clear(clear);
-    return ok;
+    return open_some(s, user, &key, clear, 1);
+}
+
+bool seal_open_two(const struct seal *s, struct str user, const struct key *const keys[2], struct secret_key clear[2])
+{
+    return open_some(s, user, keys, clear, 2);
 }
 
 bool seal_v1_open(const struct seal *s, struct str user, const struct key *key, struct secret_key *clear)

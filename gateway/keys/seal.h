@@ -31,6 +31,9 @@ const uint8_t *seal_check(const struct seal *s);
 uint32_t seal_name(const struct seal *s);
 bool seal_close(const struct seal *s, struct str user, struct key *key, const struct secret_key *clear) MUST_CHECK;
 bool seal_open(const struct seal *s, struct str user, const struct key *key, struct secret_key *clear) MUST_CHECK;
+/* Two of a user's, with one set-up of the cipher; false: neither is there. */
+bool seal_open_two(const struct seal *s, struct str user, const struct key *const keys[2],
+                   struct secret_key clear[2]) MUST_CHECK;
 /* What a tombstone keeps of a key instead of its bytes: HMAC-SHA256 under the database's salt, since it must outlive a
  * master key. It is sealed like the bytes were. */
 bool seal_hash(const struct seal *s, const struct secret_key *clear, struct secret_key *hash) MUST_CHECK;

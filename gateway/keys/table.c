@@ -357,7 +357,8 @@ void table_remove(struct table *t, struct str user, struct str id)
 }
 
 /* All but the texts. */
-static void take_key(const struct table *t, const struct key_slot *k, struct key *out)
+static inline __attribute__((always_inline)) void take_key(const struct table *t, const struct key_slot *k,
+                                                           struct key *out)
 {
     const struct extra_slot *e = k->extra == NONE ? NULL : extra_at(t, k->extra);
     out->type = k->type; /* one by one: as one value it would be cleared before, which costs more than all of it */

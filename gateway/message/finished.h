@@ -16,7 +16,7 @@
 
 struct finished {
     struct str hashed;              /* the KmsResponse as it was hashed; as it was written, where nobody signs */
-    const struct xmlsig_made *made; /* what xmlsig_sign_as_is() made of it; NULL: nobody signs */
+    const struct xmlsig_made *made; /* what xmlsig_response_end() made of it; NULL: nobody signs */
     struct str key_id;              /* of the key that signed */
     bool encrypted;                 /* no key content may be in clear */
 };

@@ -93,7 +93,7 @@ enum reason kms_response_write(const struct kms_response *r, const struct kms_re
 /* The last look before sending: parses `text` (a KmsResponse or SignedKmsResponse) as a stranger would and holds it
  * against the strict schema (order, versions, types, xsi:type); with `encrypted`, refuses any clear key content. */
 enum reason kms_response_validate(struct str text, bool encrypted, struct detail *why) MUST_CHECK;
-/* The same of what xmlsig_sign_as_is() made of `response`. *holds tells whether that is the canonical form of the
+/* The same of what xmlsig_response_end() made of `response`. *holds tells whether that is the canonical form of the
  * KmsResponse in `text`, so that its signature holds; it may be false beside REASON_OK. */
 enum reason kms_response_validate_signed(struct str text, struct str response, bool encrypted, bool *holds,
                                          struct detail *why) MUST_CHECK;

@@ -50,6 +50,8 @@ size_t writing_profile_ceiling(const struct response_profile *p, const struct km
                plan->client_req_url.n + plan->signature_id.n;
     for (size_t i = 0; i < p->key_count; i++)
         n += KEY_TAGS + 2 * p->keys[i].e->octets; /* hex is longer than base64 of what is wrapped */
+    if (plan->signature_id.n > 0)
+        n += XMLSIG_MORE;
     return plan->protect == PROTECT_MESSAGE ? n * 3 / 2 : n;
 }
 

@@ -65,10 +65,17 @@ struct xmlsig_made {
     char info[1024];
     size_t info_n;
 };
-/* The same of a KmsResponse that is taken for its own canonical form without a look. The signature holds only if it is:
- * finished_holds() or kms_response_validate_signed() tell. */
-bool xmlsig_sign_as_is(struct str response, struct str key_id, const struct secret_key *key, struct xmlsig_made *made,
-                       struct buf *out) MUST_CHECK;
+/* The same of a KmsResponse where it stands, between begin and end: what is sent is what was hashed, nothing is copied.
+ * It is taken for its own canonical form without a look, and the signature holds only if it is: finished_holds() or
+ * kms_response_validate_signed() tell.
+ *
+ *     const size_t from = xmlsig_response_begin(&out);          then the KmsResponse, to the end of out
+ *     ok = xmlsig_response_end(&out, from, key_id, &key, &made);
+ */
+size_t xmlsig_response_begin(struct buf *out);
+enum { XMLSIG_MORE = 1100 }; /* at least what comes behind the text, without the name of the key */
+bool xmlsig_response_end(struct buf *out, size_t from, struct str key_id, const struct secret_key *key,
+                         struct xmlsig_made *made) MUST_CHECK;
 /* The same in a form that only a rule allows: `min_hmac_bits` are the SignatureValue's length, `canonicalization` is
  * one XMLSIG_…. For the requests of rules' cases; replies are always signed by the standard. */
 bool xmlsig_sign_as(struct str payload, struct str key_id, const struct secret_key *key,

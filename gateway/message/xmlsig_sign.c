@@ -64,18 +64,18 @@ static bool canonical_payload(struct str payload, struct buf *out, const char **
     return ok;
 }
 
-enum { SIGNATURE_BYTES = 1100 }; /* at least what comes around the text, without the name of the key */
 static const struct xmlsig_policy STANDARD = {8 * HASH_BYTES, XMLSIG_C14N};
 
-/* `text` is canonical and in no buffer that `out` shares. */
-static bool sign(struct str text, const char *envelope, struct str key_id, const struct xmlsig_policy *profile,
-                 const struct xmlsig_made *made, struct buf *out)
+static void put_begin(const char *envelope, struct buf *out)
 {
-    (void)buf_reserve(out, text.n + key_id.n + SIGNATURE_BYTES); /* growing would wipe one block after the other */
     buf_char(out, '<');
     buf_z(out, envelope);
     buf_z(out, " xmlns=\"" NS_KMS "\">");
-    buf_str(out, text);
+}
+
+static bool put_end(const char *envelope, struct str key_id, const struct xmlsig_policy *profile,
+                    const struct xmlsig_made *made, struct buf *out)
+{
     buf_z(out, "<Signature xmlns=\"" NS_DS "\">");
     put_signed_info(profile, made->digest, "", out);
     buf_z(out, "<SignatureValue>");
@@ -88,6 +88,15 @@ static bool sign(struct str text, const char *envelope, struct str key_id, const
     return !out->failed;
 }
 
+/* `text` is canonical. */
+static bool put(struct str text, const char *envelope, struct str key_id, const struct xmlsig_policy *profile,
+                const struct xmlsig_made *made, struct buf *out)
+{
+    put_begin(envelope, out);
+    buf_str(out, text);
+    return put_end(envelope, key_id, profile, made, out);
+}
+
 bool xmlsig_sign_as(struct str payload, struct str key_id, const struct secret_key *key,
                     const struct xmlsig_policy *profile, struct buf *out)
 {
@@ -95,8 +104,7 @@ bool xmlsig_sign_as(struct str payload, struct str key_id, const struct secret_k
     struct xmlsig_made made;
     struct buf text BUF_CLEANUP = BUF_INIT_SECRET(LIMIT_REPLY_OUT); /* a rule may leave keys in clear */
     return key_id.n > 0 && profile->min_hmac_bits <= 8 * HASH_BYTES && canonical_payload(payload, &text, &envelope) &&
-           make(buf_view(&text), key, profile, &made) &&
-           sign(buf_view(&text), envelope, key_id, profile, &made, out);
+           make(buf_view(&text), key, profile, &made) && put(buf_view(&text), envelope, key_id, profile, &made, out);
 }
 
 bool xmlsig_sign(struct str payload, struct str key_id, const struct secret_key *key, struct buf *out)
@@ -104,9 +112,19 @@ bool xmlsig_sign(struct str payload, struct str key_id, const struct secret_key 
     return xmlsig_sign_as(payload, key_id, key, &STANDARD, out);
 }
 
-bool xmlsig_sign_as_is(struct str response, struct str key_id, const struct secret_key *key, struct xmlsig_made *made,
-                       struct buf *out)
+static const char RESPONSE[] = "SignedKmsResponse";
+
+size_t xmlsig_response_begin(struct buf *out)
 {
-    return response.n > 0 && key_id.n > 0 && make(response, key, &STANDARD, made) &&
-           sign(response, "SignedKmsResponse", key_id, &STANDARD, made, out);
+    put_begin(RESPONSE, out);
+    return out->n;
+}
+
+bool xmlsig_response_end(struct buf *out, size_t from, struct str key_id, const struct secret_key *key,
+                         struct xmlsig_made *made)
+{
+    if (out->failed || from >= out->n || key_id.n == 0)
+        return false;
+    return make((struct str){out->p + from, out->n - from}, key, &STANDARD, made) &&
+           put_end(RESPONSE, key_id, &STANDARD, made, out);
 }

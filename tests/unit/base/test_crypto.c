@@ -51,14 +51,51 @@ static void test_hash(void **state)
     assert_true(crypto_sha256("abc", 3, whole) && crypto_sha256_parts(cut, 3, parts));
     assert_memory_equal(whole, parts, sizeof whole);
     assert_false(crypto_sha256(NULL, 0, whole));
+    for (size_t n = 0; n <= 2000; n += 50) { /* of any lengths */
+        char text[2000];
+        memset(text, 'x', sizeof text);
+        const struct crypto_part two[] = {{text, n}, {text + n, sizeof text - n}};
+        assert_true(crypto_sha256(text, sizeof text, whole) && crypto_sha256_parts(two, 2, parts));
+        assert_memory_equal(whole, parts, sizeof whole);
+    }
+}
+
+/* RFC 4231's test cases with keys that are no longer than ours: HMAC fills them up with zeros. */
+static void test_hmac_vectors(void **state)
+{
+    static const struct {
+        const char *key, *text, *hmac;
+    } CASES[] = {
+        {"0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b000000000000000000000000", "4869205468657265",
+         "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7"},
+        {"4a65666500000000000000000000000000000000000000000000000000000000",
+         "7768617420646f2079612077616e7420666f72206e6f7468696e673f",
+         "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"},
+        {"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa000000000000000000000000",
+         "dddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddd",
+         "773ea91e36800e46854db8ebd09181a72959098b3ef8c122d9635514ced565fe"},
+        {"0102030405060708090a0b0c0d0e0f10111213141516171819000000000000",
+         "cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd",
+         "82558a389a443c0ea4cc819899f2083a85f0faa3e578f8077a2e3ff46729665b"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        uint8_t key[KEY_BYTES] = {0}, text[64], expected[HASH_BYTES], out[HASH_BYTES];
+        size_t n = 0;
+        assert_true(hex_decode(str_z(CASES[i].key), key, sizeof key, &n));
+        octets(CASES[i].hmac, expected, sizeof expected);
+        assert_true(hex_decode(str_z(CASES[i].text), text, sizeof text, &n));
+        assert_true(crypto_hmac_sha256(key, text, n, out));
+        assert_memory_equal(out, expected, sizeof out);
+    }
 }
 
 static void test_hmac(void **state)
 {
     uint8_t key[2][KEY_BYTES], out[HASH_BYTES], expected[HASH_BYTES];
     (void)state;
-    for (unsigned i = 0; i < 200; i++) { /* the same key again, another, longer texts than a block */
-        char text[256];
+    for (unsigned i = 0; i < 1000; i++) { /* the same key again, another, longer texts than a block */
+        char text[1000];
         unsigned n = 0;
         memset(key[i % 2], (int)(i % 7), KEY_BYTES);
         memset(text, (int)i, sizeof text);
@@ -97,6 +134,17 @@ static void test_gcm(void **state)
         assert_false(crypto_gcm_open(&how, cipher, sizeof cipher, found, clear));
         assert_memory_equal(clear, ZEROS, sizeof clear);
         assert_false(crypto_gcm_open(&bare, cipher, sizeof cipher, tag, clear));
+        uint8_t three[3][60];
+        struct crypto_sealed some[3];
+        for (int k = 0; k < 3; k++)
+            some[k] = (struct crypto_sealed){iv, aad, sizeof aad, cipher, sizeof cipher, tag, three[k]};
+        assert_true(crypto_gcm_open_some(key, some, 3));
+        for (int k = 0; k < 3; k++)
+            assert_memory_equal(three[k], text, sizeof text);
+        some[i].tag = found;
+        assert_false(crypto_gcm_open_some(key, some, 3));
+        for (int k = 0; k < 3; k++)
+            assert_memory_equal(three[k], ZEROS, sizeof text);
     }
 }
 
@@ -154,8 +202,8 @@ static void test_threads(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_hash), cmocka_unit_test(test_hmac),   cmocka_unit_test(test_gcm),
-        cmocka_unit_test(test_blocks), cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_hash), cmocka_unit_test(test_hmac_vectors), cmocka_unit_test(test_hmac),
+        cmocka_unit_test(test_gcm),  cmocka_unit_test(test_blocks),       cmocka_unit_test(test_threads),
     };
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     crypto_thread_end();

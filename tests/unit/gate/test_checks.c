@@ -4,15 +4,15 @@
 #include <dlfcn.h>
 #include <openssl/evp.h>
 
-static unsigned hmacs;
+static unsigned hashes;
 
 /* Counts how often the work of a verification is done: in front of libcrypto's own. */
-int EVP_MAC_final(EVP_MAC_CTX *ctx, unsigned char *out, size_t *n, size_t cap)
+int EVP_DigestFinal_ex(EVP_MD_CTX *ctx, unsigned char *out, unsigned *n)
 {
-    int (*plain)(EVP_MAC_CTX *, unsigned char *, size_t *, size_t);
-    *(void **)&plain = dlsym(RTLD_NEXT, "EVP_MAC_final");
-    hmacs++;
-    return plain(ctx, out, n, cap);
+    int (*plain)(EVP_MD_CTX *, unsigned char *, unsigned *);
+    *(void **)&plain = dlsym(RTLD_NEXT, "EVP_DigestFinal_ex");
+    hashes++;
+    return plain(ctx, out, n);
 }
 
 static void test_all_good(void **state)
@@ -128,9 +128,9 @@ static void test_equal_work(void **state)
     for (int i = 0; i < 4; i++) {
         struct buf body BUF_CLEANUP = BUF_INIT(1u << 20);
         ask_write(&asks[i], &body);
-        hmacs = 0;
+        hashes = 0;
         assert_int_equal(judge_text(w, &asks[i], buf_view(&body)), expected[i]);
-        assert_int_equal(hmacs, 1);
+        assert_int_equal(hashes, 2); /* an HMAC is two */
         assert_int_equal(w->j->decision.checks[CHECK_SIGNATURE], CHECK_FAIL);
         for (enum check c = CHECK_KEY_POLICY; c < CHECK_COUNT; c++)
             assert_int_equal(w->j->decision.checks[c], CHECK_SKIP);

@@ -135,7 +135,7 @@ static void ends_at_each(void **state, const struct told *t, const char *resourc
         }
         buf_free(&out.body);
     }
-    assert_true(n > 10 && n < ALLOCATIONS_MAX);
+    assert_true(n > 5 && n < ALLOCATIONS_MAX);
 }
 
 static struct told told(enum kms_message m)

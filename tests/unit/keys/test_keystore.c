@@ -56,6 +56,36 @@ static void ring_is_a_copy(void **state)
     keystore_close(ks);
 }
 
+/* Two at once are what each is alone, in either order; with one that does not open, neither is there. */
+static void two_at_once(void **state)
+{
+    struct fixture *f = *state;
+    fill_store(f);
+    struct keystore *ks = open_store(f);
+    struct keyring ring;
+    struct secret_key alone[2], both[2], none = {{0}};
+    assert_int_equal(keystore_user(ks, STR(ALICE), &ring), KEYSTORE_OK);
+    assert_int_equal(ring.n, 2);
+    for (size_t first = 0; first < 2; first++) {
+        const struct key *keys[2] = {&ring.keys[first], &ring.keys[1 - first]};
+        struct key bad = *keys[1];
+        bad.sealed[20] ^= 1;
+        for (size_t i = 0; i < 2; i++)
+            assert_true(keyring_open(&ring, keys[i], &alone[i]));
+        assert_true(keyring_open_two(&ring, keys, both));
+        assert_true(secret_equal(both, alone, sizeof both));
+        assert_true(keyring_open_two(&ring, (const struct key *[]){keys[0], keys[0]}, both)); /* the TrK signs */
+        assert_true(secret_equal(&both[0], &alone[0], sizeof *both) && secret_equal(&both[1], &alone[0], sizeof *both));
+        for (size_t i = 0; i < 2; i++) {
+            both[0] = both[1] = key_of(5);
+            assert_false(keyring_open_two(&ring, (const struct key *[]){i ? &bad : keys[0], i ? keys[0] : &bad}, both));
+            assert_true(secret_equal(&both[0], &none, sizeof none) && secret_equal(&both[1], &none, sizeof none));
+        }
+    }
+    keyring_clear(&ring);
+    keystore_close(ks);
+}
+
 /* Contract, "Which key". Letters: a active, r retiring, v revoked; e: active but expired. */
 static void which_key(void **state)
 {
@@ -436,7 +466,7 @@ static void nothing_in_clear(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        T(nobody), T(ring_is_a_copy), T(which_key), T(the_last_moment), T(newest_by_coming), T(counts),
+        T(nobody), T(ring_is_a_copy), T(two_at_once), T(which_key), T(the_last_moment), T(newest_by_coming), T(counts),
         T(walk_in_order), T(opening), T(read_only), T(follows_another_process), T(many_changes_at_once),
         T(tampering_keeps_the_old), T(the_file_is_replaced), T(a_writer_at_work), T(names_that_sqlite_knows),
         T(nothing_in_clear),

@@ -63,10 +63,10 @@ static inline void finish(const struct buf *payload, bool is_signed, bool encryp
     const struct secret_key ink = key_of(ALICE_INK);
     p->text = BUF_INIT(REPLY_MAX);
     p->f = (struct finished){buf_view(payload), is_signed ? &p->made : NULL, INK_ID, encrypted};
+    const size_t from = is_signed ? xmlsig_response_begin(&p->text) : 0;
+    buf_str(&p->text, buf_view(payload));
     if (is_signed)
-        assert_true(xmlsig_sign_as_is(buf_view(payload), INK_ID, &ink, &p->made, &p->text));
-    else
-        buf_str(&p->text, buf_view(payload));
+        assert_true(xmlsig_response_end(&p->text, from, INK_ID, &ink, &p->made));
 }
 
 /* The tree's word for it; of what is signed, xmlsec1's too. */
