@@ -63,12 +63,16 @@ void spill_texts(struct spill *s, struct str texts)
     s->lasting = texts;
 }
 
-/* The pieces, in a table: 0 is an empty place. The factor is random, so that no sender can crowd them in one place. */
-enum { FEW_PLACES = 256 };
+/*
+ * The pieces, in a table: 0 is an empty place. The factor is random, so that no sender can crowd them in one place.
+ * What is known of a few bits of a word is enough to pass over most.
+ */
+enum { FEW_PLACES = 256, PARTS = 4096, PARTS_WORDS = PARTS / 64 };
 struct pieces {
     uint64_t *v, factor;
     size_t places;
     unsigned shift;
+    uint64_t parts[PARTS_WORDS]; /* a bit for each value that two whole digits of base64 have in a piece's end */
     uint64_t few[FEW_PLACES]; /* v, where that is enough */
 };
 
@@ -92,6 +96,8 @@ static void pieces_put(struct pieces *t, const void *from, size_t n)
         uint64_t piece;
         memcpy(&piece, (const char *)from + i * sizeof piece, sizeof piece);
         t->v[place_of(t, piece)] = piece;
+        for (unsigned bit = 2; bit <= 6; bit += 2)
+            t->parts[(piece >> bit) % PARTS / 64] |= UINT64_C(1) << (piece >> bit) % 64;
     }
 }
 
@@ -111,6 +117,7 @@ static bool pieces_make(struct pieces *t, const struct spill *s)
     if (!t->v || !random_bytes(&t->factor, sizeof t->factor))
         return false;
     t->factor |= 1;
+    memset(t->parts, 0, sizeof t->parts);
     pieces_put(t, s->some_pieces, s->some_pieces_n);
     pieces_put(t, s->pieces.p, more);
     return true;
@@ -118,7 +125,10 @@ static bool pieces_make(struct pieces *t, const struct spill *s)
 
 static void pieces_free(struct pieces *t)
 {
-    secret_wipe(t->v, t->v ? t->places * sizeof *t->v : 0);
+    if (!t->v)
+        return;
+    secret_wipe(t->v, t->places * sizeof *t->v);
+    secret_wipe(t->parts, sizeof t->parts);
     if (t->v != t->few)
         free(t->v);
 }
@@ -155,17 +165,16 @@ static bool in_hex(const struct pieces *t, struct str text)
     for (size_t i = 0; i < text.n; i++) {
         const char c = text.p[i], before = i ? text.p[i - 1] : '\0';
         const unsigned digit = hex_digit(c);
-        if (digit == NONE && (c | 0x20) == 'x' && (before == '\\' || (before == '0' && digits > 0))) {
+        if (digit != NONE) {
+            word = word << 4 | digit;
+            if (++digits >= 2 * PIECE && is_piece(t, word))
+                return true;
+        } else if ((c | 0x20) == 'x' && (before == '\\' || (before == '0' && digits > 0))) {
             word >>= before == '0' ? 4 : 0;
             digits -= before == '0';
-        } else if (digit != NONE) {
-            word = word << 4 | digit;
-            digits++;
         } else if (letter(c) || ends(c)) {
             digits = 0;
         }
-        if (digit != NONE && digits >= 2 * PIECE && is_piece(t, word))
-            return true;
     }
     return false;
 }
@@ -194,20 +203,15 @@ static bool in_decimal(const struct pieces *t, struct str text)
     return false;
 }
 
-/* Digits of base64 and of its form for URLs; BETWEEN: what may stand between two; else NONE. */
-static unsigned base64_digit(char c)
-{
-    static const unsigned char OF_OTHERS[0x41] = {
-        [' '] = BETWEEN, ['\t'] = BETWEEN, ['\r'] = BETWEEN, ['\n'] = BETWEEN, [':'] = BETWEEN, [','] = BETWEEN,
-        ['+'] = 62, ['-'] = 62, ['/'] = 63, ['0'] = 52, ['1'] = 53, ['2'] = 54, ['3'] = 55, ['4'] = 56, ['5'] = 57,
-        ['6'] = 58, ['7'] = 59, ['8'] = 60, ['9'] = 61};
-    const unsigned letter = (unsigned)((c | 0x20) - 'a'), byte = (unsigned char)c;
-    if (letter < 26)
-        return letter + (byte >= 'a' ? 26 : 0);
-    if (byte < sizeof OF_OTHERS)
-        return OF_OTHERS[byte] ? OF_OTHERS[byte] : NONE;
-    return c == '_' ? 63 : NONE;
-}
+/* One more than the digit of base64 and of its form for URLs, or than BETWEEN: what may stand between two. */
+static const unsigned char BASE64_DIGITS[256] = {
+    [' '] = BETWEEN + 1, ['\t'] = BETWEEN + 1, ['\r'] = BETWEEN + 1, ['\n'] = BETWEEN + 1, [':'] = BETWEEN + 1,
+    [','] = BETWEEN + 1,
+    ['A'] = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26,
+    ['a'] = 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 52,
+    ['0'] = 53, 54, 55, 56, 57, 58, 59, 60, 61, 62,
+    ['+'] = 63, ['-'] = 63, ['/'] = 64, ['_'] = 64,
+};
 
 /* Eight digits of hex, one in each octet of `text`: the four octets that they stand for. */
 static bool from_hex(uint64_t text, uint64_t *octets)
@@ -228,36 +232,53 @@ struct window {
 };
 
 /* A piece ends `bit` bits before the window's end; or hex of one does, which takes twice as much. */
-static inline bool holds_piece(const struct pieces *t, const struct window *w, unsigned bit)
+static bool window_has(const struct pieces *t, const struct window *w, unsigned bit)
 {
-    const uint64_t above_ascii = UINT64_C(0x8080808080808080);
     const uint64_t word = bit ? w->low >> bit | w->high << (64 - bit) : w->low;
     uint64_t octets = 0;
     if (w->bits < 64 + bit)
         return false;
     if (is_piece(t, word))
         return true;
-    if (word & above_ascii || w->bits < 128 + bit)
+    if (w->bits < 128 + bit)
         return false;
     const uint64_t before = bit ? w->high >> bit | w->top << (64 - bit) : w->high;
     return from_hex(before, &octets) && from_hex(word, &octets) && is_piece(t, octets);
 }
 
-/* Where a group of four digits begins is not known: an octet may end at every second bit. */
+/* Where a group of four digits begins is not known: an octet may end at every second bit. Seldom come to. */
+static __attribute__((noinline)) bool holds_piece(const struct pieces *t, const struct window *w)
+{
+    return window_has(t, w, 0) || window_has(t, w, 2) || window_has(t, w, 4);
+}
+
+/* False: no piece ends in the last digit, and no text of ASCII, as hex is one. The last digit but one and that before
+ * are the piece's wherever it ends; a topmost octet may lie in part above. */
+static inline bool may_hold_piece(const struct pieces *t, uint64_t low)
+{
+    const uint64_t above_ascii = UINT64_C(0x80808080808080);
+    const uint64_t part = (low >> 6) % PARTS;
+    return (t->parts[part / 64] >> part % 64 & 1) || !(low & above_ascii) || !(low & above_ascii << 2) ||
+           !(low & above_ascii << 4);
+}
+
 static bool in_base64(const struct pieces *t, struct str text)
 {
-    struct window w = {0};
+    uint64_t top = 0, high = 0, low = 0;
+    size_t bits = 0;
     for (size_t i = 0; i < text.n; i++) {
-        const unsigned digit = base64_digit(text.p[i]);
-        if (digit == NONE)
-            w.bits = 0;
-        if (digit >= BETWEEN)
+        const unsigned digit = BASE64_DIGITS[(unsigned char)text.p[i]] - 1u;
+        if (digit >= BETWEEN) {
+            bits = digit == BETWEEN ? bits : 0;
             continue;
-        w.bits += 6;
-        w.top = w.top << 6 | w.high >> 58;
-        w.high = w.high << 6 | w.low >> 58;
-        w.low = w.low << 6 | digit;
-        if (w.bits >= 64 && (holds_piece(t, &w, 0) || holds_piece(t, &w, 2) || holds_piece(t, &w, 4)))
+        }
+        bits += 6;
+        top = top << 6 | high >> 58;
+        high = high << 6 | low >> 58;
+        low = low << 6 | digit;
+        if (bits < 64 || !may_hold_piece(t, low))
+            continue;
+        if (holds_piece(t, &(struct window){top, high, low, bits}))
             return true;
     }
     return false;
@@ -266,16 +287,18 @@ static bool in_base64(const struct pieces *t, struct str text)
 /*
  * Nearly no text can hold a piece, since nearly each is short or broken by what stands in it: a look from the end of
  * each stretch that would be long enough tells. What ends numbers makes their readers begin anew, what is not of base64
- * that of base64.
+ * that of base64. Those of hex go on where those of decimal numbers begin anew: at the letters that are digits, and x.
  */
-enum { ENDS_NUMBERS = 1, OF_BASE64 = 2 };
+enum { ENDS_HEX = 1, ENDS_DECIMAL = 2, OF_BASE64 = 4 };
+#define ENDS_NUMBERS (ENDS_HEX | ENDS_DECIMAL)
 #define BASE64_ALONE (ENDS_NUMBERS | OF_BASE64)
+#define BASE64_HEX (ENDS_DECIMAL | OF_BASE64)
 static const unsigned char STRETCHES[256] = {
     ['\0'] = ENDS_NUMBERS, ['\t'] = OF_BASE64, ['\n'] = OF_BASE64, ['\r'] = OF_BASE64, [' '] = OF_BASE64,
     [','] = OF_BASE64, [':'] = OF_BASE64, ['+'] = OF_BASE64, ['-'] = OF_BASE64, ['/'] = OF_BASE64, ['_'] = OF_BASE64,
     ['0' ... '9'] = OF_BASE64,
-    ['A' ... 'F'] = OF_BASE64, ['G' ... 'W'] = BASE64_ALONE, ['X'] = OF_BASE64, ['Y' ... 'Z'] = BASE64_ALONE,
-    ['a' ... 'f'] = OF_BASE64, ['g' ... 'w'] = BASE64_ALONE, ['x'] = OF_BASE64, ['y' ... 'z'] = BASE64_ALONE,
+    ['A' ... 'F'] = BASE64_HEX, ['G' ... 'W'] = BASE64_ALONE, ['X'] = BASE64_HEX, ['Y' ... 'Z'] = BASE64_ALONE,
+    ['a' ... 'f'] = BASE64_HEX, ['g' ... 'w'] = BASE64_ALONE, ['x'] = BASE64_HEX, ['y' ... 'z'] = BASE64_ALONE,
 };
 
 static bool has_stretch(struct str text, unsigned kind, size_t length)
@@ -294,17 +317,20 @@ static bool has_stretch(struct str text, unsigned kind, size_t length)
     return false;
 }
 
-/* Eight numbers of one digit each, and what stands between them; eleven digits of base64. */
+/* Eight numbers of one digit each, and what stands between them; eleven digits of base64: no piece is in less. */
 enum { NUMBERS_MIN = 2 * PIECE - 1, BASE64_MIN = 11 };
 
 static enum spill_result look_through(const struct spill *s, struct pieces *t, struct str text)
 {
-    const bool numbers = has_stretch(text, ENDS_NUMBERS, NUMBERS_MIN);
+    if (text.n < BASE64_MIN)
+        return SPILL_NONE;
+    const bool hex = has_stretch(text, ENDS_HEX, NUMBERS_MIN);
+    const bool decimal = hex && has_stretch(text, ENDS_DECIMAL, NUMBERS_MIN);
     const bool base64 = has_stretch(text, OF_BASE64, BASE64_MIN);
-    if ((numbers || base64) && !t->v && !pieces_make(t, s))
+    if ((hex || base64) && !t->v && !pieces_make(t, s))
         return SPILL_FAILED;
-    return (numbers && (in_hex(t, text) || in_decimal(t, text))) || (base64 && in_base64(t, text)) ? SPILL_FOUND
-                                                                                                   : SPILL_NONE;
+    return (hex && in_hex(t, text)) || (decimal && in_decimal(t, text)) || (base64 && in_base64(t, text)) ? SPILL_FOUND
+                                                                                                          : SPILL_NONE;
 }
 
 /* Of a block of texts. */

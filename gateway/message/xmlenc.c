@@ -190,21 +190,28 @@ static bool lane_begin(enum key_wrap wrap, struct xmlenc_wrapped *w, struct lane
     return true;
 }
 
-/* What the lane's next step takes: the next half block of R, behind A. */
-static void lane_next(struct lane *l, uint8_t *block)
-{
-    l->at = l->at + HALF_BLOCK == l->end ? l->cipher + HALF_BLOCK : l->at + HALF_BLOCK;
-    memcpy(block + HALF_BLOCK, l->at, HALF_BLOCK);
-}
-
-/* What step t of the lane has made of A and R. */
-static void lane_took(struct lane *l, uint8_t *block, uint64_t t)
+/* What step t of the lane has made of A and R; and what its next step takes: the next half block of R, behind A. */
+static inline void lane_took(struct lane *l, uint8_t *block, uint64_t t)
 {
     uint64_t a;
     memcpy(l->at, block + HALF_BLOCK, HALF_BLOCK);
     memcpy(&a, block, HALF_BLOCK);
     a ^= htobe64(t);
     memcpy(block, &a, HALF_BLOCK);
+    l->at += HALF_BLOCK;
+    if (l->at == l->end)
+        l->at = l->cipher + HALF_BLOCK;
+    memcpy(block + HALF_BLOCK, l->at, HALF_BLOCK);
+}
+
+/* From step t on, the others have ended. */
+static void lane_alone(struct xmlenc *e, struct lane l, uint8_t *block, uint64_t t)
+{
+    for (; t <= l.steps && !e->failed; t++) {
+        one_block(e, e->forward, block, block);
+        lane_took(&l, block, t);
+    }
+    memcpy(l.cipher, block, HALF_BLOCK);
 }
 
 /* Step t of each lane is done at once; those that end first come last. */
@@ -213,16 +220,17 @@ static void lanes_go(struct xmlenc *e, struct lane *l, size_t count)
     uint8_t blocks[XMLENC_SEVERAL * BLOCK];
     for (size_t k = 0; k < count; k++)
         memcpy(blocks + k * BLOCK, l[k].cipher, BLOCK);
-    for (uint64_t t = 1; count > 0 && !e->failed; t++) {
+    uint64_t t = 1;
+    for (; count > 1 && !e->failed; t++) {
         const int n = (int)(count * BLOCK);
         e->failed = EVP_Cipher(e->forward, blocks, blocks, (unsigned)n) != n;
-        for (size_t k = 0; k < count; k++) {
+        for (size_t k = 0; k < count; k++)
             lane_took(&l[k], blocks + k * BLOCK, t);
-            lane_next(&l[k], blocks + k * BLOCK);
-        }
         for (; count > 0 && t == l[count - 1].steps; count--)
             memcpy(l[count - 1].cipher, blocks + (count - 1) * BLOCK, HALF_BLOCK);
     }
+    if (count > 0)
+        lane_alone(e, l[0], blocks, t);
     secret_wipe(blocks, sizeof blocks);
 }
 
