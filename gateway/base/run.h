@@ -16,6 +16,8 @@
 enum { RUN_PLAIN = 1, RUN_NAME = 2, RUN_HEX = 4, RUN_BASE64 = 8, RUN_URI = 16 };
 extern const unsigned char RUN_KINDS[256]; /* for what is too short for steps */
 
+#define RUN_IN_PLACE __attribute__((always_inline)) /* runs are short: a call would be half of the work */
+
 #ifdef SIXTEEN
 #define RUN_IS(kind) sixteen_##kind
 typedef __m128i run_is(__m128i v);
@@ -24,7 +26,7 @@ typedef __m128i run_is(__m128i v);
 typedef uint64_t run_is(uint64_t v);
 #endif
 
-static inline __attribute__((always_inline)) size_t run_while(const char *p, size_t n, run_is *is, unsigned kind)
+static inline RUN_IN_PLACE size_t run_while(const char *p, size_t n, run_is *is, unsigned kind)
 {
     size_t i = 0;
 #ifdef SIXTEEN
@@ -51,30 +53,30 @@ static inline __attribute__((always_inline)) size_t run_while(const char *p, siz
 }
 
 /* What stands for itself in any text and any attribute: printing ASCII, none of & < > and no quote. */
-static inline size_t run_plain(const char *p, size_t n)
+static inline RUN_IN_PLACE size_t run_plain(const char *p, size_t n)
 {
     return run_while(p, n, RUN_IS(plain), RUN_PLAIN);
 }
 
 /* Letters, digits, `-`, `.` and `_`. */
-static inline size_t run_name(const char *p, size_t n)
+static inline RUN_IN_PLACE size_t run_name(const char *p, size_t n)
 {
     return run_while(p, n, RUN_IS(name), RUN_NAME);
 }
 
-static inline size_t run_hex(const char *p, size_t n)
+static inline RUN_IN_PLACE size_t run_hex(const char *p, size_t n)
 {
     return run_while(p, n, RUN_IS(hex), RUN_HEX);
 }
 
 /* What of ASCII may stand in a URI. */
-static inline size_t run_uri(const char *p, size_t n)
+static inline RUN_IN_PLACE size_t run_uri(const char *p, size_t n)
 {
     return run_while(p, n, RUN_IS(uri), RUN_URI);
 }
 
 /* The alphabet without `=`. */
-static inline size_t run_base64(const char *p, size_t n)
+static inline RUN_IN_PLACE size_t run_base64(const char *p, size_t n)
 {
     return run_while(p, n, RUN_IS(base64), RUN_BASE64);
 }

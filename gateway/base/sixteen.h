@@ -9,14 +9,15 @@
 #ifndef KMSGATE_BASE_SIXTEEN_H
 #define KMSGATE_BASE_SIXTEEN_H
 
-#if defined __SSE2__
-#define SIXTEEN 1
-
-#include <emmintrin.h>
 #include <endian.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
+
+#if defined __SSE2__
+#define SIXTEEN 1
+
+#include <emmintrin.h>
 
 static inline __m128i sixteen_load(const char *p)
 {
@@ -102,6 +103,13 @@ static inline void sixteen_octets(__m128i v, uint8_t out[8])
     _mm_storel_epi64((__m128i *)out, _mm_packus_epi16(octets, octets));
 }
 
+/* Which of four numbers are this one: a bit for each, the first lowest. */
+static inline unsigned four_same(const uint32_t v[4], uint32_t number)
+{
+    const __m128i same = _mm_cmpeq_epi32(_mm_loadu_si128((const __m128i *)v), _mm_set1_epi32((int)number));
+    return (unsigned)_mm_movemask_ps(_mm_castsi128_ps(same));
+}
+
 static inline __m128i sixteen_where(__m128i answers, int value)
 {
     return _mm_and_si128(answers, _mm_set1_epi8((char)value));
@@ -157,5 +165,13 @@ static inline void sixteen_from_base64(__m128i v, uint8_t out[12])
     sixteen_put_six(halves[1], out + 6);
 }
 
+#else
+static inline unsigned four_same(const uint32_t v[4], uint32_t number)
+{
+    unsigned same = 0;
+    for (unsigned i = 0; i < 4; i++)
+        same |= (unsigned)(v[i] == number) << i;
+    return same;
+}
 #endif
 #endif

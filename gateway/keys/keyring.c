@@ -1,6 +1,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/sixteen.h"
 #include "keys/keystore_inside.h"
 
 const char *key_type_name(enum key_type t)
@@ -57,16 +58,23 @@ static size_t places(const struct keyring *ring)
     return ring->text ? LIMIT_USER_KEYS : 0;
 }
 
+/* A bit a place, also of one that holds none: looked at all the same. */
+static uint64_t same_hashes(const uint32_t v[LIMIT_USER_KEYS], uint32_t hash)
+{
+    uint64_t same = 0;
+    _Static_assert(LIMIT_USER_KEYS == 64, "a bit a place");
+    for (unsigned i = 0; i < LIMIT_USER_KEYS; i += 4)
+        same |= (uint64_t)four_same(v + i, hash) << i;
+    return same;
+}
+
 const struct key *keyring_find(const struct keyring *ring, struct str id)
 {
     const struct key *found = NULL;
     if (!id.p)
         return NULL;
     const uint32_t hash = key_id_hash(id);
-    uint64_t same = 0; /* a bit a place, also of one that holds none: looked at all the same */
-    _Static_assert(LIMIT_USER_KEYS <= 64, "a bit a place");
-    for (size_t i = 0; i < places(ring); i++)
-        same |= (uint64_t)(ring->keys[i].id_hash == hash) << i;
+    uint64_t same = places(ring) ? same_hashes(ring->id_hash, hash) : 0;
     for (; same; same &= same - 1) {
         const struct key *key = &ring->keys[__builtin_ctzll(same)];
         if (key < ring->keys + ring->n && str_eq(key->id, id))
@@ -158,6 +166,8 @@ bool keystore_walk(struct keystore *ks, bool (*each)(void *arg, const struct key
         struct keyring ring;
         ok = keystore_user(ks, users[i], &ring) != KEYSTORE_FAILED;
         qsort(ring.keys, ring.n, sizeof *ring.keys, by_id);
+        for (size_t k = 0; k < ring.n; k++)
+            ring.id_hash[k] = key_id_hash(ring.keys[k].id);
         for (size_t k = 0; go_on && k < ring.n; k++)
             go_on = each(arg, &ring, &ring.keys[k]);
         keyring_clear(&ring);

@@ -37,7 +37,6 @@ struct key {
     int64_t keep_old;  /* us that older keys go on when this one is confirmed; TIME_NONE: was never offered */
     uint64_t seq;      /* larger is newer */
     struct str id;     /* points into the keyring */
-    uint32_t id_hash;
     struct str sent;   /* IDs of the TrKs that it was sent under, a line end after each; mostly empty */
     uint8_t sealed[KEY_SEALED];
 };
@@ -48,7 +47,8 @@ struct keyring {
     struct str user;
     size_t n;
     char *text; /* owns user, ids and sent */
-    struct key keys[LIMIT_USER_KEYS]; /* last: they need not be zeroed; beyond n nobody's, so that all cost the same */
+    struct key keys[LIMIT_USER_KEYS]; /* need not be zeroed, nor what follows; beyond n nobody's, so that all cost the same */
+    uint32_t id_hash[LIMIT_USER_KEYS]; /* of each key's ID: most are told apart by them alone */
 };
 
 enum keystore_result { KEYSTORE_OK, KEYSTORE_NOT_FOUND, KEYSTORE_FAILED };

@@ -61,14 +61,19 @@ static bool text_add(struct pool *p, struct str s, uint32_t *at)
     return true;
 }
 
-static struct key_slot *key_at(const struct table *t, uint32_t i)
+static inline struct key_slot *key_at(const struct table *t, uint32_t i)
 {
-    return pool_at(&t->keys, i);
+    return (struct key_slot *)(void *)t->keys.chunk[i >> KEY_SHIFT] + (i & ((1u << KEY_SHIFT) - 1)); /* pool_at() */
+}
+
+static inline const char *text_of(const struct table *t, uint32_t at)
+{
+    return (const char *)t->text.chunk[at >> TEXT_SHIFT] + (at & ((1u << TEXT_SHIFT) - 1)); /* the same */
 }
 
 static struct str text_at(const struct table *t, uint32_t at, size_t n)
 {
-    return (struct str){pool_at(&t->text, at), n};
+    return (struct str){text_of(t, at), n};
 }
 
 /*
@@ -371,7 +376,6 @@ static inline __attribute__((always_inline)) void take_key(const struct table *t
     out->keep_old = e ? e->keep_old : TIME_NONE;
     out->since = k->since ? (int64_t)k->since * US_PER_S : TIME_NONE;
     out->id = STR_MISSING;
-    out->id_hash = k->id_hash & UINT32_MAX;
     out->sent = (struct str){NULL, e ? e->sent_n : 0};
     memcpy(out->sealed, k->sealed, sizeof out->sealed);
 }
@@ -423,8 +427,9 @@ enum keystore_result table_user(const struct table *t, struct str user, struct k
         const struct key_slot *k = key_at(t, mine ? i : NOBODYS);
         struct key *key = &out->keys[place];
         take_key(t, k, key);
+        out->id_hash[place] = k->id_hash & UINT32_MAX;
         key->id.n = k->id_n;
-        char *const next = copy_text(pool_at(&t->text, k->id), at, &key->id);
+        char *const next = copy_text(text_of(t, k->id), at, &key->id);
         at = mine ? next : at; /* nobody's is written over by the next one */
         if (key->sent.n)
             at = copy_text(pool_at(&t->text, extra_at(t, k->extra)->sent), at, &key->sent);

@@ -39,7 +39,7 @@ void table_count(const struct table *t, int64_t now_us, size_t out[2][KEY_STATES
 size_t table_under(const struct table *t, unsigned under);
 /* Each key once, in no order, with its user; texts live as long as nothing is changed. Stops when `each` is false. */
 bool table_each(const struct table *t, bool (*each)(void *arg, const struct key_row *row), void *arg);
-/* Of an ID, as key.id_hash has it: most IDs are told apart without their texts. */
+/* Of an ID, as keyring.id_hash has it. */
 uint32_t key_id_hash(struct str id);
 /* Byte by byte: less than, equal to or greater than 0. */
 int key_text_order(struct str x, struct str y);

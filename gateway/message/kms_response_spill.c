@@ -203,6 +203,9 @@ static bool in_decimal(const struct pieces *t, struct str text)
     return false;
 }
 
+/* Eight numbers of one digit each, and what stands between them; eleven digits of base64: no piece is in less. */
+enum { NUMBERS_MIN = 2 * PIECE - 1, BASE64_MIN = 11 };
+
 /* One more than the digit of base64 and of its form for URLs, or than BETWEEN: what may stand between two. */
 static const unsigned char BASE64_DIGITS[256] = {
     [' '] = BETWEEN + 1, ['\t'] = BETWEEN + 1, ['\r'] = BETWEEN + 1, ['\n'] = BETWEEN + 1, [':'] = BETWEEN + 1,
@@ -225,10 +228,12 @@ static bool from_hex(uint64_t text, uint64_t *octets)
     return true;
 }
 
-/* The last 192 bits of a text of base64. */
+/* The last digits of a text of base64, and of them as many bits as hex of a piece takes with what may lie beside it. */
+enum { LAST_DIGITS = 64 };
 struct window {
+    uint8_t last[LAST_DIGITS];
+    size_t digits; /* in a row, as far as nothing else stood between */
     uint64_t top, high, low;
-    size_t bits;
 };
 
 /* A piece ends `bit` bits before the window's end; or hex of one does, which takes twice as much. */
@@ -236,19 +241,25 @@ static bool window_has(const struct pieces *t, const struct window *w, unsigned 
 {
     const uint64_t word = bit ? w->low >> bit | w->high << (64 - bit) : w->low;
     uint64_t octets = 0;
-    if (w->bits < 64 + bit)
+    if (6 * w->digits < 64 + bit)
         return false;
     if (is_piece(t, word))
         return true;
-    if (w->bits < 128 + bit)
+    if (6 * w->digits < 128 + bit)
         return false;
     const uint64_t before = bit ? w->high >> bit | w->top << (64 - bit) : w->high;
     return from_hex(before, &octets) && from_hex(word, &octets) && is_piece(t, octets);
 }
 
 /* Where a group of four digits begins is not known: an octet may end at every second bit. Seldom come to. */
-static __attribute__((noinline)) bool holds_piece(const struct pieces *t, const struct window *w)
+static __attribute__((noinline)) bool holds_piece(const struct pieces *t, struct window *w)
 {
+    enum { DIGITS = 192 / 6 };
+    for (size_t i = w->digits < DIGITS ? 0 : w->digits - DIGITS; i < w->digits; i++) {
+        w->top = w->top << 6 | w->high >> 58;
+        w->high = w->high << 6 | w->low >> 58;
+        w->low = w->low << 6 | w->last[i % LAST_DIGITS];
+    }
     return window_has(t, w, 0) || window_has(t, w, 2) || window_has(t, w, 4);
 }
 
@@ -264,21 +275,21 @@ static inline bool may_hold_piece(const struct pieces *t, uint64_t low)
 
 static bool in_base64(const struct pieces *t, struct str text)
 {
-    uint64_t top = 0, high = 0, low = 0;
-    size_t bits = 0;
+    struct window w;
+    uint64_t low = 0;
+    size_t digits = 0;
     for (size_t i = 0; i < text.n; i++) {
         const unsigned digit = BASE64_DIGITS[(unsigned char)text.p[i]] - 1u;
         if (digit >= BETWEEN) {
-            bits = digit == BETWEEN ? bits : 0;
+            digits = digit == BETWEEN ? digits : 0;
             continue;
         }
-        bits += 6;
-        top = top << 6 | high >> 58;
-        high = high << 6 | low >> 58;
+        w.last[digits++ % LAST_DIGITS] = (uint8_t)digit;
         low = low << 6 | digit;
-        if (bits < 64 || !may_hold_piece(t, low))
+        if (digits < BASE64_MIN || !may_hold_piece(t, low))
             continue;
-        if (holds_piece(t, &(struct window){top, high, low, bits}))
+        w.digits = digits;
+        if (holds_piece(t, &w))
             return true;
     }
     return false;
@@ -316,9 +327,6 @@ static bool has_stretch(struct str text, unsigned kind, size_t length)
     }
     return false;
 }
-
-/* Eight numbers of one digit each, and what stands between them; eleven digits of base64: no piece is in less. */
-enum { NUMBERS_MIN = 2 * PIECE - 1, BASE64_MIN = 11 };
 
 static enum spill_result look_through(const struct spill *s, struct pieces *t, struct str text)
 {

@@ -2,6 +2,7 @@
 
 #include "base/run.h"
 #include "base/token.h"
+#include "message/xml.h"
 
 /* What each byte may be part of. Bytes above ASCII are looked at as characters. */
 enum { BYTE_SPACE = 1, BYTE_NAME_START = 2, BYTE_NAME = 4, BYTE_TEXT = 8, BYTE_VALUE = 16, BYTE_URI = 32 };
@@ -176,6 +177,8 @@ static bool plain_run(struct str s, size_t *at)
 /* urn:a:b or http://host/path#fragment of plain characters: what every reader takes for an absolute URI. */
 static bool plain_uri(struct str s)
 {
+    if (str_eq(s, STR(NS_KMS)) || str_eq(s, STR(NS_DS))) /* nearly each is one of these */
+        return true;
     const bool urn = str_starts(s, STR("urn:"));
     size_t at = urn ? 4 : str_starts(s, STR("http://")) ? 7 : str_starts(s, STR("https://")) ? 8 : 0;
     if (at == 0 || (at < s.n && s.p[at] == '/') || !plain_run(s, &at))
@@ -229,8 +232,9 @@ static bool scan_attribute(struct scanner *s, struct scan_tag *tag)
 struct str scanner_uri(const struct scanner *s, struct str prefix)
 {
     for (unsigned i = s->scope_count; i > 0; i--) {
-        if (str_eq(s->scope[i - 1].prefix, prefix))
-            return s->scope[i - 1].uri;
+        const struct scan_namespace *ns = &s->scope[i - 1];
+        if (ns->prefix.n == prefix.n && (prefix.n == 0 || str_eq(ns->prefix, prefix)))
+            return ns->uri;
     }
     return STR_MISSING;
 }

@@ -41,7 +41,7 @@ static struct scene *scene(void)
     s.j.ring.keys[1] = (struct key){.type = KEY_TRK, .seq = 2, .not_after = TIME_NONE, .since = NOW - 90 * DAY,
                                     .keep_old = TIME_NONE, .id = STR("trk.1")};
     for (size_t i = 0; i < s.j.ring.n; i++)
-        s.j.ring.keys[i].id_hash = key_id_hash(s.j.ring.keys[i].id);
+        s.j.ring.id_hash[i] = key_id_hash(s.j.ring.keys[i].id);
     s.j.signer = &s.j.ring.keys[0];
     s.reply.renew = (struct renew){90 * DAY, 90 * DAY, 7 * DAY};
     return &s;
@@ -49,10 +49,10 @@ static struct scene *scene(void)
 
 static struct key *another(struct scene *s, enum key_type type, enum key_state state, const char *id)
 {
-    struct key *k = &s->j.ring.keys[s->j.ring.n++];
+    struct key *k = &s->j.ring.keys[s->j.ring.n];
+    s->j.ring.id_hash[s->j.ring.n++] = key_id_hash(str_z(id));
     *k = (struct key){.type = type, .state = state, .seq = s->j.ring.n, .not_after = TIME_NONE,
-                      .since = state == KEY_OFFERED ? TIME_NONE : NOW - DAY, .keep_old = TIME_NONE, .id = str_z(id),
-                      .id_hash = key_id_hash(str_z(id))};
+                      .since = state == KEY_OFFERED ? TIME_NONE : NOW - DAY, .keep_old = TIME_NONE, .id = str_z(id)};
     return k;
 }
 

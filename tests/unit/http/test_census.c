@@ -333,7 +333,7 @@ static void old_keys_are_told_until_they_are_left(void **state)
     static char texts[1]; /* a ring that was filled has some */
     j.ring.text = texts;
     for (size_t i = 0; i < j.ring.n; i++)
-        j.ring.keys[i].id_hash = key_id_hash(j.ring.keys[i].id);
+        j.ring.id_hash[i] = key_id_hash(j.ring.keys[i].id);
     j.signer = &j.ring.keys[0];
     j.decision.key_id = STR("ink.1");
     j.decision.claims.trk_id = STR("trk.1");
