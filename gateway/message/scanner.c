@@ -248,8 +248,10 @@ bool scanner_start(struct scanner *s, struct scan_tag *tag)
     if (s->depth == SCAN_DEPTH || !scan_token(s, STR("<")) || !scan_name(s, &tag->name, &tag->prefix, &tag->local))
         return false;
     for (;;) {
-        const bool space = scan_space(s);
         if (scan_token(s, STR(">")))
+            break;
+        const bool space = scan_space(s);
+        if (space && scan_token(s, STR(">")))
             break;
         if (scan_token(s, STR("/>"))) {
             tag->empty = true;
@@ -268,8 +270,7 @@ bool scanner_end(struct scanner *s, const struct scan_tag *tag)
     if (!tag->empty) {
         if (!scan_token(s, STR("</")) || !scan_token(s, tag->name))
             return false;
-        scan_space(s);
-        if (!scan_token(s, STR(">")))
+        if (!scan_token(s, STR(">")) && !(scan_space(s) && scan_token(s, STR(">"))))
             return false;
     }
     s->scope_count = tag->scope_before;
@@ -324,6 +325,8 @@ bool scanner_text(struct scanner *s, struct canon *c, struct str *out)
 bool scanner_blank(struct scanner *s, struct canon *c)
 {
     const size_t from = s->at;
+    if (s->at < s->n && s->p[s->at] == '<')
+        return !(c && c->full);
     while (s->at < s->n && byte_is(s->p[s->at], BYTE_SPACE) && s->p[s->at] != '\r')
         s->at++;
     if (c)

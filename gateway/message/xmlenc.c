@@ -170,7 +170,7 @@ bool xmlenc_key(struct xmlenc *e, enum key_wrap wrap, const uint8_t *octets, siz
 
 /* One of several: its register A goes to the first half block of the cipher text, its R stands behind that. */
 struct lane {
-    uint8_t *cipher, *at, *end; /* at: the half block of R that is next */
+    uint8_t *cipher, *begin, *at, *end; /* R's first half block, and the one that is next */
     uint64_t steps;
 };
 
@@ -186,7 +186,8 @@ static bool lane_begin(enum key_wrap wrap, struct xmlenc_wrapped *w, struct lane
     memcpy(w->cipher + HALF_BLOCK, w->octets, w->n);
     memset(w->cipher + HALF_BLOCK + w->n, 0, halves * HALF_BLOCK - w->n);
     w->cipher_n = HALF_BLOCK + halves * HALF_BLOCK;
-    *l = (struct lane){w->cipher, w->cipher + HALF_BLOCK, w->cipher + w->cipher_n, 6 * halves};
+    *l = (struct lane){.cipher = w->cipher, .begin = w->cipher + HALF_BLOCK, .at = w->cipher + HALF_BLOCK,
+                       .end = w->cipher + w->cipher_n, .steps = 6 * halves};
     return true;
 }
 
@@ -198,19 +199,20 @@ static inline void lane_took(struct lane *l, uint8_t *block, uint64_t t)
     memcpy(&a, block, HALF_BLOCK);
     a ^= htobe64(t);
     memcpy(block, &a, HALF_BLOCK);
-    l->at += HALF_BLOCK;
-    if (l->at == l->end)
-        l->at = l->cipher + HALF_BLOCK;
+    uint8_t *const next = l->at + HALF_BLOCK;
+    l->at = next == l->end ? l->begin : next;
     memcpy(block + HALF_BLOCK, l->at, HALF_BLOCK);
 }
 
 /* From step t on, the others have ended. */
 static void lane_alone(struct xmlenc *e, struct lane l, uint8_t *block, uint64_t t)
 {
-    for (; t <= l.steps && !e->failed; t++) {
-        one_block(e, e->forward, block, block);
+    bool ok = true;
+    for (; t <= l.steps; t++) {
+        ok &= EVP_Cipher(e->forward, block, block, BLOCK) == BLOCK;
         lane_took(&l, block, t);
     }
+    e->failed |= !ok;
     memcpy(l.cipher, block, HALF_BLOCK);
 }
 
