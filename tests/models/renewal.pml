@@ -13,6 +13,11 @@
  *
  * -DALONE: one request at a time, so that more keys (-DKEYS=3) can be had.
  *
+ * -DLEARN: `new_keys: learn`. It is the upstream that issues keys, any at any time, and those that it issued before once more; a
+ * gateway commits each as offered before it is sent, an older offer retires and is active when it is used after all, and a reply
+ * whose key cannot be committed does not go out. `again` is then the upstream's affair. -DONLY=INK: it issues those alone, so that
+ * more of them can be had.
+ *
  * Left out: revocation by hand (it ends a device on purpose), pruning (it takes only what is expired), a client that loses its
  * own memory.
  *
@@ -21,6 +26,9 @@
  *   SENT_FIRST         the reply goes out before the commit: taken
  *   OWN_OFFERS         each gateway makes its own offer without looking at the store's: one
  *   NO_LOOK            a gateway refuses a key that its table does not have without looking at the store: taken
+ *   LEARNT_ACTIVE      under LEARN: what the upstream issues is active at once, the old one retires: usable
+ *   OLDER_DROPPED      under LEARN: an older offer ends when a newer one comes: taken
+ *   SENT_UNLEARNT      under LEARN: a reply whose key could not be committed goes out all the same: taken
  */
 #define INK 0
 #define TRK 1
@@ -33,9 +41,17 @@
 #define ACTIVE 2
 #define RETIRING 3
 #define EXPIRED 4
+#define UNUSED 5  /* retiring, and never was active */
+#define DROPPED 6 /* gone before its time: no state of ours */
 
 #define AT(type, k) ((type) * KEYS + (k))
-#define USABLE(s) ((s) == OFFERED || (s) == ACTIVE || (s) == RETIRING)
+#define USABLE(s) ((s) == OFFERED || (s) == ACTIVE || (s) == RETIRING || (s) == UNUSED)
+#ifdef ONLY
+#define ISSUES(type) ((type) == ONLY)
+#else
+#define ISSUES(type) true
+#endif
+#define ENDS(s) ((s) == RETIRING || (s) == UNUSED)
 #define KNOWS(type, k) ((known >> AT(type, k)) & 1)
 
 byte store[2 * KEYS]; /* committed */
@@ -91,7 +107,7 @@ inline must_hold()
 inline confirm(type, k)
 {
     if
-    :: store[AT(type, k)] == OFFERED ->
+    :: store[AT(type, k)] == OFFERED || store[AT(type, k)] == UNUSED ->
         i_ = 0;
         do
         :: i_ < KEYS -> if :: store[AT(type, i_)] == ACTIVE -> store[AT(type, i_)] = RETIRING :: else fi; i_++
@@ -143,6 +159,44 @@ inline offer(type, used, due, out)
     :: else
     fi;
     i_ = 0;
+    must_hold()
+}
+
+/* One transaction: a key that the upstream issues for the first time becomes offered. KEYS: there are no more. */
+inline learn(type, out)
+{
+    out = 0;
+    do
+    :: out < KEYS && store[AT(type, out)] != NONE -> out++
+    :: else -> break
+    od;
+    if
+    :: out < KEYS ->
+        i_ = 0;
+        do
+        :: i_ < KEYS ->
+            if
+#ifdef OLDER_DROPPED
+            :: store[AT(type, i_)] == OFFERED -> store[AT(type, i_)] = DROPPED
+#else
+            :: store[AT(type, i_)] == OFFERED -> store[AT(type, i_)] = UNUSED
+#endif
+#ifdef LEARNT_ACTIVE
+            :: store[AT(type, i_)] == ACTIVE -> store[AT(type, i_)] = RETIRING
+#endif
+            :: else
+            fi;
+            i_++
+        :: else -> break
+        od;
+        i_ = 0;
+#ifdef LEARNT_ACTIVE
+        store[AT(type, out)] = ACTIVE
+#else
+        store[AT(type, out)] = OFFERED
+#endif
+    :: else
+    fi;
     must_hold()
 }
 
@@ -236,12 +290,27 @@ again:
     do
     :: t < 2 ->
         used = (t == INK -> ink : wrap);
+#ifdef LEARN
+        if
+        :: d_step { ISSUES(t) -> learn(t, n[t]) }
+        :: ISSUES(t) && USABLE(store[AT(t, 1)]) -> n[t] = 1 /* issued before, and sent again */
+#if KEYS > 2
+        :: ISSUES(t) && USABLE(store[AT(t, KEYS - 1)]) -> n[t] = KEYS - 1
+#endif
+        :: n[t] = KEYS /* it issues none of this type */
+        :: atomic { forget(); goto again } /* the gateway dies, or the store is away: no reply */
+#ifdef SENT_UNLEARNT
+        :: ISSUES(t) && store[AT(t, 1)] == NONE -> n[t] = 1
+#endif
+        fi;
+#else
         if
         :: d_step { offer(t, used, true, n[t]) }  /* it is due */
         :: d_step { offer(t, used, false, n[t]) } /* it is not */
         :: atomic { forget(); goto again } /* the gateway dies */
         :: n[t] = KEYS /* deferred */
         fi;
+#endif
         d_step { t++; used = 0; if :: t == 2 -> ink = 0; trk = 0; wrap = 0; t = 0 :: else fi };
         if :: t == 0 -> break :: else fi
     :: else -> break
@@ -266,10 +335,10 @@ proctype world()
     do
     :: d_step { follow(0) }
     :: d_step { follow(1) }
-    :: d_step { store[AT(INK, 0)] == RETIRING -> store[AT(INK, 0)] = EXPIRED; must_hold() }
-    :: d_step { store[AT(INK, 1)] == RETIRING -> store[AT(INK, 1)] = EXPIRED; must_hold() }
-    :: d_step { store[AT(TRK, 0)] == RETIRING -> store[AT(TRK, 0)] = EXPIRED; must_hold() }
-    :: d_step { store[AT(TRK, 1)] == RETIRING -> store[AT(TRK, 1)] = EXPIRED; must_hold() }
+    :: d_step { ENDS(store[AT(INK, 0)]) -> store[AT(INK, 0)] = EXPIRED; must_hold() }
+    :: d_step { ENDS(store[AT(INK, 1)]) -> store[AT(INK, 1)] = EXPIRED; must_hold() }
+    :: d_step { ENDS(store[AT(TRK, 0)]) -> store[AT(TRK, 0)] = EXPIRED; must_hold() }
+    :: d_step { ENDS(store[AT(TRK, 1)]) -> store[AT(TRK, 1)] = EXPIRED; must_hold() }
     od
 }
 
