@@ -5,19 +5,6 @@
 
 #include "base/secret.h"
 
-/* Text is compared octet by octet everywhere ("C"), as kmsgate does. The one row of meta is written in place. */
-static const char TABLES[] =
-    "CREATE TABLE kmsgate.keys (user_uri text COLLATE \"C\" NOT NULL, id text COLLATE \"C\" NOT NULL, "
-    "type smallint NOT NULL, state smallint NOT NULL, not_after bigint NOT NULL, since bigint NOT NULL, "
-    "origin smallint NOT NULL, due smallint NOT NULL, keep_old bigint NOT NULL, sent text COLLATE \"C\" NOT NULL, "
-    "master bigint NOT NULL, seq bigint NOT NULL, sealed bytea NOT NULL, PRIMARY KEY (user_uri, id));"
-    "CREATE UNIQUE INDEX keys_seq ON kmsgate.keys (seq);"
-    "CREATE TABLE kmsgate.removed (seq bigint PRIMARY KEY, user_uri text COLLATE \"C\" NOT NULL, "
-    "id text COLLATE \"C\" NOT NULL);"
-    "CREATE TABLE kmsgate.meta (one boolean PRIMARY KEY DEFAULT true CHECK (one), version bigint NOT NULL, "
-    "keys bigint NOT NULL, last_seq bigint NOT NULL, salt bytea NOT NULL, key_check bytea NOT NULL, "
-    "sums bytea NOT NULL) WITH (fillfactor = 10);"
-    "ALTER TABLE kmsgate.keys ALTER COLUMN sealed SET STORAGE PLAIN";
 #define META "SELECT version, keys, last_seq, salt, key_check, sums FROM kmsgate.meta WHERE one"
 #define ROW "SELECT " PG_COLUMNS " FROM kmsgate.keys"
 enum { META_COLUMNS = 6 };
@@ -31,13 +18,13 @@ static struct keydb_postgres *own(struct keydb *db)
     return (struct keydb_postgres *)db;
 }
 
-static enum keydb_result run(struct keydb_postgres *db, const char *sql, const char *doing, struct detail *why)
+/* A draft has no rows yet, and no tables. */
+static bool unmade(const struct keydb_postgres *db)
 {
-    const struct pg_ask ask = {.sql = sql, .doing = doing};
-    return pg_ask(db, &ask, why);
+    return db->draft && db->in != PG_WRITES;
 }
 
-static void postgres_close(struct keydb *base)
+void postgres_close(struct keydb *base)
 {
     struct keydb_postgres *db = own(base);
     pg_drop(db);
@@ -46,7 +33,7 @@ static void postgres_close(struct keydb *base)
 }
 
 /* Nobody is asked yet: a database that is away now is one all the same. */
-static struct keydb *postgres_open(const char *where, struct detail *why)
+struct keydb *postgres_open(const char *where, struct detail *why)
 {
     struct keydb_postgres *db = calloc(1, sizeof *db);
     detail_set(why, "out of memory");
@@ -120,8 +107,10 @@ static enum keydb_result postgres_version(struct keydb *base, int64_t *version, 
 {
     struct keydb_postgres *db = own(base);
     uint64_t hash = UINT64_C(14695981039346656037); /* FNV-1a: two states of the row differ in almost all of it */
-    enum keydb_result r = db->in == PG_IDLE ? ready(db, why) : KEYDB_OK;
-    if (r == KEYDB_OK && (db->in == PG_IDLE || !db->known))
+    enum keydb_result r = db->in == PG_IDLE && !db->draft ? ready(db, why) : KEYDB_OK;
+    if (unmade(db))
+        db->meta = db->first;
+    else if (r == KEYDB_OK && (db->in == PG_IDLE || !db->known))
         r = read_meta(db, META, 0, why);
     const struct keydb_meta *m = &db->meta;
     const struct str parts[] = {{(const char *)&m->version, sizeof m->version},
@@ -140,8 +129,8 @@ static enum keydb_result postgres_begin(struct keydb *base, bool write, struct d
 {
     struct keydb_postgres *db = own(base);
     char lock[160];
-    enum keydb_result r = ready(db, why);
-    if (r != KEYDB_OK)
+    enum keydb_result r = db->draft ? pg_draft_begin(db, write, why) : ready(db, why);
+    if (r != KEYDB_OK || db->draft)
         return r;
     if (write && db->readonly) {
         detail_set(why, "cannot be written to: this role may only read, or the server is a standby");
@@ -150,7 +139,7 @@ static enum keydb_result postgres_begin(struct keydb *base, bool write, struct d
     }
     snprintf(lock, sizeof lock, "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = %d",
              db->patience_ms);
-    r = run(db, write ? lock : "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", "begin", why);
+    r = pg_run(db, write ? lock : "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", "begin", why);
     if (r != KEYDB_OK)
         return r;
     db->in = write ? PG_WRITES : PG_READS;
@@ -173,9 +162,11 @@ static void end(struct keydb_postgres *db)
 static enum keydb_result postgres_commit(struct keydb *base, struct detail *why)
 {
     struct keydb_postgres *db = own(base);
-    enum keydb_result r = pg_hand_flush(db, why);
-    if (r == KEYDB_OK)
+    enum keydb_result r = unmade(db) ? KEYDB_OK : pg_hand_flush(db, why);
+    if (r == KEYDB_OK && !unmade(db))
         r = pg_commit(db, why);
+    if (r == KEYDB_OK && db->in == PG_WRITES)
+        pg_draft_made(db);
     if (r == KEYDB_OK)
         end(db);
     else
@@ -189,7 +180,7 @@ static void postgres_rollback(struct keydb *base)
     struct detail why;
     if (db->in == PG_IDLE)
         return;
-    if (db->conn && run(db, "ROLLBACK", "roll back", &why) != KEYDB_OK && db->conn)
+    if (db->conn && !unmade(db) && pg_run(db, "ROLLBACK", "roll back", &why) != KEYDB_OK && db->conn)
         pg_drop(db);
     end(db);
 }
@@ -197,13 +188,14 @@ static void postgres_rollback(struct keydb *base)
 static enum keydb_result postgres_meta(struct keydb *base, struct keydb_meta *out, struct detail *why)
 {
     struct keydb_postgres *db = own(base);
-    const enum keydb_result r = db->known && db->in != PG_IDLE ? KEYDB_OK : read_meta(db, META, 0, why);
-    *out = db->meta;
+    const bool there = unmade(db) || (db->known && db->in != PG_IDLE);
+    const enum keydb_result r = there ? KEYDB_OK : read_meta(db, META, 0, why);
+    *out = unmade(db) ? db->first : db->meta;
     return r;
 }
 
-static enum keydb_result write_meta(struct keydb_postgres *db, const struct keydb_meta *m, const char *sql,
-                                    struct detail *why)
+enum keydb_result pg_write_meta(struct keydb_postgres *db, const struct keydb_meta *m, const char *sql,
+                                struct detail *why)
 {
     char numbers[3][8];
     pg_put_number(m->version, numbers[0]);
@@ -220,13 +212,15 @@ static enum keydb_result write_meta(struct keydb_postgres *db, const struct keyd
 
 static enum keydb_result postgres_set_meta(struct keydb *base, const struct keydb_meta *meta, struct detail *why)
 {
-    return write_meta(own(base), meta, "UPDATE kmsgate.meta SET version = $1, keys = $2, last_seq = $3, salt = $4, "
-                                       "key_check = $5, sums = $6 WHERE one", why);
+    return pg_write_meta(own(base), meta, "UPDATE kmsgate.meta SET version = $1, keys = $2, last_seq = $3, salt = $4, "
+                                          "key_check = $5, sums = $6 WHERE one", why);
 }
 
 static enum keydb_result postgres_all(struct keydb *base, keydb_each each, void *arg, struct detail *why)
 {
     struct keydb_postgres *db = own(base);
+    if (unmade(db))
+        return KEYDB_OK;
     const enum keydb_result r = pg_hand_flush(db, why);
     return r == KEYDB_OK ? pg_copy_out(db, "COPY kmsgate.keys (" PG_COLUMNS ") TO STDOUT (FORMAT binary)", each, arg,
                                        why) : r;
@@ -260,7 +254,7 @@ static enum keydb_result postgres_since(struct keydb *base, uint64_t seq, keydb_
     const struct pg_ask ask = {.sql = ROW " WHERE seq > $1 ORDER BY seq", .doing = "read the keys", .n = 1,
                                .types = NUMBER, .values = {{number, 8}}, .row = take_row,
                                .columns = PG_COLUMN_COUNT, .arg = &t, .ms = PG_STALL_MS};
-    return pg_ask(own(base), &ask, why);
+    return unmade(own(base)) ? KEYDB_OK : pg_ask(own(base), &ask, why);
 }
 
 struct name_taker {
@@ -292,7 +286,7 @@ static enum keydb_result postgres_removed(struct keydb *base, uint64_t seq, keyd
                                       "k.id = r.id)",
                                .doing = "read the keys", .n = 1, .types = NUMBER, .values = {{number, 8}},
                                .row = take_name, .columns = 2, .arg = &t, .ms = PG_STALL_MS};
-    return pg_ask(own(base), &ask, why);
+    return unmade(own(base)) ? KEYDB_OK : pg_ask(own(base), &ask, why);
 }
 
 /* Outside a writer's transaction nothing is kept at hand. */
@@ -302,6 +296,8 @@ static enum keydb_result postgres_of_user(struct keydb *base, struct str user, k
     struct keydb_postgres *db = own(base);
     struct detail d;
     const bool reads = db->in == PG_READS;
+    if (unmade(db))
+        return KEYDB_OK;
     if (reads && !(db->hand = pg_hand_new())) {
         detail_set(why, "out of memory");
         return KEYDB_FAILED;
@@ -335,6 +331,8 @@ static enum keydb_result postgres_users(struct keydb *base, struct str after, si
                                .doing = "read the keys", .n = 2, .types = TEXT_AND_NUMBER,
                                .values = {{after.p ? after.p : "", (int)after.n}, {number, 8}}, .row = take_name,
                                .columns = 1, .arg = &t};
+    if (unmade(db))
+        return KEYDB_OK;
     const enum keydb_result r = pg_hand_flush(db, why);
     return r == KEYDB_OK ? pg_ask(db, &ask, why) : r;
 }
@@ -367,56 +365,12 @@ static enum keydb_result postgres_remove(struct keydb *base, const struct key_ro
     return pg_ask(db, &forget, why);
 }
 
-static bool take_there(void *arg, const struct pg_value *v, struct detail *why)
-{
-    bool *there = arg;
-    *there = v[0].n == 1 && *v[0].p;
-    (void)why;
-    return true;
-}
-
-/* Two makers at once: the lock is the second one's until the first has committed. */
-static enum keydb_result make_tables(struct keydb_postgres *db, const struct keydb_meta *meta, struct detail *why)
-{
-    bool schema = false, tables = false;
-    const struct pg_ask asks[] = {
-        {.sql = "SELECT to_regnamespace('kmsgate') IS NOT NULL", .doing = "make the tables", .row = take_there,
-         .columns = 1, .arg = &schema},
-        {.sql = "SELECT to_regclass('kmsgate.meta') IS NOT NULL", .doing = "make the tables", .row = take_there,
-         .columns = 1, .arg = &tables}};
-    enum keydb_result r = run(db, "BEGIN; SELECT pg_advisory_xact_lock(19789, 1195656)", "make the tables", why);
-    if (r == KEYDB_OK)
-        r = pg_ask(db, &asks[0], why);
-    if (r == KEYDB_OK && schema)
-        r = pg_ask(db, &asks[1], why);
-    if (r == KEYDB_OK && tables)
-        return KEYDB_REFUSED;
-    if (r == KEYDB_OK && !schema)
-        r = run(db, "CREATE SCHEMA kmsgate", "make the schema `kmsgate`", why);
-    if (r == KEYDB_OK)
-        r = run(db, TABLES, "make the tables", why);
-    if (r == KEYDB_OK)
-        r = write_meta(db, meta, "INSERT INTO kmsgate.meta (version, keys, last_seq, salt, key_check, sums) VALUES "
-                                 "($1, $2, $3, $4, $5, $6)", why);
-    return r == KEYDB_OK ? pg_commit(db, why) : r;
-}
-
-static enum keydb_result postgres_create(const char *where, const struct keydb_meta *meta, struct detail *why)
-{
-    struct keydb *base = postgres_open(where, why);
-    if (!base)
-        return KEYDB_FAILED;
-    enum keydb_result r = pg_connect(own(base), why);
-    if (r == KEYDB_OK)
-        r = own(base)->made ? KEYDB_REFUSED : make_tables(own(base), meta, why);
-    postgres_close(base);
-    return r;
-}
-
 const struct keydb_kind KEYDB_POSTGRES = {
     .scheme = "postgresql://",
     .shared = true,
     .create = postgres_create,
+    .draft = postgres_draft,
+    .is_draft = postgres_is_draft,
     .open = postgres_open,
     .close = postgres_close,
     .lint = keydb_postgres_lint,

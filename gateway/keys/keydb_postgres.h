@@ -1,7 +1,7 @@
 /*
  * Between the parts of the PostgreSQL store: keydb_postgres.c (what keydb.h asks for), keydb_postgres_target.c (where
  * it is), keydb_postgres_link.c (the connection), keydb_postgres_wire.c (rows in libpq's binary form),
- * keydb_postgres_hand.c (rows at hand of a writer); nobody else includes it.
+ * keydb_postgres_hand.c (rows at hand of a writer), keydb_postgres_make.c (a new one); nobody else includes it.
  *
  * The server is trusted with nothing but keeping: what it sends is held against lengths and ranges here, and against
  * seals above. It may hang, too: libpq is used without blocking, so that each call ends by a deadline of this process's
@@ -43,6 +43,8 @@ struct keydb_postgres {
     bool warned;            /* a WARNING came since it was last set to false */
     char tag[16];           /* of the last command that was done */
     struct pg_hand *hand;   /* only while PG_WRITES */
+    bool draft;             /* not made before the first commit; this connection has the makers' lock */
+    struct keydb_meta first; /* of a draft */
 };
 
 /* A value as it came or will go; n < 0: NULL. */
@@ -101,11 +103,30 @@ struct pg_ask {
 };
 /* KEYDB_REFUSED where `row` was false: the connection is given up then. */
 enum keydb_result pg_ask(struct keydb_postgres *db, const struct pg_ask *ask, struct detail *why) MUST_CHECK;
+/* The same without parameters or rows. */
+enum keydb_result pg_run(struct keydb_postgres *db, const char *sql, const char *doing, struct detail *why) MUST_CHECK;
+/* Whether the tables are there, and may be written to. */
+enum keydb_result pg_look(struct keydb_postgres *db, struct detail *why) MUST_CHECK;
 /* Rows that come by COPY. */
 enum keydb_result pg_copy_out(struct keydb_postgres *db, const char *sql, keydb_each each, void *arg,
                               struct detail *why) MUST_CHECK;
 /* The command tag of the last statement was COMMIT, and nothing warned. */
 enum keydb_result pg_commit(struct keydb_postgres *db, struct detail *why) MUST_CHECK;
+
+/* keydb_postgres.c */
+struct keydb *postgres_open(const char *where, struct detail *why);
+void postgres_close(struct keydb *base);
+enum keydb_result pg_write_meta(struct keydb_postgres *db, const struct keydb_meta *m, const char *sql,
+                                struct detail *why) MUST_CHECK;
+
+/* keydb_postgres_make.c */
+enum keydb_result postgres_create(const char *where, const struct keydb_meta *meta, struct detail *why) MUST_CHECK;
+struct keydb *postgres_draft(const char *where, const struct keydb_meta *meta, bool *there, struct detail *why);
+bool postgres_is_draft(const struct keydb *base);
+/* A writer's transaction begins with the tables being made in it; for who reads there is nothing. */
+enum keydb_result pg_draft_begin(struct keydb_postgres *db, bool write, struct detail *why) MUST_CHECK;
+/* It was committed, and is a database like another. */
+void pg_draft_made(struct keydb_postgres *db);
 
 /* keydb_postgres_hand.c: the rows of the users that a writer looked at, as its transaction has them. What it writes
  * goes out many rows at a time. */

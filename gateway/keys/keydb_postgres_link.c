@@ -196,6 +196,12 @@ enum keydb_result pg_ask(struct keydb_postgres *db, const struct pg_ask *ask, st
     return r == KEYDB_OK ? next : r;
 }
 
+enum keydb_result pg_run(struct keydb_postgres *db, const char *sql, const char *doing, struct detail *why)
+{
+    const struct pg_ask ask = {.sql = sql, .doing = doing};
+    return pg_ask(db, &ask, why);
+}
+
 enum keydb_result pg_commit(struct keydb_postgres *db, struct detail *why)
 {
     const struct pg_ask commit = {.sql = "COMMIT", .doing = "commit", .ms = PG_COMMIT_MS};
@@ -302,6 +308,12 @@ static bool take_look(void *arg, const struct pg_value *v, struct detail *why)
     return true;
 }
 
+enum keydb_result pg_look(struct keydb_postgres *db, struct detail *why)
+{
+    const struct pg_ask look = {.sql = LOOK, .doing = "connect", .row = take_look, .columns = 2, .arg = db};
+    return pg_ask(db, &look, why);
+}
+
 static enum keydb_result settle(struct keydb_postgres *db, struct detail *why)
 {
     enum { OLDEST = 150000 };
@@ -314,10 +326,8 @@ static enum keydb_result settle(struct keydb_postgres *db, struct detail *why)
         said(why, "a database in UTF8 is expected, and this one's encoding is", encoding);
         return KEYDB_FAILED;
     }
-    const struct pg_ask set = {.sql = SETTLE, .doing = "connect"};
-    const struct pg_ask look = {.sql = LOOK, .doing = "connect", .row = take_look, .columns = 2, .arg = db};
-    const enum keydb_result r = pg_ask(db, &set, why);
-    return r == KEYDB_OK ? pg_ask(db, &look, why) : r;
+    const enum keydb_result r = pg_run(db, SETTLE, "connect", why);
+    return r == KEYDB_OK ? pg_look(db, why) : r;
 }
 
 static enum keydb_result connect_host(struct keydb_postgres *db, size_t host, struct detail *why)

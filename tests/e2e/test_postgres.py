@@ -56,6 +56,54 @@ def fleet(gateway, url, n, users, **kw):
     return [first] + [gateway(users, peer=first, **kw) for _ in range(n - 1)]
 
 
+# --- making it ---
+
+def test_a_first_import_that_is_killed_leaves_nothing(cluster, tmp_path):
+    """Killed at its system calls that the server can tell of, each of the last ones: no tables, or all keys."""
+    store, calls = Store(tmp_path, cluster.socket_url(cluster.database())), "sendto,recvfrom,poll"
+    many = store.file(*(line(kid="ink.%d" % i, user="sip:u%d@example.org" % i) for i in range(2500)))
+    env = dict(os.environ, ASAN_OPTIONS="detect_leaks=0")  # which cannot be looked for under strace
+
+    def run(*how):
+        db = cluster.database()
+        store.place(cluster.socket_url(db))
+        code = subprocess.run(["strace", "-f", "-o", store.folder / "trace", "-e", "trace=" + calls, *how, conftest.BUILD /
+                               "kmsgate", "keys", "import", "--config", store.config, many], cwd=store.folder, env=env,
+                              capture_output=True, text=True, timeout=120).returncode
+        kms.wait_for(lambda: cluster.sql("SELECT count(*) FROM pg_stat_activity WHERE datname = '%s'" % db) == "0")
+        return db, code
+
+    def left(db):
+        if cluster.sql("SELECT to_regclass('kmsgate.meta') IS NOT NULL OR to_regnamespace('kmsgate') IS NOT NULL",
+                       db) == "f":
+            return 0
+        return int(cluster.sql("SELECT keys FROM kmsgate.meta", db))
+
+    db, code = run()
+    made = len((store.folder / "trace").read_text().split("\n"))
+    assert code == 0 and left(db) == 2500
+    seen = set()
+    for n in sorted({*range(1, made, max(1, made // 25)), *range(max(1, made - 12), made + 1)}):
+        db, code = run("-e", "inject=%s:signal=KILL:when=%d" % (calls, n))
+        assert left(db) in ((2500,) if code == 0 else (0, 2500)), (n, made)
+        seen.add((code == 0, left(db)))
+        if not left(db):  # and it may be done again
+            again = db
+    assert (False, 0) in seen and (False, 2500) in seen
+    store.place(cluster.socket_url(again))
+    store.keys("import", many)
+    assert left(again) == 2500
+
+
+def test_a_role_that_may_make_nothing(cluster, tmp_path):
+    db = cluster.database()
+    cluster.sql("CREATE ROLE maker_of_none LOGIN")
+    store = Store(tmp_path, cluster.socket_url(db, user="maker_of_none"))
+    assert "cannot make the schema `kmsgate`: permission denied" in \
+        store.keys("import", store.file(line()), code=1).stderr
+    assert cluster.sql("SELECT to_regnamespace('kmsgate') IS NULL", db) == "t"
+
+
 # --- the place and its secrets ---
 
 def test_no_password_is_ever_shown(cluster, tmp_path):
