@@ -8,13 +8,17 @@
 #include "base/metrics.h"
 #include "replay/redis_talk.h"
 
-enum { PATIENT_US = 2000000, HASHED = 1024, KNOWN_USERS = 2048, KNOWN_NAME = 96 };
+enum { PATIENT_US = 2000000, HASHED = 1024, KNOWN_SETS = 1024, KNOWN_WAYS = 4, KNOWN_NAME = 96 };
 
-/* Users come again: what their names are keyed to need not be found anew. */
+/* Users come again: what their names are keyed to need not be found anew. Four whose names hash alike have room. */
 struct known_user {
     uint16_t n; /* 0: none */
     char name[KNOWN_NAME];
     uint8_t digest[REPLAY_DIGEST];
+};
+struct known_set {
+    struct known_user user[KNOWN_WAYS];
+    unsigned next; /* to make room */
 };
 
 struct redis {
@@ -32,7 +36,7 @@ struct redis_line {
     struct talk talk;
     void *wire;
     EVP_MAC_CTX *hmac; /* under the secret */
-    struct known_user *users;
+    struct known_set *known; /* KNOWN_SETS */
     /* What other threads ask for. */
     _Atomic int fault;
     _Atomic int64_t since_us; /* monotonic: when it was last FINE, or began */
@@ -80,19 +84,28 @@ static bool keyed(const struct redis_line *l, char kind, struct str a, const uin
     return true;
 }
 
-static bool user_digest(const struct redis_line *l, struct str user, uint8_t out[REPLAY_DIGEST])
+static struct known_set *known_set_of(const struct redis_line *l, struct str user)
 {
-    uint32_t h = 2166136261u; /* FNV-1a: who makes two names meet only has both found anew */
+    uint32_t h = 2166136261u; /* FNV-1a: who makes names meet only has them found anew */
     for (size_t i = 0; i < user.n; i++)
         h = (h ^ (unsigned char)user.p[i]) * 16777619u;
-    struct known_user *k = &l->users[h % KNOWN_USERS];
-    if (k->n && str_eq((struct str){k->name, k->n}, user)) {
-        memcpy(out, k->digest, REPLAY_DIGEST);
-        return true;
+    return &l->known[(h ^ h >> 16) % KNOWN_SETS];
+}
+
+static bool user_digest(const struct redis_line *l, struct str user, uint8_t out[REPLAY_DIGEST])
+{
+    struct known_set *set = known_set_of(l, user);
+    for (size_t i = 0; i < KNOWN_WAYS; i++) {
+        const struct known_user *k = &set->user[i];
+        if (k->n && str_eq((struct str){k->name, k->n}, user)) {
+            memcpy(out, k->digest, REPLAY_DIGEST);
+            return true;
+        }
     }
     if (!keyed(l, 'u', user, NULL, 0, out))
         return false;
     if (user.n && user.n <= KNOWN_NAME) {
+        struct known_user *k = &set->user[set->next++ % KNOWN_WAYS];
         k->n = (uint16_t)user.n;
         memcpy(k->name, user.p, user.n);
         memcpy(k->digest, out, REPLAY_DIGEST);
@@ -211,7 +224,7 @@ static void redis_line_close(struct replay_line *line)
     pthread_mutex_unlock(&r->lock);
     talk_free(&l->talk);
     crypto_keyed_free(l->hmac);
-    free(l->users);
+    free(l->known);
     free(l);
 }
 
@@ -225,8 +238,8 @@ static struct replay_line *redis_line_open(struct replay *replay, const struct r
     atomic_init(&l->fault, REDIS_STARTING);
     atomic_init(&l->since_us, time_mono_us() - PATIENT_US); /* nobody is patient with what was never there */
     l->hmac = crypto_keyed_new(r->site.secret->b);
-    l->users = calloc(KNOWN_USERS, sizeof *l->users);
-    if (talk_init(&l->talk, &r->site) && l->hmac && l->users)
+    l->known = calloc(KNOWN_SETS, sizeof *l->known);
+    if (talk_init(&l->talk, &r->site) && l->hmac && l->known)
         l->wire = r->sockets->open(r->sockets_arg, l, host->loop);
     pthread_mutex_lock(&r->lock);
     l->next = r->lines;

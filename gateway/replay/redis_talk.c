@@ -18,6 +18,8 @@ enum {
     TELL_US = 60000000,
     OUT_MAX = 4 << 20,
     NUMBER = 21,
+    NUMBER_MAX = 1 + 2 + 2 + NUMBER + 2, /* as an argument */
+    USER_MAX = 5 + 26 + 2,               /* the same */
 };
 #define KEY_PREFIX "{kmsgate}:"
 
@@ -66,26 +68,18 @@ void redis_argument_int(struct buf *out, int64_t value)
     redis_argument(out, text.p, text.n);
 }
 
-static void put_epoch_key(struct buf *out)
+static char *put(char *to, struct str s)
 {
-    redis_argument_z(out, KEY_PREFIX "epoch");
+    memcpy(to, s.p, s.n);
+    return to + s.n;
 }
 
-static void put_user_key(struct buf *out, const uint8_t digest[REPLAY_DIGEST])
+static char *put_user(char *to, const uint8_t digest[REPLAY_DIGEST])
 {
-    buf_str(out, STR("$26\r\n" KEY_PREFIX));
-    buf_bytes(out, digest, REPLAY_DIGEST);
-    buf_str(out, STR("\r\n"));
+    to = put(to, STR("$26\r\n" KEY_PREFIX));
+    to = put(to, (struct str){(const char *)digest, REPLAY_DIGEST});
+    return put(to, STR("\r\n"));
     _Static_assert(sizeof KEY_PREFIX - 1 + REPLAY_DIGEST == 26, "the key's length is written above");
-}
-
-/* In ms, away from what would let more through. */
-static void put_time(struct buf *out, int64_t us, bool up)
-{
-    if (us == TIME_NONE)
-        redis_argument(out, "", 0);
-    else
-        redis_argument_int(out, (us - (((us % 1000) + 1000) % 1000)) / 1000 + (up && us % 1000 ? 1 : 0));
 }
 
 const char *redis_fault_name(enum redis_fault f)
@@ -282,46 +276,92 @@ void talk_forget(struct talk *t, const uint8_t digest[2][REPLAY_DIGEST])
     redis_argument_z(&t->out, "FCALL");
     redis_argument_z(&t->out, "kmsgate_forget");
     redis_argument_z(&t->out, "1");
-    put_user_key(&t->out, digest[0]);
+    char user[USER_MAX];
+    buf_bytes(&t->out, user, (size_t)(put_user(user, digest[0]) - user));
     redis_argument(&t->out, digest[1], REPLAY_DIGEST);
+}
+
+/* What a SPEND takes at most: its head, and each claim in it. */
+enum { SPEND_HEAD = 512, SPEND_CLAIM = USER_MAX + 23 + 2 * NUMBER_MAX };
+
+/* All this goes straight into the room that was made: it is most of what asking for a request costs. */
+static char *put_number(char *to, int64_t value)
+{
+    char room[NUMBER + 1];
+    const struct str text = decimal(value, room);
+    *to++ = '$';
+    if (text.n > 9)
+        *to++ = (char)('0' + text.n / 10);
+    *to++ = (char)('0' + text.n % 10);
+    to = put(to, STR("\r\n"));
+    to = put(to, text);
+    return put(to, STR("\r\n"));
+}
+
+/* In ms, away from what would let more through. */
+static char *put_time(char *to, int64_t us, bool up)
+{
+    if (us == TIME_NONE)
+        return put(to, STR("$0\r\n\r\n"));
+    const int64_t rest = ((us % 1000) + 1000) % 1000;
+    return put_number(to, (us - rest) / 1000 + (up && rest ? 1 : 0));
+}
+
+static char *put_claim(char *to, const struct claim *c)
+{
+    to = put(to, STR("$16\r\n"));
+    to = put(to, (struct str){(const char *)c->digest[1], REPLAY_DIGEST});
+    to = put(to, STR("\r\n"));
+    return put_time(put_time(to, c->earliest_us, false), c->latest_us, true);
+    _Static_assert(REPLAY_DIGEST == 16, "its length is written above");
+}
+
+/* How things stand at this gateway, for all claims. */
+static char *put_stand(char *to, const struct redis_site *s)
+{
+    const int64_t d_ms = s->how.apart_us / 1000, future_ms = (atomic_load(&s->future_us) + 999) / 1000;
+    const int64_t past_ms = (atomic_load(&s->past_us) + 999) / 1000;
+    to = put_number(to, time_now_us() / 1000);
+    to = put_number(to, past_ms + future_ms + 2 * d_ms);
+    to = put_number(to, future_ms);
+    to = put_number(to, d_ms);
+    to = put_number(to, atomic_load(&s->user_max));
+    to = put(to, STR("$16\r\n"));
+    to = put(to, (struct str){s->mark, REDIS_MARK});
+    return put(to, STR("\r\n"));
+    _Static_assert(REDIS_MARK == 16, "its length is written above");
 }
 
 /* The claims from claim_asked on, at most BATCH, as one command; without any it asks how things stand. */
 static bool ask_spend(struct talk *t)
 {
-    struct buf *out = &t->out;
-    const struct redis_site *s = t->site;
     unsigned n = 0, all = 0;
     while (n < BATCH && t->claim_asked + all < t->claim_end)
         n += t->claims[(t->claim_asked + all++) % CLAIMS].state == CLAIM_NEW;
     if (!ask(t, ASK_SPEND, all))
         return false;
-    const int64_t d_ms = s->how.apart_us / 1000, future_ms = (atomic_load(&s->future_us) + 999) / 1000;
-    const int64_t past_ms = (atomic_load(&s->past_us) + 999) / 1000;
-    redis_command(out, 3 + 1 + n + 6 + 3 * (size_t)n);
-    buf_str(out, STR("$5\r\nFCALL\r\n$13\r\nkmsgate_spend\r\n"));
-    redis_argument_int(out, 1 + (int64_t)n);
-    put_epoch_key(out);
+    redis_command(&t->out, 3 + 1 + n + 6 + 3 * (size_t)n);
+    buf_str(&t->out, STR("$5\r\nFCALL\r\n$13\r\nkmsgate_spend\r\n"));
+    char *to = buf_reserve(&t->out, SPEND_HEAD + (size_t)n * SPEND_CLAIM);
+    if (!to) /* the buffer is full, which ends the connection */
+        return false;
+    to = put_number(to, 1 + (int64_t)n);
+    to = put(to, STR("$15\r\n" KEY_PREFIX "epoch\r\n"));
     for (unsigned i = 0; i < all; i++) {
         const struct claim *c = &t->claims[(t->claim_asked + i) % CLAIMS];
         if (c->state == CLAIM_NEW)
-            put_user_key(out, c->digest[0]);
+            to = put_user(to, c->digest[0]);
     }
-    redis_argument_int(out, time_now_us() / 1000);
-    redis_argument_int(out, past_ms + future_ms + 2 * d_ms);
-    redis_argument_int(out, future_ms);
-    redis_argument_int(out, d_ms);
-    redis_argument_int(out, atomic_load(&s->user_max));
-    redis_argument(out, s->mark, REDIS_MARK);
+    to = put_stand(to, t->site);
     for (unsigned i = 0; i < all; i++) {
         struct claim *c = &t->claims[(t->claim_asked + i) % CLAIMS];
         if (c->state != CLAIM_NEW)
             continue;
-        redis_argument(out, c->digest[1], REPLAY_DIGEST);
-        put_time(out, c->earliest_us, false);
-        put_time(out, c->latest_us, true);
+        to = put_claim(to, c);
         c->state = CLAIM_ASKED;
     }
+    *to = '\0';
+    t->out.n = (size_t)(to - t->out.p);
     t->claim_asked += all;
     return true;
 }
