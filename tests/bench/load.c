@@ -4,6 +4,8 @@
  *     load upstream PORT                                       an older KMS that always has its answer ready
  *     load keys USERS > keys.jsonl                             key pairs for USERS users
  *     load run PORT PUBLIC-URL keys.jsonl CONNECTIONS SECONDS  a JSON line: requests a second, latency, errors
+ *     load rounds PORT PUBLIC-URL keys.jsonl CONNECTIONS ROUNDS
+ *                                                              the same; each round waits for all replies of the one before
  *
  * `run` signs each request just before it is sent and opens one reply in 64 (signature and keys), when it is signed.
  * One thread each; the latency is from the first byte sent to the last byte received.
@@ -173,6 +175,9 @@ struct client {
 struct run {
     struct event_base *base;
     struct sockaddr_in to;
+    struct client *clients;
+    size_t client_count, open, answered; /* the last: in this round */
+    long rounds;                         /* that are left; without them it is the clock that ends */
     const char *url;
     struct pair *pairs;
     size_t pair_count, next;
@@ -236,6 +241,20 @@ static bool opens(struct pair *pair, struct str body)
     return ok;
 }
 
+/* The last one of all starts the next round. */
+static void round_goes_on(struct run *r, size_t *count)
+{
+    if (++*count < r->client_count)
+        return;
+    *count = 0;
+    if (--r->rounds == 0) {
+        event_base_loopbreak(r->base);
+        return;
+    }
+    for (size_t i = 0; i < r->client_count; i++)
+        send_one(&r->clients[i]);
+}
+
 static void run_read(struct bufferevent *bev, void *arg)
 {
     struct client *c = arg;
@@ -257,7 +276,9 @@ static void run_read(struct bufferevent *bev, void *arg)
         r->open_failed += !opens(c->pair, body);
     }
     evbuffer_drain(in, n);
-    if (time_mono_us() < r->end)
+    if (r->rounds)
+        round_goes_on(r, &r->answered);
+    else if (time_mono_us() < r->end)
         send_one(c);
     else
         event_base_loopbreak(r->base);
@@ -268,7 +289,11 @@ static void run_event(struct bufferevent *bev, short what, void *arg)
     (void)bev;
     struct client *c = arg;
     need(!(what & (BEV_EVENT_EOF | BEV_EVENT_ERROR)), "a connection (closed by the other side)");
-    if (what & BEV_EVENT_CONNECTED)
+    if (!(what & BEV_EVENT_CONNECTED))
+        return;
+    if (c->run->rounds)
+        round_goes_on(c->run, &c->run->open);
+    else
         send_one(c);
 }
 
@@ -303,7 +328,7 @@ static void report(struct run *r, double seconds)
            r->us[n - 1 - n / 100], r->us[n - 1 - n / 1000], r->us[n - 1]);
 }
 
-static int run(char **argv)
+static int run(char **argv, bool in_rounds)
 {
     struct run r = {.base = event_base_new(), .to = loopback(argv[0]), .url = argv[1]};
     const long connections = strtol(argv[3], NULL, 10), seconds = strtol(argv[4], NULL, 10);
@@ -319,6 +344,9 @@ static int run(char **argv)
         take_key(&r, &file.v[i]);
     keyfile_free(&file);
     struct client *clients = calloc((size_t)connections, sizeof *clients);
+    r.clients = clients;
+    r.client_count = (size_t)connections;
+    r.rounds = in_rounds ? seconds + 1 : 0; /* that all are connected is one, too */
     need(r.pair_count && clients && (r.us = malloc(MAX_SAMPLES * sizeof *r.us)), "memory");
     const int64_t began = time_mono_us();
     r.end = began + seconds * US_PER_S;
@@ -341,8 +369,9 @@ int main(int argc, char **argv)
         return upstream(argv[2]);
     if (argc == 3 && strcmp(argv[1], "keys") == 0)
         return keys(argv[2]);
-    if (argc == 7 && strcmp(argv[1], "run") == 0)
-        return run(argv + 2);
-    fputs("usage: load upstream PORT | load keys USERS | load run PORT PUBLIC-URL KEYS CONNECTIONS SECONDS\n", stderr);
+    if (argc == 7 && (strcmp(argv[1], "run") == 0 || strcmp(argv[1], "rounds") == 0))
+        return run(argv + 2, strcmp(argv[1], "rounds") == 0);
+    fputs("usage: load upstream PORT | load keys USERS | load run PORT PUBLIC-URL KEYS CONNECTIONS SECONDS |\n"
+          "       load rounds PORT PUBLIC-URL KEYS CONNECTIONS ROUNDS\n", stderr);
     return 2;
 }

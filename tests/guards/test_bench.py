@@ -33,6 +33,17 @@ def test_bench_runs():
     assert "req/s" in run.stdout and "both" in run.stdout
 
 
+@pytest.mark.skipif(not (BUILD / "bench_load").exists(), reason="the build is one without -DKMSGATE_BENCH=ON")
+def test_a_shared_memory_costs_little():
+    """What an exchange costs more than with the process's own memory, 16 of them under way: 6,000 instructions are due."""
+    run = subprocess.run([ROOT / "tests/bench/fleet", "instructions", "--smoke"],
+                         env=dict(os.environ, BENCH_BUILD=str(BUILD)), capture_output=True, text=True, timeout=600)
+    assert run.returncode == 0, run.stdout + run.stderr
+    (row,) = json.loads((BUILD / "fleet.json").read_text())["instructions"]
+    assert row["connections"] == 16 and row["together"] > 4 and row["own"] > 300000, row
+    assert -3000 < row["redis"] < 6000, row  # what one run differs from the next by is below 2,000
+
+
 def collected(folder, *argv):
     """Instructions of what a program has callgrind collect."""
     run = subprocess.run(["valgrind", "--tool=callgrind", "--collect-atstart=no",
