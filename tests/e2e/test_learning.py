@@ -313,6 +313,26 @@ def test_a_store_that_is_away(bench, device):
     assert ink.hex().encode() not in (bench.gate.folder / "decisions.jsonl").read_bytes()
 
 
+def test_no_issued_key_in_what_is_written_down(bench, device):
+    """Learnt, replaced, refused or not to be committed: nor in what others are answered."""
+    u, octets = device.user, [os.urandom(32) for _ in range(6)]
+    name = "NewIntegrityKey"
+    good(issuing(bench, device, clear("NewTransportKey", octets[0]), clear(name, octets[1]))[0], device)
+    good(issuing(bench, device, wrapped(name, octets[2], u.trk, u.trk_id, "ink.named"))[0], device)
+    good(issuing(bench, device, clear(name, octets[3]), case="replace")[0], device)
+    refused(*issuing(bench, device, clear(name, octets[4]), clear(name, octets[4])), 502, "upstream.invalid")
+    with locked(bench.gate):
+        refused(*issuing(bench, device, clear(name, octets[5])), 503, "keys.unavailable")
+    other = kms.User("sip:first@example.org")
+    told = bench.gate.running.err.encode() + bench.gate.ask(other, "/init").body + b"".join(
+        bench.gate.admin(path)[1].encode() for path in ("/decisions?n=100", "/metrics", "/", "/rules"))
+    files = [p for p in bench.gate.folder.rglob("*") if p.is_file()]
+    assert {"kmsgate.db", "decisions.jsonl"} <= {p.name for p in files}
+    for o in octets:
+        for form in (o, o.hex().encode(), o.hex().upper().encode(), base64.b64encode(o)):
+            assert not [p for p in files if form in p.read_bytes()] and form not in told
+
+
 def test_another_users(bench, device):
     body = response(init(certificate(), clear("NewIntegrityKey")), user="sip:first@example.org")
     for case in ("default", "replace"):
