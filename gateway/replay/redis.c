@@ -8,7 +8,7 @@
 #include "base/metrics.h"
 #include "replay/redis_talk.h"
 
-enum { PATIENT_US = 2000000, HASHED = 1024, KNOWN_SETS = 1024, KNOWN_WAYS = 4, KNOWN_NAME = 96 };
+enum { PATIENT_US = 2000000, HASHED = 1024, KNOWN_SETS = 8192, KNOWN_WAYS = 4, KNOWN_NAME = 96 };
 
 /* Users come again: what their names are keyed to need not be found anew. Four whose names hash alike have room. */
 struct known_user {
