@@ -5,7 +5,7 @@
  *     load keys USERS > keys.jsonl                             key pairs for USERS users
  *     load run PORT PUBLIC-URL keys.jsonl CONNECTIONS SECONDS  a JSON line: requests a second, latency, errors
  *     load rounds PORT PUBLIC-URL keys.jsonl CONNECTIONS ROUNDS
- *                                                              the same; each round waits for all replies of the one before
+ *                                                              the same in rounds: each waits for all replies
  *
  * `run` signs each request just before it is sent and opens one reply in 64 (signature and keys), when it is signed.
  * One thread each; the latency is from the first byte sent to the last byte received.
