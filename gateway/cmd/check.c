@@ -68,6 +68,17 @@ static void check_decisions(const char *where, struct faults *faults)
         faults_add(faults, where, 0, 0, "the decision log cannot be written: %s", strerror(EISDIR));
 }
 
+/* Whether it opens, is whole, and is as far as its counter says. */
+static void look_at_keys(const struct config *c, const struct master_keys *masters, struct faults *faults)
+{
+    struct keystore *keys = keystore_open_under(c->keys, masters->v, masters->n, KEYSTORE_READ, faults);
+    if (keys && keystore_is_earlier(keys))
+        complain("%s: is of an earlier version; the next start, or `kmsgate keys` command, takes it over", c->keys);
+    else if (keys && c->keys_counter)
+        (void)keystore_look_at_counter(keys, c->keys_counter, faults);
+    keystore_close(keys);
+}
+
 /* One that several gateways have: where it is, then what is in it. */
 static void check_shared(const struct config *c, const struct master_keys *masters, struct faults *faults)
 {
@@ -76,19 +87,11 @@ static void check_shared(const struct config *c, const struct master_keys *maste
     keydb_lint(c->keys, shown ? shown : "keys", faults);
     free(shown);
     if (masters && faults->errors == before)
-        keystore_close(keystore_open_under(c->keys, masters->v, masters->n, KEYSTORE_READ, faults));
-}
-
-/* Closes it. */
-static void tell_earlier(const char *where, struct keystore *keys)
-{
-    if (keys && keystore_is_earlier(keys))
-        complain("%s: is of an earlier version; the next start, or `kmsgate keys` command, takes it over", where);
-    keystore_close(keys);
+        look_at_keys(c, masters, faults);
 }
 
 /* A database that is not there yet is none that is at fault. What `serve` would refuse is found here: another master
- * key, damage, a tampered row. */
+ * key, damage, a tampered row, an older one. */
 static void check_keys(const struct config *c, struct faults *faults)
 {
     struct master_keys masters MASTERS_CLEANUP = {.n = 0};
@@ -100,7 +103,7 @@ static void check_keys(const struct config *c, struct faults *faults)
     else if (access(c->keys, R_OK | W_OK) != 0)
         faults_add(faults, c->keys, 0, 0, "the key database cannot be read and written: %s", strerror(errno));
     else if (master)
-        tell_earlier(c->keys, keystore_open_under(c->keys, masters.v, masters.n, KEYSTORE_READ, faults));
+        look_at_keys(c, &masters, faults);
 }
 
 /* Where a run leaves its mark for the next one. A folder that is not there yet is none that is at fault. */

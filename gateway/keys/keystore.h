@@ -91,6 +91,8 @@ bool keystore_set_masters(struct keystore *ks, const struct secret_key *masters,
  * each change and whatever was seen of others. False with a fault when the database is older than the file says, or the
  * file is another database's, damaged, or cannot be written. A file that is not there is made. */
 bool keystore_use_counter(struct keystore *ks, const char *path, struct faults *faults);
+/* The same for who only looks: nothing is made or written. */
+bool keystore_look_at_counter(const struct keystore *ks, const char *path, struct faults *faults);
 /* False with a fault when the last change is not in that file. */
 bool keystore_counted(struct keystore *ks, struct faults *faults);
 /* From now on each refresh leaves word of what is followed in a file beside the database (followers.h): for a gateway,

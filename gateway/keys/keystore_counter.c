@@ -61,6 +61,16 @@ static bool write_counter(const struct keystore *ks, int fd, struct detail *why)
     return false;
 }
 
+/* False. */
+static bool is_older(const struct keystore *ks, uint64_t count, struct detail *why)
+{
+    detail_set(why, "counts %llu changes of the keys, and the database holds %llu: it was put back to an earlier "
+                    "state, and what was revoked since would live again. Put the newer database back; to take this "
+                    "one all the same, remove this file",
+               (unsigned long long)count, (unsigned long long)ks->now.last_seq);
+    return false;
+}
+
 /* Reads it, and writes it where the table is further; `refuse_older`: a table that is not as far is a fault. */
 static bool hold_against(const struct keystore *ks, const char *path, bool refuse_older, struct detail *why)
 {
@@ -81,11 +91,7 @@ static bool hold_against(const struct keystore *ks, const char *path, bool refus
     }
     bool ok = read_counter(ks, fd, &count, why);
     if (ok && refuse_older && count > ks->now.last_seq) {
-        detail_set(why, "counts %llu changes of the keys, and the database holds %llu: it was put back to an earlier "
-                        "state, and what was revoked since would live again. Put the newer database back; to take this "
-                        "one all the same, remove this file",
-                   (unsigned long long)count, (unsigned long long)ks->now.last_seq);
-        ok = false;
+        ok = is_older(ks, count, why);
     } else if (ok && count < ks->now.last_seq) {
         ok = write_counter(ks, fd, why);
     }
@@ -103,6 +109,24 @@ bool keystore_use_counter(struct keystore *ks, const char *path, struct faults *
         ok = false;
     }
     pthread_mutex_unlock(&ks->locks->db);
+    if (!ok)
+        faults_add(faults, path, 0, 0, "%s", why.text);
+    return ok;
+}
+
+bool keystore_look_at_counter(const struct keystore *ks, const char *path, struct faults *faults)
+{
+    struct detail why = {{0}};
+    uint64_t count = 0;
+    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (fd < 0 && errno == ENOENT)
+        return true;
+    bool ok = fd >= 0 && flock(fd, LOCK_SH) == 0;
+    if (!ok)
+        detail_set(&why, "cannot be opened: %s", strerror(errno));
+    ok = ok && read_counter(ks, fd, &count, &why) && (count <= ks->now.last_seq || is_older(ks, count, &why));
+    if (fd >= 0)
+        close(fd);
     if (!ok)
         faults_add(faults, path, 0, 0, "%s", why.text);
     return ok;

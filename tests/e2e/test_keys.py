@@ -257,13 +257,18 @@ def test_an_older_database_is_known_by_its_counter(file_store):
     r = subprocess.run([BUILD / "kmsgate", *kms.SERVE, "--config", store.config], capture_output=True, text=True, timeout=60,
                        cwd=store.folder)
     assert r.returncode == 1 and "earlier state" in r.stderr
+    assert re.search("elsewhere/count: counts 3 .* holds 2: .*earlier state", store.check(code=1).stderr)
     store.db.write_bytes(new)  # the twin
+    store.check()
     assert store.listed()[0][3] == "revoked"
     text = counter.read_text()
     for bad in (text[:-3], text.replace("counter", "kounter"), text.replace(text[23:30], "0" * 7)):
         counter.write_text(bad)
         assert "elsewhere/count" in store.keys("list", code=1).stderr
+        assert "elsewhere/count" in store.check(code=1).stderr
     counter.unlink()
+    store.check()
+    assert not counter.exists()
     store.db.write_bytes(old)
     store.keys("list")  # without the file nothing is known: docker/README.md says so
     assert counter.read_text().endswith("%020d\n" % 2)
