@@ -3,7 +3,13 @@
 #include "http/census.h"
 #include "http/console_css.h" /* these are made by CMake of gateway/http/console/ */
 #include "http/console_html.h"
-#include "http/console_js.h"
+#include "http/console_js_console.h"
+#include "http/console_js_decisions.h"
+#include "http/console_js_detail.h"
+#include "http/console_js_fleet.h"
+#include "http/console_js_ruled.h"
+#include "http/console_js_state.h"
+#include "http/console_js_text.h"
 #include "http/console_svg.h"
 
 const char CONSOLE_HEADERS[] =
@@ -14,6 +20,7 @@ const char CONSOLE_HEADERS[] =
     "Cross-Origin-Opener-Policy: same-origin\r\n"
     "Cross-Origin-Resource-Policy: same-origin\r\n";
 
+#define JAVASCRIPT "text/javascript; charset=utf-8"
 /* What stands there whatever happens. */
 static const struct page {
     const char *path, *type;
@@ -21,7 +28,13 @@ static const struct page {
     size_t n;
 } PAGES[] = {
     {"/", "text/html; charset=utf-8", CONSOLE_HTML, sizeof CONSOLE_HTML},
-    {"/console.js", "text/javascript; charset=utf-8", CONSOLE_JS, sizeof CONSOLE_JS},
+    {"/console.js", JAVASCRIPT, CONSOLE_JS_CONSOLE, sizeof CONSOLE_JS_CONSOLE},
+    {"/console/decisions.js", JAVASCRIPT, CONSOLE_JS_DECISIONS, sizeof CONSOLE_JS_DECISIONS},
+    {"/console/detail.js", JAVASCRIPT, CONSOLE_JS_DETAIL, sizeof CONSOLE_JS_DETAIL},
+    {"/console/fleet.js", JAVASCRIPT, CONSOLE_JS_FLEET, sizeof CONSOLE_JS_FLEET},
+    {"/console/ruled.js", JAVASCRIPT, CONSOLE_JS_RULED, sizeof CONSOLE_JS_RULED},
+    {"/console/state.js", JAVASCRIPT, CONSOLE_JS_STATE, sizeof CONSOLE_JS_STATE},
+    {"/console/text.js", JAVASCRIPT, CONSOLE_JS_TEXT, sizeof CONSOLE_JS_TEXT},
     {"/console.css", "text/css; charset=utf-8", CONSOLE_CSS, sizeof CONSOLE_CSS},
     {"/console.svg", "image/svg+xml", CONSOLE_SVG, sizeof CONSOLE_SVG},
 };

@@ -7,6 +7,7 @@
 #include "http/console.h"
 #include "http/server.h"
 #include "http/census.h"
+#include "keys/keydb.h"
 
 #define DAY_US (INT64_C(86400) * US_PER_S)
 enum { EXPIRY_DAYS = 30, KEYS_TOLD_FROM_S = 5, DRIFT_PERCENT = 60, RULES_TOLD = 200, HEIRS_TOLD = 5 };
@@ -28,20 +29,53 @@ static void trouble(struct json *j, const char *level, const char *todo, const c
     json_end(j);
 }
 
+#define SHARED "Signed requests are refused: "
+/* Words of /readyz. */
+static const struct {
+    const char *word, *what, *todo;
+} WORDS[] = {
+    {"mark", "Requests whose Time is ahead are refused: the mark in the folder `state` cannot be written.",
+     "Is the disk full, or the folder another user's? It is tried again by itself."},
+    {"replay: connection", SHARED "there is no connection to the shared replay memory.",
+     "See whether Redis runs and can be reached from here, and its certificate; the log has the error."},
+    {"replay: timeout", SHARED "the shared replay memory does not answer within `timeout`.",
+     "Redis, its machine or the network is overloaded or paused: see its SLOWLOG and its CPU."},
+    {"replay: sentinel", SHARED "no Sentinel tells which server of the shared replay memory is the primary.",
+     "See whether the Sentinels run, and whether they watch the name that is in the URL of `replay`."},
+    {"replay: auth", SHARED "the shared replay memory refuses user, password or a right.",
+     "Compare `replay.user` and `replay.password` with the server's ACL (`ACL WHOAMI`)."},
+    {"replay: role", SHARED "the server of the shared replay memory is a replica.",
+     "Promote it, or name the primary in the URL of `replay`; with Sentinel, wait for the failover."},
+    {"replay: replicas", SHARED "too few replicas have what the shared replay memory wrote.",
+     "Bring the replicas back: `INFO replication` at the primary tells who is there."},
+    {"replay: clock", SHARED "this machine's clock and the replay memory's are further apart than agreed.",
+     "Correct the clock that is wrong: see the time service (NTP) of both machines."},
+    {"replay: eviction", SHARED "the shared replay memory would forget when it is full.",
+     "Set `maxmemory-policy noeviction` at the Redis server."},
+    {"replay: full", SHARED "the shared replay memory is full.",
+     "Give Redis more `maxmemory`; what is old leaves by itself."},
+    {"replay: secret", SHARED "the shared replay memory belongs to gateways with another `secret`.",
+     "Give all gateways the same `replay.secret`, or a Redis database of their own."},
+    {"replay: library", SHARED "the function library of the shared replay memory cannot be loaded.",
+     "The user needs the right FUNCTION LOAD, and the server Redis 7.0; the log has the server's words."},
+    {"replay: server", SHARED "the shared replay memory answers with an error.",
+     "The log has the server's words: its disk may be full, or it still loads its data."},
+    {"replay: protocol", SHARED "what answers in place of the shared replay memory is no Redis.",
+     "Compare the URL of `replay` with the server's address, port and TLS."},
+    {"replay: epoch", SHARED "the shared replay memory is new, restarted or promoted, and a fresh epoch begins.",
+     "Wait: it is over within seconds. If it returns, see why Redis restarts or loses its data."},
+    {"draining", "The gateway is ending: it finishes what was begun and takes nothing new.",
+     "Nothing, if somebody meant it to; else see why it was told to end: `journalctl -u kmsgate`."},
+    {"starting", "Signed requests are refused: what was accepted before the start is not yet told from a replay.",
+     "Wait a few seconds. After an end that was not clean this takes longer than after a clean one."},
+    {"keys", "The keys have not been in step with their database for too long: revoked ones may still be in use.",
+     "See `keys:` below and the log; the database has to be mended or put back."},
+    {"clock", "Signed requests are refused: this machine's clock stands before what was accepted already.",
+     "Correct the clock, or wait until it has caught up. See the time service (NTP) of this machine."},
+};
+
 static void readiness(const char *word, struct json *j)
 {
-    static const struct {
-        const char *word, *what, *todo;
-    } WORDS[] = {
-        {"draining", "The gateway is ending: it finishes what was begun and takes nothing new.",
-         "Nothing, if somebody meant it to; else see why it was told to end: `journalctl -u kmsgate`."},
-        {"starting", "Signed requests are refused: what was accepted before the start is not yet told from a replay.",
-         "Wait a few seconds. After an end that was not clean this takes longer than after a clean one."},
-        {"keys", "The keys have not been in step with their database for too long: revoked ones may still be in use.",
-         "See `keys:` below and the log; the database has to be mended or put back."},
-        {"clock", "Signed requests are refused: this machine's clock stands before what was accepted already.",
-         "Correct the clock, or wait until it has caught up. See the time service (NTP) of this machine."},
-    };
     for (size_t i = 0; word && i < sizeof WORDS / sizeof *WORDS; i++)
         if (str_eq_z(str_z(word), WORDS[i].word)) {
             trouble(j, "bad", WORDS[i].todo, "%s", WORDS[i].what);
@@ -104,8 +138,12 @@ static void parts(struct server *s, int64_t now_us, struct json *j)
         trouble(j, "bad", "See whether the KMS runs and can be reached from here; the log says what the last try met.",
                 "The KMS at %s does not answer.", s->config->upstream.url);
     if (age >= KEYS_TOLD_FROM_S)
-        trouble(j, "warn", "The log says why. Until it is mended, what `kmsgate keys` changes is not seen here.",
-                "For %lld s no change of the key database could be taken over.", age);
+        trouble(j, "warn",
+                keydb_is_shared(s->config->keys)
+                    ? "See whether PostgreSQL runs and can be reached; the log says why. Verdicts go on from memory, "
+                      "renewal waits, and what `kmsgate keys` changes is not seen here."
+                    : "The log says why. Until it is mended, what `kmsgate keys` changes is not seen here.",
+                "For %lld s no change of the key database %s could be taken over.", age, keystore_where(s->keys));
     if (!usable)
         trouble(j, "bad", "`kmsgate keys import` brings them; it is seen within a second.",
                 "There is no key in use: every signed request is refused.");
@@ -180,6 +218,7 @@ static void troubles(struct server *s, const struct rules *r, int64_t now_us, st
 static void engines(struct server *s, int64_t now_us, struct json *j)
 {
     const char *unready = replay_unready(s->replay, now_us);
+    const bool shared = s->config->replay.host_count > 0;
     json_object(j, "upstream");
     json_string(j, "url", str_z(s->config->upstream.url), 0);
     json_bool(j, "answers", !upstream_site_down(s->upstream_site));
@@ -187,7 +226,10 @@ static void engines(struct server *s, int64_t now_us, struct json *j)
     json_end(j);
     json_object(j, "replay");
     json_string(j, "state", str_z(unready ? unready : "ready"), 0);
-    json_int(j, "remembered", (int64_t)replay_count(s->replay));
+    json_string(j, "where", str_z(shared ? s->config->replay.url : "this process"), 0);
+    json_bool(j, "shared", shared);
+    if (!shared)
+        json_int(j, "remembered", (int64_t)replay_count(s->replay));
     console_time(j, "accepts_from", replay_floor(s->replay));
     json_end(j);
     json_object(j, "keys");
