@@ -21,13 +21,13 @@ def stamp(t, ms=True):
 
 
 class Fleet:
-    """Users, each in a network of the fleet; every user also asks as it should."""
+    """5,000 users, each in a network of the fleet; every user also asks as it should."""
 
     def __init__(self, seed):
         self.random, self.lines, self.now, self.users = random.Random(seed), [], T0, {}
         numbers = iter(range(10000))
         # fault: (how many users, what a refusal looks like)
-        for fault, n in (("good", 4000), ("late", 40), ("unsigned", 300), ("local", 30), ("http", 20), ("slash", 7),
+        for fault, n in (("good", 4486), ("late", 40), ("unsigned", 300), ("local", 30), ("http", 20), ("slash", 7),
                          ("short", 12), ("port", 90), ("unknown", 5), ("replay", 4), ("forged", 6)):
             self.users[fault] = []
             for _ in range(n):
