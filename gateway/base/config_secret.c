@@ -8,6 +8,7 @@
 
 #include "base/buf.h"
 #include "base/config.h"
+#include "base/file.h"
 
 enum { SECRET_MAX = 4096 };
 
@@ -26,16 +27,12 @@ static ssize_t read_file(const char *path, char out[SECRET_MAX + 1], bool refuse
                    "is open to all users of this machine (mode %04o); `chmod o=` it, expected 0600 or 0640",
                    (unsigned)st.st_mode & 07777);
     else {
-        size_t have = 0;
-        ssize_t got;
-        while ((got = read(fd, out + have, SECRET_MAX + 1 - have)) > 0 || (got < 0 && errno == EINTR))
-            have += got > 0 ? (size_t)got : 0;
-        if (got < 0)
+        n = file_read_into(fd, out, SECRET_MAX + 1);
+        if (n < 0)
             faults_add(faults, path, 0, 0, "cannot be read: %s", strerror(errno));
-        else if (have > SECRET_MAX)
+        else if (n > SECRET_MAX)
             faults_add(faults, path, 0, 0, "is larger than %d bytes: no secret", SECRET_MAX);
-        else
-            n = (ssize_t)have;
+        n = n > SECRET_MAX ? -1 : n;
     }
     if (fd >= 0)
         close(fd);

@@ -6,8 +6,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/buf.h"
-
 enum { PATH_LIMIT = 4096 };
 
 int file_open_folder(const char *path, int flags, mode_t mode)
@@ -20,6 +18,42 @@ int file_open_folder(const char *path, int flags, mode_t mode)
         return -1;
     }
     return open(folder.p, flags | O_CLOEXEC, mode);
+}
+
+ssize_t file_read_into(int fd, void *to, size_t max)
+{
+    size_t n = 0;
+    while (n < max) {
+        const ssize_t got = read(fd, (char *)to + n, max - n);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            return -1;
+        if (got == 0)
+            break;
+        n += (size_t)got;
+    }
+    return (ssize_t)n;
+}
+
+bool file_read(int fd, struct buf *out)
+{
+    enum { PIECE = 16 * 1024 };
+    char beyond;
+    while (!out->failed && out->n < out->max) {
+        const size_t left = out->max - out->n, piece = left < PIECE ? left : PIECE;
+        char *at = buf_reserve(out, piece);
+        const ssize_t n = at ? file_read_into(fd, at, piece) : -1;
+        if (n < 0)
+            return false;
+        out->n += (size_t)n;
+        out->p[out->n] = '\0';
+        if ((size_t)n < piece)
+            return true;
+    }
+    const ssize_t more = out->failed ? -1 : file_read_into(fd, &beyond, 1);
+    out->failed |= more > 0;
+    return more == 0;
 }
 
 bool file_write_all(int fd, const void *p, size_t n)

@@ -8,6 +8,7 @@
 #include <unistd.h>
 #include <yaml.h>
 
+#include "base/file.h"
 #include "base/limits.h"
 
 /* Bounds the memory and the work that a file can cost; the languages read from YAML nest no deeper than 8. */
@@ -324,35 +325,18 @@ struct yaml *yaml_parse(const char *file, struct str bytes, struct faults *fault
     return w.y;
 }
 
-static bool read_all(int fd, struct buf *b)
-{
-    for (;;) {
-        char *room = buf_reserve(b, 16384);
-        if (!room)
-            return false;
-        const ssize_t n = read(fd, room, 16384);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return n == 0;
-        b->n += (size_t)n;
-        if (b->n > LIMIT_YAML_BYTES) /* said by yaml_parse */
-            return true;
-    }
-}
-
 struct yaml *yaml_load(const char *path, struct faults *faults)
 {
     struct stat st;
     struct yaml *y = NULL;
-    struct buf b BUF_CLEANUP = BUF_INIT(LIMIT_YAML_BYTES + 65536);
+    struct buf b BUF_CLEANUP = BUF_INIT(LIMIT_YAML_BYTES + 1);
     const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (fd < 0 || fstat(fd, &st) != 0) {
         faults_add(faults, path, 0, 0, "cannot be read: %s", strerror(errno));
     } else if (S_ISDIR(st.st_mode)) {
         faults_add(faults, path, 0, 0, "is a folder; a YAML file is expected");
     } else {
-        if (read_all(fd, &b))
+        if (file_read(fd, &b) || b.n > LIMIT_YAML_BYTES) /* too much is told by yaml_parse() */
             y = yaml_parse(path, b.p ? buf_view(&b) : STR(""), faults);
         else
             faults_add(faults, path, 0, 0, "cannot be read: %s", b.failed ? "out of memory" : strerror(errno));

@@ -1,12 +1,13 @@
 #include "base/zone.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+#include "base/file.h"
 
 /* RFC 8536: a file of transitions, and behind them a rule (POSIX TZ) for the years that follow, written out here up to
  * YEAR_LAST: windows of time are days wide, around now. */
@@ -266,21 +267,15 @@ struct zone *zone_load(struct str name)
     char path[sizeof ZONE_FOLDER + 80];
     unsigned char *bytes = malloc(FILE_MAX);
     struct zone *z = calloc(1, sizeof *z);
-    size_t n = 0;
     int fd = -1;
     if (bytes && z && is_name(name)) {
         snprintf(path, sizeof path, ZONE_FOLDER "%.*s", STR_FMT(name));
         fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     }
-    for (ssize_t got = 1; fd >= 0 && got != 0 && n < FILE_MAX;) {
-        got = read(fd, bytes + n, FILE_MAX - n);
-        if (got < 0 && errno != EINTR)
-            break;
-        n += got > 0 ? (size_t)got : 0;
-    }
+    const ssize_t n = fd < 0 ? -1 : file_read_into(fd, bytes, FILE_MAX);
     if (fd >= 0)
         close(fd);
-    const bool good = fd >= 0 && n < FILE_MAX && read_zone(z, bytes, n);
+    const bool good = n >= 0 && n < FILE_MAX && read_zone(z, bytes, (size_t)n);
     free(bytes);
     if (good) {
         struct zone *fitting = realloc(z, offsetof(struct zone, v) + z->n * sizeof *z->v);
@@ -288,6 +283,18 @@ struct zone *zone_load(struct str name)
     }
     free(z);
     return NULL;
+}
+
+bool zone_offset_parse(struct str text, int *minutes)
+{
+    enum { MOST = 14 * 60 };
+    uint64_t h, m;
+    if (text.n != sizeof "+01:00" - 1 || (text.p[0] != '+' && text.p[0] != '-') || text.p[3] != ':' ||
+        !str_to_u64((struct str){text.p + 1, 2}, MOST / 60, &h) ||
+        !str_to_u64((struct str){text.p + 4, 2}, 59, &m) || h * 60 + m > MOST)
+        return false;
+    *minutes = (text.p[0] == '-' ? -1 : 1) * (int)(h * 60 + m);
+    return true;
 }
 
 void zone_free(struct zone *z)

@@ -15,6 +15,8 @@ struct zone;
 /* NULL when tzdata has no zone of that name, its file is no TZif of version 2 or later or counts leap seconds, or
  * memory is short. The caller frees. */
 struct zone *zone_load(struct str name);
+/* "+01:00", from "-14:00" to "+14:00": minutes, east positive. False where it is none, and *minutes is left alone. */
+bool zone_offset_parse(struct str text, int *minutes);
 void zone_free(struct zone *z);
 /* The instants (us) at which clocks there show `wall_us`, a time read as if it were UTC; the earliest first. */
 unsigned zone_instants(const struct zone *z, int64_t wall_us, int64_t out[2]);

@@ -4,30 +4,19 @@
 #include "base/log.h"
 #include "base/timestamp.h"
 #include "cmd/cmd.h"
+#include "cmd/decision_files.h"
 #include "cmd/screen.h"
 #include "study/advise.h"
-#include "study/lines.h"
 
 struct advise_options {
     const char *rules;
     struct words files;
 };
 
-/* False where a file cannot be read, or memory is short: that was told. */
-static bool advise_read(struct advice *a, const struct words *files, size_t *broken)
+static bool advise_take(void *arg, const struct record *r, struct str line)
 {
-    struct lines *l = lines_open(files->v, files->n);
-    struct record r;
-    enum lines_result result = LINES_END;
-    bool ok = l != NULL;
-    while (ok && (result = lines_next(l, &r)) != LINES_END && result != LINES_FAILED) {
-        *broken += result == LINES_BROKEN;
-        ok = result != LINES_DECISION || advice_add(a, &r);
-    }
-    lines_close(l);
-    if (!ok)
-        complain("out of memory");
-    return ok && result != LINES_FAILED;
+    (void)line;
+    return advice_add(arg, r);
 }
 
 /* It stays YAML that can be pasted: comments alone are folded. */
@@ -41,14 +30,10 @@ static struct screen_line advise_look(struct str line)
     return (struct screen_line){.tone = tone, .whole = !comment};
 }
 
-static int advise_tell(struct advice *a, const struct words *files)
+static int advise_tell(struct advice *a)
 {
     struct buf out BUF_CLEANUP = BUF_INIT(64 << 20);
     const struct screen s = screen_of(STDOUT_FILENO);
-    if (!advice_decisions(a)) {
-        complain("%s%s: holds no decision", files->v[0], files->n > 1 ? " and the others" : "");
-        return EXIT_NEGATIVE;
-    }
     if (!advice_write(a, &out) || !screen_write(&s, buf_view(&out), advise_look, stdout) || fflush(stdout) != 0) {
         complain("advise: out of memory, or standard output cannot be written");
         return EXIT_NEGATIVE;
@@ -64,14 +49,17 @@ static int advise_run(const void *given)
     faults_print_errors(&faults, stderr);
     faults_free(&faults);
     struct advice *a = rules ? advice_new(rules, time_now_us()) : NULL;
-    size_t broken = 0;
+    struct lines_count count = {0};
     int code = EXIT_NEGATIVE;
-    if (rules && !a)
+    if (a) {
+        const enum lines_end end = lines_each(q->files.v, q->files.n, advise_take, a, &count);
+        if (end == LINES_STOPPED)
+            complain("out of memory");
+        else if (decisions_found("advise", &q->files, end, &count))
+            code = advise_tell(a);
+    } else if (rules) {
         complain("out of memory");
-    else if (a && advise_read(a, &q->files, &broken))
-        code = advise_tell(a, &q->files);
-    if (broken)
-        complain("advise: %zu line%s not a decision and not counted", broken, broken == 1 ? " is" : "s are");
+    }
     advice_free(a);
     rules_unref(rules);
     return code;

@@ -106,28 +106,13 @@ static bool has(const struct keyfile *f, const struct key_entry *e, bool *differ
     return false;
 }
 
-static bool read_whole(int fd, struct buf *out)
-{
-    char piece[16 * 1024];
-    ssize_t n = 1;
-    while (n > 0 && !out->failed) {
-        n = read(fd, piece, sizeof piece);
-        if (n < 0 && errno == EINTR)
-            n = 1;
-        else
-            buf_bytes(out, piece, n > 0 ? (size_t)n : 0);
-    }
-    secret_wipe(piece, sizeof piece);
-    return n == 0 && !out->failed;
-}
-
 /* Under the lock: what the file lacks of the new keys goes behind what it has. */
 static bool add(struct client *c, char *path, int fd, const struct client_got *got)
 {
     struct buf text BUF_CLEANUP = BUF_INIT_SECRET(FILE_BYTES);
     struct faults faults = {0};
     struct keyfile now;
-    bool differs = false, ok = keyfile_read(path, &now, &faults) && read_whole(fd, &text);
+    bool differs = false, ok = keyfile_read(path, &now, &faults) && file_read(fd, &text);
     const size_t before = text.n;
     for (size_t i = 0; ok && i < got->new_count; i++)
         if (!has(&now, &got->new_keys[i], &differs))

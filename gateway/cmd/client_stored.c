@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/text.h"
@@ -12,24 +13,16 @@
 
 bool client_read(const char *path, struct buf *out)
 {
-    char piece[16 * 1024]; /* a response may hold clear keys: wiped */
     const bool standard = str_eq_z(str_z(path), "-");
     const int fd = standard ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
-    ssize_t n = fd < 0 ? -1 : 1;
-    while (n > 0 && !out->failed) {
-        do
-            n = read(fd, piece, sizeof piece);
-        while (n < 0 && errno == EINTR);
-        buf_bytes(out, piece, n > 0 ? (size_t)n : 0);
-    }
-    if (n < 0)
-        complain("%s: cannot be read: %s", path, strerror(errno));
-    else if (out->failed)
+    const bool whole = fd >= 0 && file_read(fd, out);
+    if (!whole && out->failed)
         complain("%s: is larger than %zu octets", path, out->max);
-    secret_wipe(piece, sizeof piece);
+    else if (!whole)
+        complain("%s: cannot be read: %s", path, strerror(errno));
     if (fd >= 0 && !standard)
         close(fd);
-    return n == 0 && !out->failed;
+    return whole;
 }
 
 void client_take_kms(struct client_got *got, struct proof_kms *out)

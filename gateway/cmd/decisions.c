@@ -7,9 +7,9 @@
 #include "base/timestamp.h"
 #include "cmd/client_decisions.h"
 #include "cmd/cmd.h"
+#include "cmd/decision_files.h"
 #include "cmd/options.h"
 #include "cmd/screen.h"
-#include "study/lines.h"
 
 struct decisions_options {
     const char *config, *url, *token_file, *user, *reason, *verdict, *rule, *format;
@@ -78,11 +78,14 @@ static bool decisions_write(const struct buf *out)
     return !out->failed && fwrite(out->p ? out->p : "", 1, out->n, stdout) == out->n;
 }
 
-static bool decisions_tell(const struct lines *l, const struct record *r, bool json)
+static bool decisions_tell(void *arg, const struct record *r, struct str line)
 {
+    const struct decisions_options *q = arg;
     struct buf out BUF_CLEANUP = BUF_INIT(4 << 20);
-    if (json) {
-        buf_str(&out, lines_text(l));
+    if (!decisions_wanted(q, r))
+        return true;
+    if (format_is_json(q->format)) {
+        buf_str(&out, line);
         buf_char(&out, '\n');
     } else {
         decisions_row(&out, r);
@@ -92,31 +95,18 @@ static bool decisions_tell(const struct lines *l, const struct record *r, bool j
 
 static int decisions_of_files(const struct decisions_options *q)
 {
-    const bool json = format_is_json(q->format);
-    struct lines *l = lines_open(q->files.v, q->files.n);
     struct buf head BUF_CLEANUP = BUF_INIT(1024);
-    struct record r;
-    enum lines_result result = LINES_END;
-    size_t decisions = 0, broken = 0;
-    if (!json)
+    struct lines_count count = {0};
+    if (!format_is_json(q->format))
         decisions_head(&head);
-    bool ok = l && decisions_write(&head);
-    while (ok && (result = lines_next(l, &r)) != LINES_END && result != LINES_FAILED) {
-        decisions += result == LINES_DECISION;
-        broken += result == LINES_BROKEN;
-        if (result == LINES_DECISION && decisions_wanted(q, &r))
-            ok = decisions_tell(l, &r, json);
-    }
-    lines_close(l);
-    if (!ok || fflush(stdout) != 0) {
+    const enum lines_end end = decisions_write(&head) ? lines_each(q->files.v, q->files.n, decisions_tell,
+                                                                   (void *)(uintptr_t)q, &count)
+                                                      : LINES_STOPPED;
+    if (end == LINES_STOPPED || fflush(stdout) != 0) {
         complain("decisions: out of memory, or standard output cannot be written");
         return EXIT_NEGATIVE;
     }
-    if (broken)
-        complain("decisions: %zu line%s not a decision and not shown", broken, broken == 1 ? " is" : "s are");
-    if (result != LINES_FAILED && !decisions)
-        complain("%s%s: holds no decision", q->files.v[0], q->files.n > 1 ? " and the others" : "");
-    return result == LINES_FAILED || !decisions ? EXIT_NEGATIVE : EXIT_DONE;
+    return decisions_found("decisions", &q->files, end, &count) ? EXIT_DONE : EXIT_NEGATIVE;
 }
 
 /* A line of a running gateway: a decision, or how many were lost, where the reader was too slow. */

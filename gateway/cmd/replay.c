@@ -7,8 +7,8 @@
 
 #include "base/log.h"
 #include "cmd/cmd.h"
+#include "cmd/decision_files.h"
 #include "cmd/options.h"
-#include "study/lines.h"
 
 struct replay_options {
     const char *rules, *format;
@@ -55,33 +55,20 @@ static void count(struct replaying *p, const struct record *r, enum change c)
         p->failed = true;
 }
 
-static void take_record(struct replaying *p, const struct record *r)
+static bool take_record(void *arg, const struct record *r, struct str line)
 {
+    struct replaying *p = arg;
     struct rejudged again;
+    (void)line;
     if (!rejudge(p->rules, r, &again)) {
         p->failed = true;
-        return;
+        return false;
     }
     const enum change c = change_of(r, &again);
     count(p, r, c);
     if (c != CHANGE_NONE)
         tell(p, r, &again, c);
-}
-
-/* False where a file cannot be read: that was told. */
-static bool take_all(struct replaying *p)
-{
-    struct lines *l = lines_open(p->q->files.v, p->q->files.n);
-    struct record r;
-    enum lines_result result = LINES_END;
-    p->failed |= !l;
-    while (!p->failed && (result = lines_next(l, &r)) != LINES_END && result != LINES_FAILED)
-        if (result == LINES_DECISION)
-            take_record(p, &r);
-        else
-            p->sum.broken++;
-    lines_close(l);
-    return result != LINES_FAILED;
+    return !p->failed;
 }
 
 static int summary(struct replaying *p)
@@ -100,10 +87,7 @@ static int summary(struct replaying *p)
         complain("replay: out of memory, or standard output cannot be written");
         return EXIT_NEGATIVE;
     }
-    if (p->sum.decisions)
-        return EXIT_DONE;
-    complain("%s%s: holds no decision", p->q->files.v[0], p->q->files.n > 1 ? " and the others" : "");
-    return EXIT_NEGATIVE;
+    return EXIT_DONE;
 }
 
 static int replay(const struct replay_options *q, const struct rules *rules)
@@ -112,7 +96,15 @@ static int replay(const struct replay_options *q, const struct rules *rules)
                           .screen = {.screen = screen_of(STDOUT_FILENO)}};
     if (p.json)
         fputs("{\"changes\":[", stdout);
-    const int code = take_all(&p) ? summary(&p) : EXIT_NEGATIVE;
+    struct lines_count lines;
+    const enum lines_end end = lines_each(q->files.v, q->files.n, take_record, &p, &lines);
+    int code = EXIT_NEGATIVE;
+    p.sum.broken = lines.broken;
+    p.failed |= end == LINES_STOPPED;
+    if (end != LINES_UNREADABLE)
+        code = summary(&p);
+    if (end == LINES_ALL && !decisions_found(NULL, &q->files, end, &lines))
+        code = EXIT_NEGATIVE;
     tally_free(&p.sum.rules);
     tally_free(&p.sum.users);
     return code;

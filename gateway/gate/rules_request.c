@@ -96,12 +96,9 @@ static void read_zone(struct yaml_in *in, const struct yaml_node *node, void *to
     c->zone_minutes = 0;
     if (c->zone_refuse || str_eq_z(z, "UTC") || str_eq_z(z, "Z"))
         return;
-    uint64_t h, m;
-    const bool offset = z.n && (z.p[0] == '+' || z.p[0] == '-');
-    if (z.n == 6 && offset && z.p[3] == ':' && str_to_u64((struct str){z.p + 1, 2}, 14, &h) &&
-        str_to_u64((struct str){z.p + 4, 2}, 59, &m) && h * 60 + m <= 14 * 60)
-        c->zone_minutes = (z.p[0] == '-' ? -1 : 1) * (int)(h * 60 + m);
-    else if (offset || !(c->zone = zone_load(z)) || !(c->zone_name = str_dup(z)))
+    if (zone_offset_parse(z, &c->zone_minutes))
+        return;
+    if ((z.n && (z.p[0] == '+' || z.p[0] == '-')) || !(c->zone = zone_load(z)) || !(c->zone_name = str_dup(z)))
         yaml_fault(in, node, "found %s, expected UTC, refuse, an offset from \"-14:00\" to \"+14:00\" or a zone of the "
                    "system's tzdata such as Europe/Paris", yaml_found(node).z);
 }

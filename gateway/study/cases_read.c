@@ -1,8 +1,10 @@
-#include <stdio.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-#include "base/secret.h"
+#include "base/file.h"
+#include "base/zone.h"
 #include "study/cases.h"
 
 enum { CASES_MAX = 10000, REPLY_MAX = 4 << 20 };
@@ -74,18 +76,13 @@ static void read_offset(struct yaml_in *in, const struct yaml_node *node, void *
 
 static void read_zone(struct yaml_in *in, const struct yaml_node *node, void *to, const void *arg)
 {
-    uint64_t h, m;
     (void)arg;
     if (!yaml_is_scalar(in, node, "Z, none or an offset such as \"+02:00\""))
         return;
     const struct str z = node->text;
     if (str_eq_z(z, "none") || str_eq_z(z, "Z"))
         *(int *)to = str_eq_z(z, "Z") ? 0 : ZONE_NONE;
-    else if (z.n == 6 && (z.p[0] == '+' || z.p[0] == '-') && z.p[3] == ':' &&
-             str_to_u64((struct str){z.p + 1, 2}, 14, &h) && str_to_u64((struct str){z.p + 4, 2}, 59, &m) &&
-             h * 60 + m <= 14 * 60)
-        *(int *)to = (z.p[0] == '-' ? -1 : 1) * (int)(h * 60 + m);
-    else
+    else if (!zone_offset_parse(z, to))
         yaml_fault(in, node, "found %s, expected Z, none or an offset from \"-14:00\" to \"+14:00\"",
                    yaml_found(node).z);
 }
@@ -207,17 +204,13 @@ static void read_reply(struct yaml_in *in, const struct yaml_node *node, struct 
 {
     struct buf path BUF_CLEANUP = BUF_INIT(1 << 16), text BUF_CLEANUP = BUF_INIT_SECRET(REPLY_MAX);
     const char *slash = strrchr(in->file, '/');
-    char part[4096];
     if (slash && node->text.n > 0 && node->text.p[0] != '/')
         buf_bytes(&path, in->file, (size_t)(slash - in->file) + 1);
     buf_str(&path, node->text);
-    FILE *from = path.failed ? NULL : fopen(path.p, "re");
-    for (size_t n; from && (n = fread(part, 1, sizeof part, from)) > 0;)
-        buf_bytes(&text, part, n);
-    const bool whole = from && !ferror(from) && !text.failed;
-    if (from)
-        fclose(from);
-    secret_wipe(part, sizeof part);
+    const int from = path.failed ? -1 : open(path.p, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+    const bool whole = from >= 0 && file_read(from, &text);
+    if (from >= 0)
+        close(from);
     free(f->reply);
     f->reply = whole && text.n ? malloc(text.n) : NULL;
     f->reply_n = f->reply ? text.n : 0;

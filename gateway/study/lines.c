@@ -175,3 +175,19 @@ void lines_close(struct lines *l)
     buf_free(&l->line);
     free(l);
 }
+
+enum lines_end lines_each(char *const *names, size_t n, lines_taker *take, void *arg, struct lines_count *count)
+{
+    struct lines *l = lines_open(names, n);
+    struct record r;
+    enum lines_result result = LINES_END;
+    bool goes_on = l != NULL;
+    *count = (struct lines_count){0};
+    while (goes_on && (result = lines_next(l, &r)) != LINES_END && result != LINES_FAILED) {
+        count->broken += result == LINES_BROKEN;
+        count->decisions += result == LINES_DECISION;
+        goes_on = result != LINES_DECISION || take(arg, &r, lines_text(l));
+    }
+    lines_close(l);
+    return !goes_on ? LINES_STOPPED : result == LINES_FAILED ? LINES_UNREADABLE : LINES_ALL;
+}

@@ -24,4 +24,14 @@ enum lines_result lines_next(struct lines *l, struct record *out) MUST_CHECK;
 struct str lines_text(const struct lines *l);
 void lines_close(struct lines *l); /* NULL is fine */
 
+/* All decisions of these files. `take` gets each, with its line; false from it ends all. LINES_UNREADABLE was told, as
+ * LINES_FAILED is; LINES_STOPPED is the caller's to tell: by `take`, or there was no memory to begin. */
+enum lines_end { LINES_ALL, LINES_STOPPED, LINES_UNREADABLE };
+struct lines_count {
+    size_t decisions, broken; /* lines; all that were read, taken or not */
+};
+typedef bool lines_taker(void *arg, const struct record *r, struct str line);
+enum lines_end lines_each(char *const *names, size_t n, lines_taker *take, void *arg, struct lines_count *count)
+    MUST_CHECK;
+
 #endif

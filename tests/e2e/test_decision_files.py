@@ -73,7 +73,7 @@ def test_a_line_that_is_no_decision_is_named(tmp_path, line, says):
     assert len(out.splitlines()) == 4
     named, counted = err.splitlines()
     assert named.startswith("2:2: ") and says in named
-    assert counted == "kmsgate: decisions: 1 line is not a decision and not shown"
+    assert counted == "kmsgate: decisions: 1 line is not a decision and left out"
 
 
 def test_many_other_lines_are_counted(tmp_path):
