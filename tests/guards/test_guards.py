@@ -137,6 +137,29 @@ def test_only_verifiers_make_proofs():
         assert made == {maker}
 
 
+def test_the_way_of_a_request_is_as_it_is_told():
+    """gateway/README.md's way through the code: at most eight files, and in each the functions to begin at."""
+    page = (ROOT / "gateway/README.md").read_text()
+    rows = re.findall(r"^\| \[([a-z_/]+\.c)\]\(\1\) \|.*\| (`\w+`(?:, `\w+`)*) \|$", page, re.M)
+    assert 5 < len(rows) <= 8
+    for path, names in rows:
+        text = (ROOT / "gateway" / path).read_text()
+        for name in re.findall(r"\w+", names):
+            assert re.search(r"^[a-z].*\b%s\(" % name, text, re.M), (path, name)
+
+
+def test_the_libraries_of_a_layer_are_as_they_are_told():
+    heads = {"openssl": "OpenSSL", "libxml": "libxml2", "xmlsec": "xmlsec1", "curl": "libcurl", "event2": "libevent",
+             "evhtp": "libevhtp", "seccomp.h": "libseccomp", "zlib.h": "zlib", "sqlite3.h": "SQLite", "libpq-fe.h": "libpq",
+             "hiredis": "libhiredis", "yaml.h": "libyaml"}
+    page = (ROOT / "gateway/README.md").read_text()
+    for layer in LAYERS:
+        row = re.search(r"^\| `%s/` \|.*\|(.*)\|$" % layer, page, re.M)[1]
+        used = {heads[h] for p in OURS if rel(p).startswith("gateway/%s/" % layer)
+                for h in re.findall(r"^#include <([\w.-]+)", p.read_text(), re.M) if h in heads}
+        assert used == {name for name in heads.values() if name in row}, layer
+
+
 def test_no_keys_in_the_tree():
     wrong = [rel(p) for p in TRACKED if b"-----BEGIN" + b" PRIVATE KEY" in p.read_bytes()
              or b"-----BEGIN EC" + b" PRIVATE KEY" in p.read_bytes()]
