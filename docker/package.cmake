@@ -1,31 +1,36 @@
-# The Debian package: `cpack -G DEB` in a release build makes kmsgate_VERSION_ARCH.deb.
+# What is installed beside the program, below the prefix; and the Debian package: `cpack -G DEB` in a release build makes
+# kmsgate_VERSION_ARCH.deb, with what stands elsewhere whatever the prefix: the unit, and /etc/kmsgate, where the program
+# looks for its configuration.
 if(NOT EXISTS ${CMAKE_SOURCE_DIR}/docker/debian)
   return()
 endif()
 set(debian ${CMAKE_SOURCE_DIR}/docker/debian)
-install(FILES docker/kmsgate.service DESTINATION /lib/systemd/system COMPONENT deb)
-install(FILES docker/etc/gateway.yaml DESTINATION /etc/kmsgate COMPONENT deb)
-install(FILES rules/spec.yaml DESTINATION /etc/kmsgate RENAME rules.yaml COMPONENT deb)
-install(FILES rules/rollout.yaml rules/schema.json gateway/config.schema.json DESTINATION /usr/share/doc/kmsgate COMPONENT deb)
+set(docs ${CMAKE_INSTALL_DATADIR}/doc/kmsgate)
+set(zsh ${CMAKE_INSTALL_DATADIR}/zsh/vendor-completions) # Debian's; zsh's own is site-functions
+install(FILES docker/kmsgate.service DESTINATION /lib/systemd/system COMPONENT deb EXCLUDE_FROM_ALL)
+install(FILES docker/etc/gateway.yaml DESTINATION /etc/kmsgate COMPONENT deb EXCLUDE_FROM_ALL)
+install(FILES rules/spec.yaml DESTINATION /etc/kmsgate RENAME rules.yaml COMPONENT deb EXCLUDE_FROM_ALL)
+install(FILES rules/rollout.yaml rules/schema.json gateway/config.schema.json DESTINATION ${docs})
 # The pages under the names by which the program's messages, and the pages themselves, refer to them.
-install(FILES rules/README.md DESTINATION /usr/share/doc/kmsgate/rules COMPONENT deb)
-install(FILES gateway/CONFIG.md DESTINATION /usr/share/doc/kmsgate/gateway COMPONENT deb)
-install(FILES docker/README.md docker/DECISIONS.md docker/ADMIN-API.md docker/decision.schema.json DESTINATION /usr/share/doc/kmsgate/docker COMPONENT deb)
-install(FILES certs/README.md DESTINATION /usr/share/doc/kmsgate/certs COMPONENT deb)
-install(FILES docker/debian/copyright DESTINATION /usr/share/doc/kmsgate COMPONENT deb)
-install(PROGRAMS certs/make_certs.sh DESTINATION /usr/share/doc/kmsgate COMPONENT deb)
+install(FILES rules/README.md DESTINATION ${docs}/rules)
+install(FILES gateway/CONFIG.md DESTINATION ${docs}/gateway)
+install(FILES docker/README.md docker/DECISIONS.md docker/ADMIN-API.md docker/decision.schema.json DESTINATION ${docs}/docker)
+install(FILES certs/README.md DESTINATION ${docs}/certs)
+install(FILES docker/debian/copyright DESTINATION ${docs})
+install(PROGRAMS certs/make_certs.sh DESTINATION ${docs})
 # Manual pages and completions come from the program's own table of commands.
 if(NOT CMAKE_CROSSCOMPILING)
   set(made ${CMAKE_BINARY_DIR}/manual)
   add_custom_command(OUTPUT ${made}/completion.bash DEPENDS kmsgate ${debian}/manual.sh VERBATIM
     COMMAND ${debian}/manual.sh $<TARGET_FILE:kmsgate> ${made})
   add_custom_target(manual ALL DEPENDS ${made}/completion.bash)
-  install(DIRECTORY ${made}/man/ DESTINATION /usr/share/man/man8 COMPONENT deb)
-  install(FILES ${made}/completion.bash DESTINATION /usr/share/bash-completion/completions RENAME kmsgate COMPONENT deb)
-  install(FILES ${made}/completion.zsh DESTINATION /usr/share/zsh/vendor-completions RENAME _kmsgate COMPONENT deb)
+  install(DIRECTORY ${made}/man/ DESTINATION ${CMAKE_INSTALL_MANDIR}/man8)
+  install(FILES ${made}/completion.bash DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions RENAME kmsgate)
+  install(FILES ${made}/completion.zsh DESTINATION ${zsh} RENAME _kmsgate)
 endif()
 
 set(CPACK_GENERATOR DEB)
+set(CPACK_INSTALL_CMAKE_PROJECTS "${CMAKE_BINARY_DIR};kmsgate;ALL;/" "${CMAKE_BINARY_DIR};kmsgate;deb;/")
 set(CPACK_PACKAGING_INSTALL_PREFIX /usr)
 set(CPACK_PACKAGE_NAME kmsgate)
 set(CPACK_PACKAGE_VERSION ${PROJECT_VERSION})
