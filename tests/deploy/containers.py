@@ -27,7 +27,7 @@ network_config_dir = "%s"
 """ % (CACHE / "networks")
 SYSTEMD = """\
 FROM localhost/libraries
-RUN apt-get update && apt-get install -y --no-install-recommends systemd systemd-sysv && rm -rf /var/lib/apt/lists/*
+RUN apt-get update && apt-get install -y --no-install-recommends systemd systemd-sysv dbus && rm -rf /var/lib/apt/lists/*
 CMD ["/sbin/init"]
 """
 STORE = ["--storage-driver", "overlay", "--root", str(CACHE / "store"), "--runroot", str(CACHE / "run")]

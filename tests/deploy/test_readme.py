@@ -202,6 +202,8 @@ def machine(deb, containers, certs, alice, tmp_path):
             m.until("systemctl is-system-running --wait")
         except AssertionError:
             pytest.skip("systemd does not start as process 1 of a container here: " + containers.logs(m.name)[-500:])
+        # as on a machine, where systemd does it itself: else what it mounts for a service, its credentials, reaches none
+        m.sh("mount --make-rshared /")
         yield m
     finally:
         containers.podman("rm", "-f", "-t", "0", "-v", m.name, ok=False)
@@ -218,6 +220,7 @@ def test_on_a_machine(machine):
     assert re.search(r"^Seccomp:\s+2$", status, re.M) and not re.search(r"^Uid:\s+0\s", status, re.M)
     exposure = re.search(r"exposure level for kmsgate.service: ([\d.]+)", machine.sh("systemd-analyze --no-pager security kmsgate"))
     assert float(exposure[1]) <= 1.5
+    assert machine.sh("ls /run/credentials/kmsgate.service").split() == ["master_key"]
     ready = "kmsgate health --config /etc/kmsgate/gateway.yaml"
     machine.sh("sed -i 's/^drain_delay: .*/drain_delay: 200ms/' /etc/kmsgate/gateway.yaml")
     # it ends unasked: it is there again
@@ -240,6 +243,47 @@ def test_on_a_machine(machine):
     machine.sh("systemctl start kmsgate; dpkg -r kmsgate")
     assert "could not be found" in machine.sh("systemctl status kmsgate", ok=False)
     assert not machine.sh("pidof kmsgate; ls /etc/systemd/system/multi-user.target.wants | grep kmsgate", ok=False).strip()
+
+
+KEY = "head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \\n' >%s"
+
+
+def test_another_master_key_by_credentials(machine):
+    """A folder of keys, which systemd makes a list of; the page's steps, and `keys rekey` between them by the page's own command."""
+    machine.sh("".join(c for _, _, c in blocks(DOCKER, "sh machine")))
+    (rekey,) = [c for _, _, c in blocks(DOCKER, "sh credentials")]
+    ready = "kmsgate health --config /etc/kmsgate/gateway.yaml"
+    folder, dropin = "/etc/kmsgate/keys", "/etc/systemd/system/kmsgate.service.d"
+    line = re.search(r"`(LoadCredential=master_key:%s/)`" % folder, DOCKER)[1]
+    # the old one alone, from the folder and from nowhere else
+    machine.sh("mkdir -m 700 %s; mv /etc/kmsgate/master.key %s/1; mkdir %s" % (folder, folder, dropin))
+    machine.sh("printf '[Service]\\nLoadCredential=\\n%s\\n' >%s/keys.conf; systemctl daemon-reload" % (line, dropin))
+
+    def start(*listed):
+        machine.sh("systemctl restart kmsgate || { journalctl --no-pager -n 25 -u kmsgate; exit 1; }")
+        machine.until(ready)
+        there = machine.sh("ls /run/credentials/kmsgate.service")
+        assert there.split() == ["master_key_%s" % n for n in listed], there
+    start(1)
+    machine.sh(KEY % (folder + "/2"))  # the new one behind it
+    start(1, 2)
+    machine.sh("cd %s; mv 1 old; mv 2 1; mv old 2" % folder)  # in front
+    start(1, 2)
+    # too early: what is sealed under the old one is not given up, the service does not run without it
+    machine.sh("mv %s/2 /root/old" % folder)
+    assert "failed" in machine.sh("systemctl restart kmsgate", ok=False)
+    machine.sh("mv /root/old %s/2" % folder)
+    start(1, 2)
+    assert "2 keys sealed anew" in machine.sh(rekey)
+    machine.sh("rm %s/2" % folder)
+    start(1)
+    assert "0 keys sealed anew" in machine.sh(rekey)
+    # and the database opens under the new one alone
+    machine.sh("cp %s/1 /root/new" % folder)
+    machine.sh(KEY % (folder + "/1"))
+    assert "failed" in machine.sh("systemctl restart kmsgate", ok=False)
+    machine.sh("cp /root/new %s/1" % folder)
+    start(1)
 
 
 def test_the_package_is_built_as_told(deb):
@@ -304,7 +348,7 @@ def test_what_is_made_is_ignored(tmp_path):
 
 def test_nothing_is_left_out():
     """Each block is of a kind that some test runs."""
-    kinds = {"sh", "sh build", "sh machine", "sh fleet", "sql", "yaml", "yaml listener", ""}
+    kinds = {"sh", "sh build", "sh machine", "sh fleet", "sh credentials", "sql", "yaml", "yaml listener", ""}
     run_somewhere = {"On a laptop", "Beside your KMS, in five minutes", "Ending, upgrading, going back", "Backup and restore of keys",
                      "The image", "Kubernetes", "Keys, day by day"}
     for heading, kind, code in blocks(DOCKER):
