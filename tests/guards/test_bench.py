@@ -35,7 +35,7 @@ def test_bench_runs():
 
 @pytest.mark.skipif(not (BUILD / "bench_load").exists(), reason="the build is one without -DKMSGATE_BENCH=ON")
 def test_a_shared_memory_costs_little():
-    """What an exchange costs more than with the process's own memory, 16 of them under way: 6,000 instructions are due."""
+    """More than with the process's own memory, 16 of them under way: 6,000 instructions of an exchange are due."""
     run = subprocess.run([ROOT / "tests/bench/fleet", "instructions", "--smoke"],
                          env=dict(os.environ, BENCH_BUILD=str(BUILD)), capture_output=True, text=True, timeout=600)
     assert run.returncode == 0, run.stdout + run.stderr
