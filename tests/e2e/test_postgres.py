@@ -83,7 +83,7 @@ def test_a_first_import_that_is_killed_leaves_nothing(cluster, tmp_path):
     made = len((store.folder / "trace").read_text().split("\n"))
     assert code == 0 and left(db) == 2500
     seen = set()
-    for n in sorted({*range(1, made, max(1, made // 25)), *range(max(1, made - 12), made + 1)}):
+    for n in sorted({*range(1, made, max(1, made // 12)), *range(max(1, made - 12), made + 1)}):
         db, code = run("-e", "inject=%s:signal=KILL:when=%d" % (calls, n))
         assert left(db) in ((2500,) if code == 0 else (0, 2500)), (n, made)
         seen.add((code == 0, left(db)))
