@@ -5,22 +5,33 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/locked.h"
 #include "base/run.h"
 #include "base/secret.h"
 
 enum { FIRST_BYTES = 1024 };
 
+static void release(struct buf *b)
+{
+    if (b->locked) {
+        locked_free(b->p);
+        return;
+    }
+    if (b->secret)
+        secret_wipe(b->p, b->cap);
+    free(b->p);
+}
+
 /* Moves to a block of at least `cap` bytes. realloc() would leave a copy of a secret behind. */
 static bool move(struct buf *b, size_t cap)
 {
-    char *p = b->secret ? malloc(cap) : realloc(b->p, cap);
+    char *p = b->locked ? locked_alloc(cap) : b->secret ? malloc(cap) : realloc(b->p, cap);
     if (!p)
         return false;
     if (b->secret) {
         if (b->p)
             memcpy(p, b->p, b->n + 1);
-        secret_wipe(b->p, b->cap);
-        free(b->p);
+        release(b);
     }
     b->p = p;
     b->cap = cap;
@@ -189,9 +200,7 @@ void buf_reset(struct buf *b)
 
 void buf_free(struct buf *b)
 {
-    if (b->secret && b->p)
-        secret_wipe(b->p, b->cap);
-    free(b->p);
+    release(b);
     b->p = NULL;
     b->n = b->cap = 0;
 }

@@ -8,7 +8,7 @@
  *     buf_free(&b);
  *
  * `p` is kept NUL-terminated (the NUL is not counted in `n`). With `secret` set, memory that the buffer leaves behind,
- * when it grows and when it is freed, is wiped.
+ * when it grows and when it is freed, is wiped; with `locked` set, too, it is locked.h's: for what may hold keys in clear.
  */
 #ifndef KMSGATE_BASE_BUF_H
 #define KMSGATE_BASE_BUF_H
@@ -22,10 +22,12 @@ struct buf {
     size_t max;
     bool failed;
     bool secret;
+    bool locked;
 };
 
 #define BUF_INIT(ceiling) ((struct buf){.max = (ceiling)})
 #define BUF_INIT_SECRET(ceiling) ((struct buf){.max = (ceiling), .secret = true})
+#define BUF_INIT_KEYS(ceiling) ((struct buf){.max = (ceiling), .secret = true, .locked = true})
 
 /* Over an array of the caller's, which is its ceiling: no memory of its own, and never freed. */
 #define BUF_FIXED(array) ((struct buf){.p = (array), .cap = sizeof(array), .max = sizeof(array) - 1})

@@ -4,6 +4,7 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/config_internal.h"
 
@@ -254,4 +255,10 @@ void config_free(struct config *c)
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         free(texts[i]);
     free(c);
+}
+
+unsigned config_workers(const struct config *c)
+{
+    const long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    return c->workers ? c->workers : cores > 0 ? (unsigned)cores : 1;
 }

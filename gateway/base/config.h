@@ -114,6 +114,8 @@ struct config *config_load(const char *path, struct faults *faults);
 struct config *config_ref(struct config *c);
 /* Gives a reference up; the last one frees. NULL is fine. */
 void config_free(struct config *c);
+/* As set; else one a core. */
+unsigned config_workers(const struct config *c);
 
 /* Each file that is read at the start and again by SIGHUP: itself, the rules, certificates and their keys, authorities,
  * master keys. */

@@ -57,11 +57,8 @@ static EVP_MAC_CTX *crypto_hmac_new(void)
     return NULL;
 }
 
-/* This thread's contexts; NULL: they cannot be made. */
-static struct crypto_thread *crypto_thread(void)
+static struct crypto_thread *crypto_thread_new(void)
 {
-    if (crypto_own)
-        return crypto_own;
     (void)pthread_once(&crypto_once, crypto_make_key);
     struct crypto_thread *t = crypto_key_made ? calloc(1, sizeof *t) : NULL;
     if (!t)
@@ -78,7 +75,18 @@ static struct crypto_thread *crypto_thread(void)
         crypto_thread_free(t);
         return NULL;
     }
-    return crypto_own = t;
+    return t;
+}
+
+/* This thread's contexts; NULL: they cannot be made. */
+static struct crypto_thread *crypto_thread(void)
+{
+    if (crypto_own)
+        return crypto_own;
+    crypto_keys_begin();
+    crypto_own = crypto_thread_new();
+    crypto_keys_end();
+    return crypto_own;
 }
 
 void crypto_thread_end(void)
@@ -117,8 +125,11 @@ bool crypto_sha256_parts(const struct crypto_part *parts, size_t count, uint8_t 
 
 EVP_MAC_CTX *crypto_keyed_new(const uint8_t key[KEY_BYTES])
 {
+    crypto_keys_begin();
     EVP_MAC_CTX *ctx = crypto_hmac_new();
-    if (ctx && EVP_MAC_init(ctx, key, KEY_BYTES, NULL) == 1)
+    const bool ok = ctx && EVP_MAC_init(ctx, key, KEY_BYTES, NULL) == 1;
+    crypto_keys_end();
+    if (ok)
         return ctx;
     EVP_MAC_CTX_free(ctx);
     return NULL;
@@ -225,8 +236,11 @@ EVP_CIPHER_CTX *crypto_blocks_take(const uint8_t key[KEY_BYTES], bool encrypt)
 {
     struct crypto_thread *t = crypto_thread();
     const bool spare = t && t->spare;
+    crypto_keys_begin();
     EVP_CIPHER_CTX *ctx = !t ? NULL : spare ? t->blocks[--t->spare] : EVP_CIPHER_CTX_new();
-    if (ctx && EVP_CipherInit_ex2(ctx, spare ? NULL : t->ecb, key, NULL, encrypt, NULL) == 1)
+    const bool ok = ctx && EVP_CipherInit_ex2(ctx, spare ? NULL : t->ecb, key, NULL, encrypt, NULL) == 1;
+    crypto_keys_end();
+    if (ok)
         return ctx;
     EVP_CIPHER_CTX_free(ctx);
     return NULL;

@@ -1,13 +1,14 @@
 #include "base/secret.h"
 
-#include <malloc.h>
 #include <openssl/crypto.h>
-#include <string.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+
+#include "base/locked.h"
 
 void secret_wipe(void *p, size_t n)
 {
@@ -26,41 +27,30 @@ void secret_key_clear(struct secret_key *key)
 }
 
 /* Pages of their own: what is locked or left out of a dump is always whole pages. */
+union secret_head {
+    bool held; /* locked */
+    max_align_t alignment;
+};
+
 void *secret_alloc(size_t n)
 {
-    void *p = mmap(NULL, n ? n : 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    const size_t all = n + sizeof(union secret_head);
+    union secret_head *p = all < n ? MAP_FAILED : mmap(NULL, all, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+                                                       -1, 0);
     if (p == MAP_FAILED)
         return NULL;
-    (void)mlock(p, n); /* beyond the limit it stays unlocked: a gateway without keys is worse than a key that can
-                        * swap */
-    (void)madvise(p, n, MADV_DONTDUMP);
-    return p;
+    p->held = locked_pages(p, all);
+    return p + 1;
 }
 
 void secret_free(void *p, size_t n)
 {
     if (!p)
         return;
+    union secret_head *head = (union secret_head *)p - 1;
     secret_wipe(p, n);
-    munmap(p, n ? n : 1);
-}
-
-void secret_heap_free(void *p)
-{
-    if (p)
-        secret_wipe(p, malloc_usable_size(p));
-    free(p);
-}
-
-void *secret_heap_realloc(void *p, size_t n)
-{
-    const size_t have = p ? malloc_usable_size(p) : 0;
-    void *to = malloc(n);
-    if (!to || !p)
-        return to;
-    memcpy(to, p, have < n ? have : n);
-    secret_heap_free(p);
-    return to;
+    locked_pages_end(n + sizeof *head, head->held);
+    munmap(head, n + sizeof *head);
 }
 
 void secret_harden_process(void)

@@ -22,12 +22,10 @@ bool secret_equal(const void *a, const void *b, size_t n);
 /* For __attribute__((cleanup)): wipes a struct secret_key. */
 void secret_key_clear(struct secret_key *key);
 #define SECRET_CLEANUP __attribute__((cleanup(secret_key_clear)))
-/* A zeroed block that is locked in memory (if the limit allows) and left out of core dumps; wiped by secret_free. */
+/* A zeroed block for keys that stay: in pages of its own, locked (if the limit allows), in no core dump, empty in a
+ * fork; wiped by secret_free. What comes and goes with an exchange: locked.h. */
 void *secret_alloc(size_t n);
 void secret_free(void *p, size_t n);
-/* free() and realloc() that wipe what they leave, for libraries through whose memory keys or tokens go. */
-void secret_heap_free(void *p);
-void *secret_heap_realloc(void *p, size_t n);
 /* No core dumps, no ptrace by others: called first in main(). */
 void secret_harden_process(void);
 

@@ -6,12 +6,14 @@
 #include <unistd.h>
 
 #include "base/config.h"
+#include "base/locked.h"
 #include "base/log.h"
 #include "base/sink.h"
 #include "cmd/check_user.h"
 #include "cmd/cmd.h"
 #include "cmd/options.h"
 #include "gate/rules.h"
+#include "http/sandbox.h"
 #include "http/replay_line.h"
 #include "http/tls.h"
 #include "keys/keydb.h"
@@ -156,6 +158,17 @@ static void check_captures(const char *folder, struct faults *faults)
                    S_ISDIR(st.st_mode) ? strerror(errno) : strerror(ENOTDIR));
 }
 
+/* Of this process: that of the service may be another, which systemd's ExecStartPre has, too. */
+static void lint_memory(const struct config *c, struct faults *faults)
+{
+    const size_t limit = locked_limit(c->user != NULL), need = sandbox_memory(c);
+    if (limit < need)
+        faults_lint(faults, c->file, 0, 0,
+                    "memory-lock: RLIMIT_MEMLOCK is %zu KiB, and %zu KiB at least are needed for %u worker%s: keys in "
+                    "clear can be swapped (LimitMEMLOCK of systemd, --ulimit memlock of a container)", limit / 1024,
+                    need / 1024, config_workers(c), config_workers(c) == 1 ? "" : "s");
+}
+
 static void lint_captures(const struct config *c, const struct rules *r, struct faults *faults)
 {
     for (size_t i = 0; r && !c->captures && i < r->request_count; i++)
@@ -240,8 +253,10 @@ static int check(const char *config_path, const char *rules_path, bool strict, b
         r = rules_load(rules_path, &faults);
     if (r && c && c->replay.host_count)
         (void)rules_fit_shared(r, &faults);
-    if (c)
+    if (c) {
         lint_captures(c, r, &faults);
+        lint_memory(c, &faults);
+    }
     if (r && c)
         lint_proxies(c, r, &faults);
     if (print && c)

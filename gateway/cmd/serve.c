@@ -3,6 +3,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/crypto.h"
 #include "base/heap.h"
 #include "base/metrics.h"
 #include "base/sink.h"
@@ -84,7 +85,7 @@ static bool prepare(struct server *s, bool allow_root, struct faults *faults)
     if (s->config->sandbox)
         sandbox_enter(s->config, upstream_site_port(s->upstream_site));
     else
-        sandbox_forgo();
+        sandbox_forgo(s->config);
     const struct sink_ways ways = {s->config->decisions_format == DECISIONS_ECS ? decision_ecs : NULL, syslog_open};
     s->sink = sink_open(s->config->decisions, &ways, why, sizeof why);
     if (!s->sink)
@@ -128,8 +129,7 @@ static void keys_turn(void *arg, bool ok, bool changed, const char *why)
 
 static bool start_workers(struct server *s)
 {
-    const long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    s->worker_count = s->config->workers ? s->config->workers : cores > 0 ? (unsigned)cores : 1;
+    s->worker_count = config_workers(s->config);
     s->workers = calloc(s->worker_count, sizeof *s->workers);
     s->crowd = crowd_new(s->connections_max, s->worker_count);
     s->census = census_new(s->worker_count, time_now_us(), s->config->state);
@@ -242,6 +242,7 @@ static int serve(const char *file, bool allow_root)
     pthread_sigmask(SIG_BLOCK, &signals, NULL);
     signal(SIGPIPE, SIG_IGN);
     heap_setup();
+    (void)crypto_memory_setup(); /* nothing of OpenSSL's was used yet */
     pthread_mutex_init(&s->lock, NULL);
     s->config = config_load(file, &faults);
     bool ok = s->config != NULL;

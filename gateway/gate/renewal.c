@@ -5,6 +5,7 @@
 
 #include <openssl/evp.h>
 
+#include "base/locked.h"
 #include "base/metrics.h"
 #include "message/kms_response.h"
 
@@ -14,9 +15,7 @@ void renewal_free(struct renewal *r)
         free(r->keys[i].id);
         free(r->learnt[i]);
     }
-    if (r)
-        secret_wipe(r, sizeof *r);
-    free(r);
+    locked_free(r);
 }
 
 bool renewal_waits(const struct renewal *r)
@@ -220,7 +219,7 @@ enum reason renewal_due(const struct occasion *o, struct renewal **out, struct d
     *out = NULL;
     if (!learns && (!keep_old(o->rule) || !o->trk || !is_proven(o->j)))
         return REASON_OK;
-    struct renewal *r = calloc(1, sizeof *r);
+    struct renewal *r = locked_alloc(sizeof *r);
     if (!r)
         return REASON_INTERNAL;
     r->trk = o->trk ? o->trk->id : STR_MISSING;

@@ -464,7 +464,7 @@ static enum reason make(struct making *m, const struct gate_upstream *up, int64_
 enum reason gate_reply(struct judgement *j, const struct gate_upstream *up, int64_t now_us, struct gate_response *out)
 {
     struct making m = {.j = j};
-    *out = (struct gate_response){.body = BUF_INIT_SECRET(LIMIT_REPLY_OUT)};
+    *out = (struct gate_response){.body = BUF_INIT_KEYS(LIMIT_REPLY_OUT)};
     j->decision.upstream.status = up->status;
     enum reason r = make(&m, up, now_us, out);
     making_free(&m);

@@ -22,7 +22,7 @@ enum reason reply_speak(const struct dialect *d, const char *ns, const struct km
                         const struct kms_response_plan *plan, struct buf *out, struct detail *why)
 {
     struct kms_response_plan spoken = *plan;
-    struct buf text BUF_CLEANUP = BUF_INIT_SECRET(LIMIT_REPLY_OUT);
+    struct buf text BUF_CLEANUP = BUF_INIT_KEYS(LIMIT_REPLY_OUT);
     bool encrypted;
     spoken.speak = d;
     spoken.speak_ns = ns;

@@ -44,7 +44,7 @@ static struct str first_characters(struct str text, size_t count)
 
 void reply_tell_error(const struct judgement *j, const struct gate_upstream *up)
 {
-    struct buf shown BUF_CLEANUP = BUF_INIT_SECRET(16 * SHOWN_CHARACTERS);
+    struct buf shown BUF_CLEANUP = BUF_INIT_KEYS(16 * SHOWN_CHARACTERS);
     text_escape(&shown, first_characters(str_trim(up->body), SHOWN_CHARACTERS));
     if (shown.failed)
         return;

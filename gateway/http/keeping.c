@@ -1,5 +1,6 @@
 #include <stdlib.h>
 
+#include "base/locked.h"
 #include "http/server.h"
 
 /* One errand. The keeper has it until `answered` is called, which happens exactly once; then its worker. */
@@ -33,7 +34,7 @@ struct keepings *keepings_new(struct worker *w)
 static void keeping_free(struct keeping *k)
 {
     key_fates_free(k->fates, k->n);
-    free(k);
+    locked_free(k);
 }
 
 /* What has no memory for its ID is as good as deferred. */
@@ -74,7 +75,7 @@ static void looked(void *arg)
 static struct keeping *keeping_new(struct worker *w, void (*done)(void *arg, const struct key_fate *v, size_t n),
                                    void *arg)
 {
-    struct keeping *k = calloc(1, sizeof *k);
+    struct keeping *k = locked_alloc(sizeof *k); /* its fates hold keys */
     if (k)
         *k = (struct keeping){.all = w->keepings, .done = done, .arg = arg};
     return k;
@@ -85,7 +86,7 @@ struct keeping *keeping_look(struct worker *w, void (*done)(void *arg, const str
     struct keeping *k = keeping_new(w, done, arg);
     if (k && keykeeper_look(w->server->keeper, looked, k))
         return k;
-    free(k);
+    locked_free(k);
     return NULL;
 }
 
@@ -95,7 +96,7 @@ struct keeping *keeping_ask(struct worker *w, const struct key_wish *wishes, siz
     struct keeping *k = keeping_new(w, done, arg);
     if (k && keykeeper_ask(w->server->keeper, wishes, n, answered, k))
         return k;
-    free(k);
+    locked_free(k);
     return NULL;
 }
 

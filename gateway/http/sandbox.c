@@ -5,6 +5,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/config.h"
+#include "base/locked.h"
 #include "base/log.h"
 #include "base/metrics.h"
 #include "http/sandbox.h"
@@ -55,15 +57,46 @@ static bool names_replaced(size_t i)
     return other;
 }
 
+static bool memory_is_enough;
+
+/* Keys in clear that the system would not lock. */
+static void layer_memlock(bool enough)
+{
+    static bool held = true;
+    const size_t missing = locked_missing();
+    if (missing && held)
+        log_warn("sandbox", "memlock", "%zu KiB for keys in clear are not locked: they can be swapped; raise "
+                 "RLIMIT_MEMLOCK", (missing + 1023) / 1024);
+    held = !missing;
+    layer("layer=\"memlock\"", held && enough);
+}
+
+static void look_at_memory(const struct config *c)
+{
+    const size_t limit = locked_limit(false), need = sandbox_memory(c);
+    memory_is_enough = limit >= need;
+    if (!memory_is_enough)
+        log_warn("sandbox", "memlock", "RLIMIT_MEMLOCK is %zu KiB, and keys in clear need %zu KiB at least: the rest can "
+                 "be swapped", limit / 1024, need / 1024);
+    layer_memlock(memory_is_enough);
+}
+
 void sandbox_tick(void)
 {
+    layer_memlock(memory_is_enough);
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (names_replaced(i) && access_is_lost(names[i].path))
             log_warn("sandbox", names[i].path, "was replaced by another file, which is read after a restart alone");
 }
 
-void sandbox_forgo(void)
+size_t sandbox_memory(const struct config *c)
 {
+    return locked_need(config_workers(c) + 1); /* and the keys' own thread */
+}
+
+void sandbox_forgo(const struct config *c)
+{
+    look_at_memory(c);
     layer_user();
     layer("layer=\"landlock\"", false);
     layer("layer=\"seccomp\"", false);
@@ -73,6 +106,7 @@ void sandbox_forgo(void)
 void sandbox_enter(const struct config *c, const char *upstream_port)
 {
     char why[128];
+    look_at_memory(c);
     layer_user();
     const size_t threads = count_threads();
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)

@@ -42,10 +42,12 @@ bool identity_take(const struct identity *who);
  * start on an old kernel protects nobody. */
 void sandbox_enter(const struct config *c, const char *upstream_port);
 /* To be called every WATCH_TICK_MS: tells of a file of the system's that was replaced by one that this process may not
- * open. */
+ * open, and of keys in clear that the system does not lock. */
 void sandbox_tick(void);
 /* `sandbox: off`: the same warning and metric. */
-void sandbox_forgo(void);
+void sandbox_forgo(const struct config *c);
+/* Bytes that are to be locked at least (locked.h): RLIMIT_MEMLOCK. */
+size_t sandbox_memory(const struct config *c);
 
 /* sandbox_ports.c: to which ports connections are made. False: any. */
 enum { SANDBOX_PORTS = 64 };

@@ -14,6 +14,7 @@
 #include <stdatomic.h>
 #include <stddef.h>
 
+#include "base/locked.h"
 #include "gate/gate.h"
 #include "http/conn.h"
 #include "http/sessions.h"
@@ -92,7 +93,7 @@ struct listener {
 struct worker {
     struct server *server;
     struct front front; /* its connections; settings: of the edition */
-    pthread_t thread;
+    struct locked_thread thread;
     bool started;
     struct event *wake;
     atomic_bool room_wanted; /* by others: hold.h */

@@ -8,6 +8,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "base/crypto.h"
 #include "base/net.h"
 #include "http/upstream_inside.h"
 
@@ -301,7 +302,9 @@ static enum moved read_some(struct upstream_connection *k, size_t *n)
 {
     if (k->ssl) {
         ERR_clear_error();
+        crypto_keys_begin(); /* a record is decrypted in a buffer that it makes */
         const int done = SSL_read_ex(k->ssl, k->u->scratch, UPSTREAM_SCRATCH, n);
+        crypto_keys_end();
         const int error = done == 1 ? SSL_ERROR_NONE : SSL_get_error(k->ssl, done);
         ERR_clear_error();
         return error == SSL_ERROR_NONE ? MOVED_SOME

@@ -2,6 +2,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "base/locked.h"
 #include "http/upstream_inside.h"
 
 enum { SWEEP_MS = 500 }; /* kept connections past their age are closed so much later, and never used meanwhile */
@@ -170,7 +171,7 @@ static void pool_answered(evutil_socket_t fd, short what, void *arg)
 bool pool_start(struct upstream *u)
 {
     u->answered_fd = -1;
-    u->scratch = malloc(UPSTREAM_SCRATCH);
+    u->scratch = locked_alloc(UPSTREAM_SCRATCH);
     u->sweep = evtimer_new(u->base, pool_sweep, u);
     u->reap = evtimer_new(u->base, pool_reap, u);
     if (!u->scratch || !u->sweep || !u->reap)
@@ -200,5 +201,5 @@ void pool_end(struct upstream *u)
         resolver_unwatch(u->site->resolver, u->answered_fd);
         close(u->answered_fd);
     }
-    free(u->scratch);
+    locked_free(u->scratch);
 }

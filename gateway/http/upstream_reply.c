@@ -22,7 +22,7 @@ void reply_begin(struct reply_reader *r, size_t max)
     *r = (struct reply_reader){.max = max, .keep_seconds = UINT64_MAX, .line = line, .body = body};
     r->line.max = REPLY_HEADS;
     r->body.max = max;
-    r->body.secret = true;
+    r->body.secret = r->body.locked = true;
     r->line.failed = r->body.failed = false;
     secret_wipe(r->body.p, r->body.n); /* beyond it nothing was written since the last time */
     r->line.n = r->body.n = 0;

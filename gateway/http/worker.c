@@ -109,7 +109,7 @@ void worker_stop(struct worker *w)
 {
     atomic_store(&w->server->leaving, true);
     worker_wake(w);
-    pthread_join(w->thread, NULL);
+    locked_thread_join(&w->thread);
     close(w->wake_fd); /* not before: others wake the worker until here */
 }
 
@@ -199,6 +199,6 @@ bool worker_start(struct worker *w)
         if (fd < 0 || !listener_open(&w->listeners[i], fd, s->tls[i]))
             return false;
     }
-    w->started = pthread_create(&w->thread, NULL, run, w) == 0;
+    w->started = locked_thread_start(&w->thread, run, w);
     return w->started;
 }

@@ -3,6 +3,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/locked.h"
 #include "base/timestamp.h"
 #include "keys/keylife.h"
 
@@ -14,7 +15,7 @@ struct errand {
     int64_t asked_us; /* monotonic */
     struct key_wish wishes[KEYKEEPER_WISHES];
     struct key_fate fates[KEYKEEPER_WISHES];
-    size_t n, bytes;
+    size_t n;
     void (*done)(void *arg, const struct key_fate *v, size_t n);
     void *arg;
     char text[];
@@ -31,7 +32,7 @@ struct keykeeper {
     struct keystore *ks;
     void (*turn)(void *arg, bool ok, bool changed, const char *why);
     void *arg;
-    pthread_t thread;
+    struct locked_thread thread;
     pthread_mutex_t lock; /* of all below */
     pthread_cond_t wake;
     struct errand *first, **last;
@@ -45,8 +46,7 @@ struct keykeeper {
 static void errand_free(struct errand *e)
 {
     key_fates_free(e->fates, e->n);
-    secret_wipe(e, e->bytes);
-    free(e);
+    locked_free(e);
 }
 
 static struct str copy_text(char **at, struct str s)
@@ -64,11 +64,10 @@ static struct errand *errand_new(const struct key_wish *wishes, size_t n)
     size_t text = 1;
     for (size_t i = 0; i < n; i++)
         text += wishes[i].user.n + wishes[i].id.n + wishes[i].trk.n;
-    struct errand *e = calloc(1, sizeof *e + text);
+    struct errand *e = locked_alloc(sizeof *e + text);
     if (!e)
         return NULL;
     char *at = e->text;
-    e->bytes = sizeof *e + text;
     e->asked_us = time_mono_us();
     e->n = n;
     for (size_t i = 0; i < n; i++) {
@@ -135,8 +134,8 @@ static void defer(struct errand *e, const char *text)
 static void run_errands(struct keykeeper *k, struct errand *first)
 {
     enum { ALL = KEYKEEPER_WAITING_MAX * KEYKEEPER_WISHES };
-    struct key_wish *wishes = calloc(ALL, sizeof *wishes);
-    struct key_fate *fates = calloc(ALL, sizeof *fates);
+    struct key_wish *wishes = locked_alloc(ALL * sizeof *wishes);
+    struct key_fate *fates = locked_alloc(ALL * sizeof *fates);
     const int64_t oldest = time_mono_us() - KEYKEEPER_WAIT_MS * INT64_C(1000);
     size_t n = 0, at = 0;
     for (struct errand *e = first; wishes && fates && e; e = e->next)
@@ -156,12 +155,8 @@ static void run_errands(struct keykeeper *k, struct errand *first)
         e->done(e->arg, e->fates, e->n);
         errand_free(e);
     }
-    if (wishes)
-        secret_wipe(wishes, ALL * sizeof *wishes);
-    if (fates)
-        secret_wipe(fates, ALL * sizeof *fates);
-    free(wishes);
-    free(fates);
+    locked_free(wishes);
+    locked_free(fates);
 }
 
 /* Those who wait for a look that is begun now. */
@@ -258,7 +253,7 @@ struct keykeeper *keykeeper_start(struct keystore *ks,
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(&k->wake, &attr);
     pthread_condattr_destroy(&attr);
-    if (pthread_create(&k->thread, NULL, keep, k) == 0)
+    if (locked_thread_start(&k->thread, keep, k))
         return k;
     pthread_cond_destroy(&k->wake);
     pthread_mutex_destroy(&k->lock);
@@ -274,7 +269,7 @@ void keykeeper_stop(struct keykeeper *k)
     k->ends = true;
     pthread_cond_signal(&k->wake);
     pthread_mutex_unlock(&k->lock);
-    pthread_join(k->thread, NULL);
+    locked_thread_join(&k->thread);
     pthread_cond_destroy(&k->wake);
     pthread_mutex_destroy(&k->lock);
     free(k);

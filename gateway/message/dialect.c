@@ -327,7 +327,7 @@ static bool octets_of(const struct dialect *d, const struct schema_element *e, s
                       uint8_t octets[LIMIT_KEY_CONTENT])
 {
     const size_t room = LIMIT_KEY_CONTENT - 1;
-    struct buf dense BUF_CLEANUP = BUF_INIT_SECRET(2 * LIMIT_KEY_CONTENT);
+    struct buf dense BUF_CLEANUP = BUF_INIT_KEYS(2 * LIMIT_KEY_CONTENT);
     size_t n = 0, digits = 0;
     for (size_t i = 0; i < text.n; i++)
         digits += !blank(text.p[i]);
@@ -348,7 +348,7 @@ static bool octets_of(const struct dialect *d, const struct schema_element *e, s
 static void key(struct translation *t, const xmlNode *n, const struct schema_element *e, struct str text)
 {
     uint8_t octets[LIMIT_KEY_CONTENT];
-    struct buf hex BUF_CLEANUP = BUF_INIT_SECRET(2 * LIMIT_KEY_CONTENT);
+    struct buf hex BUF_CLEANUP = BUF_INIT_KEYS(2 * LIMIT_KEY_CONTENT);
     if (octets_of(t->d, e, text, octets)) {
         buf_hex(&hex, octets, e->octets, true);
         if (hex.failed)
@@ -441,7 +441,7 @@ static void translate(struct translation *t)
 /* What the declaration says is read under `encoding: declared`: a fault of the text may be but that. */
 static void hint_encoding(struct str text, struct detail *why)
 {
-    struct buf room BUF_CLEANUP = BUF_INIT_SECRET(LIMIT_REPLY_OUT);
+    struct buf room BUF_CLEANUP = BUF_INIT_KEYS(LIMIT_REPLY_OUT);
     struct detail found;
     struct str recoded;
     if (!why || !dialect_recode(text, &room, &recoded) || recoded.p == text.p)
@@ -453,7 +453,7 @@ static void hint_encoding(struct str text, struct detail *why)
 
 static enum reason parse(struct str text, const struct dialect *d, struct xml_doc **out, struct detail *why)
 {
-    struct buf room BUF_CLEANUP = BUF_INIT_SECRET(LIMIT_REPLY_OUT);
+    struct buf room BUF_CLEANUP = BUF_INIT_KEYS(LIMIT_REPLY_OUT);
     struct xml_limits limits = XML_LIMITS_REPLY;
     const bool declared = d && d->encoding == ENCODING_DECLARED;
     limits.relative = d ? &d->namespaces : NULL;

@@ -262,7 +262,7 @@ static bool ids_agree(const struct xml_doc *doc, const xmlNode *response, const 
 
 static bool is_canonical(const struct xml_doc *doc, const xmlNode *response, struct str text)
 {
-    struct buf canonical BUF_CLEANUP = BUF_INIT_SECRET(xml_canonical_ceiling(doc->size));
+    struct buf canonical BUF_CLEANUP = BUF_INIT_KEYS(xml_canonical_ceiling(doc->size));
     const struct xml_subtree part = {.doc = doc, .apex = response};
     (void)buf_reserve(&canonical, text.n); /* growing would wipe one block after the other */
     return xml_canonical(&part, XML_C14N_INCLUSIVE, &canonical) && str_eq(buf_view(&canonical), text);

@@ -134,7 +134,7 @@ static bool decrypt(struct opening *o, const xmlNode *data, struct buf *out)
 static bool open_encrypted(struct opening *o, const xmlNode *data, struct kms_response *r)
 {
     struct schema_check check = {.mode = SCHEMA_CLIENT, .why = o->why};
-    struct buf text BUF_CLEANUP = BUF_INIT_SECRET(LIMIT_REPLY_OUT);
+    struct buf text BUF_CLEANUP = BUF_INIT_KEYS(LIMIT_REPLY_OUT);
     struct xml_doc *doc = NULL;
     const struct schema_element *e = NULL;
     if (!decrypt(o, data, &text))

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/limits.h"
+#include "base/locked.h"
 #include "base/random.h"
 #include "base/secret.h"
 
@@ -18,8 +19,8 @@ enum { PIECE = 8, PIECES_MAX = 1u << 20, TEXTS_MAX = LIMIT_REPLY_OUT };
 void spill_init(struct spill *s)
 {
     s->some_pieces_n = s->some_texts_n = 0;
-    s->pieces = BUF_INIT_SECRET((size_t)PIECES_MAX * PIECE);
-    s->texts = BUF_INIT_SECRET(TEXTS_MAX);
+    s->pieces = BUF_INIT_KEYS((size_t)PIECES_MAX * PIECE);
+    s->texts = BUF_INIT_KEYS(TEXTS_MAX);
     s->lasting = STR("");
 }
 
@@ -112,7 +113,7 @@ static bool pieces_make(struct pieces *t, const struct spill *s)
         memset(t->few, 0, t->places * sizeof *t->few);
         t->v = t->few;
     } else {
-        t->v = calloc(t->places, sizeof *t->v);
+        t->v = locked_alloc(t->places * sizeof *t->v);
     }
     if (!t->v || !random_bytes(&t->factor, sizeof t->factor))
         return false;
@@ -127,10 +128,11 @@ static void pieces_free(struct pieces *t)
 {
     if (!t->v)
         return;
-    secret_wipe(t->v, t->places * sizeof *t->v);
     secret_wipe(t->parts, sizeof t->parts);
-    if (t->v != t->few)
-        free(t->v);
+    if (t->v == t->few)
+        secret_wipe(t->few, t->places * sizeof *t->few);
+    else
+        locked_free(t->v);
 }
 
 /* Digits of hex; else NONE. */

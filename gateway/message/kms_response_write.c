@@ -188,7 +188,7 @@ static void payload(struct writing *w, const struct payload *p, const char *decl
 static void encrypted_message(struct writing *w, const struct payload *p)
 {
     struct buf *out = w->out;
-    struct buf content BUF_CLEANUP = BUF_INIT_SECRET(LIMIT_REPLY_OUT);
+    struct buf content BUF_CLEANUP = BUF_INIT_KEYS(LIMIT_REPLY_OUT);
     struct buf declare BUF_CLEANUP = BUF_INIT(LIMIT_REPLY_OUT);
     buf_z(&declare, " xmlns=\"");
     buf_xml_attr(&declare, str_z(w->plan->speak ? w->plan->speak_ns : NS_KMS));

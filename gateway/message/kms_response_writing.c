@@ -247,7 +247,7 @@ void writing_verbatim(struct writing *w, const xmlNode *n)
 {
     /* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): what is written verbatim was read */
     const struct xml_subtree part = {.doc = w->r->doc, .apex = n};
-    struct buf text BUF_CLEANUP = BUF_INIT_SECRET(xml_canonical_ceiling(w->r->doc->size));
+    struct buf text BUF_CLEANUP = BUF_INIT_KEYS(xml_canonical_ceiling(w->r->doc->size));
     if (!xml_canonical(&part, XML_C14N_INCLUSIVE, &text)) {
         writing_fail(w, REASON_INTERNAL, "an element could not be canonicalized");
         return;

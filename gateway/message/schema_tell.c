@@ -8,7 +8,7 @@ enum written { WRITTEN_HEX, WRITTEN_BASE64, WRITTEN_OTHERWISE };
 
 static enum written read_octets(struct str text, uint8_t *out, size_t room, size_t *n)
 {
-    struct buf dense BUF_CLEANUP = BUF_INIT_SECRET(4 * LIMIT_KEY_CONTENT);
+    struct buf dense BUF_CLEANUP = BUF_INIT_KEYS(4 * LIMIT_KEY_CONTENT);
     enum written how = WRITTEN_OTHERWISE;
     for (size_t i = 0; i < text.n && !dense.failed; i++)
         if (text.p[i] != ' ' && text.p[i] != '\t' && text.p[i] != '\r' && text.p[i] != '\n')

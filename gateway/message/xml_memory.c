@@ -3,34 +3,55 @@
 
 #include <libxml/xmlmemory.h>
 
+#include "base/locked.h"
 #include "base/secret.h"
 #include "message/xml_internal.h"
 
 /*
  * A reply of an older KMS holds keys in clear, and libxml2 copies its text into input buffers, a growing text node, a
- * tree, output buffers. None of that can be wiped from outside: it is, where libxml2 frees. Which memory there is below
- * (the C library's, or a test's that ends) is not our choice; blocks are the C library's in any case.
+ * tree, output buffers. None of that can be wiped from outside: it is, where libxml2 frees, and comes from locked memory
+ * while there is any. Which memory there is below (the C library's, or a test's that ends) is not our choice; blocks are
+ * the C library's in any case.
  */
 static xmlFreeFunc plain_free;
 static xmlMallocFunc plain_malloc;
 static xmlReallocFunc plain_realloc;
-static xmlStrdupFunc plain_strdup;
 static _Thread_local unsigned wiping;
 
 static void wipe_and_free(void *p)
 {
+    if (locked_owns(p)) {
+        locked_free(p);
+        return;
+    }
     if (wiping && p)
         secret_wipe(p, malloc_usable_size(p));
     plain_free(p);
 }
 
+static void *take(size_t n)
+{
+    void *p = wiping ? locked_take(n) : NULL;
+    return p ? p : plain_malloc(n);
+}
+
+static char *take_copy(const char *z)
+{
+    const size_t n = strlen(z) + 1;
+    char *p = take(n);
+    return p ? memcpy(p, z, n) : NULL;
+}
+
 /* realloc() would leave a copy behind. */
 static void *move_and_wipe(void *p, size_t n)
 {
-    if (!wiping || !p)
+    if (!p)
+        return take(n);
+    const bool locked = locked_owns(p);
+    if (!wiping && !locked)
         return plain_realloc(p, n);
-    const size_t have = malloc_usable_size(p);
-    void *to = plain_malloc(n);
+    const size_t have = locked ? locked_size(p) : malloc_usable_size(p);
+    void *to = take(n);
     if (!to)
         return NULL;
     memcpy(to, p, have < n ? have : n);
@@ -40,10 +61,11 @@ static void *move_and_wipe(void *p, size_t n)
 
 bool xml_memory_startup(void)
 {
+    xmlStrdupFunc unused;
     if (plain_free)
         return true;
-    return xmlMemGet(&plain_free, &plain_malloc, &plain_realloc, &plain_strdup) == 0 &&
-           xmlMemSetup(wipe_and_free, plain_malloc, move_and_wipe, plain_strdup) == 0;
+    return xmlMemGet(&plain_free, &plain_malloc, &plain_realloc, &unused) == 0 &&
+           xmlMemSetup(wipe_and_free, take, move_and_wipe, take_copy) == 0;
 }
 
 void xml_secret_begin(bool secret)

@@ -10,6 +10,7 @@
 
 #include "base/crypto.h"
 #include "base/limits.h"
+#include "base/locked.h"
 
 enum { BLOCK = 16, HALF_BLOCK = 8 };
 
@@ -27,7 +28,7 @@ struct xmlenc {
 
 struct xmlenc *xmlenc_new(const struct secret_key *trk, struct str trk_id)
 {
-    struct xmlenc *e = trk_id.n > 0 ? calloc(1, sizeof *e + trk_id.n) : NULL;
+    struct xmlenc *e = trk_id.n > 0 ? locked_alloc(sizeof *e + trk_id.n) : NULL;
     if (!e)
         return NULL;
     e->trk = *trk;
@@ -46,8 +47,7 @@ void xmlenc_free(struct xmlenc *e)
         return;
     crypto_blocks_give(e->forward);
     crypto_blocks_give(e->back);
-    secret_wipe(e, sizeof *e);
-    free(e);
+    locked_free(e);
 }
 
 static void one_block(struct xmlenc *e, EVP_CIPHER_CTX *ctx, const uint8_t *in, uint8_t *out)

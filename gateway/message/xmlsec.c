@@ -6,6 +6,7 @@
 #include <xmlsec/xmldsig.h>
 #include <xmlsec/xmlsec.h>
 
+#include "base/crypto.h"
 #include "message/xmlsig_internal.h"
 
 enum { XMLSEC_HMAC_BITS_FLOOR = 128 }; /* half the hash's length; signature_read() holds a rule's own floor */
@@ -102,15 +103,15 @@ static enum reason xmlsec_with_key(const struct signature *sig, const struct sec
 {
     xmlSecDSigCtx ctx;
     enum reason r = REASON_INTERNAL;
-    xml_secret_begin(true); /* the key is copied into memory of libxml2's */
-    if (xmlSecDSigCtxInitialize(&ctx, NULL) < 0) {
-        xml_secret_end(true);
-        return r;
+    xml_secret_begin(true); /* the key is copied into memory of libxml2's, and into OpenSSL's */
+    crypto_keys_begin();
+    if (xmlSecDSigCtxInitialize(&ctx, NULL) >= 0) {
+        ctx.signKey = xmlSecKeyReadMemory(xmlSecKeyDataHmacId, key->b, KEY_BYTES); /* the context's own from here */
+        if (ctx.signKey && xmlsec_lock(&ctx, sig))
+            r = xmlsec_run(&ctx, sig, why);
+        xmlSecDSigCtxFinalize(&ctx);
     }
-    ctx.signKey = xmlSecKeyReadMemory(xmlSecKeyDataHmacId, key->b, KEY_BYTES); /* the context's own from here */
-    if (ctx.signKey && xmlsec_lock(&ctx, sig))
-        r = xmlsec_run(&ctx, sig, why);
-    xmlSecDSigCtxFinalize(&ctx);
+    crypto_keys_end();
     xml_secret_end(true);
     return r;
 }

@@ -287,7 +287,7 @@ static bool fits(const struct look *l, const struct secret_key *key, struct str 
         return signature_hash(text, made) && secret_equal(made, l->digest, HASH_BYTES);
     bool found = false;
     for (int k = 0; k < XMLSIG_KEY_TEXT_COUNT && !found; k++) {
-        struct buf octets BUF_CLEANUP = BUF_INIT_SECRET(2 * KEY_BYTES + 8);
+        struct buf octets BUF_CLEANUP = BUF_INIT_KEYS(2 * KEY_BYTES + 8);
         unsigned n = 0;
         if (k == XMLSIG_KEY_OCTETS)
             buf_bytes(&octets, key->b, KEY_BYTES);

@@ -102,7 +102,7 @@ bool xmlsig_sign_as(struct str payload, struct str key_id, const struct secret_k
 {
     const char *envelope;
     struct xmlsig_made made;
-    struct buf text BUF_CLEANUP = BUF_INIT_SECRET(LIMIT_REPLY_OUT); /* a rule may leave keys in clear */
+    struct buf text BUF_CLEANUP = BUF_INIT_KEYS(LIMIT_REPLY_OUT); /* a rule may leave keys in clear */
     return key_id.n > 0 && profile->min_hmac_bits <= 8 * HASH_BYTES && canonical_payload(payload, &text, &envelope) &&
            make(buf_view(&text), key, profile, &made) && put(buf_view(&text), envelope, key_id, profile, &made, out);
 }

@@ -2,9 +2,12 @@
 sanitizers: they keep what was freed, and lock nothing."""
 import base64
 import os
+import random
 import re
 import signal
 import ssl
+import threading
+import time
 
 import pytest
 
@@ -41,12 +44,12 @@ def bench(tmp_path_factory):
 
 
 def locked(pid):
-    """Where the mappings begin that are never swapped and in no dump."""
+    """Where the mappings begin that are never swapped, in no dump and empty in a fork."""
     found, at = set(), None
     for line in open("/proc/%d/smaps" % pid):
         first = re.match(r"([0-9a-f]+)-[0-9a-f]+ ", line)
         at = first[1] if first else at
-        if line.startswith("VmFlags:") and {"lo", "dd"} <= set(line.split()):
+        if line.startswith("VmFlags:") and {"lo", "dd", "wf"} <= set(line.split()):
             found.add(int(at, 16))
     return found
 
@@ -110,10 +113,9 @@ def test_memory_after_exchanges(bench):
     assert os.path.exists("/proc/%d" % pid)
 
 
-@pytest.mark.skipif(SANITIZED, reason="sanitizers keep what was freed")
-def test_memory_after_exchanges_over_tls(tmp_path):
-    """TLS to the client and to the KMS: records are decrypted in buffers of OpenSSL's. The master key comes by the environment, is
-    nowhere afterwards but in locked pages, and a reload finds it there."""
+@pytest.fixture
+def over_tls(tmp_path):
+    """TLS to the client and to the KMS; the master key comes by the environment. (gateway, upstream, alice, post, master key)"""
     alice = kms.User(ALICE)
     for name in ("server", "kms"):
         certs.authority(tmp_path, name + "-ca")
@@ -128,28 +130,100 @@ def test_memory_after_exchanges_over_tls(tmp_path):
     g.public = g.public.replace("http:", "https:")
     context = ssl.create_default_context(cafile=str(tmp_path / "server-ca.pem"))
     context.check_hostname = False
-    k = scripted.Keys()
-    good = response(key_prov(key_set(k, ALICE)))
     try:
         g.start({"CANARY_MASTER": master})
-        pid = g.running.p.pid
-        for n in range(40):
-            upstream.says(good if n % 4 else good[:-20], 200)
-            reply = g.post(P, kms.signed_request(alice, g.url(P)), context=context)
-            assert reply.status == (200 if n % 4 else 502), g.running.err
-        keys = dict(k.octets, ink=alice.ink, trk=alice.trk, master=bytes.fromhex(master))
-        del keys["NewIntegrityKey"], keys["NewTransportKey"]  # never sent
-        kept = locked(pid)
-        assert not found_in(pid, keys, kept)
-        assert set(found_in(pid, keys)) <= {"master"}  # as it came, for the next reload
-        with open("/proc/%d/environ" % pid, "rb") as f:
-            environ = f.read()
-        assert b"CANARY_MASTER=" in environ and master.encode() not in environ
-        assert found_in(pid, {"twin": b"..." + RULES[60:90].encode()}), "the search finds nothing at all"
-        g.running.p.send_signal(signal.SIGHUP)
-        kms.wait_for(lambda: "1 master key in force" in g.running.err)
-        upstream.says(good, 200)
-        assert g.post(P, kms.signed_request(alice, g.url(P)), context=context).status == 200
+        yield g, upstream, alice, lambda: g.post(P, kms.signed_request(alice, g.url(P)), context=context), master
     finally:
         assert g.stop() == 0, g.running.err
         upstream.stop()
+
+
+@pytest.mark.skipif(SANITIZED, reason="sanitizers keep what was freed")
+def test_memory_after_exchanges_over_tls(over_tls):
+    """Records are decrypted in buffers of OpenSSL's. The master key is nowhere afterwards but in locked pages, and a reload finds
+    it there."""
+    g, upstream, alice, post, master = over_tls
+    k = scripted.Keys()
+    good = response(key_prov(key_set(k, ALICE)))
+    pid = g.running.p.pid
+    for n in range(40):
+        upstream.says(good if n % 4 else good[:-20], 200)
+        assert post().status == (200 if n % 4 else 502), g.running.err
+    keys = dict(k.octets, ink=alice.ink, trk=alice.trk, master=bytes.fromhex(master))
+    del keys["NewIntegrityKey"], keys["NewTransportKey"]  # never sent
+    kept = locked(pid)
+    assert not found_in(pid, keys, kept)
+    assert set(found_in(pid, keys)) <= {"master"}  # as it came, for the next reload
+    with open("/proc/%d/environ" % pid, "rb") as f:
+        environ = f.read()
+    assert b"CANARY_MASTER=" in environ and master.encode() not in environ
+    assert found_in(pid, {"twin": b"..." + RULES[60:90].encode()}), "the search finds nothing at all"
+    g.running.p.send_signal(signal.SIGHUP)
+    kms.wait_for(lambda: "1 master key in force" in g.running.err)
+    upstream.says(good, 200)
+    assert post().status == 200
+
+
+def found_at(pid, keys, but=()):
+    """As octets or hex, in less time."""
+    found = {}
+    for where, text in pages(pid, but):
+        for name, octets in keys.items():
+            if octets[3:27] in text or octets[3:27].hex().encode() in text:
+                found.setdefault(name, set()).add(where)
+    return found
+
+
+def at_work(pid, keys, samples, told):
+    """Keys outside of locked memory, while the process is stopped at so many moments; told: those that were in clear at all."""
+    found = {}
+    for _ in range(samples):
+        time.sleep(0.003 * random.random())
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            kms.wait_for(lambda: open("/proc/%d/stat" % pid).read().rsplit(")", 1)[1].split()[0] == "T")
+            kept = locked(pid)
+            everywhere, elsewhere = found_at(pid, keys), found_at(pid, keys, kept)
+            told.update(everywhere)
+            for name, where in elsewhere.items():
+                found.setdefault(name, set()).update(where)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+    return found
+
+
+@pytest.mark.skipif(SANITIZED, reason="sanitizers lock nothing")
+def test_keys_in_clear_are_in_locked_memory(over_tls):
+    """While exchanges are under way: a reply that has come by half, and whatever a stop at a random moment finds."""
+    g, upstream, alice, post, _ = over_tls
+    k = scripted.Keys()
+    good = response(key_prov(key_set(k, ALICE)))
+    pid = g.running.p.pid
+    mine = dict(k.octets, ink=alice.ink, trk=alice.trk)
+    del mine["NewIntegrityKey"], mine["NewTransportKey"]
+    upstream.says(good)
+    assert post().status == 200
+    upstream.says(b"", raw=upstream.raw[:-40])
+    waiting = threading.Thread(target=post)
+    waiting.start()
+    told = set()
+    kms.wait_for(lambda: at_work(pid, mine, 1, told) or told)
+    assert not at_work(pid, mine, 1, told)
+    assert told >= {"UserDecryptKey", "UserSigningKeySSK"}, told
+    waiting.join()
+    ends, statuses = threading.Event(), []
+
+    def load():
+        while not ends.is_set():
+            statuses.append(post().status)
+    upstream.says(good)
+    clients = [threading.Thread(target=load) for _ in range(4)]
+    for c in clients:
+        c.start()
+    told = set()
+    found = at_work(pid, mine, 60, told)
+    ends.set()
+    for c in clients:
+        c.join()
+    assert not found and set(statuses) == {200}
+    assert told, "no stop met a key in clear"

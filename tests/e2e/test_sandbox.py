@@ -1,6 +1,7 @@
 """What a gateway gives up before it serves: root, system calls, files. Tried from inside, by a library loaded into it."""
 import os
 import re
+import resource
 import shutil
 import signal
 import ssl
@@ -95,7 +96,7 @@ def test_what_the_library_tries_it_does(gateway, inside):
 
 def test_layers_are_told(gateway, inside):
     g = gateway()
-    assert layers(g) == {"seccomp": 1, "landlock": int(landlock() > 0), "user": int(os.geteuid() != 0)}
+    assert layers(g) == {"seccomp": 1, "landlock": int(landlock() > 0), "user": int(os.geteuid() != 0), "memlock": 1}
     assert {t["Seccomp"] for t in tasks(g)} == {"2"} and {t["NoNewPrivs"] for t in tasks(g)} == {"1"}
 
 
@@ -204,7 +205,7 @@ def test_root_is_left_for_the_user(place):
         for t in tasks(g):
             assert t["Uid"].split() == t["Gid"].split() == [str(NOBODY)] * 4 and t["Groups"].strip() == "", t
             assert [t[c] for c in ("CapEff", "CapPrm", "CapInh", "CapBnd", "CapAmb")] == ["0" * 16] * 5
-        assert layers(g)["user"] == 1
+        assert layers(g)["user"] == layers(g)["memlock"] == 1
         alice, context = g.users[0], ssl.create_default_context(cafile=str(place / "ca.pem"))
         context.check_hostname = False
         body = lambda: kms.signed_request(alice, g.url("/keyprov"))
@@ -218,6 +219,28 @@ def test_root_is_left_for_the_user(place):
         assert (place / "decisions.jsonl").stat().st_uid == NOBODY
     finally:
         assert g.stop() == 0, g.running.err
+
+
+@root
+def test_a_limit_on_locked_memory_is_told(place):
+    """By `check`, in the log and by the metric; it serves all the same."""
+    g = owned(place, config="workers: 2\nsandbox: off\n")
+    soft, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    try:
+        assert "memory-lock" not in g.run("check", "--config", g.config).stderr
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (64 << 10, hard))
+        r = g.run("check", "--config", g.config)
+        assert "memory-lock: RLIMIT_MEMLOCK is 64 KiB, and 2816 KiB at least are needed for 2 workers" in r.stderr, r.stderr
+        g.start()
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (soft, hard))
+        assert "sandbox: memlock: RLIMIT_MEMLOCK is 64 KiB" in g.running.err
+        assert g.post("/keyprov", kms.signed_request(g.users[0], g.url("/keyprov"))).status == 200
+        if not SANITIZED:
+            kms.wait_for(lambda: re.search(r"memlock: \d+ KiB for keys in clear are not locked", g.running.err))
+        assert layers(g)["memlock"] == 0
+    finally:
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (soft, hard))
+        g.stop()
 
 
 @root

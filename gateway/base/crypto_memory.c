@@ -1,0 +1,62 @@
+#include <stdlib.h>
+#include <string.h>
+
+#include <openssl/crypto.h>
+
+#include "base/crypto.h"
+#include "base/locked.h"
+
+static _Thread_local unsigned depth;
+
+void crypto_keys_begin(void)
+{
+    depth++;
+}
+
+void crypto_keys_end(void)
+{
+    depth--;
+}
+
+#ifdef KMSGATE_TRACED
+bool crypto_memory_setup(void)
+{
+    return true;
+}
+#else
+static void *memory_take(size_t n, const char *file, int line)
+{
+    (void)file, (void)line;
+    void *p = depth ? locked_take(n) : NULL;
+    return p ? p : malloc(n);
+}
+
+static void memory_give(void *p, const char *file, int line)
+{
+    (void)file, (void)line;
+    if (locked_owns(p))
+        locked_free(p);
+    else
+        free(p);
+}
+
+static void *memory_move(void *p, size_t n, const char *file, int line)
+{
+    if (!p)
+        return memory_take(n, file, line);
+    if (!locked_owns(p))
+        return realloc(p, n);
+    const size_t have = locked_size(p);
+    void *to = memory_take(n, file, line);
+    if (!to)
+        return NULL;
+    memcpy(to, p, have < n ? have : n);
+    locked_free(p);
+    return to;
+}
+
+bool crypto_memory_setup(void)
+{
+    return CRYPTO_set_mem_functions(memory_take, memory_move, memory_give) == 1;
+}
+#endif
