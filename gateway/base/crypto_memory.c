@@ -5,6 +5,7 @@
 
 #include "base/crypto.h"
 #include "base/locked.h"
+#include "base/spare.h"
 
 static _Thread_local unsigned depth;
 
@@ -28,7 +29,9 @@ static void *memory_take(size_t n, const char *file, int line)
 {
     (void)file, (void)line;
     void *p = depth ? locked_take(n) : NULL;
-    return p ? p : malloc(n);
+    if (p || (p = malloc(n)))
+        return p;
+    return depth ? spare_take(n) : NULL; /* xmlsec leaks where OpenSSL finds none */
 }
 
 static void memory_give(void *p, const char *file, int line)
@@ -36,6 +39,8 @@ static void memory_give(void *p, const char *file, int line)
     (void)file, (void)line;
     if (locked_owns(p))
         locked_free(p);
+    else if (spare_owns(p))
+        spare_give(p);
     else
         free(p);
 }
@@ -44,14 +49,15 @@ static void *memory_move(void *p, size_t n, const char *file, int line)
 {
     if (!p)
         return memory_take(n, file, line);
-    if (!locked_owns(p))
+    const bool spare = spare_owns(p);
+    if (!spare && !locked_owns(p))
         return realloc(p, n);
-    const size_t have = locked_size(p);
+    const size_t have = spare ? spare_size(p) : locked_size(p);
     void *to = memory_take(n, file, line);
     if (!to)
         return NULL;
     memcpy(to, p, have < n ? have : n);
-    locked_free(p);
+    memory_give(p, file, line);
     return to;
 }
 

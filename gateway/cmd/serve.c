@@ -7,12 +7,14 @@
 #include "base/heap.h"
 #include "base/metrics.h"
 #include "base/sink.h"
+#include "base/spare.h"
 #include "cmd/cmd.h"
 #include "cmd/serve.h"
 #include "gate/decision.h"
 #include "http/admin.h"
 #include "http/captures.h"
 #include "http/census.h"
+#include "http/event_memory.h"
 #include "http/hold.h"
 #include "http/sandbox.h"
 #include "http/syslog.h"
@@ -243,6 +245,8 @@ static int serve(const char *file, bool allow_root)
     signal(SIGPIPE, SIG_IGN);
     heap_setup();
     (void)crypto_memory_setup(); /* nothing of OpenSSL's was used yet */
+    event_memory_setup();
+    (void)spare_setup(); /* without it, libraries may end the process where memory ends */
     pthread_mutex_init(&s->lock, NULL);
     s->config = config_load(file, &faults);
     bool ok = s->config != NULL;

@@ -53,7 +53,8 @@ void conn_due(struct conn *c, int64_t us)
         return;
     c->timer_us = c->due_us;
     const struct timeval tv = {us / US_PER_S, us % US_PER_S};
-    event_add(&c->deadline, &tv);
+    if (event_add(&c->deadline, &tv) != 0)
+        c->timer_us = NEVER;
 }
 
 void conn_close(struct conn *c)
@@ -333,6 +334,10 @@ bool conn_new(struct listener *l, struct bufferevent *bev, const struct ip *peer
     c->peer = *peer;
     c->since_us = time_mono_us();
     conn_set_up(c);
+    if (c->timer_us == NEVER) { /* without a deadline nobody is let in */
+        conn_close(c);
+        return false;
+    }
     if (wake == (int)f->owner)
         conn_close_evicted(f);
     else if (wake >= 0)

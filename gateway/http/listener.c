@@ -4,8 +4,13 @@
 #include <evhtp/evhtp.h>
 #include <poll.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "base/log.h"
+#include "http/event_memory.h"
+
+/* Callbacks are deferred: OpenSSL must not be entered twice. */
+enum { TLS_OPTIONS = BEV_OPT_CLOSE_ON_FREE | BEV_OPT_DEFER_CALLBACKS };
 
 bool server_may_tell(struct server *s)
 {
@@ -14,38 +19,87 @@ bool server_may_tell(struct server *s)
     return (!told || now - told > 10 * US_PER_S) && atomic_compare_exchange_strong(&s->crowded_told_us, &told, now);
 }
 
+static void accept_later(struct listener *l, long us);
+
 static void on_accept_again(evutil_socket_t fd, short what, void *arg)
 {
     (void)fd;
     (void)what;
     struct listener *l = arg;
-    if (l->htp->server)
-        evconnlistener_enable(l->htp->server);
+    if (l->htp->server && evconnlistener_enable(l->htp->server) != 0)
+        accept_later(l, 100000);
 }
 
+/* Where memory is short it goes on at once: nothing would ever ask it to. */
 static void accept_later(struct listener *l, long us)
 {
     const struct timeval tv = {0, us};
     l->accepted = 0;
-    evconnlistener_disable(l->htp->server);
-    event_base_once(l->front->base, -1, EV_TIMEOUT, on_accept_again, l, &tv);
+    if (event_add(&l->again, &tv) == 0)
+        evconnlistener_disable(l->htp->server);
 }
 
-/* libevhtp's part ends here: it has accepted the socket and begun TLS. The bufferevent is taken from it, and what evhtp
- * keeps for a parser of its own, 9 KB a connection, is given back at once: evhtp frees what is "refused". */
-static evhtp_res on_accept(evhtp_connection_t *evc, void *arg)
+static void on_nothing(evutil_socket_t fd, short what, void *arg)
 {
-    struct listener *l = arg;
-    struct bufferevent *bev = evc->bev;
+    (void)fd, (void)what, (void)arg;
+}
+
+/* The loop's table of descriptors grows by the largest that it has seen: it does so here, where failing is no harm. */
+static bool loop_takes(struct listener *l, evutil_socket_t fd)
+{
+    struct event e;
+    if (fd <= l->reached)
+        return true;
+    if (event_assign(&e, l->front->base, fd, EV_READ, on_nothing, NULL) != 0 || event_add(&e, NULL) != 0)
+        return false;
+    event_del(&e);
+    l->reached = fd;
+    return true;
+}
+
+/* libevent would crash at the first allocation that fails in here: what it asks for is set aside. `fd` is closed with the
+ * bufferevent, or at once. */
+static struct bufferevent *accept_into(struct listener *l, evutil_socket_t fd)
+{
+    struct bufferevent *bev = NULL;
+    SSL *ssl = l->htp->ssl_ctx ? SSL_new(l->htp->ssl_ctx) : NULL;
+    BIO *bio = ssl ? BIO_new_socket(fd, BIO_NOCLOSE) : NULL;
+    if (bio)
+        SSL_set_bio(ssl, bio, bio);
+    if ((bio || !l->htp->ssl_ctx) && loop_takes(l, fd) && event_memory_begin()) {
+        bev = ssl ? bufferevent_openssl_socket_new(l->front->base, fd, ssl, BUFFEREVENT_SSL_ACCEPTING, TLS_OPTIONS)
+                  : bufferevent_socket_new(l->front->base, fd, BEV_OPT_CLOSE_ON_FREE);
+        ssl = NULL; /* libevent's, whether it could or not */
+        if (bev) {
+            bufferevent_setwatermark(bev, EV_READ, 0, 1); /* what it takes is there for the real one, too */
+            (void)bufferevent_enable(bev, EV_READ);       /* what cannot be read ends by its deadline */
+        }
+        if (!event_memory_end() && bev) {
+            bufferevent_free(bev);
+            return NULL;
+        }
+    }
+    SSL_free(ssl);
+    if (!bev)
+        close(fd);
+    return bev;
+}
+
+/* libevhtp's own acceptance, and the request that it makes with each connection, leak and crash where memory ends, and
+ * its parser takes 9 KB a connection: its listener is used, and what it would do then is done here. */
+static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struct sockaddr *sa, int sa_n, void *arg)
+{
+    struct listener *l = ((evhtp_t *)arg)->arg;
     struct ip peer = {0};
-    evc->bev = NULL;
-    if (evc->saddr)
-        ip_from_sockaddr(evc->saddr, &peer);
+    (void)listener;
+    (void)sa_n;
+    struct bufferevent *bev = accept_into(l, fd);
+    if (sa)
+        ip_from_sockaddr(sa, &peer);
     if (bev)
         (void)conn_new(l, bev, &peer);
     if (++l->accepted == l->front->service->accepts)
         accept_later(l, 0);
-    return EVHTP_RES_ERROR;
 }
 
 /* Out of descriptors: it waits a little instead of spinning. */
@@ -68,15 +122,14 @@ bool listener_open(struct listener *l, int fd, SSL_CTX *tls)
     l->htp = evhtp_new(l->front->base, l);
     if (!l->htp)
         return false;
+    evtimer_assign(&l->again, l->front->base, on_accept_again, l);
     if (tls) {
         SSL_CTX_up_ref(tls);
-        l->htp->ssl_ctx = tls; /* its callbacks are deferred: OpenSSL must not be entered twice */
-    } else {
-        evhtp_set_bev_flags(l->htp, BEV_OPT_CLOSE_ON_FREE);
+        l->htp->ssl_ctx = tls;
     }
-    evhtp_set_post_accept_cb(l->htp, on_accept, l);
     if (evhtp_accept_socket(l->htp, fd, 0) != 0) /* it listens already: by now no call could make it */
         return false;
+    evconnlistener_set_cb(l->htp->server, on_accept, l->htp); /* the error's callback has the same argument */
     evconnlistener_set_error_cb(l->htp->server, on_accept_error_of);
     return true;
 }
@@ -100,6 +153,8 @@ bool listener_has_waiting(const struct listener *l)
 
 void listener_close(struct listener *l)
 {
-    if (l->htp && l->htp->server)
-        evhtp_unbind_socket(l->htp);
+    if (!l->htp || !l->htp->server)
+        return;
+    event_del(&l->again);
+    evhtp_unbind_socket(l->htp);
 }

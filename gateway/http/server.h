@@ -88,6 +88,8 @@ struct listener {
     struct evhtp *htp;
     size_t index;
     unsigned accepted; /* in this turn */
+    int reached;       /* the largest descriptor that the loop has had */
+    struct event again; /* when it accepts again */
 };
 
 struct worker {

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "http/event_memory.h"
 #include "http/hold.h"
 #include "http/server.h"
 
@@ -162,6 +163,15 @@ static void ask_others(struct front *f)
 static const struct service EXCHANGE = {.head = proxy_head, .complete = proxy_complete, .vanished = proxy_vanished,
                                         .follow = follow, .wake = wake_owner, .ask_others = ask_others};
 
+/* At a time at most: a connection's deadline, an exchange's patience, a call's deadline and the shares of its connects,
+ * and those that a worker has for itself. */
+static size_t timers(const struct server *s)
+{
+    enum { OWN = 64 };
+    const struct config *c = s->config;
+    return s->connections_max + c->limits.in_flight + 2 * (size_t)c->upstream.connections + c->listen_count + OWN;
+}
+
 bool worker_start(struct worker *w)
 {
     struct server *s = w->server;
@@ -173,7 +183,7 @@ bool worker_start(struct worker *w)
     w->listeners = calloc(n, sizeof *w->listeners);
     w->front.head = BUF_INIT(32 << 10);
     w->line = BUF_INIT(1 << 20);
-    if (!w->front.base || w->wake_fd < 0 || !w->listeners)
+    if (!w->front.base || w->wake_fd < 0 || !w->listeners || !event_memory_timers(w->front.base, timers(s)))
         return false;
     w->wake = event_new(w->front.base, w->wake_fd, EV_READ | EV_PERSIST, on_wake, w);
     w->upstream = upstream_new(w->front.base, s->upstream_site);

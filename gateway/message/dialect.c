@@ -473,8 +473,11 @@ enum reason dialect_parse(struct str text, const struct dialect *d, struct xml_d
     if (parsed != REASON_OK)
         return parsed;
     struct translation t = {.doc = *out, .d = d, .why = why, .reason = REASON_OK};
+    const uint64_t shortages = xml_shortages();
     if (d)
         translate(&t);
+    if (xml_shortages() != shortages)
+        t.reason = REASON_INTERNAL;
     if (t.reason != REASON_OK) {
         xml_free(*out);
         *out = NULL;

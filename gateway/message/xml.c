@@ -64,6 +64,7 @@ struct parse {
     startElementNsSAX2Func build;
     enum reason reason; /* REASON_OK until a handler refuses */
     unsigned elements, declarations;
+    uint64_t shortages; /* at the start */
 };
 
 static void refuse(xmlParserCtxtPtr ctxt, const char *what)
@@ -125,6 +126,10 @@ static void on_element(START_ELEMENT)
     xmlParserCtxtPtr ctxt = arg;
     struct parse *parse = ctxt->_private;
     const struct xml_limits *limits = parse->limits;
+    if (xml_shortages() != parse->shortages) { /* the less is asked of what is set aside */
+        xmlStopParser(ctxt);
+        return;
+    }
     parse->elements++;
     parse->declarations += (unsigned)n_ns; /* those in scope were counted by the scan */
     if (parse->elements > limits->elements || (unsigned)ctxt->nameNr >= limits->depth ||
@@ -203,8 +208,13 @@ enum reason xml_parse(struct str text, const struct xml_limits *limits, struct x
         return REASON_INTERNAL;
     doc->size = body.n;
     doc->secret = limits->secret;
+    parse.shortages = xml_shortages();
     xml_secret_begin(doc->secret);
     r = parse_tree(body, &parse, &doc->tree);
+    if (xml_shortages() != parse.shortages) {
+        xmlFreeDoc(doc->tree);
+        r = REASON_INTERNAL;
+    }
     xml_secret_end(doc->secret);
     if (r != REASON_OK) {
         free(doc);

@@ -361,6 +361,7 @@ bool xml_canonical_by_library(const struct xml_subtree *part, enum xml_c14n form
                                 [XML_C14N_EXCLUSIVE] = XML_C14N_EXCLUSIVE_1_0,
                                 [XML_C14N_INCLUSIVE_11] = XML_C14N_1_1};
     const size_t before = out->n;
+    const uint64_t shortages = xml_shortages();
     xml_secret_begin(part->doc->secret);
     xmlOutputBufferPtr sink = xmlOutputBufferCreateIO(into_buf, NULL, out, NULL);
     if (!sink) {
@@ -370,7 +371,7 @@ bool xml_canonical_by_library(const struct xml_subtree *part, enum xml_c14n form
     const bool executed = execute_from(part, modes[form], sink);
     const int flushed = xmlOutputBufferClose(sink);
     xml_secret_end(part->doc->secret);
-    return executed && flushed >= 0 && !out->failed && out->n > before;
+    return executed && flushed >= 0 && !out->failed && out->n > before && xml_shortages() == shortages;
 }
 
 bool xml_canonical(const struct xml_subtree *part, enum xml_c14n form, struct buf *out)

@@ -5,6 +5,7 @@
 
 #include "base/locked.h"
 #include "base/secret.h"
+#include "base/spare.h"
 #include "message/xml_internal.h"
 
 /*
@@ -12,16 +13,25 @@
  * tree, output buffers. None of that can be wiped from outside: it is, where libxml2 frees, and comes from locked memory
  * while there is any. Which memory there is below (the C library's, or a test's that ends) is not our choice; blocks are
  * the C library's in any case.
+ *
+ * Where there is none, libxml2 and xmlsec get what is set aside: they crash, leak, or make less than was asked for and do
+ * not say so, when an allocation fails. Whoever called them looks at xml_shortages() when they have come back, and
+ * refuses.
  */
 static xmlFreeFunc plain_free;
 static xmlMallocFunc plain_malloc;
 static xmlReallocFunc plain_realloc;
 static _Thread_local unsigned wiping;
+static _Thread_local uint64_t shortages;
 
 static void wipe_and_free(void *p)
 {
     if (locked_owns(p)) {
         locked_free(p);
+        return;
+    }
+    if (spare_owns(p)) {
+        spare_give(p);
         return;
     }
     if (wiping && p)
@@ -32,7 +42,10 @@ static void wipe_and_free(void *p)
 static void *take(size_t n)
 {
     void *p = wiping ? locked_take(n) : NULL;
-    return p ? p : plain_malloc(n);
+    if (p || (p = plain_malloc(n)))
+        return p;
+    shortages++;
+    return spare_take(n);
 }
 
 static char *take_copy(const char *z)
@@ -47,16 +60,22 @@ static void *move_and_wipe(void *p, size_t n)
 {
     if (!p)
         return take(n);
-    const bool locked = locked_owns(p);
-    if (!wiping && !locked)
-        return plain_realloc(p, n);
-    const size_t have = locked ? locked_size(p) : malloc_usable_size(p);
+    const bool locked = locked_owns(p), spare = spare_owns(p);
+    void *const same = wiping || locked || spare ? NULL : plain_realloc(p, n);
+    if (same)
+        return same;
+    const size_t have = locked ? locked_size(p) : spare ? spare_size(p) : malloc_usable_size(p);
     void *to = take(n);
     if (!to)
         return NULL;
     memcpy(to, p, have < n ? have : n);
     wipe_and_free(p);
     return to;
+}
+
+uint64_t xml_shortages(void)
+{
+    return shortages;
 }
 
 bool xml_memory_startup(void)

@@ -125,8 +125,8 @@ static xmlAttrPtr xmlsec_id(const xmlNode *apex)
     return a;
 }
 
-enum reason xmlsec_verify(const struct xml_doc *doc, const struct signature *sig, const struct secret_key *key,
-                          struct detail *why)
+static enum reason xmlsec_with_id(const struct xml_doc *doc, const struct signature *sig, const struct secret_key *key,
+                                  struct detail *why)
 {
     if (!sig->reference_id.p)
         return xmlsec_with_key(sig, key, why);
@@ -144,4 +144,12 @@ enum reason xmlsec_verify(const struct xml_doc *doc, const struct signature *sig
         xmlRemoveID(doc->tree, id);
     }
     return r;
+}
+
+enum reason xmlsec_verify(const struct xml_doc *doc, const struct signature *sig, const struct secret_key *key,
+                          struct detail *why)
+{
+    const uint64_t shortages = xml_shortages();
+    const enum reason r = xmlsec_with_id(doc, sig, key, why);
+    return xml_shortages() == shortages ? r : REASON_INTERNAL;
 }

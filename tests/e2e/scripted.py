@@ -18,15 +18,15 @@ XSI_DECLARED = " xmlns:xsi='%s'" % XSI
 class Scripted:
     """Answers every request with `self.raw`, byte for byte; closes behind it where that says so."""
 
-    def __init__(self, tls=None):
+    def __init__(self, tls=None, host="127.0.0.1", port=0):
         """tls: the files of a certificate and its key."""
         self.raw, self.close, self.seen = b"", False, []
         self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) if tls else None
         if tls:
             self.tls.load_cert_chain(*tls)
         self.gate = None  # an Event: nothing is answered until it is set
-        self.socket = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self.url = "http%s://127.0.0.1:%d" % ("s" if tls else "", self.socket.getsockname()[1])
+        self.socket = socket.create_server((host, port), backlog=64)
+        self.url = "http%s://%s:%d" % ("s" if tls else "", host, self.socket.getsockname()[1])
         threading.Thread(target=self._accept, daemon=True).start()
 
     def says(self, body, status=200, headers=(), raw=None, close=False):

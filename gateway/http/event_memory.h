@@ -1,0 +1,24 @@
+/*
+ * libevent's memory. It crashes where it can get none while it makes a bufferevent (bufferevent_openssl_socket_new and
+ * bufferevent_socket_new of 2.1.12 free what is not made yet): there it has what is set aside (base/spare.h).
+ *
+ *     if (!event_memory_begin()) return NULL;      too little is set aside: nothing is tried
+ *     bev = bufferevent_socket_new(...);
+ *     if (!event_memory_end()) ...                 memory was short: what was made is whole, and best given up
+ */
+#ifndef KMSGATE_HTTP_EVENT_MEMORY_H
+#define KMSGATE_HTTP_EVENT_MEMORY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct event_base;
+
+/* Once, before libevent is used. */
+void event_memory_setup(void);
+/* Room for so many timers at a time: from then on adding one of them never fails for want of memory. */
+bool event_memory_timers(struct event_base *base, size_t n);
+bool event_memory_begin(void);
+bool event_memory_end(void);
+
+#endif
