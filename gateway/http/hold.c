@@ -28,6 +28,19 @@ void hold_count(struct conn *c)
     c->held = now;
 }
 
+bool hold_reply(struct front *f, size_t before, size_t now)
+{
+    const size_t most = f->settings->limits.memory;
+    if (now <= before) {
+        atomic_fetch_sub(f->held, before - now);
+        return false;
+    }
+    const bool over = atomic_fetch_add(f->held, now - before) + (now - before) > most;
+    if (over)
+        bounds_hit(f->short_of);
+    return over;
+}
+
 /* Octets a second, since the request or its reply was begun; negative: he is not to be called slow. */
 static double hold_pace(const struct conn *c, int64_t now)
 {

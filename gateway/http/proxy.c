@@ -253,7 +253,7 @@ static void keep(struct exchange *x, const struct gate_upstream *up)
     const struct key_wish *wishes;
     const size_t n = gate_wishes(x->judgement, &wishes);
     x->up_status = up->status;
-    x->up_body = BUF_INIT_SECRET(up->body.n + 1);
+    x->up_body = BUF_INIT_KEYS(up->body.n + 1);
     buf_str(&x->up_body, up->body);
     if (x->up_body.failed) {
         refuse(x, REASON_INTERNAL);

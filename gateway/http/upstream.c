@@ -17,6 +17,20 @@ void call_tell(struct upstream_call *c, const char *format, ...)
     va_end(arguments);
 }
 
+void upstream_tell_held(struct upstream *u, void (*held)(void *arg, size_t before, size_t now), void *arg)
+{
+    u->on_held = held;
+    u->on_held_arg = arg;
+}
+
+void call_hold(struct upstream_call *c, size_t now)
+{
+    const size_t before = c->held;
+    c->held = now;
+    if (c->u->on_held && now != before)
+        c->u->on_held(c->u->on_held_arg, before, now);
+}
+
 static void call_destroy(struct upstream_call *c)
 {
     if (c->deadline)
@@ -31,6 +45,7 @@ static void call_destroy(struct upstream_call *c)
 static void call_recycle(struct upstream_call *c)
 {
     struct upstream *u = c->u;
+    call_hold(c, 0);
     if (u->spare_count >= UPSTREAM_SPARE_CALLS || c->head.cap > UPSTREAM_SPARE_BYTES) {
         call_destroy(c);
         return;

@@ -29,6 +29,8 @@ bool upstream_site_down(const struct upstream_site *site);
 
 /* A worker's pool; NULL without memory. */
 struct upstream *upstream_new(struct event_base *base, struct upstream_site *site);
+/* `held` is told of each change in the octets that one reply takes, from its first until its call is over. */
+void upstream_tell_held(struct upstream *u, void (*held)(void *arg, size_t before, size_t now), void *arg);
 /* For connections from now on; kept ones that were made with another are closed. */
 /* Of calls that begin from now on. */
 void upstream_set_timeout(struct upstream *u, int64_t us);

@@ -358,6 +358,7 @@ static bool connection_take(struct upstream_connection *k, size_t n)
     struct upstream *u = k->u;
     const size_t used = reply_feed(&c->reply, u->scratch, n);
     secret_wipe(u->scratch, n);
+    call_hold(c, c->reply.body.n ? c->reply.body.cap : 0);
     if (c->reply.state == REPLY_REFUSED) {
         call_tell(c, "%s", c->reply.why);
         connection_close(k);

@@ -53,6 +53,8 @@ struct upstream {
     int answered_fd;                  /* the resolver has an answer; -1: none will come */
     char *scratch;                    /* UPSTREAM_SCRATCH bytes, wiped after each reading */
     bool probing, probed;
+    void (*on_held)(void *arg, size_t before, size_t now); /* NULL: nobody is told */
+    void *on_held_arg;
 };
 
 enum connection_state { CONNECTION_OPENING, CONNECTION_HANDSHAKE, CONNECTION_OPEN, CONNECTION_GONE };
@@ -78,6 +80,7 @@ struct upstream_call {
     bool bodiless;    /* the method has none */
     size_t sent;      /* of head and out */
     struct reply_reader reply;
+    size_t held;      /* octets of memory that the reply takes, as told */
     upstream_done *done;
     void *arg;
     bool busy;        /* counted by the site */
@@ -100,6 +103,8 @@ void call_end(struct upstream_call *c, enum reason reason);
 /* The same in the next turn of the loop. */
 void call_end_later(struct upstream_call *c, enum reason reason);
 void call_tell(struct upstream_call *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Tells what its reply takes now. */
+void call_hold(struct upstream_call *c, size_t now);
 int64_t call_left_us(const struct upstream_call *c); /* until its deadline */
 
 /* upstream_pool.c */

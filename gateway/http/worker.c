@@ -140,6 +140,16 @@ static void *run(void *arg)
     return NULL;
 }
 
+/* Not here: whoever has to go may be one whom the caller is serving. */
+static void on_reply_held(void *arg, size_t before, size_t now)
+{
+    struct worker *w = arg;
+    if (hold_reply(&w->front, before, now)) {
+        atomic_store(&w->room_wanted, true);
+        worker_wake(w);
+    }
+}
+
 static void follow(struct front *f)
 {
     worker_follow(worker_of(f));
@@ -201,6 +211,7 @@ bool worker_start(struct worker *w)
         event_add(w->wake, NULL) != 0)
         return false;
     upstream_use_tls(w->upstream, s->upstream_tls);
+    upstream_tell_held(w->upstream, on_reply_held, w);
     if (w == s->workers && !upstream_probe(w->upstream))
         return false;
     for (size_t i = 0; i < n; i++) {

@@ -263,6 +263,29 @@ def test_check_names_what_the_user_cannot_open(place, name, mode, says):
         g.stop()
 
 
+@root
+@needs_landlock
+def test_a_resolver_file_that_is_replaced_is_told(gateway, tmp_path):
+    """libc would do as if there were none. Written over, it is the same file, and nothing is told."""
+    etc = tmp_path / "etc"
+    g = gateway(start=False)
+    within = 'cp -a /etc "$0" && mount --bind "$0" /etc && exec "$@"'
+    if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
+        pytest.skip("no mount namespace can be made here")
+    g.running = kms.Process(["unshare", "-m", "sh", "-c", within, etc, BUILD / "kmsgate", *kms.SERVE, "--config", g.config], g.folder, "gateway")
+    kms.wait_for(g.ready)
+    with open(etc / "hosts", "a") as f:
+        f.write("192.0.2.1 written.example\n")
+    (etc / "resolv.new").write_text("nameserver 127.0.0.1\n")
+    os.rename(etc / "resolv.new", etc / "resolv.conf")
+    kms.wait_for(lambda: "/etc/resolv.conf: was replaced by another file, which is read after a restart alone" in g.running.err)
+    (etc / "hosts.new").write_text("127.0.0.1 localhost\n")
+    assert "/etc/hosts" not in g.running.err
+    os.rename(etc / "hosts.new", etc / "hosts")
+    kms.wait_for(lambda: "/etc/hosts: was replaced by another file" in g.running.err)
+    assert g.running.err.count("was replaced") == 2
+
+
 # Rows of the list that the tests below do not reach on Debian 12, x86-64: other kernels, machines and libraries, rare errors.
 UNSEEN = set("""access brk clock_getres clock_gettime epoll_pwait epoll_pwait2 exit_group faccessat faccessat2 fadvise64 fallocate fchmod fchown flock
     fstat ftruncate getcwd getdents64 getegid getgid getpeername getrandom getrusage getsockname gettimeofday gettid getuid lstat mlock mlock2 mremap
