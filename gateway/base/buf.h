@@ -8,7 +8,8 @@
  *     buf_free(&b);
  *
  * `p` is kept NUL-terminated (the NUL is not counted in `n`). With `secret` set, memory that the buffer leaves behind,
- * when it grows and when it is freed, is wiped; with `locked` set, too, it is locked.h's: for what may hold keys in clear.
+ * when it grows and when it is freed, is wiped; with `locked` set, too, it is locked.h's: for what may hold keys in
+ * clear.
  */
 #ifndef KMSGATE_BASE_BUF_H
 #define KMSGATE_BASE_BUF_H

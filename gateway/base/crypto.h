@@ -60,7 +60,8 @@ EVP_CIPHER_CTX *crypto_blocks_take(const uint8_t key[KEY_BYTES], bool encrypt);
 void crypto_blocks_give(EVP_CIPHER_CTX *ctx);
 
 /* Once, before OpenSSL is used at all, in a process that serves: from then on what it allocates between the next two is
- * locked memory (locked.h), wherever it is freed. They nest, and hold for their thread. False: OpenSSL was used already. */
+ * locked memory (locked.h), wherever it is freed. They nest, and hold for their thread. False: OpenSSL was used
+ * already. */
 bool crypto_memory_setup(void);
 void crypto_keys_begin(void);
 void crypto_keys_end(void);

@@ -1,7 +1,7 @@
 /*
  * Memory set aside, for libraries that crash, leak or lose a part of what they make where an allocation of theirs fails
- * (libevent while it makes a bufferevent, libxml2 and xmlsec nearly everywhere). Who takes from here refuses what he was
- * about, once the library has returned: this is for coming out whole, not for going on. Safe between threads.
+ * (libevent while it makes a bufferevent, libxml2 and xmlsec nearly everywhere). Who takes from here refuses what he
+ * was about, once the library has returned: this is for coming out whole, not for going on. Safe between threads.
  *
  *     void *p = malloc(n);
  *     if (!p && (p = spare_take(n))) failed = true;

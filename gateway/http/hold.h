@@ -20,8 +20,8 @@ void hold_count(struct conn *c);
 /* True when the connection may hold `more` octets beside what all hold: at once, or since slower ones had to go; it may
  * itself be the slowest, and is refused then. Nobody but it holding anything, it always may. */
 bool hold_allows(struct conn *c, size_t more);
-/* The octets that a reply takes while it comes from the upstream. True: all hold more than they may, and slower ones are
- * to go; the reply itself is never refused for it, since its request was spent. */
+/* The octets that a reply takes while it comes from the upstream. True: all hold more than they may, and slower ones
+ * are to go; the reply itself is never refused for it, since its request was spent. */
 bool hold_reply(struct front *f, size_t before, size_t now);
 /* The connection waits: it is asked again, by conn_go_on(), when there is room. */
 void hold_wait(struct conn *c);

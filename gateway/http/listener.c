@@ -57,8 +57,8 @@ static bool loop_takes(struct listener *l, evutil_socket_t fd)
     return true;
 }
 
-/* libevent would crash at the first allocation that fails in here: what it asks for is set aside. `fd` is closed with the
- * bufferevent, or at once. */
+/* libevent would crash at the first allocation that fails in here: what it asks for is set aside. `fd` is closed with
+ * the bufferevent, or at once. */
 static struct bufferevent *accept_into(struct listener *l, evutil_socket_t fd)
 {
     struct bufferevent *bev = NULL;

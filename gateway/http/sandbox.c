@@ -76,8 +76,8 @@ static void look_at_memory(const struct config *c)
     const size_t limit = locked_limit(false), need = sandbox_memory(c);
     memory_is_enough = limit >= need;
     if (!memory_is_enough)
-        log_warn("sandbox", "memlock", "RLIMIT_MEMLOCK is %zu KiB, and keys in clear need %zu KiB at least: the rest can "
-                 "be swapped", limit / 1024, need / 1024);
+        log_warn("sandbox", "memlock", "RLIMIT_MEMLOCK is %zu KiB, and keys in clear need %zu KiB at least: the rest "
+                 "can be swapped", limit / 1024, need / 1024);
     layer_memlock(memory_is_enough);
 }
 

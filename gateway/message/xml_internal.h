@@ -33,8 +33,8 @@ struct xml_doc {
 bool xml_memory_startup(void);
 void xml_secret_begin(bool secret);
 void xml_secret_end(bool secret);
-/* How often this thread's calls of libxml2 and xmlsec have found no memory: they went on with what is set aside, and who
- * called them refuses when it has changed. */
+/* How often this thread's calls of libxml2 and xmlsec have found no memory: they went on with what is set aside, and
+ * who called them refuses when it has changed. */
 uint64_t xml_shortages(void);
 
 /* Part of xml_startup() and xml_shutdown(): xmlsec1, and this thread's cryptography. */

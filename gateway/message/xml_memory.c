@@ -10,12 +10,12 @@
 
 /*
  * A reply of an older KMS holds keys in clear, and libxml2 copies its text into input buffers, a growing text node, a
- * tree, output buffers. None of that can be wiped from outside: it is, where libxml2 frees, and comes from locked memory
- * while there is any. Which memory there is below (the C library's, or a test's that ends) is not our choice; blocks are
- * the C library's in any case.
+ * tree, output buffers. None of that can be wiped from outside: it is, where libxml2 frees, and comes from locked
+ * memory while there is any. Which memory there is below (the C library's, or a test's that ends) is not our choice;
+ * blocks are the C library's in any case.
  *
- * Where there is none, libxml2 and xmlsec get what is set aside: they crash, leak, or make less than was asked for and do
- * not say so, when an allocation fails. Whoever called them looks at xml_shortages() when they have come back, and
+ * Where there is none, libxml2 and xmlsec get what is set aside: they crash, leak, or make less than was asked for and
+ * do not say so, when an allocation fails. Whoever called them looks at xml_shortages() when they have come back, and
  * refuses.
  */
 static xmlFreeFunc plain_free;

@@ -15,8 +15,8 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-/* Shared with the test: which allocation fails (0: none), how many in a row, how many there were since it was set; how many
- * blocks are in use. */
+/* Shared with the test: which allocation fails (0: none), how many in a row, how many there were since it was set; how
+ * many blocks are in use. */
 struct scarce {
     _Atomic uint64_t at, many, seen, live;
 };
