@@ -277,12 +277,14 @@ struct zone *zone_load(struct str name)
         close(fd);
     const bool good = n >= 0 && n < FILE_MAX && read_zone(z, bytes, (size_t)n);
     free(bytes);
-    if (good) {
-        struct zone *fitting = realloc(z, offsetof(struct zone, v) + z->n * sizeof *z->v);
-        return fitting ? fitting : z;
+    if (!good) {
+        free(z);
+        return NULL;
     }
-    free(z);
-    return NULL;
+    void *fitting = realloc(z, offsetof(struct zone, v) + z->n * sizeof *z->v);
+    if (fitting)
+        return fitting;
+    return z; /* as large as it was */
 }
 
 bool zone_offset_parse(struct str text, int *minutes)
