@@ -247,8 +247,11 @@ static void head_byte(struct guard *g, char c)
         return;
     }
     buf_char(&g->head, c);
-    if (g->head.failed) {
-        refuse(g, REASON_HTTP_TOO_LARGE, g->line_at ? 431 : 414);
+    if (g->head.failed) { /* its ceiling, or want of memory */
+        if (g->head.n < g->head.max)
+            refuse(g, REASON_INTERNAL, 500);
+        else
+            refuse(g, REASON_HTTP_TOO_LARGE, g->line_at ? 431 : 414);
         return;
     }
     const size_t length = g->head.n - g->line_at;

@@ -64,7 +64,12 @@ def test_replies_under_way_count(gateway):
     g.config.write_text(g.config.read_text().replace("timeout: 5s }", "timeout: 60s }"))
     g.start()
     statuses = []
-    askers = [threading.Thread(target=lambda: statuses.append(g.ask(alice, "/keyprov").status)) for _ in range(4)]
+
+    def ask():
+        s = wire.connect(g, timeout=120)
+        s.sendall(wire.Request(g, alice, "/keyprov").bytes())
+        statuses.append(wire.Answer(wire.until_closed(s)).status)
+    askers = [threading.Thread(target=ask) for _ in range(4)]
     [t.start() for t in askers]
     kms.wait_for(lambda: up.waiting == 4 and limit(g))
     assert "limits.memory is reached" in g.running.err

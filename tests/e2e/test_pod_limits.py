@@ -23,7 +23,7 @@ SANITIZED = b"__asan_init" in (BUILD / "kmsgate").read_bytes() or b"__tsan_init"
 
 def pod_memory():
     """limits.memory of the gateway's container, in bytes."""
-    for doc in yaml.safe_load_all((SHIPPED / "deployment.yaml").read_text()):
+    for doc in yaml.safe_load_all((SHIPPED / "base/deployment.yaml").read_text()):
         for c in doc["spec"]["template"]["spec"]["containers"]:
             if c["name"] == "kmsgate":
                 said = c["resources"]["limits"]["memory"]
@@ -115,7 +115,7 @@ def test_a_flood_stays_within_the_pod(cage, gateway, tmp_path):
     """Twice as many connections as there are places, each with a body of 64 KiB but for its last byte, then sixty large replies at a
     time: nobody is killed for memory, good requests are served, and afterwards the memory is given back."""
     limit = pod_memory()
-    shipped = yaml.safe_load((SHIPPED / "gateway.yaml").read_text())
+    shipped = yaml.safe_load((SHIPPED / "pod/gateway.yaml").read_text())
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(16384, hard), hard))
     alice = kms.User("sip:alice@example.org")
