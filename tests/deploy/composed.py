@@ -22,22 +22,27 @@ class Composed:
     def __call__(self, *argv, **kw):
         return run(tool("docker-compose"), "-f", self.file, "-f", self.limits, *argv, env=self.env, **kw)
 
-    def up(self, *argv, timeout=300):
+    @contextlib.contextmanager
+    def nursed(self):
         """Health checks have a timer of systemd's, which is not here: they are run by hand until all are well."""
         end = threading.Event()
 
         def nurse():
-            while not end.wait(0.3):
+            while not end.wait(0.5):
                 for line in self.containers.podman("ps", "--format", "{{.Names}} {{.Status}}", ok=False).stdout.split("\n"):
                     if line.startswith(self.project + "_") and re.search(r"\((starting|unhealthy)\)", line):
                         self.containers.podman("healthcheck", "run", line.split(" ")[0], ok=False)
         nursing = threading.Thread(target=nurse)
         nursing.start()
         try:
-            self("up", "--no-build", "-d", "--timeout", "20", *argv, timeout=timeout)
+            yield
         finally:
             end.set()
             nursing.join()
+
+    def up(self, *argv):
+        with self.nursed():
+            self("up", "--no-build", "-d", "--timeout", "20", *argv)
 
     def container(self, service):
         names = self.containers.podman("ps", "-a", "--format", "{{.Names}}").stdout.split()
@@ -63,7 +68,8 @@ def composed(containers, file, project, targets, folder):
     limit = {"ulimits": {"nofile": {"soft": 1024, "hard": 20000}, "nproc": 4096}}
     whole = yaml.safe_load(file.read_text())
     # And the name that podman has for Docker's way to give addresses.
-    networks = {n: dict(v, ipam=dict(v["ipam"], driver="host-local")) for n, v in whole["networks"].items() if v and "ipam" in v}
+    networks = {n: dict(v, ipam=dict(v["ipam"], driver="host-local", options={"driver": "host-local"}))
+                for n, v in whole["networks"].items() if v and "ipam" in v}
     limits.write_text(yaml.safe_dump({"services": {name: limit for name in whole["services"]}, "networks": networks}))
     service = subprocess.Popen(["podman", *containers.store, "system", "service", "--time=0", "unix://%s" % sock],
                                env=containers.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

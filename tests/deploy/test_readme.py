@@ -350,7 +350,7 @@ def test_nothing_is_left_out():
     """Each block is of a kind that some test runs."""
     kinds = {"sh", "sh build", "sh machine", "sh fleet", "sh credentials", "sql", "yaml", "yaml listener", ""}
     run_somewhere = {"On a laptop", "Beside your KMS, in five minutes", "Ending, upgrading, going back", "Backup and restore of keys",
-                     "The image", "Kubernetes", "Keys, day by day"}
+                     "The image", "Kubernetes", "Keys, day by day", "A fleet"}
     for heading, kind, code in blocks(DOCKER):
         assert kind in kinds, (heading, kind)
         assert kind != "sh" or heading in run_somewhere, heading
