@@ -62,6 +62,17 @@ char *buf_reserve(struct buf *b, size_t n)
     return b->p + b->n;
 }
 
+void buf_decimal(struct buf *b, uint64_t value)
+{
+    char digits[20];
+    size_t n = 0;
+    do {
+        digits[sizeof digits - ++n] = (char)('0' + value % 10);
+        value /= 10;
+    } while (value > 0);
+    buf_bytes(b, digits + sizeof digits - n, n);
+}
+
 void buf_printf(struct buf *b, const char *format, ...)
 {
     va_list arguments;

@@ -75,6 +75,12 @@ static inline uint64_t eight_uri(uint64_t v)
            ~eight_within(v, '"', '"') & ~eight_within(v, '`', '`') & ~eight_within(v, '{', '}');
 }
 
+/* What stands for itself in a string of JSON: printing, no quote and no backslash. */
+static inline uint64_t eight_json(uint64_t v)
+{
+    return eight_within(v, ' ', '~') & ~eight_within(v, '"', '"') & ~eight_within(v, '\\', '\\');
+}
+
 /* Of eight digits of hex, the four octets, the first lowest. */
 static inline uint32_t eight_octets(uint64_t v)
 {

@@ -1,24 +1,54 @@
 #include "base/json.h"
 
+#include <string.h>
+
+#include "base/eight.h"
 #include "base/text.h"
 
-static void begin_value(struct json *j, const char *key)
+/* Writes the comma and the key that stand before a value, and makes room for n octets of it: whoever writes them there
+ * adds them to the buffer by wrote(). NULL: the buffer has failed. */
+static char *begin_value(struct json *j, const char *key, size_t n)
 {
+    struct buf *b = j->out;
     const uint64_t level = UINT64_C(1) << j->depth;
-    if (j->has_item & level)
-        buf_char(j->out, ',');
+    const bool comma = j->has_item & level;
+    const size_t key_n = key ? strlen(key) : 0;
+    char *at = buf_reserve(b, comma + (key ? key_n + 3 : 0) + n), *const from = at;
+    if (!at)
+        return NULL;
+    if (comma)
+        *at++ = ',';
     j->has_item |= level;
     if (key) {
-        buf_char(j->out, '"');
-        buf_z(j->out, key);
-        buf_z(j->out, "\":");
+        *at++ = '"';
+        memcpy(at, key, key_n);
+        at += key_n;
+        *at++ = '"';
+        *at++ = ':';
     }
+    b->n += (size_t)(at - from);
+    *at = '\0';
+    return at;
+}
+
+static void wrote(struct json *j, size_t n)
+{
+    j->out->n += n;
+    j->out->p[j->out->n] = '\0';
+}
+
+static void put_value(struct json *j, const char *key, const char *text, size_t n)
+{
+    char *at = begin_value(j, key, n);
+    if (!at)
+        return;
+    memcpy(at, text, n);
+    wrote(j, n);
 }
 
 static void open_level(struct json *j, const char *key, bool array)
 {
-    begin_value(j, key);
-    buf_char(j->out, array ? '[' : '{');
+    put_value(j, key, array ? "[" : "{", 1);
     if (++j->depth >= 64) { /* no text of ours is that deep */
         j->out->failed = true;
         j->depth = 63;
@@ -81,14 +111,33 @@ static void put_escaped(struct json *j, size_t n, uint32_t code)
         buf_printf(j->out, "\\u%04x", code);
 }
 
+static size_t plain_run(const char *p, size_t n)
+{
+    size_t i = 0;
+    while (n - i >= 8 && eight_all(eight_json(eight_load(p + i))))
+        i += 8;
+    while (i < n && is_plain(p[i]))
+        i++;
+    return i;
+}
+
 void json_string(struct json *j, const char *key, struct str value, size_t max)
 {
     const size_t whole = max && max < value.n ? max : value.n;
-    size_t i = 0, from = 0;
     if (!value.p)
         return;
-    begin_value(j, key);
-    buf_char(j->out, '"');
+    size_t i = plain_run(value.p, whole), from = 0;
+    char *at = begin_value(j, key, i + 2);
+    if (!at)
+        return;
+    *at = '"';
+    if (i == value.n) { /* nearly every one */
+        memcpy(at + 1, value.p, i);
+        at[i + 1] = '"';
+        wrote(j, i + 2);
+        return;
+    }
+    wrote(j, 1);
     for (;;) {
         size_t n;
         uint32_t code;
@@ -111,44 +160,49 @@ void json_string(struct json *j, const char *key, struct str value, size_t max)
     buf_char(j->out, '"');
 }
 
-static void put_digits(struct buf *out, uint64_t value, size_t at_least)
+enum { NUMBER_TEXT = 24 }; /* a sign, twenty digits and a point */
+
+/* Backwards from `at` on; gives where it begins. */
+static char *digits_before(char *at, uint64_t value, size_t at_least)
 {
-    char digits[20];
-    size_t n = 0;
-    do {
-        digits[sizeof digits - ++n] = (char)('0' + value % 10);
+    for (size_t n = 0; value > 0 || n < at_least; n++) {
+        *--at = (char)('0' + value % 10);
         value /= 10;
-    } while (value > 0 || n < at_least);
-    buf_bytes(out, digits + sizeof digits - n, n);
+    }
+    return at;
 }
 
-/* Writes the sign, gives what follows it. */
-static uint64_t put_sign(struct buf *out, int64_t value)
+static uint64_t size_of(int64_t value)
 {
-    if (value >= 0)
-        return (uint64_t)value;
-    buf_char(out, '-');
-    return 0 - (uint64_t)value;
+    return value < 0 ? 0 - (uint64_t)value : (uint64_t)value;
+}
+
+/* Up to the end of `text`. */
+static void put_number(struct json *j, const char *key, const char text[NUMBER_TEXT], char *from, bool negative)
+{
+    if (negative)
+        *--from = '-';
+    put_value(j, key, from, (size_t)(text + NUMBER_TEXT - from));
 }
 
 void json_int(struct json *j, const char *key, int64_t value)
 {
-    begin_value(j, key);
-    put_digits(j->out, put_sign(j->out, value), 1);
+    char text[NUMBER_TEXT];
+    put_number(j, key, text, digits_before(text + NUMBER_TEXT, size_of(value), 1), value < 0);
 }
 
 void json_thousandths(struct json *j, const char *key, int64_t value)
 {
-    begin_value(j, key);
-    const uint64_t size = put_sign(j->out, value);
-    put_digits(j->out, size / 1000, 1);
-    buf_char(j->out, '.');
-    put_digits(j->out, size % 1000, 3);
+    char text[NUMBER_TEXT];
+    char *at = digits_before(text + NUMBER_TEXT, size_of(value) % 1000, 3);
+    *--at = '.';
+    put_number(j, key, text, digits_before(at, size_of(value) / 1000, 1), value < 0);
 }
 
 void json_number(struct json *j, const char *key, double value, int decimals)
 {
-    begin_value(j, key);
+    if (!begin_value(j, key, 0))
+        return;
     if (value != value || value > 1e15 || value < -1e15)
         buf_z(j->out, "null"); /* JSON has no such number, or nobody could read it */
     else
@@ -157,6 +211,5 @@ void json_number(struct json *j, const char *key, double value, int decimals)
 
 void json_bool(struct json *j, const char *key, bool value)
 {
-    begin_value(j, key);
-    buf_z(j->out, value ? "true" : "false");
+    put_value(j, key, value ? "true" : "false", value ? 4 : 5);
 }

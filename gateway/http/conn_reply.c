@@ -109,18 +109,31 @@ static const char *phrase(int status)
     return "Error";
 }
 
+static void put_field(struct buf *head, struct str name, const char *value)
+{
+    buf_str(head, name);
+    buf_z(head, value);
+    buf_str(head, STR("\r\n"));
+}
+
 static void conn_write_head(struct buf *head, const struct conn_answer *a)
 {
     buf_reset(head);
-    buf_printf(head, "HTTP/1.1 %d %s\r\nContent-Type: %s\r\n", a->status, phrase(a->status), a->type);
-    if (!a->stream) /* it ends with the connection */
-        buf_printf(head, "Content-Length: %zu\r\n", a->body.n);
-    buf_z(head, "Cache-Control: no-store\r\n");
+    buf_str(head, STR("HTTP/1.1 "));
+    buf_decimal(head, (uint64_t)a->status);
+    put_field(head, STR(" "), phrase(a->status));
+    put_field(head, STR("Content-Type: "), a->type);
+    if (!a->stream) { /* it ends with the connection */
+        buf_str(head, STR("Content-Length: "));
+        buf_decimal(head, a->body.n);
+        buf_str(head, STR("\r\n"));
+    }
+    buf_str(head, STR("Cache-Control: no-store\r\n"));
     if (a->id)
-        buf_printf(head, "X-Request-Id: %s\r\n", a->id);
+        put_field(head, STR("X-Request-Id: "), a->id);
     if (a->extra.n)
         buf_str(head, a->extra);
-    buf_z(head, a->last || a->stream ? "Connection: close\r\n\r\n" : "\r\n");
+    buf_str(head, a->last || a->stream ? STR("Connection: close\r\n\r\n") : STR("\r\n"));
 }
 
 void conn_reply(struct conn *c, const struct conn_answer *a)

@@ -52,9 +52,10 @@ bool guard_begun(const struct guard *g)
 static const struct guard_header *find(const struct guard *g, const char *name, size_t *count)
 {
     const struct guard_header *found = NULL;
+    const struct str wanted = str_z(name);
     *count = 0;
     for (size_t i = 0; i < g->header_count; i++)
-        if (str_ieq_z(g->headers[i].name, name)) {
+        if (g->headers[i].name.n == wanted.n && str_ieq(g->headers[i].name, wanted)) {
             if (!found)
                 found = &g->headers[i];
             ++*count;
@@ -79,12 +80,15 @@ static bool connection_has(const struct guard *g, struct str token)
 
 bool guard_is_hop_header(const struct guard *g, struct str name)
 {
-    static const char *const HOP[] = {"connection", "keep-alive", "proxy-connection", "proxy-authorization",
-        "proxy-authenticate", "te", "trailer", "transfer-encoding", "upgrade", "content-length", "host", "expect",
-        "content-type", "content-encoding", "x-request-id", "traceparent", "x-forwarded-for",
-        "x-forwarded-host", "x-forwarded-proto", "x-real-ip", "forwarded"};
+#define NAME(literal) {"" literal "", sizeof(literal) - 1}
+    static const struct str HOP[] = {NAME("connection"), NAME("keep-alive"), NAME("proxy-connection"),
+        NAME("proxy-authorization"), NAME("proxy-authenticate"), NAME("te"), NAME("trailer"), NAME("transfer-encoding"),
+        NAME("upgrade"), NAME("content-length"), NAME("host"), NAME("expect"), NAME("content-type"),
+        NAME("content-encoding"), NAME("x-request-id"), NAME("traceparent"), NAME("x-forwarded-for"),
+        NAME("x-forwarded-host"), NAME("x-forwarded-proto"), NAME("x-real-ip"), NAME("forwarded")};
+#undef NAME
     for (size_t i = 0; i < sizeof HOP / sizeof *HOP; i++)
-        if (str_ieq_z(name, HOP[i]))
+        if (name.n == HOP[i].n && str_ieq(name, HOP[i]))
             return true;
     return connection_has(g, name);
 }
@@ -239,30 +243,51 @@ static void end_line(struct guard *g)
     g->line_at = g->head.n;
 }
 
-static void head_byte(struct guard *g, char c)
+/* How many of the n bytes may follow those of the head: all, or up to the first that is a NUL, or a CR or LF without
+ * the other. `before`: the byte before them. The only LF, if there is one, is the last byte. */
+static size_t head_run(char before, const char *p, size_t n)
 {
-    const char before = g->head.n ? g->head.p[g->head.n - 1] : '\0';
-    if (c == '\0' || (c == '\n') != (before == '\r')) {
-        refuse_framing(g);
-        return;
-    }
-    buf_char(&g->head, c);
-    if (g->head.failed) { /* its ceiling, or want of memory */
-        if (g->head.n < g->head.max)
-            refuse(g, REASON_INTERNAL, 500);
-        else
-            refuse(g, REASON_HTTP_TOO_LARGE, g->line_at ? 431 : 414);
-        return;
-    }
+    const char *nul = memchr(p, '\0', n), *cr = memchr(p, '\r', n);
+    const size_t good = nul ? (size_t)(nul - p) : n;
+    if ((*p == '\n') != (before == '\r'))
+        return 0;
+    if (cr && cr + 1 < p + good && cr[1] != '\n')
+        return (size_t)(cr + 1 - p) < good ? (size_t)(cr + 1 - p) : good;
+    if (good == n && n > 1 && p[n - 1] == '\n' && p[n - 2] != '\r')
+        return n - 1;
+    return good;
+}
+
+/* How many bytes the line that is being read may still have. */
+static size_t head_room(const struct guard *g)
+{
     const size_t length = g->head.n - g->line_at;
-    if (g->line_at == 0) {
-        if (length > g->limits->target + 64)
-            refuse(g, REASON_HTTP_TOO_LARGE, 414);
-    } else if (length > g->limits->header + 2 || ++g->header_bytes > g->limits->headers + 2) { /* 2: the empty line */
-        refuse(g, REASON_HTTP_TOO_LARGE, 431);
-    }
-    if (c == '\n' && g->state != GUARD_REFUSED)
+    if (g->line_at == 0)
+        return g->limits->target + 64 - length;
+    const size_t line = g->limits->header + 2 - length, all = g->limits->headers + 2 - g->header_bytes; /* empty line */
+    return line < all ? line : all;
+}
+
+/* Bytes of one line of the head, to its end or to the end of what has come. Returns how many were looked at. */
+static size_t head_bytes(struct guard *g, const char *p, size_t n)
+{
+    const char *lf = memchr(p, '\n', n);
+    const size_t whole = lf ? (size_t)(lf - p) + 1 : n, room = head_room(g);
+    const size_t run = head_run(g->head.n ? g->head.p[g->head.n - 1] : '\0', p, whole);
+    const size_t take = run < room ? run : room;
+    buf_bytes(&g->head, p, take);
+    if (g->line_at)
+        g->header_bytes += take;
+    if (g->head.failed && g->head.n + take <= g->head.max) { /* not its ceiling: want of memory */
+        refuse(g, REASON_INTERNAL, 500);
+    } else if (g->head.failed || (take == room && run > room)) {
+        refuse(g, REASON_HTTP_TOO_LARGE, g->line_at ? 431 : 414);
+    } else if (take < whole) {
+        refuse_framing(g);
+    } else if (lf) {
         end_line(g);
+    }
+    return take < whole ? take + 1 : take;
 }
 
 /* One byte of chunked framing; trailers are refused, since nothing may be said after the body. */
@@ -304,7 +329,7 @@ size_t guard_feed(struct guard *g, const char *p, size_t n)
     const enum guard_state before = g->state;
     while (used < n && g->state == before && before != GUARD_DONE && before != GUARD_REFUSED) {
         if (g->state == GUARD_HEAD)
-            head_byte(g, p[used++]);
+            used += head_bytes(g, p + used, n - used);
         else
             used += body_bytes(g, p + used, n - used);
     }

@@ -1,6 +1,5 @@
 #include "http/trace.h"
 
-#include <stdio.h>
 #include <string.h>
 
 #include "base/random.h"
@@ -50,10 +49,15 @@ void trace_begin(struct trace *t, const struct guard *g, const char *id)
 
 bool trace_parent(const struct trace *t, char out[TRACE_PARENT_TEXT])
 {
+    struct buf text = {.p = out, .cap = TRACE_PARENT_TEXT, .max = TRACE_PARENT_TEXT - 1};
     uint64_t parent = 0;
     while (parent == 0)
         if (!random_bytes(&parent, sizeof parent))
             return false;
-    snprintf(out, TRACE_PARENT_TEXT, "00-%s-%016llx-%s", t->id, (unsigned long long)parent, t->sampled ? "01" : "00");
-    return true;
+    buf_str(&text, STR("00-"));
+    buf_bytes(&text, t->id, ID_N);
+    buf_str(&text, STR("-"));
+    buf_hex(&text, &parent, sizeof parent, false);
+    buf_str(&text, t->sampled ? STR("-01") : STR("-00"));
+    return !text.failed;
 }

@@ -116,9 +116,9 @@ bool upstream_call_header(struct upstream_call *c, struct str name, struct str v
     if (!value.n)
         return true;
     buf_str(&c->head, name);
-    buf_z(&c->head, ": ");
+    buf_str(&c->head, STR(": "));
     buf_str(&c->head, value);
-    buf_z(&c->head, "\r\n");
+    buf_str(&c->head, STR("\r\n"));
     return !c->head.failed;
 }
 
@@ -130,7 +130,9 @@ static bool call_finish_head(struct upstream_call *c, struct buf *body)
         c->out = *body;
         *body = (struct buf){0};
         c->out.secret = true;
-        buf_printf(&c->head, "Content-Length: %zu\r\n", c->out.n);
+        buf_str(&c->head, STR("Content-Length: "));
+        buf_decimal(&c->head, c->out.n);
+        buf_str(&c->head, STR("\r\n"));
     }
     buf_z(&c->head, "\r\n");
     if (c->u->site->tls && c->out.n) { /* one text: it is one record */
