@@ -12,14 +12,27 @@ ROOT = Path(__file__).parents[2]
 BUILD = Path(os.environ.get("TESTED_BUILD", ROOT / "build")).resolve()
 
 
-@pytest.mark.skipif(not (BUILD / "bench_load").exists(), reason="the build is one without -DKMSGATE_BENCH=ON")
-def test_bench_runs():
-    run = subprocess.run([ROOT / "tests/bench/run", "--smoke"], env=dict(os.environ, BENCH_BUILD=str(BUILD)),
-                         capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL)
+COUNTED = pytest.mark.skipif(not (BUILD / "bench_load").exists(), reason="the build is one without -DKMSGATE_BENCH=ON")
+
+
+def bench(*argv, seconds=300):
+    run = subprocess.run([ROOT / "tests/bench" / argv[0], *argv[1:]], env=dict(os.environ, BENCH_BUILD=str(BUILD)),
+                         capture_output=True, text=True, timeout=seconds, stdin=subprocess.DEVNULL)
     assert run.returncode == 0, run.stdout + run.stderr
-    rows = [json.loads(line) for line in (BUILD / "results.jsonl").read_text().split("\n") if line]
+    return run.stdout
+
+
+def rows_of(name):
+    return [json.loads(line) for line in (BUILD / name).read_text().split("\n") if line]
+
+
+@COUNTED
+def test_bench_runs():
+    out = bench("run", "--smoke")
+    rows = rows_of("results.jsonl")
     assert [(r["bench"], r.get("phase") or r.get("who")) for r in rows] == \
-        [("machine", None), ("gate", "judge"), ("gate", "reply"), ("gate", "decide"), ("load", "kmsgate")]
+        [("machine", None), ("gate", "judge"), ("gate", "reply"), ("gate", "decide"), ("whole", None),
+         ("load", "kmsgate"), ("idle", None)]
     text = (ROOT / "tests/bench/README.md").read_text()
     told = dict(re.findall(r"^(judge|reply|both|decide) +([\d,]+)", text, re.M))
     found = {r["phase"]: r["instructions"] for r in rows[1:3]}
@@ -28,9 +41,31 @@ def test_bench_runs():
     assert found["both"] <= 352000, found
     for phase, n in found.items():
         assert abs(n / int(told[phase].replace(",", "")) - 1) < 0.03, (phase, n, told[phase])
-    load = rows[4]
+    load = rows[5]
     assert load["errors"] == 0 and load["open_failed"] == 0 and load["requests"] > 4
-    assert "req/s" in run.stdout and "both" in run.stdout
+    assert "req/s" in out and "both" in out and "idle connections" in out
+
+
+@COUNTED
+def test_a_whole_exchange(tmp_path):
+    """What an exchange of the whole gateway takes: instructions and allocations; its system calls, with the sandbox."""
+    bench("run", "whole", "calls")
+    rows = {(r["bench"], r.get("who")): r for r in rows_of("results.jsonl")}
+    whole, calls = rows["whole", None], rows["calls", "kmsgate"]
+    assert 300000 < whole["instructions"] <= 445000, whole
+    assert whole["allocations"] <= 42, whole
+    assert calls["errors"] == 0 and 4 < calls["calls"] <= 8, calls
+    told = int(re.search(r"^whole +([\d,]+)", (ROOT / "tests/bench/README.md").read_text(), re.M)[1].replace(",", ""))
+    assert abs(whole["instructions"] / told - 1) < 0.03, (whole, told)
+
+
+@COUNTED
+@pytest.mark.parametrize("name, told", [("growth", "growth.jsonl"), ("latency", "latency.jsonl")])
+def test_the_other_commands_run(name, told):
+    bench(name, "--smoke")
+    rows = [r for r in rows_of(told) if "errors" in r]
+    assert rows and all(r["requests"] > 4 for r in rows)
+    assert name == "latency" or all(r["errors"] == 0 for r in rows)
 
 
 @pytest.mark.skipif(not (BUILD / "bench_load").exists(), reason="the build is one without -DKMSGATE_BENCH=ON")

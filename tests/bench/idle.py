@@ -1,0 +1,86 @@
+"""What a kept connection holds, and what stays held when many have gone."""
+import contextlib
+import json
+import resource
+import socket
+import subprocess
+import time
+
+import house
+
+
+def connections(admin):
+    """As the gateway counts them."""
+    with contextlib.suppress(OSError, IndexError), socket.create_connection(("127.0.0.1", admin), 10) as s:
+        s.sendall(b"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+        text = b""
+        while more := s.recv(65536):
+            text += more
+        return int(text.split(b"\nkmsgate_connections ")[1].split()[0])
+    return -1
+
+
+def settled(pid, still=5, most=120):
+    """Its resident memory once that has been the same for a while, in KiB."""
+    last, same = house.rss_kb(pid), 0
+    for _ in range(most):
+        time.sleep(0.2)
+        now = house.rss_kb(pid)
+        same = same + 1 if abs(now - last) < 64 else 0
+        last = now
+        if same >= still:
+            break
+    return last
+
+
+def fresh(h, n, users):
+    """A gateway that has served some, so that all that it keeps for good is there."""
+    return h.gateway(users=users, limits="connections: %d, header_timeout: 600s, idle_timeout: 600s" % (n + 500))
+
+
+def warm(h, gate, users):
+    h.load(gate.port, 32, 60, "count=2000", users=users)
+    h.wait(lambda: connections(gate.admin) == 0, "the end of the warming")
+    return settled(gate.pid)
+
+
+def before_a_request(h, n, users):
+    with h.upstream(), fresh(h, n, users) as gate:
+        base = warm(h, gate, users)
+        kept = [socket.create_connection(("127.0.0.1", gate.port)) for _ in range(n)]
+        h.wait(lambda: connections(gate.admin) == n, "%d connections" % n)
+        full = settled(gate.pid)
+        for s in kept:
+            s.close()
+    return (full - base) * 1024 / n
+
+
+def after_a_request(h, n, users):
+    """Octets each, and MiB that are held more than before when they have gone."""
+    with h.upstream(), fresh(h, n, users) as gate:
+        base = warm(h, gate, users)
+        argv = [h.build / "bench_load", "run", gate.port, house.URL, h.users(users), n, 1000, "rate=1500",
+                "count=%d" % n, "hold"]
+        p = subprocess.Popen(list(map(str, argv)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        h.running.append(p)
+        row = json.loads(p.stdout.readline())
+        assert row["requests"] == n and not row["errors"], row
+        assert connections(gate.admin) == n
+        full = settled(gate.pid)
+        p.stdin.close()
+        p.wait()
+        h.running.remove(p)
+        h.wait(lambda: connections(gate.admin) == 0, "the end of the connections")
+        after = settled(gate.pid, still=10)
+    return (full - base) * 1024 / n, (after - base) / 1024
+
+
+def idle(h, smoke):
+    n, users = (100, 20) if smoke else (10000, 1000)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    before = before_a_request(h, n, users)
+    after, held = after_a_request(h, n, users)
+    h.note(bench="idle", connections=n, before=round(before), after=round(after), held_mib=round(held, 1))
+    print("\n%d idle connections: %d octets each before a request, %d after one (due: 2,048); %.1f MiB more than before "
+          "when they have gone" % (n, before, after, held))
