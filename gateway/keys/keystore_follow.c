@@ -10,6 +10,7 @@ enum {
     BUSY_TURNS = 20,          /* ten seconds of turns: then it is told */
     REOPEN_EACH_S = 5,        /* a file that something else than a database writes to is read so often, not more */
     CLOCKS_S = 60,            /* by so much the clock of who pruned may be ahead */
+    APPLIED = 64,             /* changed rows that a look-up of a user may have to wait for */
 };
 
 /* Changed and removed rows, verified, until all of them are known to be good. */
@@ -125,17 +126,48 @@ static void changes_free(struct changes *c)
     openers_free(&c->openers);
 }
 
-static bool apply(struct keystore *ks, const struct changes *c)
+/* Those of one user in the order in which they were kept. */
+static int by_user(const void *a, const void *b)
+{
+    const struct key_row *x = *(const struct key_row *const *)a, *y = *(const struct key_row *const *)b;
+    const int order = key_text_order(x->user, y->user);
+    return order ? order : (x > y) - (x < y);
+}
+
+static bool apply_row(struct table *t, const struct key_row *row)
+{
+    if (row->key.seq)
+        return table_set(t, row);
+    table_remove(t, row->user, row->key.id);
+    return true;
+}
+
+/* Some, and whatever else there is of the last one's user: nobody's keys are seen half changed. Returns the next. */
+static size_t apply_some(struct keystore *ks, const struct key_row *const *v, size_t i, size_t n, bool *ok)
 {
     pthread_rwlock_wrlock(&ks->locks->table);
-    bool ok = table_reserve(ks->now.table, c->n, c->text);
-    for (size_t i = 0; ok && i < c->n; i++)
-        if (c->v[i].key.seq)
-            ok = table_set(ks->now.table, &c->v[i]);
-        else
-            table_remove(ks->now.table, c->v[i].user, c->v[i].key.id);
-    atomic_fetch_add(&ks->edition, 1);
+    for (const size_t from = i; *ok && i < n && (i - from < APPLIED || str_eq(v[i]->user, v[i - 1]->user)); i++)
+        *ok = apply_row(ks->now.table, v[i]);
     pthread_rwlock_unlock(&ks->locks->table);
+    return i;
+}
+
+/* Requests are judged meanwhile, and wait for a few rows at most, however many there are. */
+static bool apply(struct keystore *ks, const struct changes *c)
+{
+    const struct key_row **v = calloc(c->n + 1, sizeof *v); /* NOLINT(bugprone-sizeof-expression): pointers */
+    bool ok = v != NULL;
+    for (size_t i = 0; ok && i < c->n; i++)
+        v[i] = &c->v[i];
+    if (ok)
+        qsort(v, c->n, sizeof *v, by_user); /* NOLINT(bugprone-sizeof-expression): pointers */
+    pthread_rwlock_wrlock(&ks->locks->table);
+    ok = ok && table_reserve(ks->now.table, c->n, c->text);
+    pthread_rwlock_unlock(&ks->locks->table);
+    for (size_t i = 0; ok && i < c->n;)
+        i = apply_some(ks, v, i, c->n, &ok);
+    atomic_fetch_add(&ks->edition, 1);
+    free(v);
     return ok;
 }
 

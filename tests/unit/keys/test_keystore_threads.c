@@ -82,6 +82,78 @@ static void readers_and_refresh(void **state)
     keystore_close(writer);
 }
 
+enum { MANY = 400 };
+
+static void user_of(int i, char user[64], char id[64], int number)
+{
+    snprintf(user, 64, "sip:%03d@example.org", i);
+    snprintf(id, 64, "ink.%d.%03d", number, i);
+}
+
+/* All users' keys `number`, in one transaction; one change alone is before them, so that theirs, two each, are odd. */
+static void import_many(struct fixture *f, struct keystore *ks, int number)
+{
+    struct key_entry v[MANY + 1];
+    char text[MANY][2][64], alone[64];
+    snprintf(alone, sizeof alone, "sip:-%d@example.org", number);
+    v[0] = entry(alone, KEY_TRK, "trk", 100);
+    for (int i = 0; i < MANY; i++) {
+        user_of(i, text[i][0], text[i][1], number);
+        v[i + 1] = entry(text[i][0], KEY_INK, text[i][1], (uint8_t)number);
+    }
+    assert_true(keystore_put(ks, v, MANY + 1, false, f->counts, &f->at, &f->faults));
+}
+
+/* Whatever is being changed, each has one active InK. */
+static void *read_many(void *arg)
+{
+    struct shared *s = arg;
+    char user[64], id[64];
+    for (int i = 0; !atomic_load(&s->done); i = (i + 1) % MANY) {
+        struct keyring ring;
+        size_t active = 0;
+        user_of(i, user, id, 1);
+        const bool there = keystore_user(s->ks, str_z(user), &ring) == KEYSTORE_OK;
+        for (size_t k = 0; k < ring.n; k++)
+            active += ring.keys[k].type == KEY_INK && ring.keys[k].state == KEY_ACTIVE;
+        atomic_fetch_add(&s->wrong, !there || active != 1);
+        atomic_fetch_add(&s->reads, 1);
+        keyring_clear(&ring);
+    }
+    return NULL;
+}
+
+static void many_changes_at_once(void **state)
+{
+    struct fixture *f = *state;
+    struct shared s = {0};
+    pthread_t threads[READERS];
+    char why[200];
+    bool changed;
+    fill_store(f);
+    struct keystore *writer = open_store(f);
+    import_many(f, writer, 1);
+    s.ks = open_store(f);
+    for (int i = 0; i < READERS; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, read_many, &s), 0);
+    for (int number = 2; number < 30; number++) {
+        import_many(f, writer, number);
+        assert_true(keystore_refresh(s.ks, &changed, why, sizeof why) && changed);
+        for (int i = 0; i < MANY; i++) {
+            char user[64], id[64];
+            user_of(i, user, id, number);
+            assert_int_equal(state_of(s.ks, user, id), KEY_ACTIVE);
+        }
+    }
+    atomic_store(&s.done, true);
+    for (int i = 0; i < READERS; i++)
+        pthread_join(threads[i], NULL);
+    assert_true(atomic_load(&s.reads) > 0);
+    assert_int_equal(atomic_load(&s.wrong), 0);
+    keystore_close(s.ks);
+    keystore_close(writer);
+}
+
 struct one_writer {
     struct fixture *f;
     int number;
@@ -132,6 +204,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(readers_and_refresh, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(many_changes_at_once, set_up, tear_down),
         cmocka_unit_test_setup_teardown(writers_at_once, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
