@@ -8,12 +8,15 @@
  *     load tls PORT COUNT full|resume                          handshakes; a JSON line
  *
  * `run` signs each request just before it is sent and opens one reply in 64 (signature and keys), when it is signed.
- * The latency is from the first byte sent to the last byte received. count=N: so many requests, whatever the time.
- * rate=N: so many a second, whatever the other side does; the latency of one that had to wait for a free connection begins when
- * it was due. pad=N: so many octets more in each. same: one request for all, which only a proxy that judges nothing
- * takes. upstream=PORT: it is the older KMS, too, with sets=N and hang, and never sleeps: whoever sends it something has
- * no sleeper to wake, which across virtual cores costs more than sending. hold: the connections stay open, idle, until
- * its input ends.
+ * The latency is from the first byte sent to the last byte received. Words:
+ *     count=N        so many requests, whatever the time
+ *     rate=N         so many a second, whatever the other side does; the latency of one that had to wait for a free
+ *                    connection begins when it was due
+ *     pad=N          so many octets more in each
+ *     same           one request for all, which only a proxy that judges nothing takes
+ *     hold           the connections stay open, idle, until its input ends
+ *     upstream=PORT  it is the older KMS, too, with sets=N and hang, and never sleeps: whoever sends it something has
+ *                    no sleeper to wake, which across virtual cores costs more than sending
  */
 #include "load.h"
 

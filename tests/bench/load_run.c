@@ -308,7 +308,8 @@ static void serve_all(struct run *r, int timer, int upstream)
 
 int load_run(int argc, char **argv)
 {
-    struct run r = {.epoll = epoll_create1(0), .url = argv[1], .text = BUF_INIT(1u << 20), .message = BUF_INIT(1u << 20)};
+    struct run r = {.epoll = epoll_create1(0), .url = argv[1], .text = BUF_INIT(1u << 20),
+                    .message = BUF_INIT(1u << 20)};
     const struct sockaddr_in to = load_loopback(argv[0]);
     const long connections = strtol(argv[3], NULL, 10), seconds = strtol(argv[4], NULL, 10);
     const char *host = strstr(r.url, "://");

@@ -4,9 +4,9 @@
  *     remember SIZE...             sizes ascending; each is measured by the last EACH before it is full
  */
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
-#include "base/crypto.h"
 #include "bench.h"
 #include "replay/replay.h"
 
@@ -36,8 +36,9 @@ static void spend(struct replay *r, struct replay_line *line, uint64_t i, int64_
     snprintf(user, sizeof user, "sip:u%llu@example.org", (unsigned long long)(i % USERS));
     snprintf(id, sizeof id, "ink.1.u%llu", (unsigned long long)(i % USERS));
     struct replay_call call = {.done = NULL};
-    const struct replay_claim claim = {.user = str_z(user), .key_id = str_z(id), .value = value, .value_n = sizeof value,
-                                       .time_us = now, .earliest_us = now, .latest_us = now, .now_us = now};
+    const struct replay_claim claim = {.user = str_z(user), .key_id = str_z(id), .value = value,
+                                       .value_n = sizeof value, .time_us = now, .earliest_us = now, .latest_us = now,
+                                       .now_us = now};
     need(replay_spend(r, line, &claim, &call) == REASON_OK && !call.waits, "replay_spend");
 }
 
