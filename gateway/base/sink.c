@@ -191,8 +191,8 @@ static void batch_fill(struct sink *s)
         used += line.n + 1;
     }
     pthread_mutex_lock(&s->lock);
-    s->head = (s->head + used) % QUEUE_BYTES;
     s->n -= used;
+    s->head = s->n ? (s->head + used) % QUEUE_BYTES : 0; /* the same memory again: it is warm, and the rest not touched */
     pthread_mutex_unlock(&s->lock);
 }
 

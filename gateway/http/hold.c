@@ -11,6 +11,7 @@ enum {
     LOOK_MS = 50,
     EACH = 4096,       /* what an open connection takes beside: a guess, to know when much was freed */
     WORTH = 8 << 20,   /* free memory that is worth to be given back */
+    LEFT = 256 << 10,  /* of a flood that is over */
 };
 
 void hold_count(struct conn *c)
@@ -140,14 +141,18 @@ void hold_make_room(struct front *f)
     (void)hold_drop(f);
 }
 
+/* After a flood it is done once when half of it has gone, and once more when all has: what is left of it then is too
+ * little for the first, however much it is. */
 void hold_trim(struct server *s)
 {
-    static size_t peak;
+    static size_t peak, flood; /* the most since it was done last, and since all had gone */
     const size_t now = atomic_load(&s->held) + (size_t)crowd_count(s->crowd) * EACH;
-    if (now > peak)
-        peak = now;
-    if (peak - now < WORTH || now > peak / 2)
+    peak = now > peak ? now : peak;
+    flood = now > flood ? now : flood;
+    const bool half = peak - now >= WORTH && now <= peak / 2, gone = flood >= WORTH && now <= LEFT;
+    if (!half && !gone)
         return;
     peak = now;
+    flood = gone ? now : flood;
     (void)malloc_trim(0);
 }

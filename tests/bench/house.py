@@ -122,15 +122,15 @@ class House:
 
     # --- what is needed ---
 
-    def users(self, n):
+    def users(self, n, first=0):
         """A file of so many users' key pairs; a file stays what it is."""
         if isinstance(n, Path):
             return n
-        path = self.folder / ("keys-%d.jsonl" % n)
+        path = self.folder / ("keys-%d-%d.jsonl" % (n, first))
         if not path.exists():
             with open(path, "wb") as f:
                 os.fchmod(f.fileno(), 0o600)
-                subprocess.run([self.build / "bench_load", "keys", str(n)], stdout=f, check=True)
+                subprocess.run([self.build / "bench_load", "keys", str(n), str(first)], stdout=f, check=True)
         return path
 
     def certificate(self):

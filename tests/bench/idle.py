@@ -39,40 +39,52 @@ def fresh(h, n, users):
 
 
 def warm(h, gate, users):
-    h.load(gate.port, 32, 60, "count=2000", users=users)
+    h.load(gate.port, 256, 60, "count=10000", users=users)
     h.wait(lambda: connections(gate.admin) == 0, "the end of the warming")
     return settled(gate.pid)
 
 
 def before_a_request(h, n, users):
+    """Of the second half alone: the first one takes up what was free."""
+    kept, sizes = [], []
     with h.upstream(), fresh(h, n, users) as gate:
-        base = warm(h, gate, users)
-        kept = [socket.create_connection(("127.0.0.1", gate.port)) for _ in range(n)]
-        h.wait(lambda: connections(gate.admin) == n, "%d connections" % n)
-        full = settled(gate.pid)
+        warm(h, gate, users)
+        for many in (n // 2, n):
+            kept += [socket.create_connection(("127.0.0.1", gate.port)) for _ in range(many - len(kept))]
+            h.wait(lambda: connections(gate.admin) == many, "%d connections" % many)
+            sizes.append(settled(gate.pid))
         for s in kept:
             s.close()
-    return (full - base) * 1024 / n
+    return (sizes[1] - sizes[0]) * 1024 / (n - n // 2)
+
+
+def held(h, gate, n, users):
+    """So many connections with a request each that stay open; and whoever holds them."""
+    argv = [h.build / "bench_load", "run", gate.port, house.URL, h.users(users), n, 1000, "rate=1500", "count=%d" % n,
+            "hold"]
+    p = subprocess.Popen(list(map(str, argv)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    h.running.append(p)
+    row = json.loads(p.stdout.readline())
+    assert row["requests"] == n and not row["errors"], row
+    return p
 
 
 def after_a_request(h, n, users):
-    """Octets each, and MiB that are held more than before when they have gone."""
+    """Octets each, likewise, and MiB that are held more than before when they have gone."""
     with h.upstream(), fresh(h, n, users) as gate:
         base = warm(h, gate, users)
-        argv = [h.build / "bench_load", "run", gate.port, house.URL, h.users(users), n, 1000, "rate=1500",
-                "count=%d" % n, "hold"]
-        p = subprocess.Popen(list(map(str, argv)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        h.running.append(p)
-        row = json.loads(p.stdout.readline())
-        assert row["requests"] == n and not row["errors"], row
-        assert connections(gate.admin) == n
-        full = settled(gate.pid)
-        p.stdin.close()
-        p.wait()
-        h.running.remove(p)
+        both, sizes = [], []
+        for many in (n // 2, n):
+            both.append(held(h, gate, n // 2, users))
+            assert connections(gate.admin) == many
+            sizes.append(settled(gate.pid))
+        for p in both:
+            p.stdin.close()
+            p.wait()
+            h.running.remove(p)
         h.wait(lambda: connections(gate.admin) == 0, "the end of the connections")
         after = settled(gate.pid, still=10)
-    return (full - base) * 1024 / n, (after - base) / 1024
+    return (sizes[1] - sizes[0]) * 1024 / (n // 2), (after - base) / 1024
 
 
 def idle(h, smoke):

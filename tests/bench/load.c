@@ -2,7 +2,7 @@
  * Load for a gateway: fresh signed requests over keep-alive connections, and the upstream behind it.
  *
  *     load upstream PORT [SETS] [hang]                         an older KMS that always has its answer ready
- *     load keys USERS > keys.jsonl                             key pairs for USERS users
+ *     load keys USERS [FROM] > keys.jsonl                      key pairs for USERS users, from number FROM on
  *     load run PORT PUBLIC-URL keys.jsonl CONNECTIONS SECONDS [WORD]...
  *                                                              a JSON line: requests a second, latency, errors
  *     load tls PORT COUNT full|resume                          handshakes; a JSON line
@@ -63,10 +63,10 @@ static _Noreturn void upstream(const char *port, const char *sets, const char *h
         load_upstream_turn(epoll, -1);
 }
 
-static int keys(const char *count)
+static int keys(const char *count, const char *from)
 {
-    const unsigned long n = strtoul(count, NULL, 10);
-    for (unsigned long i = 0; i < n; i++)
+    const unsigned long first = strtoul(from, NULL, 10), n = strtoul(count, NULL, 10);
+    for (unsigned long i = first; i < first + n; i++)
         for (int type = 0; type < 2; type++) {
             uint8_t raw[KEY_BYTES];
             need(RAND_bytes(raw, sizeof raw) == 1, "RAND_bytes");
@@ -85,13 +85,13 @@ int main(int argc, char **argv)
     const char *what = argc > 2 ? argv[1] : "";
     if (strcmp(what, "upstream") == 0 && argc <= 5)
         upstream(argv[2], argc > 3 ? argv[3] : "1", argc > 4 ? argv[4] : "");
-    if (strcmp(what, "keys") == 0 && argc == 3)
-        return keys(argv[2]);
+    if (strcmp(what, "keys") == 0 && argc <= 4)
+        return keys(argv[2], argc > 3 ? argv[3] : "0");
     if (strcmp(what, "run") == 0 && argc >= 7)
         return load_run(argc - 2, argv + 2);
     if (strcmp(what, "tls") == 0 && argc == 5)
         return load_tls(argv[2], strtoul(argv[3], NULL, 10), strcmp(argv[4], "resume") == 0);
-    fputs("usage: load upstream PORT [SETS] [hang] | load keys USERS | load tls PORT COUNT full|resume |\n"
+    fputs("usage: load upstream PORT [SETS] [hang] | load keys USERS [FROM] | load tls PORT COUNT full|resume |\n"
           "       load run PORT PUBLIC-URL KEYS CONNECTIONS SECONDS [WORD]...\n", stderr);
     return 2;
 }
