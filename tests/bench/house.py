@@ -181,7 +181,7 @@ class House:
                  "admin: 127.0.0.1:%d" % admin, "public_url: https://kms.example.org",
                  "upstream: { url: \"http://127.0.0.1:%d\", connections: 1024 }" % self.up,
                  "rules: rules.yaml", "keys: sqlite:kmsgate.db", "master_key: file:master.key", "replay: memory",
-                 "decisions: decisions.jsonl", "workers: %d" % workers]
+                 "decisions: %s" % more.pop("decisions", "decisions.jsonl"), "workers: %d" % workers]
         lines += ["limits: { %s }" % limits] if limits else []
         lines += ["%s: %s" % item for item in more.items()]
         config.write_text("\n".join(lines) + "\n")

@@ -34,12 +34,13 @@ def settled(pid, still=5, most=120):
 
 
 def fresh(h, n, users):
-    """A gateway that has served some, so that all that it keeps for good is there."""
-    return h.gateway(users=users, limits="connections: %d, header_timeout: 600s, idle_timeout: 600s" % (n + 500))
+    """Without a log of decisions: how much of it waits to be written depends on who else has the machine."""
+    return h.gateway(users=users, decisions="none", limits="connections: %d, header_timeout: 600s, idle_timeout: 600s" % (n + 500))
 
 
 def warm(h, gate, users):
-    h.load(gate.port, 256, 60, "count=10000", users=users)
+    """All that it keeps for good is there then."""
+    h.load(gate.port, 64, 60, "count=3000", users=users)
     h.wait(lambda: connections(gate.admin) == 0, "the end of the warming")
     return settled(gate.pid)
 
@@ -60,7 +61,7 @@ def before_a_request(h, n, users):
 
 def held(h, gate, n, users):
     """So many connections with a request each that stay open; and whoever holds them."""
-    argv = [h.build / "bench_load", "run", gate.port, house.URL, h.users(users), n, 1000, "rate=1500", "count=%d" % n,
+    argv = [h.build / "bench_load", "run", gate.port, house.URL, h.users(users), n, 1000, "active=16", "count=%d" % n,
             "hold"]
     p = subprocess.Popen(list(map(str, argv)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     h.running.append(p)

@@ -12,6 +12,7 @@
  *     count=N        so many requests, whatever the time
  *     rate=N         so many a second, whatever the other side does; the latency of one that had to wait for a free
  *                    connection begins when it was due
+ *     active=N       so many under way, over all connections in turn, instead of one on each
  *     pad=N          so many octets more in each
  *     same           one request for all, which only a proxy that judges nothing takes
  *     hold           the connections stay open, idle, until its input ends

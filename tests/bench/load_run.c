@@ -29,7 +29,7 @@ struct run {
     struct pair *pairs;
     size_t pair_count, next;
     bool same, hold;
-    size_t pad, count;
+    size_t pad, count, active; /* active: so many under way, over all connections in turn; 0: one each */
     double rate; /* 0: as fast as replies come */
     struct buf text, message;
     const char *upstream;
@@ -123,19 +123,37 @@ static uint64_t waiting(const struct run *r)
     return due > r->due_taken ? due - r->due_taken : 0;
 }
 
+static void line_up(struct run *r, struct client *c)
+{
+    c->next = NULL;
+    *r->free_end = c;
+    r->free_end = &c->next;
+}
+
+static struct client *first_in_line(struct run *r)
+{
+    struct client *c = r->free;
+    r->free = c->next;
+    if (!r->free)
+        r->free_end = &r->free;
+    return c;
+}
+
 static void go_on(struct run *r, struct client *c)
 {
     if (is_over(r))
         return;
-    if (!r->rate) {
+    if (r->active) {
+        line_up(r, c);
+        if (r->sent - r->done < r->active)
+            send_one(r, first_in_line(r), 0);
+    } else if (!r->rate) {
         send_one(r, c, 0);
     } else if (waiting(r)) {
         send_one(r, c, r->start + (int64_t)((double)r->due_taken * US_PER_S / r->rate));
         r->due_taken++;
     } else {
-        c->next = NULL;
-        *r->free_end = c;
-        r->free_end = &c->next;
+        line_up(r, c);
     }
 }
 
@@ -185,11 +203,7 @@ static void tick(struct run *r, int timer)
     uint64_t expired;
     (void)!read(timer, &expired, sizeof expired);
     for (uint64_t n = waiting(r); n && r->free && !is_over(r); n--) {
-        struct client *c = r->free;
-        r->free = c->next;
-        if (!r->free)
-            r->free_end = &r->free;
-        send_one(r, c, 0);
+        send_one(r, first_in_line(r), 0);
         r->due_taken++;
     }
 }
@@ -237,6 +251,8 @@ static void read_words(struct run *r, int argc, char **argv)
             r->rate = (double)n;
         else if (strncmp(argv[i], "pad=", 4) == 0)
             r->pad = n;
+        else if (strncmp(argv[i], "active=", 7) == 0)
+            r->active = n;
         else if (strncmp(argv[i], "upstream=", 9) == 0)
             r->upstream = argv[i] + 9;
         else if (strncmp(argv[i], "sets=", 5) == 0)
