@@ -33,9 +33,9 @@ def settled(pid, still=5, most=120):
     return last
 
 
-def fresh(h, n, users):
+def fresh(h, n, users, decisions="none"):
     """Without a log of decisions: how much of it waits to be written depends on who else has the machine."""
-    return h.gateway(users=users, decisions="none", limits="connections: %d, header_timeout: 600s, idle_timeout: 600s" % (n + 500))
+    return h.gateway(users=users, decisions=decisions, limits="connections: %d, header_timeout: 600s, idle_timeout: 600s" % (n + 500))
 
 
 def warm(h, gate, users):
