@@ -5,6 +5,8 @@
  *     load keys USERS [FROM] > keys.jsonl                      key pairs for USERS users, from number FROM on
  *     load run PORT PUBLIC-URL keys.jsonl CONNECTIONS SECONDS [WORD]...
  *                                                              a JSON line: requests a second, latency, errors
+ *     load rounds PORT PUBLIC-URL keys.jsonl CONNECTIONS ROUNDS [WORD]...
+ *                                                              the same in rounds: each waits for all replies
  *     load tls PORT COUNT full|resume                          handshakes; a JSON line
  *
  * `run` signs each request just before it is sent and opens one reply in 64 (signature and keys), when it is signed.
@@ -88,11 +90,12 @@ int main(int argc, char **argv)
         upstream(argv[2], argc > 3 ? argv[3] : "1", argc > 4 ? argv[4] : "");
     if (strcmp(what, "keys") == 0 && argc <= 4)
         return keys(argv[2], argc > 3 ? argv[3] : "0");
-    if (strcmp(what, "run") == 0 && argc >= 7)
-        return load_run(argc - 2, argv + 2);
+    if ((strcmp(what, "run") == 0 || strcmp(what, "rounds") == 0) && argc >= 7)
+        return load_run(argc - 2, argv + 2, strcmp(what, "rounds") == 0);
     if (strcmp(what, "tls") == 0 && argc == 5)
         return load_tls(argv[2], strtoul(argv[3], NULL, 10), strcmp(argv[4], "resume") == 0);
     fputs("usage: load upstream PORT [SETS] [hang] | load keys USERS [FROM] | load tls PORT COUNT full|resume |\n"
-          "       load run PORT PUBLIC-URL KEYS CONNECTIONS SECONDS [WORD]...\n", stderr);
+          "       load run PORT PUBLIC-URL KEYS CONNECTIONS SECONDS [WORD]... |\n"
+          "       load rounds PORT PUBLIC-URL KEYS CONNECTIONS ROUNDS [WORD]...\n", stderr);
     return 2;
 }

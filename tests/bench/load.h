@@ -22,8 +22,8 @@ size_t load_complete(const char *p, size_t n, size_t *head);
 int load_upstream_open(const char *port, unsigned sets, bool hang);
 /* Answers what has come, after so many milliseconds at most; -1: whenever something comes. */
 void load_upstream_turn(int epoll, int ms);
-/* argv: PORT PUBLIC-URL KEYS CONNECTIONS SECONDS, then words: see load.c. */
-int load_run(int argc, char **argv);
+/* argv: PORT PUBLIC-URL KEYS CONNECTIONS SECONDS (or ROUNDS), then words: see load.c. */
+int load_run(int argc, char **argv, bool in_rounds);
 /* So many handshakes, one after the other; each new, or each by the ticket of the one before. */
 int load_tls(const char *port, unsigned long count, bool resume);
 

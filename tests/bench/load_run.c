@@ -30,6 +30,9 @@ struct run {
     size_t pair_count, next;
     bool same, hold;
     size_t pad, count, active; /* active: so many under way, over all connections in turn; 0: one each */
+    struct client *clients;
+    size_t client_count, answered; /* the last: in this round */
+    bool rounds;
     double rate; /* 0: as fast as replies come */
     struct buf text, message;
     const char *upstream;
@@ -139,11 +142,23 @@ static struct client *first_in_line(struct run *r)
     return c;
 }
 
+/* The last one of all starts the next round. */
+static void round_goes_on(struct run *r)
+{
+    if (++r->answered < r->client_count)
+        return;
+    r->answered = 0;
+    for (size_t i = 0; i < r->client_count; i++)
+        send_one(r, &r->clients[i], 0);
+}
+
 static void go_on(struct run *r, struct client *c)
 {
     if (is_over(r))
         return;
-    if (r->active) {
+    if (r->rounds) {
+        round_goes_on(r);
+    } else if (r->active) {
         line_up(r, c);
         if (r->sent - r->done < r->active)
             send_one(r, first_in_line(r), 0);
@@ -322,7 +337,7 @@ static void serve_all(struct run *r, int timer, int upstream)
     }
 }
 
-int load_run(int argc, char **argv)
+int load_run(int argc, char **argv, bool in_rounds)
 {
     struct run r = {.epoll = epoll_create1(0), .url = argv[1], .text = BUF_INIT(1u << 20),
                     .message = BUF_INIT(1u << 20)};
@@ -340,6 +355,11 @@ int load_run(int argc, char **argv)
     need(r.pair_count && clients && (r.us = malloc(MAX_SAMPLES * sizeof *r.us)), "memory");
     const int upstream = r.upstream ? load_upstream_open(r.upstream, r.sets, r.hang) : -1;
     connect_all(&r, clients, (size_t)connections, &to);
+    r.clients = clients;
+    r.client_count = (size_t)connections;
+    if (in_rounds)
+        r.count = r.client_count * (size_t)seconds;
+    r.rounds = in_rounds;
     r.start = time_mono_us();
     r.end = r.start + seconds * US_PER_S;
     const int timer = r.rate > 0 ? start_timer(&r) : -1;
