@@ -192,7 +192,7 @@ static void batch_fill(struct sink *s)
     }
     pthread_mutex_lock(&s->lock);
     s->n -= used;
-    s->head = s->n ? (s->head + used) % QUEUE_BYTES : 0; /* the same memory again: it is warm, and the rest not touched */
+    s->head = s->n ? (s->head + used) % QUEUE_BYTES : 0; /* the same memory again: the rest is not touched */
     pthread_mutex_unlock(&s->lock);
 }
 
