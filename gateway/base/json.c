@@ -177,26 +177,24 @@ static uint64_t size_of(int64_t value)
     return value < 0 ? 0 - (uint64_t)value : (uint64_t)value;
 }
 
-/* Up to the end of `text`. */
-static void put_number(struct json *j, const char *key, const char text[NUMBER_TEXT], char *from, bool negative)
+static void put_number(struct json *j, const char *key, char *from, const char *end, bool negative)
 {
     if (negative)
         *--from = '-';
-    put_value(j, key, from, (size_t)(text + NUMBER_TEXT - from));
+    put_value(j, key, from, (size_t)(end - from));
 }
 
 void json_int(struct json *j, const char *key, int64_t value)
 {
-    char text[NUMBER_TEXT];
-    put_number(j, key, text, digits_before(text + NUMBER_TEXT, size_of(value), 1), value < 0);
+    char text[NUMBER_TEXT], *const end = text + sizeof text;
+    put_number(j, key, digits_before(end, size_of(value), 1), end, value < 0);
 }
 
 void json_thousandths(struct json *j, const char *key, int64_t value)
 {
-    char text[NUMBER_TEXT];
-    char *at = digits_before(text + NUMBER_TEXT, size_of(value) % 1000, 3);
+    char text[NUMBER_TEXT], *const end = text + sizeof text, *at = digits_before(end, size_of(value) % 1000, 3);
     *--at = '.';
-    put_number(j, key, text, digits_before(at, size_of(value) / 1000, 1), value < 0);
+    put_number(j, key, digits_before(at, size_of(value) / 1000, 1), end, value < 0);
 }
 
 void json_number(struct json *j, const char *key, double value, int decimals)
