@@ -34,11 +34,6 @@ const char *form_name(enum form f)
     return f == FORM_SIGNED ? "signed" : f == FORM_UNSIGNED ? "unsigned" : f == FORM_EMPTY ? "empty" : "unknown";
 }
 
-void rules_not_built(struct yaml_in *in, const struct yaml_node *node, const char *what)
-{
-    yaml_fault(in, node, "not built yet: %s; `kmsgate serve` refuses this file", what);
-}
-
 const struct yaml_node *rules_node(const struct yaml_node *list, size_t n)
 {
     const struct yaml_node *m = list ? list->first : NULL;

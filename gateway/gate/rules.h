@@ -154,8 +154,7 @@ size_t request_rule_loosened(const struct request_rule *q, rules_loosening *each
  * *takes_all tells. */
 const struct request_rule *rules_request_heir(const struct rules *r, size_t i, size_t *at, bool *takes_all);
 
-/* NULL with every fault added; lints are added too, but do not fail. What the syntax knows and the program does not
- * build yet is a fault ("not built yet"). */
+/* NULL with every fault added; lints are added too, but do not fail. */
 struct rules *rules_load(const char *path, struct faults *faults);
 /* Whether somebody accepted that lint of that rule: one that is told by gateway.yaml and the rules together. */
 bool rules_accept(const struct rules *r, const char *lint, const char *rule);

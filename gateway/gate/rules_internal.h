@@ -96,8 +96,6 @@ const char *rules_response_never(const struct rules *r, const struct response_ru
 bool rules_is_id(struct str s);
 /* The reader of ids. */
 yaml_reader rules_read_id;
-/* The fault on what the program does not do yet. */
-void rules_not_built(struct yaml_in *in, const struct yaml_node *node, const char *what);
 /* The n-th member of a list; NULL where there is no list (NULL), or it is shorter. */
 const struct yaml_node *rules_node(const struct yaml_node *list, size_t n);
 enum { RULES_MAX = 2000 };
