@@ -11,7 +11,7 @@ import pytest
 
 import kms
 import wire
-from conftest import Gateway
+from conftest import BUILD, Gateway
 
 
 def raw(g, data, timeout=30, port=None):
@@ -415,3 +415,33 @@ def test_slow_ones_lose_their_place(gate):
     assert 1.5 < time.monotonic() - began < 30
     s = wire.connect(gate, port=gate.admin_port)
     assert s.recv(10) == b"" and time.monotonic() - began < 30
+
+
+ENDED = """\
+version: 1
+kms: { uris: [kms.example.org] }
+requests:
+  - { id: gone, why: a test, until: 2026-01-31, match: { client_id: x }, accept: [unsigned] }
+  - { id: everyone, checks: { time: { future: 40s } } }
+responses: [{ id: default }]
+"""
+
+
+def troubles(g):
+    return [(t["level"], t["what"], t["do"]) for t in json.loads(get(g, "/api/state")[2])["troubles"]]
+
+
+def test_troubles_as_json(gateway, alice):
+    """What is wrong, how badly, and what to do: an exception that has ended, no key in use, a start that must wait."""
+    g = gateway([alice], rules=ENDED)
+    kms.wait_for(lambda: ("note", "The rule `gone` (line 4) has ended with 2026-01-31.", "Take it out of the file.") in troubles(g))
+    assert len(troubles(g)) == 1
+    g.run("keys", "revoke", "--config", g.config, "--user", alice.uri, "--all")
+    kms.wait_for(lambda: ("bad", "There is no key in use: every signed request is refused.",
+                          "`kmsgate keys import` brings them; it is seen within a second.") in troubles(g))
+    g.running.p.send_signal(signal.SIGTERM)
+    assert g.running.p.wait(30) == 0
+    (g.folder / "replay.mark").unlink()  # nobody knows what was accepted: 40 s
+    g.running = kms.Process([BUILD / "kmsgate", *kms.SERVE, "--config", g.config], g.folder, "gateway")
+    kms.wait_for(lambda: "listening" in g.running.err)
+    assert [t for t in troubles(g) if t[0] == "bad" and "not yet told from a replay" in t[1]], troubles(g)

@@ -251,6 +251,26 @@ def test_without_a_bound_there_is_no_exception(tmp_path):
     assert rule["match"]["user"] == ["sip:alice@example.org"] and "source" not in rule["match"]
 
 
+def test_what_is_no_fault_of_a_client_is_named(tmp_path):
+    """A denial that was meant, a reply for which there was no TrK: no exception is offered."""
+    denied = refused("rule.denied", None, checks=dict.fromkeys(ALL, None))
+    shut = STRICT.replace("[{ id: everyone }]", "[{ id: shut, why: a test, deny: on }, { id: everyone }]")
+    said = advise(tmp_path, [denied], shut)
+    assert rules_of(said) == [] and "denied: " in said, said
+    said = advise(tmp_path, [decision(reason="protect.no_key", status=500)])
+    assert rules_of(said) == [] and "no-trk: " in said, said
+
+
+def test_parameters_are_kept_as_they_are(tmp_path):
+    """Those that differ from the standard's: an exception is its rule, but for the one thing."""
+    checks = {"schema": {"versions": ["1.1.0", "7"]}, "signature": {"min_hmac_bits": 128, "canonicalization": ["c14n", "exc-c14n"]},
+              "time": {"assume_zone": "refuse"}}
+    doc = yaml.safe_load(STRICT)
+    doc["requests"][0]["checks"] = checks
+    rule, = rules_of(advise(tmp_path, [late(22)], yaml.safe_dump(doc, sort_keys=False)))
+    assert rule["checks"] == dict(checks, time={"past": "25s", "assume_zone": "refuse"}), rule
+
+
 def test_the_rest_of_the_rule_is_kept(tmp_path):
     rules = """version: 1
 kms: { uris: [kms.example.org] }

@@ -77,6 +77,8 @@ def test_each_has_its_help(command):
      "2026-11-23T18:00:00Z; see `kmsgate explain --help`"),
     (["test", "rules.yaml"], "test: missing argument: CASES.yaml; see `kmsgate test --help`"),
     (["replay"], "replay: missing option `--rules NEW.yaml`; see `kmsgate replay --help`"),
+    (["keys", "list", "--expiring", "soon"], "keys list: --expiring must be a duration such as 30d"),
+    (["which", "--rules", "r.yaml", "--source", "home"], "which: --source: found `home`, expected an IP address; see `kmsgate which --help`"),
     (["completion"], "completion: missing argument: bash|zsh; see `kmsgate completion --help`"),
     (["completion", "fish"], "completion: found `fish`, expected bash or zsh; see `kmsgate completion --help`"),
 ])

@@ -1,5 +1,6 @@
 """`kmsgate conform`: true of the gateway, of an old KMS, and of gateways with one fault each."""
 import json
+import re
 import stat
 import xml.etree.ElementTree as ET
 
@@ -134,10 +135,30 @@ def test_each_fault_is_found_and_no_other(gateway, alice, strict, switch, check)
     assert bad - {check} <= also, bad
 
 
+def test_what_does_not_hold_in_text_and_junit(gateway, alice, strict, tmp_path):
+    """What was found, in which of the exchanges that were kept; a failure is one for whoever reads JUnit, too."""
+    g, s = gateway(start=False), strict("wrong-message")
+    text = conform(g, alice, s.url, "--out", tmp_path / "kept", code=1).stdout
+    assert re.search(r"\n {28}found \w+, expected Kms\w+ \(\d{3}\)\n", text), text
+    assert " exchanges are kept in %s" % (tmp_path / "kept") in text
+    suite = ET.fromstring(conform(g, alice, s.url, "--format", "junit", code=1).stdout).find("testsuite")
+    failures = suite.findall("testcase/failure")
+    assert int(suite.get("failures")) == len(failures) > 0 and "expected Kms" in failures[0].get("message")
+
+
+def test_what_is_no_kms(gateway, alice):
+    """A server of another kind: each check says so, none holds by chance."""
+    g = gateway()
+    admin = "http://127.0.0.1:%d" % g.admin_port
+    r = results(conform(g, alice, admin, "--format", "json", code=1))
+    assert any("a body that is no KmsResponse" in c["found"] for c in r.values()), r
+
+
 @pytest.mark.parametrize("argv,words", [
     (["--url", "https://kms.example.org/"], "--url: found"), (["--url", "kms.example.org"], "--url: found"),
     (["--url", "https://kms.example.org/keymanagement/identity/v1/init"], "--url: found"),
-    (["--format", "xml"], "expected text, json or junit"), (["--cert", "x"], "expected both of them")])
+    (["--format", "xml"], "expected text, json or junit"), (["--cert", "x"], "expected both of them"),
+    (["--connect", "nowhere"], "expected HOST:PORT, http://HOST:PORT, https://HOST:PORT or unix:/PATH")])
 def test_wrong_usage(gateway, alice, argv, words):
     g = gateway(start=False)
     url = () if "--url" in argv else ("--url", g.public)

@@ -508,6 +508,15 @@ HEAD = "version: 1\nkms: { uris: [kms.example.org] }\nresponses: [{ id: default 
     ("  - { id: everyone, checks: { time: { assume_zone: refuse } } }\n", {"Time": at(-1).replace("Z", "")},
      ["refused: time.zone", "Time has no zone, and the rule refuses such a Time (assume_zone: refuse)"]),
     ("  - { id: everyone }\n", {"Time": at(-95)}, ["refused: time.stale", "1 min 35 s"]),
+    ("  - { id: shut, why: closed for now, deny: on }\n", {},
+     ["refused: rule.denied", "rule `shut` denies all that it matches: closed for now", "above rule `shut`, a rule of its own",
+      "read its `why` before"]),
+    ("  - { id: others, match: { not: { user: \"sip:alice@*\" } } }\n  - { id: everyone }\n", {},
+     ["user is sip:alice@example.org, `not` has sip:alice@*", "accepted by rule `everyone`"]),
+    ("  - { id: soon, why: x, accept: [unsigned], shadow_accept: [signed] }\n", {},
+     ["the request is signed: rule `soon` lets it through by `shadow_accept` alone, and tells of it"]),
+    ("  - { id: everyone }\n", {"TrK-ID": "ink.1.alice"},
+     ["refused: key.policy", "TrK-ID ink.1.alice names an InK", "give the device a new TrK"]),
 ])
 def test_under_other_rules(desk, tmp_path, rules, over, told):
     (tmp_path / "request.xml").write_bytes(good(desk.alice, **over))

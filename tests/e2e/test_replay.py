@@ -247,7 +247,9 @@ BROKEN = [("{", "no JSON: "), ("[]", "found no JSON object"), ("{}", "`verdict`"
           (json.dumps(decision(form="other")), "`form`"), (json.dumps(decision(checks={"time": "perhaps"})), "`time`: expected pass"),
           (json.dumps(decision(shadow=["x"])), "`shadow`"), (json.dumps(decision(user=7)), "`user`: expected a text"),
           (json.dumps(decision(upstream={"status": -1})), "upstream.status"), (json.dumps(decision()) + "}", "no JSON"),
-          (json.dumps(decision(proven="yes")), "`proven`")]
+          (json.dumps(decision(proven="yes")), "`proven`"),
+          (json.dumps(decision(claims={"hmac_bits": 99999})), "`hmac_bits`: expected a number of bits"),
+          (json.dumps(decision(claims={"c14n": "c14n12"})), "`c14n`: expected a canonicalization")]
 
 
 def test_broken_lines_are_told_and_counted(tmp_path):

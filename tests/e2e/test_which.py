@@ -1,5 +1,6 @@
 """kmsgate which: the rules that a request meets, and why not those above."""
 import json
+import re
 import subprocess
 
 import pytest
@@ -72,6 +73,39 @@ def test_the_rule_and_why_not_those_above(tmp_path, argv, rule, missed):
     for n in j["not"]:
         assert "r.yaml:%d: not `%s`: %s\n" % (n["line"], n["id"], n["why"]) in text
     assert "r.yaml:%d: request rule `%s`: signed requests are accepted" % (j["request"]["line"], rule) in text
+
+
+MORE = """version: 1
+kms: { uris: [kms.example.org] }
+requests:
+  - { id: group, match: { path_user: "sip:group-*" } }
+  - { id: watch, match: { device_id: "watch-*" } }
+  - { id: bare, why: a test, match: { form: [unsigned, empty] }, accept: [unsigned, empty] }
+  - { id: only, match: { client_id: c } }
+responses:
+  - { id: refusals, match: { status: [404] } }
+  - { id: default }
+"""
+
+
+@pytest.mark.parametrize("argv,missed", [
+    ([], ["path_user: not given, not `sip:group-*`", "device_id: not given, not `watch-*`", "form: signed, not unsigned, empty"]),
+    (["--path", BASE + "/init"], ["path_user: the path names none", "device_id", "form"]),
+    (["--path", BASE + "/keyprov/sip%3Ax"], ["path_user: `sip:x`, not `sip:group-*`", "device_id", "form"]),
+])
+def test_each_kind_of_miss(tmp_path, argv, missed):
+    j = which(tmp_path, *argv, "--client-id", "c", rules=MORE)
+    assert j["request"]["id"] == "only" and len(j["not"]) == len(missed)
+    for got, due in zip(j["not"], missed):
+        assert got["why"].startswith(due), got
+    text = which(tmp_path, *argv, "--client-id", "c", rules=MORE, text=True)
+    assert re.search(r"not `refusals` for a reply with \w+: status: 200 is not among its statuses", text), text
+
+
+def test_none_matches(tmp_path):
+    assert "request rule: none matches; refused (rule.none)\n" in which(tmp_path, rules=MORE, code=1, text=True)
+    r = subprocess.run([BUILD / "kmsgate", "which", "--rules", "r.yaml", "--path", "/elsewhere"], capture_output=True, text=True, cwd=tmp_path)
+    assert r.returncode == 2 and "which: --path: no such resource" in r.stderr
 
 
 def test_settings_have_their_lines(tmp_path):

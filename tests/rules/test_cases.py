@@ -235,6 +235,11 @@ FAULTS = [  # a whole cases file, and the fault
      "2:24: unknown key `usr`"),
     ("version: 1\ncases: [{ name: a, expect: accept, upstream: { status: 20 } }]\n", "from 100 to 599"),
     ("version: 1\ncases: [{ name: a, expect: [accept] }]\n", "a mapping"),
+    ("version: 1\ncases: { name: a }\n", "a list of cases"),
+    ("version: 1\ncases: [{ name: a, expect: accept, request: { at: [2026-01-01] } }]\n", "a date or a time with a zone"),
+    ("version: 1\ncases: [{ name: a, expect: accept, request: { offset: [3s] } }]\n", "a duration with its sign"),
+    ("version: 1\ncases: [{ name: a, expect: accept, request: { zone: [Z] } }]\n", "Z, none or an offset"),
+    ("version: 1\ncases: [{ name: a, expect: accept, reply: r.xml, upstream: { body: x } }]\n", "stands beside a `body`"),
     ("", "empty"),
 ]
 

@@ -215,3 +215,49 @@ def test_zones_after_a_restart(folder, a, b, told):
     found = dict(re.findall(r"rule `(\w)`: reads a Time without a zone as (.*?) does", run.stderr) or
                  re.findall(r"zone-restart: rule `(\w)` reads a Time without a zone as (.*?) does", run.stderr))
     assert run.returncode == 0 and {k: v for k, v in found.items()} == told, run.stderr
+
+
+VALUES = [  # a line more, and what is told of it; its twin, of which nothing is
+    ("decisions: 'syslog:unix:'", "found `syslog:unix:`, expected syslog:unix:PATH", "decisions: syslog:unix:/dev/log"),
+    ("decisions: syslog:unix:/%s" % ("x" * 107), "expected syslog:unix:PATH", "decisions: syslog:unix:/%s" % ("x" * 106)),
+    ("keys_counter: count", "found `count`, expected file:PATH", "keys_counter: file:count"),
+    ("master_key: [%s]" % ", ".join("env:K%d" % n for n in range(9)), "expected at most 8 master keys",
+     "master_key: [%s]" % ", ".join("env:K%d" % n for n in range(8))),
+    ("replay: { url: 'redis://127.0.0.1:6379', secret: env:S, user: 'a b' }",
+     "found `a b`, expected a name of letters, digits, `-`, `.` and `_`",
+     "replay: { url: 'redis://[::1]:6379', secret: env:S, user: a-b.c_1 }"),
+    ("replay: { url: 'redis+sentinel://127.0.0.1:1/my master', secret: env:S }", "redis+sentinel://HOST:PORT,HOST:PORT",
+     "replay: { url: 'redis+sentinel://[::1]:1,h:2/my-master.1', secret: env:S }"),
+    ("limits: { in_flight: [1] }", "found a list, expected a single value", "limits: { in_flight: 1 }"),
+]
+
+
+@pytest.mark.parametrize("line,told,twin", VALUES)
+def test_values_of_a_configuration(folder, line, told, twin):
+    config = (folder / "gateway.yaml").read_text()
+    env = dict({"K%d" % n: "ab" * 31 + "%02x" % n for n in range(8)}, S="cd" * 32)
+    for text in (line, twin):
+        base = config.replace("master_key: file:master.key\n", "") if text.startswith("master_key") else config
+        (folder / "gateway.yaml").write_text(base + text + "\n")
+        run = check(folder, env=env)
+        assert (run.returncode == 1 and "gateway.yaml:" in run.stderr and told in run.stderr) == (text == line), run.stderr
+        assert text == line or "found `" not in run.stderr, run.stderr
+
+
+def test_secrets_of_files(folder):
+    """One that is no secret for its size; one with the line end of another system."""
+    (folder / "master.key").write_bytes(b"a" * 70000)
+    run = check(folder)
+    assert run.returncode == 1 and "master.key: is larger than " in run.stderr and "no secret" in run.stderr
+    (folder / "master.key").write_bytes(b"ab" * 32 + b"\r\n")
+    (folder / "url").write_bytes(b"https://kms.example.org\r\n")
+    run = check(folder, env={"KMSGATE_PUBLIC_URL_FILE": str(folder / "url")})
+    assert "public_url" not in run.stderr, run.stderr
+
+
+def test_what_cannot_be_written(folder):
+    """`check` finds what `serve` would refuse: a folder where a file is due, a database and a state that nobody can write."""
+    (folder / "gateway.yaml").write_text(CONFIG + "decisions: .\n")
+    run = check(folder)
+    assert run.returncode == 1 and "the decision log cannot be written: Is a directory" in run.stderr, run.stderr
+

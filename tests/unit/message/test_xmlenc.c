@@ -1,6 +1,7 @@
 #include "fixture.h"
 
 #include "message/xmlenc.h"
+#include "message/xmlenc_internal.h"
 
 #define KW NS_XENC "kw-aes256"
 #define KWP NS_XENC11 "kw-aes-256-pad"
@@ -278,12 +279,70 @@ static void test_content(void **state)
     xmlenc_free(e);
 }
 
+#define METHOD(a) "<EncryptionMethod Algorithm='" a "'/>"
+#define NAMED "<d:KeyInfo><d:KeyName>k</d:KeyName></d:KeyInfo>"
+#define CIPHER "<CipherData><CipherValue>AA==</CipherValue></CipherData>"
+#define KEY(attributes, parts)                                                                                        \
+    "<EncryptedKey xmlns='" NS_XENC "' xmlns:d='" NS_DS "'" attributes ">" parts "</EncryptedKey>"
+#define DATA(type, parts)                                                                                             \
+    "<EncryptedData xmlns='" NS_XENC "' xmlns:d='" NS_DS "' Type='" type "'>" parts "</EncryptedData>"
+#define GOOD_KEY KEY("", METHOD(KW) NAMED CIPHER)
+#define IN_DATA(key) DATA(NS_XENC "Content", METHOD(GCM) "<d:KeyInfo>" key "</d:KeyInfo>" CIPHER)
+
+/* What an upstream may write wrongly, each beside what is right; "" is. */
+static void test_what_is_not_read(void **state)
+{
+    static const struct {
+        bool data;
+        const char *text, *why;
+    } CASES[] = {
+        {false, GOOD_KEY, ""},
+        {false, KEY(" Id='x'", METHOD(KWP) NAMED CIPHER "<CarriedKeyName>n</CarriedKeyName>"), ""},
+        {false, KEY(" Recipient='x'", METHOD(KW) NAMED CIPHER), "EncryptedKey: expected no such attribute"},
+        {false, KEY("", "text" METHOD(KW) NAMED CIPHER), "EncryptedKey: expected no text between its elements"},
+        {false, KEY("", NAMED CIPHER), "EncryptionMethod: expected it here"},
+        {false, KEY("", "<EncryptionMethod Algorithm='" KW "'><KeySize>256</KeySize></EncryptionMethod>" NAMED CIPHER),
+         "EncryptionMethod: expected no content"},
+        {false, KEY("", METHOD(NS_XENC "kw-aes128") NAMED CIPHER), "EncryptionMethod: expected " KW},
+        {false, KEY("", METHOD(KW) CIPHER), "KeyInfo: expected it here"},
+        {false, KEY("", METHOD(KW) "<d:KeyInfo/>" CIPHER), "KeyInfo: expected exactly one element in it"},
+        {false, KEY("", METHOD(KW) "<d:KeyInfo><d:KeyName/></d:KeyInfo>" CIPHER), "KeyName: expected text"},
+        {false, KEY("", METHOD(KW) NAMED "<CipherData/>"), "CipherData: expected exactly one element in it"},
+        {false, KEY("", METHOD(KW) NAMED "<CipherData><CipherReference URI='http://x/'/></CipherData>"),
+         "CipherValue: expected it here"},
+        {false, KEY("", METHOD(KW) NAMED CIPHER "<CarriedKeyName>n</CarriedKeyName><a/>"),
+         "EncryptedKey: expected CarriedKeyName last"},
+        {false, KEY("", METHOD(KW) NAMED CIPHER "<CarriedKeyName/>"), "CarriedKeyName: expected text"},
+        {true, IN_DATA(GOOD_KEY), ""},
+        {true, DATA(NS_XENC "Element", METHOD(GCM) "<d:KeyInfo>" GOOD_KEY "</d:KeyInfo>" CIPHER),
+         "EncryptedData: expected Type " NS_XENC "Content"},
+        {true, DATA(NS_XENC "Content", METHOD(NS_XENC "aes256-cbc") "<d:KeyInfo>" GOOD_KEY "</d:KeyInfo>" CIPHER),
+         "EncryptionMethod: expected " GCM},
+        {true, DATA(NS_XENC "Content", METHOD(GCM) NAMED CIPHER), "EncryptedKey: expected it here"},
+        {true, DATA(NS_XENC "Content", METHOD(GCM) "<d:KeyInfo>" GOOD_KEY "</d:KeyInfo>" CIPHER "<a/>"),
+         "EncryptedData: expected CipherData last"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        struct xml_doc *doc = NULL;
+        struct encrypted out;
+        struct detail why = {""};
+        assert_int_equal(xml_parse(str_z(CASES[i].text), &XML_LIMITS_PROTECTED, &doc, NULL), REASON_OK);
+        const bool read = CASES[i].data ? encrypted_data_read(xml_top(doc), &out, &why)
+                                        : encrypted_key_read(xml_top(doc), &out, &why);
+        if (read != !*CASES[i].why || !strstr(why.text, CASES[i].why))
+            fail_msg("%s: %s instead of %s", CASES[i].text, why.text, CASES[i].why);
+        xml_free(doc);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_vector_of_rfc_3394), cmocka_unit_test(test_wycheproof),
         cmocka_unit_test(test_lengths),                cmocka_unit_test(test_side_by_side),
         cmocka_unit_test(test_no_key_without_name),    cmocka_unit_test(test_content),
+        cmocka_unit_test(test_what_is_not_read),
     };
     return cmocka_run_group_tests(tests, start_libraries, stop_libraries);
 }
