@@ -326,14 +326,15 @@ static void test_without_a_zone(void **state)
     assert_true(m.clean && m.walls_us == walls && m.east_us == TIME_NONE); /* handed on */
     open_kept(&k, p, S(5));
     k.answers = 0;
-    c.time_us = c.earliest_us = c.latest_us = c.now_us = c.wall_us = walls;
+    c.time_us = c.earliest_us = c.latest_us = c.now_us = walls;
+    c.wall_us = walls + hour;
     (void)!replay_spend(k.r, k.line, &c, &call);
     assert_true(call.waits);
     await_answer(&k);
     assert_int_equal(k.answer, REASON_OK);
     close_kept(&k, true);
     assert_int_equal(found(p, &m), MARK_FOUND);
-    assert_true(m.clean && m.walls_us == walls + 1);
+    assert_true(m.clean && m.walls_us == walls + hour + 1);
 }
 
 /* A mark of before there was anything of zones in it is one. */
