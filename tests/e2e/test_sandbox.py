@@ -233,7 +233,7 @@ def test_a_limit_on_locked_memory_is_told(place):
         assert "memory-lock: RLIMIT_MEMLOCK is 64 KiB, and 2816 KiB at least are needed for 2 workers" in r.stderr, r.stderr
         g.start()
         resource.setrlimit(resource.RLIMIT_MEMLOCK, (soft, hard))
-        assert "sandbox: memlock: RLIMIT_MEMLOCK is 64 KiB" in g.running.err
+        assert "sandbox memlock: RLIMIT_MEMLOCK is 64 KiB" in g.running.err
         assert g.post("/keyprov", kms.signed_request(g.users[0], g.url("/keyprov"))).status == 200
         if not SANITIZED:
             kms.wait_for(lambda: re.search(r"memlock: \d+ KiB for keys in clear are not locked", g.running.err))
