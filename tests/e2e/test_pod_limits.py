@@ -126,7 +126,8 @@ def test_a_flood_stays_within_the_pod(cage, gateway, tmp_path):
     up = scripted.Scripted()
     k = scripted.Keys()
     up.says(response(key_prov(key_set(k, alice.uri))))
-    limits = "{ %s }" % ", ".join("%s: %s" % x for x in shipped["limits"].items())
+    slow = {"header_timeout": "2m", "body_timeout": "2m"}  # or a slow machine would let the first go before the last have come
+    limits = "{ %s }" % ", ".join("%s: %s" % x for x in {**shipped["limits"], **slow}.items())
     cage.enter()
     try:
         g = gateway(users=[alice], upstream=up.url, config="workers: %d\nlimits: %s" % (shipped["workers"], limits),
