@@ -5,11 +5,14 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <setjmp.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
 
 #include "keys/keystore.h"
+#include "keys/table.h"
 
 static const struct key_entry KEYS[] = {
     {STR("sip:alice@example.org"), STR("ink.1"), KEY_INK, KEY_ACTIVE, TIME_NONE, {{1}}},
@@ -63,9 +66,57 @@ static void test_empty_and_full(void **state)
     assert_null(keystore_scratch(many, LIMIT_USER_KEYS + 1));
 }
 
+enum { IDS = 400000, ID_ROOM = 16 }; /* some twenty pairs of them have one hash of 32 bits */
+
+struct hashed {
+    uint32_t hash;
+    unsigned number;
+};
+
+static int by_hash(const void *a, const void *b)
+{
+    const uint32_t x = ((const struct hashed *)a)->hash, y = ((const struct hashed *)b)->hash;
+    return (x > y) - (x < y);
+}
+
+/* A key is found by its ID; the hash only makes looking cheap. */
+static void test_two_ids_of_one_hash(void **state)
+{
+    struct hashed *v = calloc(IDS, sizeof *v);
+    char one[ID_ROOM], other[ID_ROOM];
+    size_t pairs = 0;
+    (void)state;
+    assert_non_null(v);
+    for (unsigned i = 0; i < IDS; i++) {
+        snprintf(one, sizeof one, "ink.%u", i);
+        v[i] = (struct hashed){key_id_hash(str_z(one)), i};
+    }
+    qsort(v, IDS, sizeof *v, by_hash);
+    for (size_t i = 1; i < IDS; i++) {
+        if (v[i].hash != v[i - 1].hash)
+            continue;
+        snprintf(one, sizeof one, "ink.%u", v[i - 1].number);
+        snprintf(other, sizeof other, "ink.%u", v[i].number);
+        struct key_entry e = KEYS[0];
+        struct keyring ring;
+        e.id = str_z(one);
+        struct keystore *ks = keystore_scratch(&e, 1);
+        assert_non_null(ks);
+        assert_int_equal(keystore_user(ks, e.user, &ring), KEYSTORE_OK);
+        assert_non_null(keyring_find(&ring, str_z(one)));
+        assert_null(keyring_find(&ring, str_z(other)));
+        keyring_clear(&ring);
+        keystore_close(ks);
+        pairs++;
+    }
+    free(v);
+    assert_true(pairs > 3);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_what_goes_in_comes_out),
-                                       cmocka_unit_test(test_empty_and_full)};
+                                       cmocka_unit_test(test_empty_and_full),
+                                       cmocka_unit_test(test_two_ids_of_one_hash)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
