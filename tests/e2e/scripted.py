@@ -20,7 +20,7 @@ class Scripted:
 
     def __init__(self, tls=None, host="127.0.0.1", port=0):
         """tls: the files of a certificate and its key."""
-        self.raw, self.close, self.seen = b"", False, []
+        self.raw, self.close, self.seen, self.open = b"", False, [], []
         self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) if tls else None
         if tls:
             self.tls.load_cert_chain(*tls)
@@ -45,7 +45,17 @@ class Scripted:
                 return
             if self.tls:
                 c = self.tls.wrap_socket(c, server_side=True, do_handshake_on_connect=False)
+            self.open.append(c)
             threading.Thread(target=self._serve, args=(c,), daemon=True).start()
+
+    def end_all(self):
+        """Whoever waits for the rest of an answer waits no longer."""
+        for c in self.open:
+            try:
+                c.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass  # it has ended by itself
+        self.open = []
 
     def _serve(self, c):
         try:

