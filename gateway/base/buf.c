@@ -145,9 +145,16 @@ void buf_xml_attr(struct buf *b, struct str s)
     escaped(b, s, escape_attr);
 }
 
+/* By arithmetic: keys are written so, too, and no look-up may depend on them. `letter`: how far 'A' or 'a' is from what
+ * follows '9'. */
+static char hex_nibble(unsigned v, unsigned letter)
+{
+    return (char)('0' + v + ((9 - v) >> 16 & letter));
+}
+
 void buf_hex(struct buf *b, const void *p, size_t n, bool upper)
 {
-    const char *digits = upper ? "0123456789ABCDEF" : "0123456789abcdef";
+    const unsigned letter = (upper ? 'A' : 'a') - '9' - 1;
     const unsigned char *from = p;
     char *at = n > SIZE_MAX / 2 ? NULL : buf_reserve(b, 2 * n);
     if (!at) {
@@ -155,8 +162,8 @@ void buf_hex(struct buf *b, const void *p, size_t n, bool upper)
         return;
     }
     for (size_t i = 0; i < n; i++) {
-        *at++ = digits[from[i] >> 4];
-        *at++ = digits[from[i] & 15];
+        *at++ = hex_nibble(from[i] >> 4, letter);
+        *at++ = hex_nibble(from[i] & 15, letter);
     }
     b->n += 2 * n;
     b->p[b->n] = '\0';
