@@ -32,6 +32,23 @@ static inline __attribute__((noreturn, format(printf, 4, 5))) void fuzz_failed(c
     abort();
 }
 
+/* Whether a run came to the end that matters: a request accepted, a reply made, a line read. How many did is said at the
+ * end of the process, for whoever asks (FUZZ_ARRIVED=1). */
+static struct {
+    unsigned long runs, arrived;
+} fuzz_count;
+static inline void fuzz_tell(void)
+{
+    if (getenv("FUZZ_ARRIVED"))
+        fprintf(stderr, "%lu of %lu runs arrived\n", fuzz_count.arrived, fuzz_count.runs);
+}
+static inline void fuzz_arrived(bool yes)
+{
+    if (fuzz_count.runs++ == 0)
+        atexit(fuzz_tell);
+    fuzz_count.arrived += yes;
+}
+
 static inline struct str fuzz_view(const uint8_t *data, size_t size)
 {
     return (struct str){size ? (const char *)data : "", size};

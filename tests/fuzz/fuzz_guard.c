@@ -109,6 +109,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct seen whole = {.n = 0}, cut = {.n = 0};
     read_all(data, size, false, &whole);
     read_all(data, size, true, &cut);
+    fuzz_arrived(whole.n > 0 && whole.v[0].state == GUARD_DONE);
     must(whole.n == cut.n, "%zu requests at once, %zu in pieces", whole.n, cut.n);
     for (size_t i = 0; i < whole.n; i++) {
         const struct request *a = &whole.v[i], *b = &cut.v[i];

@@ -91,6 +91,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     const bool read = keyfile_read(name, &file, &faults);
     must(read == (faults.errors == 0), "faults, and it was read");
     check_faults(&faults, text);
+    fuzz_arrived(read);
     if (read)
         take_over(&file, text);
     keyfile_free(&file);

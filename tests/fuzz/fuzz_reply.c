@@ -156,7 +156,8 @@ static void check_no_key(const xmlNode *n, struct str sent)
     }
 }
 
-static void make(int set, int status, struct str reply)
+/* Whether a reply came of it. */
+static bool make(int set, int status, struct str reply)
 {
     struct judgement *j = asked(rules[set], reply);
     const struct gate_upstream up = {.status = status, .body = reply};
@@ -178,13 +179,16 @@ static void make(int set, int status, struct str reply)
     }
     buf_free(&out.body);
     judgement_free(j);
+    return r == REASON_OK;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     const struct str reply = fuzz_view(data, size);
+    bool arrived = false;
     for (int set = 0; set < RULE_SETS; set++)
-        make(set, 200, reply);
+        arrived |= make(set, 200, reply);
+    fuzz_arrived(arrived);
     make(PLAIN, 400 + (int)(size % 200), reply);
     return 0;
 }
