@@ -32,8 +32,8 @@ static inline __attribute__((noreturn, format(printf, 4, 5))) void fuzz_failed(c
     abort();
 }
 
-/* Whether a run came to the end that matters: a request accepted, a reply made, a line read. How many did is said at the
- * end of the process, for whoever asks (FUZZ_ARRIVED=1). */
+/* Whether a run came to the end that matters: a request accepted, a reply made, a line read. How many did is said at
+ * the end of the process, for whoever asks (FUZZ_ARRIVED=1). */
 static struct {
     unsigned long runs, arrived;
 } fuzz_count;

@@ -1,7 +1,8 @@
 /*
- * Any line of a decision log, as an operator's file may hold it: it is read or refused with a reason; what is read is within
- * its bounds, and its texts can be written as JSON again. A line is completed where it was cut off. Bytes that do not begin as an
- * object does are the values of a good line's members, one after the other: a length, so many bytes.
+ * Any line of a decision log, as an operator's file may hold it: it is read or refused with a reason; what is read
+ * is within its bounds, and its texts can be written as JSON again. A line is completed where it was cut off. Bytes
+ * that do not begin as an object does are the values of a good line's members, one after the other: a length, so
+ * many bytes.
  */
 #include "fuzz.h"
 
@@ -73,7 +74,8 @@ static void close_line(struct buf *b)
 /* A good line, with the bytes in it. */
 static void make_line(struct buf *b, struct str s)
 {
-    static const char *const TEXTS[] = {"id", "path", "rule", "user", "client_id", "device_id", "key_id", "expected_url"};
+    static const char *const TEXTS[] = {"id", "path", "rule", "user", "client_id", "device_id", "key_id",
+                                        "expected_url"};
     struct json j = {.out = b};
     json_object(&j, NULL);
     json_string(&j, "time", STR("2026-11-29T06:42:08.003Z"), 0);

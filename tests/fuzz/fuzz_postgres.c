@@ -1,7 +1,7 @@
 /*
- * Rows as a PostgreSQL server sends them by COPY, whole and cut at places that the bytes themselves choose: the same rows,
- * or the same refusal; and what is taken is within its bounds. The first byte chooses: the bytes as they are, or as the
- * values of rows that are framed as they must be, of which one is changed and the others are good.
+ * Rows as a PostgreSQL server sends them by COPY, whole and cut at places that the bytes themselves choose: the same
+ * rows, or the same refusal; and what is taken is within its bounds. The first byte chooses: the bytes as they are,
+ * or as the values of rows that are framed as they must be, of which one is changed and the others are good.
  */
 #include "fuzz.h"
 

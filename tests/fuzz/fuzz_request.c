@@ -212,8 +212,8 @@ static struct str next_text(struct str *s)
     return text;
 }
 
-/* A right request of Alice's, with the bytes as the values that are hers to choose: a length, so many bytes. `rest`: what
- * is left stands behind it. */
+/* A right request of Alice's, with the bytes as the values that are hers to choose: a length, so many bytes. `rest`:
+ * what is left stands behind it. */
 static void make_and_judge(struct str s, bool rest)
 {
     struct buf request BUF_CLEANUP = BUF_INIT(ROOM), body BUF_CLEANUP = BUF_INIT(ROOM);

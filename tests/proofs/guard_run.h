@@ -78,8 +78,10 @@ static void pieces(unsigned depth)
         PIECE("Content-Length: 2\r\n"), PIECE("content-length:0\r\n"), PIECE("Content-Length: +2\r\n"),
         PIECE("Content-Length: 2, 2\r\n"), PIECE("Content-Length : 2\r\n"), PIECE("Content-Length: 7\r\n"),
         PIECE("Transfer-Encoding: chunked\r\n"), PIECE("Transfer-Encoding: x, chunked\r\n"),
-        PIECE("transfer-encoding:\tChunked \r\n"), PIECE(" folded: 1\r\n"), PIECE("X: \0\r\n"), PIECE("Expect: 100-continue\r\n"),
-        PIECE("\r\n"), PIECE("\n"), PIECE("\r"), PIECE("2\r\n"), PIECE("0\r\n"), PIECE("ab"), PIECE("0;a\r\n"), PIECE("T: 1"),
+        PIECE("transfer-encoding:\tChunked \r\n"), PIECE(" folded: 1\r\n"), PIECE("X: \0\r\n"),
+        PIECE("Expect: 100-continue\r\n"),
+        PIECE("\r\n"), PIECE("\n"), PIECE("\r"), PIECE("2\r\n"), PIECE("0\r\n"), PIECE("ab"), PIECE("0;a\r\n"),
+        PIECE("T: 1"),
     };
     for (size_t i = 0; i < sizeof PIECES / sizeof *PIECES; i++) {
         const size_t before = input_n;

@@ -1,4 +1,5 @@
-/* What the programs of the proofs share: what must hold is said on standard output, and the first that does not ends it. */
+/* What the programs of the proofs share: what must hold is said on standard output, and the first that does not ends
+ * it. */
 #ifndef PROOFS_HOLDS_H
 #define PROOFS_HOLDS_H
 
@@ -16,6 +17,7 @@ static inline void say_bytes(const char *p, size_t n)
 }
 
 #define holds(condition, bytes, n) \
-    ((condition) ? (void)0 : (printf("`%s` does not hold of: ", #condition), say_bytes(bytes, n), putchar('\n'), exit(1)))
+    ((condition) ? (void)0 : (printf("`%s` does not hold of: ", #condition), say_bytes(bytes, n), putchar('\n'), \
+                              exit(1)))
 
 #endif

@@ -63,9 +63,12 @@ static void pieces(unsigned depth)
 {
 #define PIECE(text) {text, sizeof text - 1}
     static const struct { const char *p; size_t n; } PIECES[] = {
-        PIECE("<a"), PIECE(">"), PIECE("/>"), PIECE("</a"), PIECE("</b>"), PIECE("</ >"), PIECE(" xmlns:b='urn:a'"), PIECE(" b:x="),
-        PIECE("\""), PIECE("&amp;"), PIECE("&#x"), PIECE("D;"), PIECE("]]>"), PIECE("<![CDATA["), PIECE("<!--"), PIECE("<?"),
-        PIECE(" "), PIECE("\xEF\xBF"), PIECE("\xBE"), PIECE("12345678"), PIECE("<b:c"), PIECE("\r"), PIECE("<!DOCTYPE "),
+        PIECE("<a"), PIECE(">"), PIECE("/>"), PIECE("</a"), PIECE("</b>"), PIECE("</ >"),
+        PIECE(" xmlns:b='urn:a'"), PIECE(" b:x="),
+        PIECE("\""), PIECE("&amp;"), PIECE("&#x"), PIECE("D;"), PIECE("]]>"), PIECE("<![CDATA["), PIECE("<!--"),
+        PIECE("<?"),
+        PIECE(" "), PIECE("\xEF\xBF"), PIECE("\xBE"), PIECE("12345678"), PIECE("<b:c"), PIECE("\r"),
+        PIECE("<!DOCTYPE "),
     };
     for (size_t i = 0; i < sizeof PIECES / sizeof *PIECES; i++) {
         const size_t before = input_n;

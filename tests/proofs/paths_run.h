@@ -17,7 +17,8 @@ static void url(const char *exact, size_t n)
     const char *query = memchr(first.p, '?', first.n);
     const struct str path = {first.p + 7, (query ? (size_t)(query - first.p) : first.n) - 7};
     holds(uri_normalize(first, &two) && str_eq(first, buf_view(&two)), exact, n);
-    holds(!has(path, "/../") && !has(path, "/./") && !str_ends(path, STR("/..")) && !str_ends(path, STR("/.")), exact, n);
+    holds(!has(path, "/../") && !has(path, "/./") && !str_ends(path, STR("/..")) &&
+              !str_ends(path, STR("/.")), exact, n);
     normal++;
 }
 

@@ -6,7 +6,7 @@ static struct request {
     int64_t time;             /* TIME_NONE: a rule that does not enforce Time */
     uint8_t digest[2][DIGEST];
     bool accepted;
-    int64_t from, least;      /* of one without Time: as long as no clock was beyond `from` by the narrowest window since */
+    int64_t from, least;      /* of one without Time: until a clock was beyond `from` by the narrowest window since */
 } requests[REQUESTS] = {{.time = START}, {.time = START + 1}, {.time = START + 2}, {.time = TIME_NONE}};
 
 static const char STEPS[] = "0123gh+!-WN"; /* spend each, give two back, clock on by 1, on by 5, back by 3, windows */

@@ -1,6 +1,7 @@
 /*
- * One HTTP/1 request, read from RFC 9112 alone: written for guard.proof, sharing no line with what it is held against. It
- * sees the whole input at once and takes what the RFC takes, chunk extensions and trailers included; the guard takes less.
+ * One HTTP/1 request, read from RFC 9112 alone: written for guard.proof, sharing no line with what it is held
+ * against. It sees the whole input at once and takes what the RFC takes, chunk extensions and trailers included; the
+ * guard takes less.
  */
 #ifndef PROOFS_RFC9112_H
 #define PROOFS_RFC9112_H
@@ -94,7 +95,8 @@ static bool rfc_request_line(const char *in, size_t at, size_t end, struct rfc_r
     while (i < end && in[i] != ' ' && in[i] != '\r' && in[i] != '\n')
         i++;
     r->target_n = i - r->target;
-    if (r->target_n == 0 || end - i != 9 || memcmp(in + i, " HTTP/1.", 8) != 0 || (in[i + 8] != '1' && in[i + 8] != '0'))
+    if (r->target_n == 0 || end - i != 9 || memcmp(in + i, " HTTP/1.", 8) != 0 ||
+        (in[i + 8] != '1' && in[i + 8] != '0'))
         return false;
     *one_one = in[i + 8] == '1';
     return true;
