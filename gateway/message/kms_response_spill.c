@@ -65,21 +65,28 @@ void spill_texts(struct spill *s, struct str texts)
 }
 
 /*
- * The pieces, in a table: 0 is an empty place. The factor is random, so that no sender can crowd them in one place.
+ * The pieces, in a table: 0 is an empty place. It is found by the low seven octets, which of a text of base64 are known
+ * before the first. The factor is random, so that no sender can crowd others in one place than those that differ in
+ * the first octet alone: at most 256.
  * What is known of a few bits of a word is enough to pass over most.
  */
-enum { FEW_PLACES = 256, PARTS = 4096, PARTS_WORDS = PARTS / 64 };
+enum { FEW_PLACES = 256, PARTS = 1 << 14, PARTS_WORDS = PARTS / 64 };
 struct pieces {
     uint64_t *v, factor;
     size_t places;
     unsigned shift;
-    uint64_t parts[PARTS_WORDS]; /* a bit for each value that two whole digits of base64 have in a piece's end */
+    uint64_t parts[PARTS_WORDS]; /* a bit for each value of the fourteen above a last digit of base64 */
     uint64_t few[FEW_PLACES]; /* v, where that is enough */
 };
 
+static inline size_t first_place(const struct pieces *t, uint64_t word)
+{
+    return (size_t)((word << 8) * t->factor >> t->shift);
+}
+
 static size_t place_of(const struct pieces *t, uint64_t piece)
 {
-    size_t at = (size_t)(piece * t->factor >> t->shift);
+    size_t at = first_place(t, piece);
     while (t->v[at] && t->v[at] != piece)
         at = (at + 1) & (t->places - 1);
     return at;
@@ -88,7 +95,21 @@ static size_t place_of(const struct pieces *t, uint64_t piece)
 /* No piece is 0. Nearly every word's place is empty. */
 static inline bool is_piece(const struct pieces *t, uint64_t word)
 {
-    return t->v[word * t->factor >> t->shift] && word && t->v[place_of(t, word)] == word;
+    return t->v[first_place(t, word)] && word && t->v[place_of(t, word)] == word;
+}
+
+/* But for the first octet. */
+static bool may_be_piece(const struct pieces *t, uint64_t word)
+{
+    size_t at = first_place(t, word);
+    while (t->v[at] && (t->v[at] ^ word) << 8)
+        at = (at + 1) & (t->places - 1);
+    return t->v[at];
+}
+
+static inline void parts_put(struct pieces *t, uint64_t part)
+{
+    t->parts[part % PARTS / 64] |= UINT64_C(1) << part % 64;
 }
 
 static void pieces_put(struct pieces *t, const void *from, size_t n)
@@ -97,8 +118,9 @@ static void pieces_put(struct pieces *t, const void *from, size_t n)
         uint64_t piece;
         memcpy(&piece, (const char *)from + i * sizeof piece, sizeof piece);
         t->v[place_of(t, piece)] = piece;
-        for (unsigned bit = 2; bit <= 6; bit += 2)
-            t->parts[(piece >> bit) % PARTS / 64] |= UINT64_C(1) << (piece >> bit) % 64;
+        parts_put(t, piece >> 2);
+        parts_put(t, piece >> 4);
+        parts_put(t, piece >> 6);
     }
 }
 
@@ -230,12 +252,10 @@ static bool from_hex(uint64_t text, uint64_t *octets)
     return true;
 }
 
-/* The last digits of a text of base64, and of them as many bits as hex of a piece takes with what may lie beside it. */
-enum { LAST_DIGITS = 64 };
+/* The last bits of a text of base64: as many as hex of a piece takes with what may lie beside it. */
 struct window {
-    uint8_t last[LAST_DIGITS];
-    size_t digits; /* in a row, as far as nothing else stood between */
     uint64_t top, high, low;
+    size_t digits; /* in a row, as far as nothing else stood between */
 };
 
 /* A piece ends `bit` bits before the window's end; or hex of one does, which takes twice as much. */
@@ -253,31 +273,59 @@ static bool window_has(const struct pieces *t, const struct window *w, unsigned 
     return from_hex(before, &octets) && from_hex(word, &octets) && is_piece(t, octets);
 }
 
-/* Where a group of four digits begins is not known: an octet may end at every second bit. Seldom come to. */
-static __attribute__((noinline)) bool holds_piece(const struct pieces *t, struct window *w)
+/* The window whose last digit is text's last octet. What stands between digits is passed over once more, for as many
+ * digits as there are in a window. */
+static struct window window_of(struct str text, size_t digits)
 {
-    enum { DIGITS = 192 / 6 };
-    for (size_t i = w->digits < DIGITS ? 0 : w->digits - DIGITS; i < w->digits; i++) {
-        w->top = w->top << 6 | w->high >> 58;
-        w->high = w->high << 6 | w->low >> 58;
-        w->low = w->low << 6 | w->last[i % LAST_DIGITS];
+    enum { DIGITS = 192 / 6, WORD = 64 };
+    uint64_t v[192 / WORD + 1] = {0};
+    const unsigned due = digits < DIGITS ? (unsigned)digits : DIGITS;
+    for (unsigned n = 0; n < due; text.n--) {
+        const uint64_t digit = BASE64_DIGITS[(unsigned char)text.p[text.n - 1]] - 1u;
+        const unsigned word = 6 * n / WORD, at = 6 * n % WORD;
+        if (digit == BETWEEN)
+            continue;
+        v[word] |= digit << at;
+        if (at > WORD - 6)
+            v[word + 1] |= digit >> (WORD - at);
+        n++;
     }
-    return window_has(t, w, 0) || window_has(t, w, 2) || window_has(t, w, 4);
+    return (struct window){v[2], v[1], v[0], digits};
 }
 
-/* False: no piece ends in the last digit, and no text of ASCII, as hex is one. The last digit but one and that before
- * are the piece's wherever it ends; a topmost octet may lie in part above. */
+/* Where a group of four digits begins is not known: an octet may end at every second bit. Seldom come to. */
+static __attribute__((noinline)) bool holds_piece(const struct pieces *t, struct str text, size_t digits)
+{
+    const struct window w = window_of(text, digits);
+    return window_has(t, &w, 0) || window_has(t, &w, 2) || window_has(t, &w, 4);
+}
+
+/* False: the seven octets that end `bit` bits before the end are not all digits of hex: those have no bit 7, and bit 5
+ * or bit 6. */
+static inline bool may_be_hex(uint64_t low, unsigned bit)
+{
+    const uint64_t bit7 = UINT64_C(0x80808080808080) << bit, bit6 = bit7 >> 1;
+    return !(low & bit7) && ((low | low << 1) & bit6) == bit6;
+}
+
+/* False: no piece ends in the last digit. Seldom come to, but for texts that repeat themselves. */
+static __attribute__((noinline)) bool may_end_piece(const struct pieces *t, uint64_t low)
+{
+    return may_be_piece(t, low) || may_be_piece(t, low >> 2) || may_be_piece(t, low >> 4);
+}
+
+/* False: neither a piece ends in the last digit, nor hex of one. Of a piece the bits above that digit are known
+ * wherever in it the piece ends; the topmost octet of eight may lie in part above `low`. */
 static inline bool may_hold_piece(const struct pieces *t, uint64_t low)
 {
-    const uint64_t above_ascii = UINT64_C(0x80808080808080);
     const uint64_t part = (low >> 6) % PARTS;
-    return (t->parts[part / 64] >> part % 64 & 1) || !(low & above_ascii) || !(low & above_ascii << 2) ||
-           !(low & above_ascii << 4);
+    if ((t->parts[part / 64] >> part % 64 & 1) && may_end_piece(t, low))
+        return true;
+    return may_be_hex(low, 0) || may_be_hex(low, 2) || may_be_hex(low, 4);
 }
 
 static bool in_base64(const struct pieces *t, struct str text)
 {
-    struct window w;
     uint64_t low = 0;
     size_t digits = 0;
     for (size_t i = 0; i < text.n; i++) {
@@ -286,12 +334,9 @@ static bool in_base64(const struct pieces *t, struct str text)
             digits = digit == BETWEEN ? digits : 0;
             continue;
         }
-        w.last[digits++ % LAST_DIGITS] = (uint8_t)digit;
         low = low << 6 | digit;
-        if (digits < BASE64_MIN || !may_hold_piece(t, low))
-            continue;
-        w.digits = digits;
-        if (holds_piece(t, &w))
+        if (++digits >= BASE64_MIN && may_hold_piece(t, low) &&
+            holds_piece(t, (struct str){text.p, i + 1}, digits))
             return true;
     }
     return false;

@@ -178,6 +178,50 @@ static void test_cut(void **state)
     buf_free(&text);
 }
 
+/* A document's block may be one that another has left: nothing of that is seen, and none is of two. */
+static void test_blocks_that_are_kept(void **state)
+{
+    static const size_t LENGTHS[] = {10, 900, 10, 40000, 1500, 10, 3000};
+    enum { COUNT = sizeof LENGTHS / sizeof LENGTHS[0] };
+    struct buf text[COUNT];
+    struct request_doc *held[COUNT] = {NULL}, *doc = NULL;
+    struct kms_request f;
+    (void)state;
+    for (size_t i = 0; i < COUNT; i++) {
+        struct buf client = BUF_INIT(MADE_ROOM);
+        for (size_t n = 0; n < LENGTHS[i]; n++)
+            buf_char(&client, (char)('a' + i));
+        const struct kms_request fields = {.user_uri = STR("sip:alice@example.org"), .kms_uri = STR("kms.example.org"),
+                                           .time = STR("2026-11-23T18:00:00Z"), .client_id = buf_view(&client),
+                                           .client_req_url = STR("https://kms.example.org/")};
+        text[i] = BUF_INIT(MADE_ROOM);
+        kms_request_write(&fields, &text[i]);
+        assert_false(text[i].failed || client.failed);
+        buf_free(&client);
+    }
+    for (unsigned turn = 0; turn < 3 * COUNT; turn++) {
+        const size_t i = turn % COUNT, before = (i + COUNT - 1 - turn / COUNT) % COUNT;
+        assert_int_equal(request_doc_read(buf_view(&text[i]), &XML_LIMITS_REQUEST, turn % 5 == 4, &doc, NULL),
+                         REASON_OK);
+        request_doc_free(held[before]);
+        held[before] = NULL;
+        request_doc_free(held[i]);
+        held[i] = doc;
+        for (size_t k = 0; k < COUNT; k++)
+            if (held[k]) {
+                assert_true(request_doc_claim(held[k], &f));
+                assert_int_equal(f.client_id.n, LENGTHS[k]);
+                assert_true(f.client_id.p[0] == (char)('a' + k) && f.client_id.p[LENGTHS[k] - 1] == (char)('a' + k));
+            }
+        assert_int_not_equal(request_doc_read(STR("<KmsRequest"), &XML_LIMITS_REQUEST, false, &doc, NULL), REASON_OK);
+        assert_null(doc);
+    }
+    for (size_t i = 0; i < COUNT; i++) {
+        request_doc_free(held[i]);
+        buf_free(&text[i]);
+    }
+}
+
 static int begin(void **state)
 {
     unsetenv("TESTED_REQUEST_WAY"); /* both ways are asked here, whatever the suite is told to take */
@@ -198,6 +242,7 @@ int main(void)
         cmocka_unit_test(test_ampersand_in_a_namespace),
         cmocka_unit_test(test_ids_that_are_no_names),
         cmocka_unit_test(test_cut),
+        cmocka_unit_test(test_blocks_that_are_kept),
     };
     return cmocka_run_group_tests(tests, begin, end);
 }

@@ -108,6 +108,28 @@ static void test_dresses(void **state)
         }
 }
 
+/* A key of one piece, and its hex, in base64: wherever it ends in the last digit, nothing else is there to be found. */
+static void test_one_piece(void **state)
+{
+    uint8_t key[257];
+    (void)state;
+    fill(key);
+    for (unsigned hex = 0; hex < 3; hex++)
+        for (unsigned phase = 0; phase < 3; phase++) {
+            struct buf octets = BUF_INIT(4096), text = BUF_INIT(4096);
+            buf_bytes(&octets, "kk", phase);
+            if (hex)
+                buf_hex(&octets, key, 8, hex == 2);
+            else
+                buf_bytes(&octets, key, 8);
+            buf_base64(&text, octets.p, octets.n);
+            assert_int_equal(look(key, 8, buf_view(&text)), SPILL_FOUND);
+            assert_int_equal(look(key + 8, 8, buf_view(&text)), SPILL_NONE);
+            buf_free(&octets);
+            buf_free(&text);
+        }
+}
+
 /* The twins: another key, a short stretch, digits broken by something else, constant keys. */
 static void test_not_found(void **state)
 {
@@ -158,7 +180,7 @@ static void test_texts_apart(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_stretches), cmocka_unit_test(test_separated),
-                                       cmocka_unit_test(test_dresses),
+                                       cmocka_unit_test(test_dresses), cmocka_unit_test(test_one_piece),
                                        cmocka_unit_test(test_not_found), cmocka_unit_test(test_texts_apart)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
