@@ -103,7 +103,7 @@ decisions: decisions.jsonl
             return False
 
     def admin(self, path):
-        c = HTTPConnection("127.0.0.1", self.admin_port, timeout=10)
+        c = HTTPConnection("127.0.0.1", self.admin_port, timeout=60)
         c.request("GET", path)
         r = c.getresponse()
         return r.status, r.read().decode()
@@ -113,7 +113,7 @@ decisions: decisions.jsonl
 
     def post(self, path, body, headers=None, context=None, port=None):
         args = ("127.0.0.1", port or self.port)
-        c = HTTPSConnection(*args, context=context, timeout=20) if context else HTTPConnection(*args, timeout=20)
+        c = HTTPSConnection(*args, context=context, timeout=60) if context else HTTPConnection(*args, timeout=60)
         h = {"Content-Type": "application/xml"}
         h.update(headers or {})
         c.request("POST", kms.BASE + path if path.startswith("/") else path, body, h)
