@@ -112,19 +112,19 @@ static enum keydb_result fault(struct keydb_postgres *db, const PGresult *r, con
 static PGresult *next_result(struct keydb_postgres *db, int64_t until, const char *doing, enum keydb_result *r,
                              struct detail *why)
 {
-    for (;;) {
+    /* what has come is taken before more is asked for: PQconsumeInput() moves all that waits, for each row again */
+    while (PQisBusy(db->conn)) {
         const int unsent = PQflush(db->conn);
         if (unsent < 0 || !PQconsumeInput(db->conn)) {
             *r = lost(db, doing, why);
             return NULL;
         }
-        if (!PQisBusy(db->conn))
-            return PQgetResult(db->conn);
-        if (!wait_for(db->conn, true, unsent > 0, until)) {
+        if (PQisBusy(db->conn) && !wait_for(db->conn, true, unsent > 0, until)) {
             *r = late(db, doing, why);
             return NULL;
         }
     }
+    return PQgetResult(db->conn);
 }
 
 static enum keydb_result take_rows(struct keydb_postgres *db, const PGresult *r, const struct pg_ask *ask,
