@@ -25,6 +25,8 @@ void config_clear_replay(struct replay_config *r)
 /* "a", "a:6379", "[::1]:6379" */
 static bool add_host(struct replay_config *r, struct str text, const char *port)
 {
+    if (!text.p)
+        return false;
     const char *bracket = memrchr(text.p, ']', text.n);
     const char *colon = memrchr(text.p, ':', text.n);
     struct str host = text, given = str_z(port);
@@ -54,7 +56,7 @@ static bool is_name(struct str s)
 
 static bool sentinels(struct replay_config *r, struct str rest)
 {
-    const char *slash = memchr(rest.p, '/', rest.n);
+    const char *slash = rest.p ? memchr(rest.p, '/', rest.n) : NULL;
     if (!slash)
         return false;
     const struct str name = {slash + 1, (size_t)(rest.p + rest.n - slash - 1)};

@@ -99,10 +99,10 @@ static void bash_words(struct buf *out, const struct command *c)
 static void completion_walk(struct buf *out, const struct command *const *among,
                             void (*each)(struct buf *out, const struct command *c))
 {
-    for (; *among; among++) {
-        each(out, *among);
-        if ((*among)->sub)
-            completion_walk(out, (*among)->sub, each);
+    for (const struct command *c; (c = *among) != NULL; among++) {
+        each(out, c);
+        if (c->sub)
+            completion_walk(out, c->sub, each);
     }
 }
 

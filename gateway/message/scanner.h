@@ -86,7 +86,7 @@ static inline void canon_bytes(struct canon *c, struct str s)
         c->full = true;
         return;
     }
-    if (s.n > 0)
+    if (s.p && s.n > 0)
         memcpy(c->p + c->n, s.p, s.n);
     c->n += s.n;
 }
