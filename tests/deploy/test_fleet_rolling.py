@@ -22,7 +22,7 @@ LIBRARY = b"\nlocal VERSION = %d\n"
 def newer(path):
     """The program of a later day: the same, but that its function library has the next version."""
     text = (BUILD / "kmsgate").read_bytes()
-    assert text.count(LIBRARY % 1) == 1
+    assert text.count(LIBRARY % 1) >= 1  # an optimizing linker may keep two copies
     path.write_bytes(text.replace(LIBRARY % 1, LIBRARY % 2))
     path.chmod(0o755)
     return path
