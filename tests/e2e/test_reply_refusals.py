@@ -265,6 +265,8 @@ def test_metrics(bench):
 
 def test_the_decisions_hold_no_secret(bench):
     """What the upstream says with an error is in the log, for its operator, and nowhere else; a key is in neither."""
+    bench.ask(bench.alice, P, b"secret trace " + K.octets["UserSigningKeySSK"].hex().encode(), status=400)
+    kms.wait_for(lambda: "answered with status 400" in bench.gate.running.err)
     decisions = (bench.gate.folder / "decisions.jsonl").read_text()
     assert "secret trace" not in decisions and "row 4711" not in decisions
     assert "answered with status 400: secret trace" in bench.gate.running.err
