@@ -62,15 +62,20 @@ char *buf_reserve(struct buf *b, size_t n)
     return b->p + b->n;
 }
 
+char *decimal_before(char *end, uint64_t value, unsigned at_least)
+{
+    for (unsigned n = 0; value > 0 || n < at_least; n++) {
+        *--end = (char)('0' + value % 10);
+        value /= 10;
+    }
+    return end;
+}
+
 void buf_decimal(struct buf *b, uint64_t value)
 {
-    char digits[20];
-    size_t n = 0;
-    do {
-        digits[sizeof digits - ++n] = (char)('0' + value % 10);
-        value /= 10;
-    } while (value > 0);
-    buf_bytes(b, digits + sizeof digits - n, n);
+    char digits[20], *const end = digits + sizeof digits;
+    const char *from = decimal_before(end, value, 1);
+    buf_bytes(b, from, (size_t)(end - from));
 }
 
 void buf_printf(struct buf *b, const char *format, ...)

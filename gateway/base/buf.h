@@ -57,7 +57,8 @@ static inline void buf_char(struct buf *b, char c)
 {
     buf_bytes(b, &c, 1);
 }
-/* Decimal digits. */
+/* Decimal digits, at least so many, which end before `end`; where they begin. Of the largest value there are twenty. */
+char *decimal_before(char *end, uint64_t value, unsigned at_least);
 void buf_decimal(struct buf *b, uint64_t value);
 void buf_printf(struct buf *b, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Text and attribute values escaped as inclusive C14N 1.0 writes them (2.3 "Processing Model"), so output stays

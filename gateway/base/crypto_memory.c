@@ -3,9 +3,8 @@
 
 #include <openssl/crypto.h>
 
+#include "base/aside.h"
 #include "base/crypto.h"
-#include "base/locked.h"
-#include "base/spare.h"
 
 static _Thread_local unsigned depth;
 
@@ -37,11 +36,7 @@ static void *memory_take(size_t n, const char *file, int line)
 static void memory_give(void *p, const char *file, int line)
 {
     (void)file, (void)line;
-    if (locked_owns(p))
-        locked_free(p);
-    else if (spare_owns(p))
-        spare_give(p);
-    else
+    if (!aside_give(p))
         free(p);
 }
 
@@ -49,10 +44,9 @@ static void *memory_move(void *p, size_t n, const char *file, int line)
 {
     if (!p)
         return memory_take(n, file, line);
-    const bool spare = spare_owns(p);
-    if (!spare && !locked_owns(p))
+    const size_t have = aside_size(p);
+    if (!have)
         return realloc(p, n);
-    const size_t have = spare ? spare_size(p) : locked_size(p);
     void *to = memory_take(n, file, line);
     if (!to)
         return NULL;

@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-#include "base/eight.h"
+#include "base/run.h"
 #include "base/text.h"
 
 /* Writes the comma and the key that stand before a value, and makes room for n octets of it: whoever writes them there
@@ -86,12 +86,6 @@ static const char *short_escape(unsigned char c)
     }
 }
 
-/* Nearly every character stands as it is, and is ASCII. */
-static bool is_plain(char c)
-{
-    return c >= 0x20 && c < 0x7f && c != '"' && c != '\\';
-}
-
 /* The character's number when it may not stand as it is: what no text shows as it is, quote and backslash. */
 static bool must_escape(struct str s, size_t *n, uint32_t *code)
 {
@@ -111,22 +105,12 @@ static void put_escaped(struct json *j, size_t n, uint32_t code)
         buf_printf(j->out, "\\u%04x", code);
 }
 
-static size_t plain_run(const char *p, size_t n)
-{
-    size_t i = 0;
-    while (n - i >= 8 && eight_all(eight_json(eight_load(p + i))))
-        i += 8;
-    while (i < n && is_plain(p[i]))
-        i++;
-    return i;
-}
-
 void json_string(struct json *j, const char *key, struct str value, size_t max)
 {
     const size_t whole = max && max < value.n ? max : value.n;
     if (!value.p)
         return;
-    size_t i = plain_run(value.p, whole), from = 0;
+    size_t i = run_json(value.p, whole), from = 0;
     char *at = begin_value(j, key, i + 2);
     if (!at)
         return;
@@ -141,8 +125,7 @@ void json_string(struct json *j, const char *key, struct str value, size_t max)
     for (;;) {
         size_t n;
         uint32_t code;
-        while (i < whole && is_plain(value.p[i]))
-            i++;
+        i += run_json(value.p + i, whole - i);
         if (i == value.n)
             break;
         const bool escape = must_escape((struct str){value.p + i, value.n - i}, &n, &code);
@@ -162,16 +145,6 @@ void json_string(struct json *j, const char *key, struct str value, size_t max)
 
 enum { NUMBER_TEXT = 24 }; /* a sign, twenty digits and a point */
 
-/* Backwards from `at` on; gives where it begins. */
-static char *digits_before(char *at, uint64_t value, size_t at_least)
-{
-    for (size_t n = 0; value > 0 || n < at_least; n++) {
-        *--at = (char)('0' + value % 10);
-        value /= 10;
-    }
-    return at;
-}
-
 static uint64_t size_of(int64_t value)
 {
     return value < 0 ? 0 - (uint64_t)value : (uint64_t)value;
@@ -187,14 +160,14 @@ static void put_number(struct json *j, const char *key, char *from, const char *
 void json_int(struct json *j, const char *key, int64_t value)
 {
     char text[NUMBER_TEXT], *const end = text + sizeof text;
-    put_number(j, key, digits_before(end, size_of(value), 1), end, value < 0);
+    put_number(j, key, decimal_before(end, size_of(value), 1), end, value < 0);
 }
 
 void json_thousandths(struct json *j, const char *key, int64_t value)
 {
-    char text[NUMBER_TEXT], *const end = text + sizeof text, *at = digits_before(end, size_of(value) % 1000, 3);
+    char text[NUMBER_TEXT], *const end = text + sizeof text, *at = decimal_before(end, size_of(value) % 1000, 3);
     *--at = '.';
-    put_number(j, key, digits_before(at, size_of(value) / 1000, 1), end, value < 0);
+    put_number(j, key, decimal_before(at, size_of(value) / 1000, 1), end, value < 0);
 }
 
 void json_number(struct json *j, const char *key, double value, int decimals)

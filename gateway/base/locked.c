@@ -45,7 +45,6 @@ static struct {
     struct span spans[SPANS];
     uint32_t with_room[CLASSES];
     uint32_t lowest; /* below it none is free */
-    uint32_t top;    /* from it on none was ever used */
     uint32_t empty;  /* committed and free */
 } arena = {.lock = PTHREAD_MUTEX_INITIALIZER};
 static pthread_once_t arena_once = PTHREAD_ONCE_INIT;
@@ -121,8 +120,6 @@ static void arena_make(void)
         return;
     for (size_t i = 0; i < CLASSES; i++)
         arena.with_room[i] = NO_SPAN;
-    (void)madvise(p + GUARD, n, MADV_DONTDUMP);
-    (void)madvise(p + GUARD, n, MADV_WIPEONFORK);
     arena.at = p + GUARD;
 }
 

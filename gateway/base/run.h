@@ -13,7 +13,7 @@
 #include "base/eight.h"
 #include "base/sixteen.h"
 
-enum { RUN_PLAIN = 1, RUN_NAME = 2, RUN_HEX = 4, RUN_BASE64 = 8, RUN_URI = 16 };
+enum { RUN_PLAIN = 1, RUN_NAME = 2, RUN_HEX = 4, RUN_BASE64 = 8, RUN_URI = 16, RUN_JSON = 32 };
 extern const unsigned char RUN_KINDS[256]; /* for what is too short for steps */
 
 #define RUN_IN_PLACE __attribute__((always_inline)) /* runs are short: a call would be half of the work */
@@ -56,6 +56,12 @@ static inline RUN_IN_PLACE size_t run_while(const char *p, size_t n, run_is *is,
 static inline RUN_IN_PLACE size_t run_plain(const char *p, size_t n)
 {
     return run_while(p, n, RUN_IS(plain), RUN_PLAIN);
+}
+
+/* What stands for itself in a string of JSON: printing ASCII, no quote and no backslash. */
+static inline RUN_IN_PLACE size_t run_json(const char *p, size_t n)
+{
+    return run_while(p, n, RUN_IS(json), RUN_JSON);
 }
 
 /* Letters, digits, `-`, `.` and `_`. */

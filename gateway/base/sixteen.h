@@ -82,6 +82,13 @@ static inline __m128i sixteen_plain(__m128i v)
     return _mm_andnot_si128(others, _mm_cmpgt_epi8(v, _mm_set1_epi8(0x1f)));
 }
 
+/* What stands for itself in a string of JSON: printing, no quote and no backslash. */
+static inline __m128i sixteen_json(__m128i v)
+{
+    const __m128i others = _mm_or_si128(_mm_or_si128(sixteen_is(v, '"'), sixteen_is(v, '\\')), sixteen_is(v, 0x7f));
+    return _mm_andnot_si128(others, _mm_cmpgt_epi8(v, _mm_set1_epi8(0x1f)));
+}
+
 /* No control, no space, none of " < > \ ^ ` { | } */
 static inline __m128i sixteen_uri(__m128i v)
 {

@@ -4,6 +4,8 @@
 #ifndef KMSGATE_BASE_TIMESTAMP_H
 #define KMSGATE_BASE_TIMESTAMP_H
 
+#include <stdatomic.h>
+
 #include "base/str.h"
 
 #define US_PER_S INT64_C(1000000)
@@ -12,6 +14,14 @@
 /* Now, by CLOCK_REALTIME (us), and a clock for durations, by CLOCK_MONOTONIC (us). */
 int64_t time_now_us(void);
 int64_t time_mono_us(void);
+
+/* An instant that many threads raise and none lowers. */
+static inline void time_raise(_Atomic int64_t *value, int64_t to)
+{
+    int64_t is = atomic_load(value);
+    while (is < to && !atomic_compare_exchange_weak(value, &is, to))
+        ;
+}
 
 /*
  * Reads an xs:dateTime (XML Schema Part 2, 3.2.7): years 0001 to 9999, offsets to +-14:00; 24:00:00, second 60 and a

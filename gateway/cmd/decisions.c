@@ -47,12 +47,6 @@ static void decisions_head(struct buf *out)
     screen_head(&s, DECISIONS_COLUMNS, DECISIONS_COLUMN_COUNT, out);
 }
 
-/* What is not there is missing. */
-static struct cell decisions_cell(struct str s)
-{
-    return (struct cell){s.n ? s : (struct str){0}, TONE_NONE};
-}
-
 static void decisions_row(struct buf *out, const struct record *r)
 {
     char at[TIME_TEXT], source[IP_TEXT];
@@ -64,12 +58,12 @@ static void decisions_row(struct buf *out, const struct record *r)
         {str_z(at), TONE_FAINT},
         {r->accepted ? STR("accept") : STR("reject"), tone},
         {str_z(reason_name(r->reason)), tone},
-        decisions_cell(r->rule),
-        decisions_cell(r->form ? str_z(form_name(r->form)) : STR("")),
-        decisions_cell(r->source.known ? str_z(source) : STR("")),
-        decisions_cell(r->user),
-        decisions_cell(r->captured ? STR("yes") : STR("")),
-        decisions_cell(r->id)};
+        cell_of(r->rule),
+        cell_of(r->form ? str_z(form_name(r->form)) : STR("")),
+        cell_of(r->source.known ? str_z(source) : STR("")),
+        cell_of(r->user),
+        cell_of(r->captured ? STR("yes") : STR("")),
+        cell_of(r->id)};
     screen_row(&s, DECISIONS_COLUMNS, cells, DECISIONS_COLUMN_COUNT, out);
 }
 

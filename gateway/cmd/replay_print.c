@@ -105,9 +105,9 @@ static void put_row(struct replay_screen *s, const struct record *r, const struc
         buf_printf(&change, "; by the rule %s", a->rule->id);
     out->failed |= change.failed;
     const struct cell cells[COLUMN_COUNT] = {{str_z(at), TONE_FAINT},
-                                             {r->user.n ? r->user : (struct str){0}, TONE_NONE},
-                                             {r->rule.n ? r->rule : (struct str){0}, TONE_NONE},
-                                             {r->id.n ? r->id : (struct str){0}, TONE_NONE},
+                                             cell_of(r->user),
+                                             cell_of(r->rule),
+                                             cell_of(r->id),
                                              {buf_view(&change), change_tone(c)}};
     if (!s->headed)
         screen_head(&s->screen, COLUMNS, COLUMN_COUNT, out);

@@ -45,6 +45,11 @@ struct cell {
     struct str text; /* missing: "-" */
     enum tone tone;
 };
+/* What is empty is missing. */
+static inline struct cell cell_of(struct str text)
+{
+    return (struct cell){text.n ? text : STR_MISSING, TONE_NONE};
+}
 enum { SCREEN_COLUMNS_MAX = 16 };
 void screen_head(const struct screen *s, const struct column *columns, size_t n, struct buf *out);
 void screen_row(const struct screen *s, const struct column *columns, const struct cell *cells, size_t n,

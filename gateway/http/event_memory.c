@@ -2,9 +2,11 @@
 
 #include <event2/event.h>
 #include <event2/event_struct.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/aside.h"
 #include "base/spare.h"
 
 enum { NEEDED = 16 << 10 }; /* a bufferevent with TLS takes eight blocks, the largest of 900 octets */
@@ -21,9 +23,7 @@ static void *event_malloc(size_t n)
 
 static void event_free_(void *p)
 {
-    if (spare_owns(p))
-        spare_give(p);
-    else
+    if (!aside_give(p))
         free(p);
 }
 
@@ -31,13 +31,13 @@ static void *event_realloc(void *p, size_t n)
 {
     if (!p)
         return event_malloc(n);
-    if (!spare_owns(p))
+    const size_t have = aside_size(p);
+    if (!have)
         return realloc(p, n);
-    const size_t have = spare_size(p);
     void *to = event_malloc(n);
     if (to) {
         memcpy(to, p, have < n ? have : n);
-        spare_give(p);
+        (void)aside_give(p);
     }
     return to;
 }
@@ -64,6 +64,30 @@ bool event_memory_timers(struct event_base *base, size_t n)
         event_del(&v[i]);
     free(v);
     return added == n;
+}
+
+bool event_memory_descriptor(struct event_base *base, int fd)
+{
+    struct event e;
+    if (event_assign(&e, base, fd, EV_READ, on_never, NULL) != 0 || event_add(&e, NULL) != 0)
+        return false;
+    event_del(&e);
+    return true;
+}
+
+static void say_nothing(int severity, const char *text)
+{
+    (void)severity, (void)text;
+}
+
+/* Adding what is not open fails, and is told, when the place has been made. */
+void event_memory_descriptors(struct event_base *base, unsigned n)
+{
+    event_set_log_callback(say_nothing);
+    for (unsigned fd = 0; fd < n; fd++)
+        if (fcntl((int)fd, F_GETFD) < 0)
+            (void)event_memory_descriptor(base, (int)fd);
+    event_set_log_callback(NULL);
 }
 
 bool event_memory_begin(void)

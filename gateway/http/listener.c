@@ -39,22 +39,12 @@ static void accept_later(struct listener *l, long us)
         evconnlistener_disable(l->htp->server);
 }
 
-static void on_nothing(evutil_socket_t fd, short what, void *arg)
-{
-    (void)fd, (void)what, (void)arg;
-}
-
 /* The loop's table of descriptors grows by the largest that it has seen: it does so here, where failing is no harm. */
 static bool loop_takes(struct listener *l, evutil_socket_t fd)
 {
-    struct event e;
-    if (fd <= l->reached)
-        return true;
-    if (event_assign(&e, l->front->base, fd, EV_READ, on_nothing, NULL) != 0 || event_add(&e, NULL) != 0)
-        return false;
-    event_del(&e);
-    l->reached = fd;
-    return true;
+    if (fd > l->reached && event_memory_descriptor(l->front->base, fd))
+        l->reached = fd;
+    return fd <= l->reached;
 }
 
 /* libevent would crash at the first allocation that fails in here: what it asks for is set aside. `fd` is closed with

@@ -182,25 +182,6 @@ static size_t timers(const struct server *s)
     return s->connections_max + c->limits.in_flight + 2 * (size_t)c->upstream.connections + c->listen_count + OWN;
 }
 
-static void say_nothing(int severity, const char *text)
-{
-    (void)severity, (void)text;
-}
-
-/* libevent keeps a few octets for each descriptor that a loop has seen, made when it is first seen and never freed:
- * among connections' memory they would hold every page of it when the connections have gone. Asked for what is not
- * open yet, which fails, it makes them all at once. */
-static void make_places(struct event_base *base, unsigned descriptors)
-{
-    struct event none;
-    event_set_log_callback(say_nothing);
-    for (unsigned fd = 0; fd < descriptors; fd++)
-        if (fcntl((int)fd, F_GETFD) < 0 && event_assign(&none, base, (int)fd, EV_READ, on_room, NULL) == 0 &&
-            event_add(&none, NULL) == 0) /* it was opened meanwhile, by another thread */
-            event_del(&none);
-    event_set_log_callback(NULL);
-}
-
 bool worker_start(struct worker *w)
 {
     struct server *s = w->server;
@@ -214,7 +195,7 @@ bool worker_start(struct worker *w)
     w->line = BUF_INIT(1 << 20);
     if (!w->front.base || w->wake_fd < 0 || !w->listeners || !event_memory_timers(w->front.base, timers(s)))
         return false;
-    make_places(w->front.base, s->connections_max);
+    event_memory_descriptors(w->front.base, s->connections_max);
     w->wake = event_new(w->front.base, w->wake_fd, EV_READ | EV_PERSIST, on_wake, w);
     w->upstream = upstream_new(w->front.base, s->upstream_site);
     w->gate = (struct gate){

@@ -3,9 +3,8 @@
 
 #include <libxml/xmlmemory.h>
 
-#include "base/locked.h"
+#include "base/aside.h"
 #include "base/secret.h"
-#include "base/spare.h"
 #include "message/xml_internal.h"
 
 /*
@@ -26,14 +25,8 @@ static _Thread_local uint64_t shortages;
 
 static void wipe_and_free(void *p)
 {
-    if (locked_owns(p)) {
-        locked_free(p);
+    if (aside_give(p))
         return;
-    }
-    if (spare_owns(p)) {
-        spare_give(p);
-        return;
-    }
     if (wiping && p)
         secret_wipe(p, malloc_usable_size(p));
     plain_free(p);
@@ -60,11 +53,11 @@ static void *move_and_wipe(void *p, size_t n)
 {
     if (!p)
         return take(n);
-    const bool locked = locked_owns(p), spare = spare_owns(p);
-    void *const same = wiping || locked || spare ? NULL : plain_realloc(p, n);
+    const size_t aside = aside_size(p);
+    void *const same = wiping || aside ? NULL : plain_realloc(p, n);
     if (same)
         return same;
-    const size_t have = locked ? locked_size(p) : spare ? spare_size(p) : malloc_usable_size(p);
+    const size_t have = aside ? aside : malloc_usable_size(p);
     void *to = take(n);
     if (!to)
         return NULL;

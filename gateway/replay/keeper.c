@@ -201,9 +201,7 @@ bool keeper_covers(struct keeper *k, const struct keeper_time *t)
 
 bool keeper_note(struct keeper *k, const struct keeper_time *t)
 {
-    int64_t east = atomic_load(&k->east_now);
-    while (east < t->east_us && !atomic_compare_exchange_weak(&k->east_now, &east, t->east_us))
-        ;
+    time_raise(&k->east_now, t->east_us);
     const bool covered = keeper_covers(k, t);
     if (covered && atomic_load(&k->due_us))
         return true;

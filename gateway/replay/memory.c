@@ -22,18 +22,11 @@ struct memory_line {
     struct replay_call *waiting;
 };
 
-static void raise(_Atomic int64_t *value, int64_t to)
-{
-    int64_t is = atomic_load(value);
-    while (is < to && !atomic_compare_exchange_weak(value, &is, to))
-        ;
-}
-
 static void raise_latest(struct memory *r, const struct keeper_time *t)
 {
-    raise(&r->latest, t->time_us);
+    time_raise(&r->latest, t->time_us);
     if (t->east_us != TIME_NONE)
-        raise(&r->walls, t->time_us + t->east_us + 1);
+        time_raise(&r->walls, t->time_us + t->east_us + 1);
 }
 
 /* Remembered, but accepted only with a mark that covers its Time. */

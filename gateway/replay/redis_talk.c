@@ -27,10 +27,7 @@ enum {
 static struct str decimal(int64_t value, char room[NUMBER + 1])
 {
     uint64_t v = value < 0 ? -(uint64_t)value : (uint64_t)value;
-    char *p = room + NUMBER;
-    do
-        *--p = (char)('0' + v % 10);
-    while ((v /= 10) != 0);
+    char *p = decimal_before(room + NUMBER, v, 1);
     if (value < 0)
         *--p = '-';
     return (struct str){p, (size_t)(room + NUMBER - p)};

@@ -127,23 +127,16 @@ static void drop_entry(struct spent *r, struct shard *s, struct entry *e)
     atomic_fetch_sub(&r->count, 1);
 }
 
-static void raise(_Atomic int64_t *value, int64_t to)
-{
-    int64_t is = atomic_load(value);
-    while (is < to && !atomic_compare_exchange_weak(value, &is, to))
-        ;
-}
-
 /* Floor and walls rise before anything is forgotten: whoever holds the shard's lock next sees both or neither. */
 static void purge(struct spent *r, struct shard *s, int64_t now_us)
 {
     const int64_t before = now_us - atomic_load(&r->retain);
     if (s->n == 0 || s->heap[0]->time_us >= before)
         return;
-    raise(&r->floor, before);
+    time_raise(&r->floor, before);
     while (s->n && s->heap[0]->time_us < before) {
         if (s->heap[0]->wall_us != TIME_NONE)
-            raise(&r->walls, s->heap[0]->wall_us + 1);
+            time_raise(&r->walls, s->heap[0]->wall_us + 1);
         drop_entry(r, s, s->heap[0]);
     }
 }

@@ -45,6 +45,11 @@ static bool is_plain(unsigned c)
     return c >= ' ' && c <= '~' && !in(c, "&<>\"'");
 }
 
+static bool is_json(unsigned c)
+{
+    return c >= ' ' && c <= '~' && !in(c, "\"\\");
+}
+
 /* A text in memory that ends with it, so that a sanitizer sees who reads on. */
 static char *filled(size_t n, char c)
 {
@@ -61,7 +66,7 @@ static void test_runs(void **state)
         size_t (*run)(const char *p, size_t n);
         bool (*is)(unsigned c);
     } KINDS[] = {{run_hex, is_hex}, {run_base64, is_base64}, {run_name, is_name}, {run_plain, is_plain},
-                 {run_uri, is_uri}};
+                 {run_uri, is_uri}, {run_json, is_json}};
     (void)state;
     for (size_t k = 0; k < sizeof KINDS / sizeof *KINDS; k++)
         for (size_t n = 0; n <= LONGEST; n++) {
