@@ -8,6 +8,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include <openssl/rand.h>
+
+#include "base/buf.h"
 #include "gate/rules.h"
 
 /* Rules without an exception. */
@@ -21,6 +24,18 @@ static inline void need(bool ok, const char *what)
         return;
     fprintf(stderr, "%s: %s failed\n", program_invocation_short_name, what);
     exit(1);
+}
+
+/* Random octets in hex, as an older KMS has its keys; `point`: of a curve, uncompressed. */
+static inline void hex_element(struct buf *b, const char *name, size_t octets, bool point)
+{
+    uint8_t raw[257];
+    need(octets <= sizeof raw && RAND_bytes(raw, (int)octets) == 1, "RAND_bytes");
+    if (point)
+        raw[0] = 4;
+    buf_printf(b, "<%s>", name);
+    buf_hex(b, raw, octets, true);
+    buf_printf(b, "</%s>", name);
 }
 
 /* Rules from this text, by way of FOLDER/bench-rules.yaml, which is removed again. */

@@ -61,17 +61,6 @@ static void sign_one(unsigned i, const struct secret_key *ink, const char *time,
     need(!text.failed && xmlsig_sign(buf_view(&text), STR(INK_ID), ink, out), "xmlsig_sign");
 }
 
-static void hex_element(struct buf *b, const char *name, size_t octets, bool point)
-{
-    uint8_t raw[257];
-    need(octets <= sizeof raw && RAND_bytes(raw, (int)octets) == 1, "RAND_bytes");
-    if (point)
-        raw[0] = 4;
-    buf_printf(b, "<%s>", name);
-    buf_hex(b, raw, octets, true);
-    buf_printf(b, "</%s>", name);
-}
-
 /* What an older KMS answers: one key set, in clear. */
 static void upstream_reply(const char *time, struct buf *b)
 {

@@ -1,5 +1,4 @@
 #include <errno.h>
-#include <openssl/rand.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -23,17 +22,6 @@ static struct {
 } the_kms;
 
 #define USER "\1"
-
-static void hex_element(struct buf *b, const char *name, size_t octets, bool point)
-{
-    uint8_t raw[257];
-    need(octets <= sizeof raw && RAND_bytes(raw, (int)octets) == 1, "RAND_bytes");
-    if (point)
-        raw[0] = 4;
-    buf_printf(b, "<%s>", name);
-    buf_hex(b, raw, octets, true);
-    buf_printf(b, "</%s>", name);
-}
 
 static void make_sets(unsigned sets)
 {

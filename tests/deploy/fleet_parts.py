@@ -121,6 +121,14 @@ class Load:
         r = c.getresponse()
         return kms.Reply(r.status, r.headers, r.read())
 
+    def count(self, began, reply, path, body):
+        with self.lock:
+            if reply.status == 200:
+                self.good += 1
+                self.spent.append((path, body))
+            else:
+                self.errors.append((began, reply.status, reply.error))
+
     def handset(self, user):
         c, mine = None, 0
         while not self.end.is_set():
@@ -131,12 +139,7 @@ class Load:
                 reply = self.post(c, path, body)
                 if reply.status == 200:
                     reply.verify(user.ink, user.ink_id)
-                with self.lock:
-                    if reply.status == 200:
-                        self.good += 1
-                        self.spent.append((path, body))
-                    else:
-                        self.errors.append((began, reply.status, reply.error))
+                self.count(began, reply, path, body)
                 mine += 1
                 time.sleep(0.02)
                 if mine % 7 == 0:  # handsets come and go

@@ -54,12 +54,7 @@ class Owners(Load):
                 if reply.status == 200:
                     reply.verify(*reversed(device.user.signer()))
                     device.take(device.new_keys(reply))
-                with self.lock:
-                    if reply.status == 200:
-                        self.good += 1
-                        self.spent.append((path, body))
-                    else:
-                        self.errors.append((began, reply.status, reply.error))
+                self.count(began, reply, path, body)
                 time.sleep(0.02)
             except (OSError, http.client.HTTPException, ssl.SSLError) as e:
                 with self.lock:

@@ -17,26 +17,9 @@
 #include "base/buf.h"
 #include "base/crypto.h"
 #include "base/locked.h"
+#include "page_flags.h"
 
 enum { SPAN = 64 << 10 };
-
-/* The kernel's own word on the page: `lo`, locked; `dd`, in no dump; `wf`, empty in a fork. */
-static bool has_flag(const void *p, const char *flag)
-{
-    FILE *f = fopen("/proc/self/smaps", "r");
-    char line[512];
-    bool here = false, found = false;
-    unsigned long from, to;
-    assert_non_null(f);
-    while (fgets(line, sizeof line, f)) {
-        if (sscanf(line, "%lx-%lx ", &from, &to) == 2)
-            here = (uintptr_t)p >= from && (uintptr_t)p < to;
-        else if (here && strncmp(line, "VmFlags:", 8) == 0)
-            found |= strstr(line, flag) != NULL;
-    }
-    fclose(f);
-    return found;
-}
 
 /* Sanitizers lock nothing, limits may forbid it. */
 static bool can_lock(void)

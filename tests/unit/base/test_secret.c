@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/secret.h"
+#include "page_flags.h"
 
 static void wiped(void **state)
 {
@@ -42,24 +43,6 @@ static void equal_to_the_last_bit(void **state)
         assert_true(secret_equal(a, b, bit / 8)); /* what is before it */
         b[bit / 8] ^= (uint8_t)(1 << bit % 8);
     }
-}
-
-/* The kernel's own word on a page: `dd`, not dumped; `lo`, locked. */
-static bool has_flag(const void *p, const char *flag)
-{
-    FILE *f = fopen("/proc/self/smaps", "r");
-    char line[512];
-    bool here = false, found = false;
-    unsigned long from, to;
-    assert_non_null(f);
-    while (fgets(line, sizeof line, f)) {
-        if (sscanf(line, "%lx-%lx ", &from, &to) == 2)
-            here = (uintptr_t)p >= from && (uintptr_t)p < to;
-        else if (here && strncmp(line, "VmFlags:", 8) == 0)
-            found |= strstr(line, flag) != NULL;
-    }
-    fclose(f);
-    return found;
 }
 
 static void blocks(void **state)
