@@ -114,7 +114,7 @@ static int keys_run(const void *given, keys_work *work, enum keys_deed deed)
         .in_state = str_z(g->in_state), .dry = g->dry, .all = g->all, .cascade = g->cascade,
         .json = g->format && format_is_json(g->format), .with_secrets = g->with_secrets,
         .key_stdin = g->key_stdin, .generate = g->generate, .first = g->first};
-    if (g->expiring && !duration_parse(str_z(g->expiring), &o.expiring_us)) {
+    if (g->expiring && (!duration_parse(str_z(g->expiring), &o.expiring_us) || !o.expiring_us)) {
         complain("keys list: --expiring must be a duration such as 30d");
         return EXIT_USAGE;
     }

@@ -58,7 +58,7 @@ int keys_revoke(struct keystore *ks, const struct keys_options *o)
     struct faults faults = {0};
     struct revoked r = {.user = o->user};
     const bool ok = keystore_revoke(ks, o->user, o->all ? STR_MISSING : o->id, o->cascade, tell_revoked, &r, &faults);
-    if (ok && !r.n)
+    if (ok && !r.n && !r.left)
         keys_say(o->user, NULL, STR_MISSING, "nothing is left to revoke");
     return finish(&faults, ok);
 }

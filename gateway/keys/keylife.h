@@ -79,7 +79,8 @@ void keykeeper_stop(struct keykeeper *k);
 
 /* Revokes one key; or all of a user's, where `id` is missing. Keys that were ever offered under a revoked TrK and were
  * not used yet are revoked, too: who has the TrK has read them. Those that have become active since are told of
- * (`cascade`: are revoked as well). `told` gets each key that was revoked or is to be looked at. */
+ * (`cascade`: are revoked as well), also where the TrK was revoked before, or is gone. `told` gets, once all is
+ * committed, each key that was revoked or is to be looked at. */
 bool keystore_revoke(struct keystore *ks, struct str user, struct str id, bool cascade,
                      void (*told)(void *arg, struct str id, enum key_type type, bool revoked), void *arg,
                      struct faults *faults);

@@ -140,10 +140,10 @@ bool keystore_rekey(struct keystore *ks, const struct key_telling *tell, size_t 
 
 static bool prune_user(struct change *c, size_t *n, struct detail *why)
 {
-    const uint64_t before = c->meta.last_seq;
+    const uint64_t before = c->meta.count;
     if (!change_prune(c, why))
         return false;
-    *n += c->meta.last_seq - before;
+    *n += before - c->meta.count;
     return true;
 }
 

@@ -212,7 +212,13 @@ static bool may_learn(struct change *c, const struct key_wish *w, struct detail 
 static enum outcome learn(struct change *c, const struct key_wish *w, struct key_fate *f)
 {
     struct buf id BUF_CLEANUP = BUF_INIT(2 * KEY_TEXT_MAX);
+    const struct stored *trk = change_find(c, w->trk);
     struct stored *there = known(c, w);
+    if (!trk || trk->key.type != KEY_TRK || !key_usable(&trk->key, c->now_us)) {
+        detail_set(&f->why, "the TrK that it would be sent under was revoked meanwhile, or has expired");
+        f->outcome = KEY_DEFERRED;
+        return DONE;
+    }
     if (there) {
         const enum outcome o = resend(c, there, w, f);
         if (o != FAILED && f->outcome == KEY_NOTHING) {
@@ -296,29 +302,61 @@ void key_fates_free(struct key_fate *v, size_t n)
 struct revoking {
     struct change *c;
     bool cascade;
-    void (*told)(void *arg, struct str id, enum key_type type, bool revoked);
-    void *arg;
+    bool met[CHANGE_KEYS]; /* of c->v: looked at */
+    struct {
+        const struct stored *key;
+        bool revoked;
+    } told[CHANGE_KEYS]; /* in their order, once all is committed */
+    size_t n;
 };
 
-static bool revoke_one(struct revoking *r, struct stored *s, struct detail *why)
+static void note(struct revoking *r, const struct stored *s, bool revoked)
+{
+    r->told[r->n].key = s;
+    r->told[r->n++].revoked = revoked;
+}
+
+static bool revoke_one(struct revoking *r, struct stored *s, struct detail *why);
+
+/* What was sent under that TrK, be it a key, a tombstone or long gone. */
+static bool revoke_sent(struct revoking *r, struct str trk, struct detail *why)
 {
     struct change *c = r->c;
-    if (s->key.state == KEY_REVOKED)
-        return true;
-    s->key.state = KEY_REVOKED;
-    if (!change_write(c, s, why))
-        return false;
-    r->told(r->arg, s->key.id, s->key.type, true);
-    for (size_t i = 0; s->key.type == KEY_TRK && i < c->n; i++) {
+    for (size_t i = 0; i < c->n; i++) {
         struct stored *o = &c->v[i];
-        if (o == s || o->gone || o->key.state == KEY_REVOKED || !key_sent_under(&o->key, s->key.id))
+        if (r->met[i] || o->gone || !key_sent_under(&o->key, trk))
             continue;
-        if (o->key.since != TIME_NONE && !r->cascade)
-            r->told(r->arg, o->key.id, o->key.type, false);
-        else if (!revoke_one(r, o, why)) /* at most as deep as the user has keys: each is revoked once */
+        if (o->key.state != KEY_REVOKED && o->key.since != TIME_NONE && !r->cascade) {
+            r->met[i] = true;
+            note(r, o, false);
+        } else if (!revoke_one(r, o, why)) { /* at most as deep as the user has keys: each is met once */
             return false;
+        }
     }
     return true;
+}
+
+/* Of a key that was revoked before what was sent under it may be left: a cascade goes on behind it. */
+static bool revoke_one(struct revoking *r, struct stored *s, struct detail *why)
+{
+    if (r->met[s - r->c->v])
+        return true;
+    r->met[s - r->c->v] = true;
+    if (s->key.state != KEY_REVOKED) {
+        s->key.state = KEY_REVOKED;
+        if (!change_write(r->c, s, why))
+            return false;
+        note(r, s, true);
+    }
+    return s->key.type != KEY_TRK || revoke_sent(r, s->key.id, why);
+}
+
+static bool was_sent_under(const struct change *c, struct str trk)
+{
+    for (size_t i = 0; i < c->n; i++)
+        if (key_sent_under(&c->v[i].key, trk))
+            return true;
+    return false;
 }
 
 static bool revoke(struct revoking *r, struct str user, struct str id, struct detail *why)
@@ -328,27 +366,19 @@ static bool revoke(struct revoking *r, struct str user, struct str id, struct de
     if (!change_fetch(c, user, why))
         return false;
     struct stored *s = id.p ? change_find(c, id) : NULL;
-    bool tomb = false;
-    if (id.p && !s) {
-        const struct secret_key none = {{0}};
-        if (change_is_tomb(c, id, &none, &tomb))
-            return true;
-    }
-    if (id.p ? !s : !c->n) {
+    if (s)
+        return revoke_one(r, s, why);
+    if (id.p ? !change_taken(c, id) && !was_sent_under(c, id) : !c->n) {
         detail_set(why, "%s: there is no such key", key_row_name(&row).text);
         return false;
     }
-    if (s)
-        return revoke_one(r, s, why);
+    if (id.p)
+        return revoke_sent(r, id, why);
+    r->cascade = true;
     for (size_t i = 0; i < c->n; i++)
         if (!revoke_one(r, &c->v[i], why))
             return false;
     return true;
-}
-
-static void tell_nobody(void *arg, struct str id, enum key_type type, bool revoked)
-{
-    (void)arg, (void)id, (void)type, (void)revoked;
 }
 
 bool keystore_revoke(struct keystore *ks, struct str user, struct str id, bool cascade,
@@ -358,8 +388,10 @@ bool keystore_revoke(struct keystore *ks, struct str user, struct str id, bool c
     struct detail why = {{0}};
     enum keydb_result result;
     struct change *c = change_begin(ks, 0, &result, &why);
-    struct revoking r = {c, cascade, told ? told : tell_nobody, arg};
+    struct revoking r = {.c = c, .cascade = cascade};
     const bool ok = c && revoke(&r, user, id, &why) && change_commit(c, &why);
+    for (size_t i = 0; ok && told && i < r.n; i++)
+        told(arg, r.told[i].key->key.id, r.told[i].key->key.type, r.told[i].revoked);
     change_end(ks, c);
     if (!ok)
         faults_add(faults, ks->where, 0, 0, "%s", why.text);

@@ -309,6 +309,18 @@ def test_add_rotate_retire_revoke(store):
                                   code=1).stderr
 
 
+def test_nothing_is_said_of_what_was_not_committed(file_store):
+    """The disk fails as a revocation is to become durable, and then does not."""
+    store = file_store
+    store.keys("import", store.file(line("ink"), line("trk")))
+    argv = [BUILD / "kmsgate", "keys", "revoke", "--config", store.config, "--user", ALICE, "--all"]
+    r = subprocess.run(["strace", "-o", store.folder / "trace", "-e", "inject=fsync,fdatasync:error=EIO", *argv],
+                       capture_output=True, text=True, timeout=120, env=dict(os.environ, ASAN_OPTIONS="detect_leaks=0"))
+    assert (r.returncode, r.stdout) == (1, "") and "kmsgate.db: cannot write: disk I/O error" in r.stderr, r
+    assert [x[3] for x in store.listed()] == ["active"] * 2
+    assert store.keys("revoke", "--user", ALICE, "--all").stdout.count(": revoked\n") == 2
+
+
 @pytest.mark.parametrize("argv", [
     (), ("rename",), ("import",), ("import", "a", "b"), ("import", "--forced", "a"), ("list", "x"), ("show",),
     ("list", "--user"), ("add", "--user", "u:", "--type", "ink", "--id", "i"),
@@ -317,7 +329,7 @@ def test_add_rotate_retire_revoke(store):
     ("add", "--type", "ink", "--id", "i", "--generate"),
     ("add", "--user", "u:", "--type", "ink", "--id", "i", "--generate", "--not-after", "tomorrow"),
     ("revoke", "--user", "u:"), ("revoke", "--id", "i"), ("revoke", "--user", "a:", "--user", "b:", "--id", "i"),
-    ("list", "--with-secrets"), ("export", "--with-secrets=yes"),
+    ("list", "--expiring", "0s"), ("list", "--expiring", "soon"), ("list", "--with-secrets"), ("export", "--with-secrets=yes"),
 ])
 def test_wrong_usage(store, argv):
     store.keys("import", "-")

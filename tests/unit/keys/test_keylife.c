@@ -222,6 +222,17 @@ static void learnt(void **state)
     w.id = STR("again");
     a = do_one(ks, w);
     assert_int_equal(a.outcome, KEY_REFUSED);
+    /* under a TrK that was revoked since the request was judged: who has it would read the new key */
+    assert_true(keystore_set_state(ks, STR(ALICE), STR("trk.1.alice"), KEY_REVOKED, &f->faults));
+    for (int i = 0; i < 2; i++) {
+        w.key = key_of(i ? 60 : 52);
+        w.id = i ? STR("late") : STR("ink.2.alice");
+        a = do_one(ks, w);
+        assert_int_equal(a.outcome, KEY_DEFERRED);
+        assert_non_null(strstr(a.why.text, "revoked meanwhile"));
+        key_fates_free(&a, 1);
+        assert_int_equal(key_in(ks, ALICE, "late").state, KEY_PRUNED);
+    }
     keystore_close(ks);
 }
 
@@ -257,6 +268,47 @@ static void cascade(void **state)
         assert_true(keystore_revoke(ks, STR(ALICE), STR_MISSING, false, hear, &h, &f->faults));
         assert_int_equal(key_in(ks, ALICE, "ink.1.alice").state, KEY_REVOKED);
         assert_int_equal(key_in(ks, BOB, "ink.1.bob").state, KEY_ACTIVE);
+        keystore_close(ks);
+        unlink(f->path);
+    }
+}
+
+/* Who was told of what is left, and takes the advice; also when the TrK itself is no longer there. */
+static void cascade_afterwards(void **state)
+{
+    struct fixture *f = *state;
+    for (int pruned = 0; pruned < 2; pruned++) {
+        fill_store(f);
+        struct keystore *ks = open_store(f);
+        struct heard h = {""};
+        for (enum key_type type = KEY_INK; type <= KEY_TRK; type++) {
+            struct key_fate a = do_one(ks, wish(KEY_OFFER, type, type ? "trk.1.alice" : "ink.1.alice", "trk.1.alice"));
+            key_fates_free(&a, 1);
+            a = do_one(ks, wish(KEY_CONFIRM, type, type ? "trk.2.alice" : "ink.2.alice", NULL));
+            key_fates_free(&a, 1);
+        }
+        struct key_fate deeper = do_one(ks, wish(KEY_OFFER, KEY_INK, "ink.2.alice", "trk.2.alice"));
+        key_fates_free(&deeper, 1);
+        for (int again = 0; again < 2; again++) { /* what is left is told of each time */
+            h.text[0] = 0;
+            assert_true(keystore_revoke(ks, STR(ALICE), STR("trk.1.alice"), false, hear, &h, &f->faults));
+            assert_string_equal(h.text + (again ? 0 : strlen("-trk.1.alice ")), "?ink.2.alice ?trk.2.alice ");
+        }
+        if (pruned) {
+            for (uint8_t i = 0; i < 2; i++) {
+                struct key_entry e = entry(ALICE, KEY_TRK, i ? "y" : "x", 7 + i);
+                e.state = KEY_REVOKED;
+                assert_true(put(f, ks, e));
+            }
+            assert_int_equal(state_of(ks, ALICE, "trk.1.alice"), -1);
+        }
+        h.text[0] = 0;
+        assert_true(keystore_revoke(ks, STR(ALICE), STR("trk.1.alice"), true, hear, &h, &f->faults));
+        assert_string_equal(h.text, "-ink.2.alice -trk.2.alice -ink.3.alice ");
+        h.text[0] = 0;
+        assert_true(keystore_revoke(ks, STR(ALICE), STR("trk.1.alice"), true, hear, &h, &f->faults));
+        assert_string_equal(h.text, "");
+        assert_false(keystore_revoke(ks, STR(ALICE), STR("trk.0.alice"), true, hear, &h, &f->faults));
         keystore_close(ks);
         unlink(f->path);
     }
@@ -463,7 +515,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         T(offered_resent_confirmed), T(one_by_hand_keeps_its_end), T(ids), T(a_first_ink), T(no_offer),
-        T(seventy_renewals), T(learnt), T(cascade), T(due), T(fifty_at_once), T(store_is_away),
+        T(seventy_renewals), T(learnt), T(cascade), T(cascade_afterwards), T(due), T(fifty_at_once), T(store_is_away),
         T(taken_over), T(read_as_taken_over), T(not_taken_over),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
