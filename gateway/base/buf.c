@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/block.h"
 #include "base/locked.h"
 #include "base/run.h"
 #include "base/secret.h"
@@ -19,16 +20,20 @@ static void release(struct buf *b)
     }
     if (b->secret)
         secret_wipe(b->p, b->cap);
-    free(b->p);
+    if (b->secret || b->passing)
+        block_give(b->p);
+    else
+        free(b->p);
 }
 
 /* Moves to a block of at least `cap` bytes. realloc() would leave a copy of a secret behind. */
 static bool move(struct buf *b, size_t cap)
 {
-    char *p = b->locked ? locked_alloc(cap) : b->secret ? malloc(cap) : realloc(b->p, cap);
+    const bool copies = b->secret || b->passing;
+    char *p = b->locked ? locked_alloc(cap) : copies ? block_take(cap) : realloc(b->p, cap);
     if (!p)
         return false;
-    if (b->secret) {
+    if (copies) {
         if (b->p)
             memcpy(p, b->p, b->n + 1);
         release(b);

@@ -9,7 +9,7 @@
  *
  * `p` is kept NUL-terminated (the NUL is not counted in `n`). With `secret` set, memory that the buffer leaves behind,
  * when it grows and when it is freed, is wiped; with `locked` set, too, it is locked.h's: for what may hold keys in
- * clear.
+ * clear. With `passing` set it is block.h's: for what an exchange makes and ends.
  */
 #ifndef KMSGATE_BASE_BUF_H
 #define KMSGATE_BASE_BUF_H
@@ -24,9 +24,11 @@ struct buf {
     bool failed;
     bool secret;
     bool locked;
+    bool passing;
 };
 
 #define BUF_INIT(ceiling) ((struct buf){.max = (ceiling)})
+#define BUF_INIT_PASSING(ceiling) ((struct buf){.max = (ceiling), .passing = true})
 #define BUF_INIT_SECRET(ceiling) ((struct buf){.max = (ceiling), .secret = true})
 #define BUF_INIT_KEYS(ceiling) ((struct buf){.max = (ceiling), .secret = true, .locked = true})
 

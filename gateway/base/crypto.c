@@ -9,12 +9,19 @@
 #include <openssl/err.h>
 #include <openssl/evp.h>
 
-enum { CRYPTO_SPARE = 2 }; /* one that encrypts and one that decrypts */
+enum {
+    CRYPTO_SPARE = 2, /* one that encrypts and one that decrypts */
+    CRYPTO_KEPT = 4   /* more than there are keys at a time, even while one follows the other */
+};
 struct crypto_thread {
     EVP_MD *sha256;
     EVP_MD_CTX *hash;
     EVP_CIPHER *gcm, *ecb;
     EVP_CIPHER_CTX *sealing;
+    struct crypto_kept {
+        EVP_CIPHER_CTX *ctx;
+        uint64_t number; /* of the key that is set up; 0: nobody's */
+    } kept[CRYPTO_KEPT];
     EVP_CIPHER_CTX *blocks[CRYPTO_SPARE]; /* those that nobody has taken */
     size_t spare;
 };
@@ -31,6 +38,8 @@ static void crypto_thread_free(void *arg)
     EVP_MD_CTX_free(t->hash);
     EVP_MD_free(t->sha256);
     EVP_CIPHER_CTX_free(t->sealing);
+    for (size_t i = 0; i < CRYPTO_KEPT; i++)
+        EVP_CIPHER_CTX_free(t->kept[i].ctx);
     while (t->spare)
         EVP_CIPHER_CTX_free(t->blocks[--t->spare]);
     EVP_CIPHER_free(t->gcm);
@@ -57,6 +66,15 @@ static EVP_MAC_CTX *crypto_hmac_new(void)
     return NULL;
 }
 
+static bool crypto_kept_new(struct crypto_thread *t)
+{
+    bool ok = true;
+    for (size_t i = 0; ok && i < CRYPTO_KEPT; i++)
+        ok = (t->kept[i].ctx = EVP_CIPHER_CTX_new()) &&
+             EVP_CipherInit_ex2(t->kept[i].ctx, t->gcm, NULL, NULL, 0, NULL) == 1;
+    return ok;
+}
+
 static struct crypto_thread *crypto_thread_new(void)
 {
     (void)pthread_once(&crypto_once, crypto_make_key);
@@ -71,7 +89,8 @@ static struct crypto_thread *crypto_thread_new(void)
     /* from here on the algorithm is never named again: naming it makes the context anew */
     if (!t->sha256 || !t->hash || !t->gcm || !t->ecb || !t->sealing ||
         EVP_DigestInit_ex2(t->hash, t->sha256, NULL) != 1 ||
-        EVP_CipherInit_ex2(t->sealing, t->gcm, NULL, NULL, 1, NULL) != 1 || pthread_setspecific(crypto_key, t) != 0) {
+        EVP_CipherInit_ex2(t->sealing, t->gcm, NULL, NULL, 1, NULL) != 1 || !crypto_kept_new(t) ||
+        pthread_setspecific(crypto_key, t) != 0) {
         crypto_thread_free(t);
         return NULL;
     }
@@ -171,18 +190,18 @@ bool crypto_hmac_sha256(const uint8_t key[KEY_BYTES], const void *p, size_t n, u
 }
 
 /* The key's schedule is overwritten by one of nobody's. */
-static bool crypto_gcm_forget(struct crypto_thread *t)
+static bool crypto_gcm_forget(EVP_CIPHER_CTX *ctx, int encrypt)
 {
     static const uint8_t NOBODYS[KEY_BYTES] = {0};
-    return EVP_CipherInit_ex2(t->sealing, NULL, NOBODYS, NULL, 1, NULL) == 1;
+    return EVP_CipherInit_ex2(ctx, NULL, NOBODYS, NULL, encrypt, NULL) == 1;
 }
 
-static bool crypto_gcm_begin(struct crypto_thread *t, const struct crypto_gcm *how, size_t n, int encrypt)
+static bool crypto_gcm_begin(EVP_CIPHER_CTX *ctx, const struct crypto_gcm *how, size_t n, int encrypt)
 {
     int done = 0;
     return n <= INT_MAX && how->aad_n <= INT_MAX &&
-           EVP_CipherInit_ex2(t->sealing, NULL, how->key, how->iv, encrypt, NULL) == 1 &&
-           (!how->aad || EVP_CipherUpdate(t->sealing, NULL, &done, how->aad, (int)how->aad_n) == 1);
+           EVP_CipherInit_ex2(ctx, NULL, how->key, how->iv, encrypt, NULL) == 1 &&
+           (!how->aad || EVP_CipherUpdate(ctx, NULL, &done, how->aad, (int)how->aad_n) == 1);
 }
 
 bool crypto_gcm_seal(const struct crypto_gcm *how, const uint8_t *text, size_t n, uint8_t *cipher,
@@ -192,36 +211,34 @@ bool crypto_gcm_seal(const struct crypto_gcm *how, const uint8_t *text, size_t n
     struct crypto_thread *t = crypto_thread();
     if (!t)
         return false;
-    const bool ok = crypto_gcm_begin(t, how, n, 1) && EVP_CipherUpdate(t->sealing, cipher, &done, text, (int)n) == 1 &&
+    const bool ok = crypto_gcm_begin(t->sealing, how, n, 1) &&
+                    EVP_CipherUpdate(t->sealing, cipher, &done, text, (int)n) == 1 &&
                     (size_t)done == n && EVP_CipherFinal_ex(t->sealing, cipher + n, &rest) == 1 && rest == 0 &&
                     EVP_CIPHER_CTX_ctrl(t->sealing, EVP_CTRL_AEAD_GET_TAG, GCM_TAG_BYTES, tag) == 1;
-    return crypto_gcm_forget(t) && ok;
+    return crypto_gcm_forget(t->sealing, 1) && ok;
 }
 
-static bool crypto_gcm_open_one(struct crypto_thread *t, const struct crypto_gcm *how, const struct crypto_sealed *v)
+static bool crypto_gcm_open_one(EVP_CIPHER_CTX *ctx, const struct crypto_gcm *how, const struct crypto_sealed *v)
 {
     uint8_t own[GCM_TAG_BYTES], none[GCM_TAG_BYTES]; /* OpenSSL wants the tag writable */
     int done = 0, rest = 0;
     memcpy(own, v->tag, sizeof own);
-    return crypto_gcm_begin(t, how, v->n, 0) &&
-           EVP_CipherUpdate(t->sealing, v->text, &done, v->cipher, (int)v->n) == 1 && (size_t)done == v->n &&
-           EVP_CIPHER_CTX_ctrl(t->sealing, EVP_CTRL_AEAD_SET_TAG, GCM_TAG_BYTES, own) == 1 &&
-           EVP_CipherFinal_ex(t->sealing, none, &rest) == 1 && rest == 0;
+    return crypto_gcm_begin(ctx, how, v->n, 0) &&
+           EVP_CipherUpdate(ctx, v->text, &done, v->cipher, (int)v->n) == 1 && (size_t)done == v->n &&
+           EVP_CIPHER_CTX_ctrl(ctx, EVP_CTRL_AEAD_SET_TAG, GCM_TAG_BYTES, own) == 1 &&
+           EVP_CipherFinal_ex(ctx, none, &rest) == 1 && rest == 0;
 }
 
-bool crypto_gcm_open_some(const uint8_t key[KEY_BYTES], const struct crypto_sealed *v, size_t count)
+/* With `key` set up first; NULL: there is one. */
+static bool crypto_gcm_open_all(EVP_CIPHER_CTX *ctx, const uint8_t *key, const struct crypto_sealed *v, size_t count)
 {
-    struct crypto_thread *t = crypto_thread();
-    bool ok = t != NULL;
+    bool ok = true;
     ERR_set_mark();
     for (size_t i = 0; ok && i < count; i++) {
         const struct crypto_gcm how = {i == 0 ? key : NULL, v[i].iv, v[i].aad, v[i].aad_n}; /* the key stays set up */
-        ok = crypto_gcm_open_one(t, &how, &v[i]);
+        ok = crypto_gcm_open_one(ctx, &how, &v[i]);
     }
     ERR_pop_to_mark(); /* what is left in the thread's queue would be taken for a fault of its TLS connections */
-    ok = t && crypto_gcm_forget(t) && ok;
-    for (size_t i = 0; !ok && i < count; i++)
-        secret_wipe(v[i].text, v[i].n);
     return ok;
 }
 
@@ -229,7 +246,39 @@ bool crypto_gcm_open(const struct crypto_gcm *how, const uint8_t *cipher, size_t
                      uint8_t *text)
 {
     const struct crypto_sealed one = {how->iv, how->aad, how->aad_n, cipher, n, tag, text};
-    return crypto_gcm_open_some(how->key, &one, 1);
+    struct crypto_thread *t = crypto_thread();
+    bool ok = t && crypto_gcm_open_all(t->sealing, how->key, &one, 1);
+    ok = t && crypto_gcm_forget(t->sealing, 1) && ok;
+    if (!ok)
+        secret_wipe(text, n);
+    return ok;
+}
+
+bool crypto_gcm_open_kept(const struct crypto_kept_key *key, const struct crypto_sealed *v, size_t count)
+{
+    struct crypto_thread *t = count > 0 ? crypto_thread() : NULL;
+    struct crypto_kept *kept = t ? &t->kept[key->number % CRYPTO_KEPT] : NULL;
+    bool ok = false;
+    if (kept)
+        ok = crypto_gcm_open_all(kept->ctx, kept->number == key->number ? NULL : key->b, v, count);
+    if (ok)
+        kept->number = key->number;
+    else if (kept) {
+        kept->number = 0;
+        (void)crypto_gcm_forget(kept->ctx, 0);
+    }
+    for (size_t i = 0; !ok && i < count; i++)
+        secret_wipe(v[i].text, v[i].n);
+    return ok;
+}
+
+void crypto_gcm_forget_kept(uint64_t number)
+{
+    struct crypto_kept *kept = crypto_own ? &crypto_own->kept[number % CRYPTO_KEPT] : NULL;
+    if (!kept || kept->number != number)
+        return;
+    kept->number = 0;
+    (void)crypto_gcm_forget(kept->ctx, 0);
 }
 
 EVP_CIPHER_CTX *crypto_blocks_take(const uint8_t key[KEY_BYTES], bool encrypt)

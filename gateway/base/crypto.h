@@ -1,7 +1,7 @@
 /*
  * OpenSSL's contexts, made once a thread and used again: making one costs more than hashing a message. Each thread has
  * its own from its first call on, and gives them back when it ends. What a key leaves in a context is overwritten
- * before the call returns.
+ * before the call returns, but for the one that is to be kept.
  *
  *     uint8_t digest[HASH_BYTES];
  *     if (!crypto_sha256(text.p, text.n, digest)) return REASON_INTERNAL;      false: OpenSSL failed, or no memory
@@ -41,7 +41,13 @@ bool crypto_gcm_seal(const struct crypto_gcm *how, const uint8_t *text, size_t n
 /* False unless the tag holds: then `text` is wiped. */
 bool crypto_gcm_open(const struct crypto_gcm *how, const uint8_t *cipher, size_t n, const uint8_t tag[GCM_TAG_BYTES],
                      uint8_t *text);
-/* Several texts under one key, which is set up once. All of them, or none: then each `text` is wiped. */
+/* Several texts under a key that its owner keeps in locked memory for as long as threads may serve: what it was made
+ * into stays, in locked memory, too, until another key of so many takes its place or the thread ends. Setting it up
+ * takes longer than opening a user's key under it. All of the texts, or none: then each `text` is wiped. */
+struct crypto_kept_key {
+    const uint8_t *b; /* KEY_BYTES */
+    uint64_t number;  /* which key it is: no other of the process has it, and it is not 0 */
+};
 struct crypto_sealed {
     const uint8_t *iv;
     const void *aad;
@@ -51,7 +57,9 @@ struct crypto_sealed {
     const uint8_t *tag;
     uint8_t *text;
 };
-bool crypto_gcm_open_some(const uint8_t key[KEY_BYTES], const struct crypto_sealed *v, size_t count);
+bool crypto_gcm_open_kept(const struct crypto_kept_key *key, const struct crypto_sealed *v, size_t count);
+/* Overwrites what this thread has of it. */
+void crypto_gcm_forget_kept(uint64_t number);
 
 /* AES-256 by single blocks, for EVP_Cipher(), which knows no padding: OpenSSL's own AES-WRAP is not constant in time.
  * NULL: no memory.

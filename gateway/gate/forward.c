@@ -167,7 +167,7 @@ static enum reason fill_json(const struct judgement *j, struct gate_outgoing *ou
 
 static enum reason fill_body(const struct judgement *j, struct str received, struct gate_outgoing *out)
 {
-    out->body = BUF_INIT(LIMIT_REPLY_OUT);
+    out->body = BUF_INIT_PASSING(LIMIT_REPLY_OUT);
     if (j->rule->forward.body == FORWARD_JSON)
         return fill_json(j, out);
     if (j->form == FORM_EMPTY)

@@ -2,12 +2,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/block.h"
 #include "base/uri.h"
 #include "gate/renewal.h"
 
 struct judgement *judgement_new(const struct gate *gate, const char *id)
 {
-    struct judgement *j = malloc(sizeof *j);
+    struct judgement *j = block_take(sizeof *j);
     if (!j)
         return NULL;
     memset(j, 0, offsetof(struct judgement, ring.keys));
@@ -32,8 +33,8 @@ void judgement_free(struct judgement *j)
     buf_free(&j->path_user);
     buf_free(&j->path_room);
     rules_unref(j->rules);
-    free(j->target);
-    free(j);
+    block_give(j->target);
+    block_give(j);
 }
 
 static char *put(char *at, struct str *s)
@@ -48,7 +49,7 @@ static char *put(char *at, struct str *s)
 /* The three texts one after the other in j->target, which they then are views of. */
 static bool copy_head(struct judgement *j, const struct gate_head *head)
 {
-    j->target = malloc(head->target.n + head->method.n + head->content_type.n + 1);
+    j->target = block_take(head->target.n + head->method.n + head->content_type.n + 1);
     if (!j->target)
         return false;
     j->head = *head;

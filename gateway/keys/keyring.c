@@ -1,6 +1,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/block.h"
 #include "base/sixteen.h"
 #include "keys/keystore_inside.h"
 
@@ -22,7 +23,7 @@ void keyring_clear(struct keyring *ring)
 {
     if (!ring)
         return;
-    free(ring->text);
+    block_give(ring->text);
     ring->text = NULL;
     ring->user = STR_MISSING;
     ring->n = 0;
@@ -56,6 +57,12 @@ uint32_t key_id_hash(struct str id)
 static size_t places(const struct keyring *ring)
 {
     return ring->text ? LIMIT_USER_KEYS : 0;
+}
+
+/* Of the place i. Nobody's are all one, the first beyond the user's. */
+static const struct key *key_in(const struct keyring *ring, size_t i)
+{
+    return &ring->keys[i < ring->n ? i : ring->n];
 }
 
 /* A bit a place, also of one that holds none: looked at all the same. */
@@ -93,15 +100,15 @@ bool keyring_has_ink(const struct keyring *ring)
 {
     bool has = false;
     for (size_t i = 0; i < places(ring); i++)
-        has |= (i < ring->n) & (ring->keys[i].type == KEY_INK) & (ring->keys[i].since != TIME_NONE);
+        has |= (i < ring->n) & (key_in(ring, i)->type == KEY_INK) & (key_in(ring, i)->since != TIME_NONE);
     return has;
 }
 
 static const struct key *newest(const struct keyring *ring, enum key_type type, enum key_state state, int64_t now_us)
 {
     const struct key *found = NULL;
-    for (size_t i = 0; i < places(ring); i++) { /* none is beyond n: there all are KEY_PRUNED */
-        const struct key *k = &ring->keys[i];
+    for (size_t i = 0; i < places(ring); i++) { /* none is beyond n: there it is KEY_PRUNED */
+        const struct key *k = key_in(ring, i);
         if (k->type == type && k->state == state && key_usable(k, now_us) && (!found || k->seq > found->seq))
             found = k;
     }

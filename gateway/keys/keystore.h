@@ -47,7 +47,7 @@ struct keyring {
     struct str user;
     size_t n;
     char *text; /* owns user, ids and sent */
-    struct key keys[LIMIT_USER_KEYS]; /* need not be zeroed; beyond n is nobody's, so that all cost the same */
+    struct key keys[LIMIT_USER_KEYS]; /* need not be zeroed; the one beyond n is nobody's, so that all cost the same */
     uint32_t id_hash[LIMIT_USER_KEYS]; /* of each key's ID: most are told apart by them alone */
 };
 

@@ -1,6 +1,7 @@
 #include "keys/seal.h"
 
 #include <endian.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -33,6 +34,7 @@ struct seal {
     uint8_t salt[SEAL_SALT];
     uint8_t check[SEAL_CHECK];
     uint32_t name;
+    uint64_t number; /* of row_key: no other has it */
     EVP_CIPHER *gcm; /* fetched once: an implicit fetch costs more than sealing a key */
     EVP_MAC *hmac;
 };
@@ -62,9 +64,11 @@ static bool derive(EVP_KDF *kdf, const struct secret_key *master, const uint8_t 
 
 struct seal *seal_new(const struct secret_key *master, const uint8_t salt[SEAL_SALT])
 {
+    static _Atomic uint64_t numbers;
     struct seal *s = secret_alloc(sizeof *s);
     if (!s)
         return NULL;
+    s->number = atomic_fetch_add(&numbers, 1) + 1;
     EVP_KDF *kdf = EVP_KDF_fetch(NULL, "HKDF", NULL);
     s->gcm = EVP_CIPHER_fetch(NULL, "AES-256-GCM", NULL);
     s->hmac = EVP_MAC_fetch(NULL, "HMAC", NULL);
@@ -90,6 +94,7 @@ void seal_free(struct seal *s)
         return;
     EVP_CIPHER_free(s->gcm);
     EVP_MAC_free(s->hmac);
+    crypto_gcm_forget_kept(s->number);
     secret_free(s, sizeof *s);
 }
 
@@ -281,7 +286,7 @@ static bool open_some(const struct seal *s, struct str user, const struct key *c
                                       .n = KEY_BYTES, .tag = text + KEY_BYTES, .text = clear[i].b};
         ok = n > 0;
     }
-    ok = ok && crypto_gcm_open_some(s->row_key, v, count);
+    ok = ok && crypto_gcm_open_kept(&(struct crypto_kept_key){s->row_key, s->number}, v, count);
     for (size_t i = 0; !ok && i < count; i++)
         secret_key_clear(&clear[i]);
     return ok;

@@ -5,6 +5,7 @@
 
 #include <openssl/rand.h>
 
+#include "base/block.h"
 #include "keys/pool.h"
 
 /* A text is an offset into the text pool; none crosses the end of a chunk. */
@@ -414,7 +415,7 @@ enum keystore_result table_user(const struct table *t, struct str user, struct k
         return KEYSTORE_NOT_FOUND;
     const struct user_slot *u = find_user(t, user, hash_name(t, user), NULL);
     const uint32_t first = u ? u->first : NONE;
-    char *at = malloc(user.n + texts_of(t, first) + 1);
+    char *at = block_take(user.n + texts_of(t, first) + 1);
     if (!at)
         return KEYSTORE_FAILED;
     out->text = at;
@@ -425,7 +426,7 @@ enum keystore_result table_user(const struct table *t, struct str user, struct k
     for (uint32_t place = 0, i = first; place < LIMIT_USER_KEYS; place++) {
         const bool mine = i != NONE;
         const struct key_slot *k = key_at(t, mine ? i : NOBODYS);
-        struct key *key = &out->keys[place];
+        struct key *key = &out->keys[out->n]; /* nobody's stand all in one place, which needs no more of the cache */
         take_key(t, k, key);
         out->id_hash[place] = k->id_hash & UINT32_MAX;
         key->id.n = k->id_n;

@@ -1,10 +1,8 @@
 #include "message/request_doc.h"
 
-#include <pthread.h>
-#include <stddef.h>
-#include <stdlib.h>
 #include <string.h>
 
+#include "base/block.h"
 #include "message/kms_request_table.h"
 #include "message/request_profile.h"
 #include "message/xmlsig_internal.h"
@@ -16,7 +14,6 @@ struct request_proof {
 };
 
 struct request_doc {
-    size_t room_n;        /* of the block, which may have been another document's */
     bool in_profile;      /* it was read in one pass, and `profile` holds */
     struct xml_doc *tree; /* else, or for who looks closer */
     struct request_profile profile;
@@ -24,65 +21,10 @@ struct request_doc {
     char room[]; /* what profile's views point into */
 };
 
-/*
- * Each thread keeps the block of one document that has ended, for the next: a request's is large enough to make malloc
- * put together all that is free. No larger one is kept than a usual request takes; and nothing in it is secret, since
- * a request carries signatures and names of keys, but no key.
- */
-enum { SPARE_ROOM = 8192 };
-#ifdef __SANITIZE_ADDRESS__ /* to which a block that is kept is as free, and the end that a smaller one does not need */
-#include <sanitizer/asan_interface.h>
-#else
-#define ASAN_POISON_MEMORY_REGION(p, n) ((void)(p), (void)(n))
-#define ASAN_UNPOISON_MEMORY_REGION(p, n) ((void)(p), (void)(n))
-#endif
-static _Thread_local struct request_doc *spare;
-static pthread_key_t spare_key;
-static pthread_once_t spare_once = PTHREAD_ONCE_INIT;
-static bool spare_key_made;
-
-static void spare_make_key(void)
-{
-    spare_key_made = pthread_key_create(&spare_key, free) == 0; /* at a thread's end */
-}
-
-/* Of a block, behind its length. */
-static size_t spare_octets(size_t room)
-{
-    return sizeof(struct request_doc) - offsetof(struct request_doc, in_profile) + room;
-}
-
-/* Of two, the larger. What is left over, to be freed. */
-static struct request_doc *spare_keep(struct request_doc *doc)
-{
-    struct request_doc *other = spare;
-    (void)pthread_once(&spare_once, spare_make_key);
-    if (doc->room_n > SPARE_ROOM || (other && other->room_n >= doc->room_n) || !spare_key_made ||
-        pthread_setspecific(spare_key, doc) != 0)
-        return doc;
-    spare = doc;
-    ASAN_POISON_MEMORY_REGION(&doc->in_profile, spare_octets(doc->room_n));
-    return other;
-}
-
-/* NULL: there is none that is large enough. */
-static struct request_doc *spare_take(size_t room)
-{
-    struct request_doc *doc = spare;
-    if (!doc || doc->room_n < room)
-        return NULL;
-    (void)pthread_setspecific(spare_key, NULL);
-    spare = NULL;
-    ASAN_UNPOISON_MEMORY_REGION(&doc->in_profile, spare_octets(room));
-    return doc;
-}
-
 /* NULL without memory. */
 static struct request_doc *doc_new(size_t room)
 {
-    struct request_doc *doc = spare_take(room);
-    if (!doc && (doc = malloc(sizeof *doc + room)) != NULL)
-        doc->room_n = room;
+    struct request_doc *doc = block_take(sizeof *doc + room);
     if (doc) {
         doc->in_profile = false;
         doc->tree = NULL;
@@ -117,7 +59,7 @@ void request_doc_free(struct request_doc *doc)
     if (!doc)
         return;
     xml_free(doc->tree);
-    free(spare_keep(doc));
+    block_give(doc);
 }
 
 enum kms_root request_doc_root(const struct request_doc *doc)

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/block.h"
 #include "message/scanner.h"
 #include "message/tested_way.h"
 
@@ -389,7 +390,7 @@ struct response_profile *response_profile_read(struct str body)
     /* a self-closing tag becomes two, a `>` four bytes; what needs more is declined */
     const size_t key_cap = body.n / PROFILE_KEY_MIN, keys = key_cap * sizeof(struct response_key);
     const size_t room = 2 * body.n + PROFILE_SLACK, texts = body.n + PROFILE_SLACK;
-    struct response_profile *out = malloc(sizeof *out + keys + room + texts);
+    struct response_profile *out = block_take(sizeof *out + keys + room + texts);
     if (!out)
         return NULL;
     memset(out, 0, offsetof(struct response_profile, left_out) + 1); /* its text is long, and begins empty */
@@ -407,13 +408,13 @@ struct response_profile *response_profile_read(struct str body)
         out->texts = (struct str){p.texts.p, p.texts.n};
         return out;
     }
-    free(out);
+    block_give(out);
     return NULL;
 }
 
 void response_profile_free(struct response_profile *p)
 {
-    free(p);
+    block_give(p);
 }
 
 enum kms_message response_profile_message(const struct response_profile *p)

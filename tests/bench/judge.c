@@ -17,6 +17,7 @@
 
 #include <openssl/rand.h>
 
+#include "base/heap.h"
 #include "bench.h"
 #include "gate/gate.h"
 
@@ -167,6 +168,7 @@ int main(int argc, char **argv)
     char text[TIME_TEXT], *base = strdup("https://kms.example.org");
     struct secret_key ink;
     const struct strings public_url = {&base, 1};
+    heap_setup(); /* as in the gateway */
     need(xml_startup(), "xml_startup");
     const int64_t now = time_now_us() / US_PER_S * US_PER_S;
     time_format(now, false, text);

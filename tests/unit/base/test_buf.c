@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/block.h"
 #include "base/buf.h"
 
 static uint32_t dice(uint32_t *seed)
@@ -44,6 +45,29 @@ static void pieces_join(void **state)
     b.n += 2;
     buf_z(&b, "4");
     is(&b, "124");
+}
+
+/* In the blocks that a thread keeps, as elsewhere: all that was written is there, however often it moved. */
+static void passing(void **state)
+{
+    enum { CEILING = 100000 };
+    (void)state;
+    block_keep(CEILING);
+    for (int round = 0; round < 3; round++) {
+        struct buf b = BUF_INIT_PASSING(CEILING), plain = BUF_INIT(CEILING);
+        for (unsigned i = 0; !plain.failed; i++) {
+            buf_decimal(&b, i);
+            buf_decimal(&plain, i);
+            assert_int_equal(b.failed, plain.failed);
+            assert_true(str_eq(buf_view(&b), buf_view(&plain)));
+            i += i > 300 ? 97 : 0;
+        }
+        buf_free(&b);
+        buf_free(&plain);
+        assert_null(b.p);
+    }
+    block_thread_end();
+    block_keep(0);
 }
 
 /* Each write up to the ceiling, and by one byte beyond. */
@@ -271,7 +295,8 @@ static void base64_by_example(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(pieces_join),   cmocka_unit_test(ceilings),          cmocka_unit_test(failure_sticks),
+        cmocka_unit_test(pieces_join), cmocka_unit_test(passing), cmocka_unit_test(ceilings),
+        cmocka_unit_test(failure_sticks),
         cmocka_unit_test(xml_as_c14n_writes_it), cmocka_unit_test(hex_both_ways), cmocka_unit_test(base64_as_openssl),
         cmocka_unit_test(base64_by_example),
     };

@@ -42,10 +42,14 @@ static void *failing_realloc(void *p, size_t n)
 #define free looking_free
 #define malloc failing_malloc
 #define realloc failing_realloc
+#define block_take failing_malloc
+#define block_give looking_free
 #include "base/buf.c" /* NOLINT(bugprone-suspicious-include) */
 #undef free
 #undef malloc
 #undef realloc
+#undef block_take
+#undef block_give
 
 static void fill(struct buf *b)
 {

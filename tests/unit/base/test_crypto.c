@@ -136,16 +136,56 @@ static void test_gcm(void **state)
         assert_false(crypto_gcm_open(&bare, cipher, sizeof cipher, tag, clear));
         uint8_t three[3][60];
         struct crypto_sealed some[3];
+        const struct crypto_kept_key own = {key, 7};
         for (int k = 0; k < 3; k++)
             some[k] = (struct crypto_sealed){iv, aad, sizeof aad, cipher, sizeof cipher, tag, three[k]};
-        assert_true(crypto_gcm_open_some(key, some, 3));
+        assert_true(crypto_gcm_open_kept(&own, some, 3));
         for (int k = 0; k < 3; k++)
             assert_memory_equal(three[k], text, sizeof text);
         some[i].tag = found;
-        assert_false(crypto_gcm_open_some(key, some, 3));
+        assert_false(crypto_gcm_open_kept(&own, some, 3));
         for (int k = 0; k < 3; k++)
             assert_memory_equal(three[k], ZEROS, sizeof text);
     }
+}
+
+/* A key that is set up is taken by its number, and by no other's that comes to the same place; one that is forgotten,
+ * or under which something did not open, is set up anew. */
+static void test_kept(void **state)
+{
+    static const uint8_t ZEROS[KEY_BYTES];
+    uint8_t keys[3][KEY_BYTES] = {"one", "another", "nobody's"}, iv[GCM_IV_BYTES] = "iv";
+    uint8_t clear[KEY_BYTES] = "text", cipher[2][KEY_BYTES], tag[2][GCM_TAG_BYTES], out[KEY_BYTES];
+    struct crypto_sealed v[2];
+    (void)state;
+    for (int k = 0; k < 2; k++) {
+        const struct crypto_gcm how = {keys[k], iv, NULL, 0};
+        assert_true(crypto_gcm_seal(&how, clear, sizeof clear, cipher[k], tag[k]));
+        v[k] = (struct crypto_sealed){iv, NULL, 0, cipher[k], sizeof cipher[k], tag[k], out};
+    }
+    const struct crypto_kept_key first = {keys[0], 1}, same_place = {keys[1], 5}, other_place = {keys[1], 2},
+                                 not_looked_at = {keys[2], 1};
+    for (int round = 0; round < 3; round++) {
+        assert_true(crypto_gcm_open_kept(&first, &v[0], 1));
+        assert_memory_equal(out, clear, sizeof out);
+        assert_true(crypto_gcm_open_kept(&other_place, &v[1], 1));
+        assert_true(crypto_gcm_open_kept(&not_looked_at, &v[0], 1)); /* its number says that it is there */
+        assert_true(crypto_gcm_open_kept(&same_place, &v[1], 1));
+        assert_true(crypto_gcm_open_kept(&first, &v[0], 1));
+        assert_false(crypto_gcm_open_kept(&first, &v[1], 1));
+        assert_memory_equal(out, ZEROS, sizeof out);
+        assert_false(crypto_gcm_open_kept(&not_looked_at, &v[0], 1)); /* not any more */
+        assert_true(crypto_gcm_open_kept(&first, &v[0], 1));
+        crypto_gcm_forget_kept(same_place.number); /* it is not the one that is there */
+        assert_true(crypto_gcm_open_kept(&not_looked_at, &v[0], 1));
+        crypto_gcm_forget_kept(first.number);
+        assert_false(crypto_gcm_open_kept(&not_looked_at, &v[0], 1));
+    }
+    assert_false(crypto_gcm_open_kept(&first, v, 0)); /* nothing would be set up */
+    assert_true(crypto_gcm_open_kept(&first, &v[0], 1));
+    crypto_thread_end();
+    crypto_gcm_forget_kept(first.number); /* a thread that has none */
+    assert_true(crypto_gcm_open_kept(&first, &v[0], 1));
 }
 
 /* FIPS 197, C.3; more contexts at once than the thread keeps. */
@@ -203,7 +243,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_hash), cmocka_unit_test(test_hmac_vectors), cmocka_unit_test(test_hmac),
-        cmocka_unit_test(test_gcm),  cmocka_unit_test(test_blocks),       cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_gcm), cmocka_unit_test(test_kept), cmocka_unit_test(test_blocks),
+        cmocka_unit_test(test_threads),
     };
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     crypto_thread_end();
