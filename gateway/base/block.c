@@ -6,8 +6,8 @@
 #include <stdlib.h>
 
 enum {
-    SMALLEST = 512, /* of less the C library keeps some itself */
-    SIZES = 13,     /* 512, 768, 1024, 1536 ... 32768 */
+    SMALLEST = 128, /* of less the C library keeps enough itself */
+    SIZES = 17,     /* 128, 192, 256, 384 ... 32768 */
     NOT_KEPT = SIZES,
 };
 
@@ -43,8 +43,8 @@ static size_t size_of(size_t n)
     if (n <= SMALLEST)
         return 0;
     const unsigned log = 63 - (unsigned)__builtin_clzll(n - 1); /* 2^log < n <= 2^(log + 1) */
-    const size_t size = 2 * (log - 9);
-    _Static_assert(SMALLEST == 1 << 9, "the first of them");
+    const size_t size = 2 * (log - 7);
+    _Static_assert(SMALLEST == 1 << 7, "the first of them");
     return size + (n > (size_t)3 << (log - 1) ? 2 : 1);
 }
 

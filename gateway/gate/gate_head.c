@@ -15,7 +15,8 @@ struct judgement *judgement_new(const struct gate *gate, const char *id)
     j->gate = gate;
     j->rules = rules_ref(gate->rules);
     decision_init(&j->decision);
-    snprintf(j->decision.id, sizeof j->decision.id, "%s", id ? id : "");
+    if (id) /* the rest of it is zero */
+        memcpy(j->decision.id, id, strnlen(id, sizeof j->decision.id - 1));
     j->decision.rules_hash = j->rules->hash;
     j->decision.reason = REASON_INTERNAL; /* until something was judged */
     return j;

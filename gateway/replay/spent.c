@@ -23,10 +23,16 @@ struct user {
 struct entry {
     struct entry *next;
     struct user *user;
-    int64_t time_us;
     int64_t wall_us; /* TIME_NONE: its Time has a zone */
     uint32_t at; /* in the heap */
     uint8_t digest[DIGEST];
+};
+
+/* The Time until which an entry stands beside it: what is moved up and down is told apart without looking at entries,
+ * each of which would be somewhere else in memory. */
+struct place {
+    int64_t time_us;
+    struct entry *entry;
 };
 
 /* Entries stand in a chain of their bucket and in a heap with the oldest on top. */
@@ -35,7 +41,7 @@ struct shard {
     struct entry **bucket;
     struct user **users;
     size_t buckets; /* of both; a power of two */
-    struct entry **heap;
+    struct place *heap;
     size_t n, heap_cap;
 };
 
@@ -69,35 +75,35 @@ static bool same(const uint8_t a[DIGEST], const uint8_t b[DIGEST])
     return str_eq((struct str){(const char *)a, DIGEST}, (struct str){(const char *)b, DIGEST});
 }
 
-static void heap_put(struct entry **h, size_t i, struct entry *e)
+static void heap_put(struct place *h, size_t i, struct place p)
 {
-    h[i] = e;
-    e->at = (uint32_t)i;
+    h[i] = p;
+    p.entry->at = (uint32_t)i;
 }
 
-static void heap_up(struct entry **h, size_t i)
+static void heap_up(struct place *h, size_t i)
 {
-    struct entry *e = h[i];
-    for (; i > 0 && e->time_us < h[(i - 1) / 2]->time_us; i = (i - 1) / 2)
+    const struct place p = h[i];
+    for (; i > 0 && p.time_us < h[(i - 1) / 2].time_us; i = (i - 1) / 2)
         heap_put(h, i, h[(i - 1) / 2]);
-    heap_put(h, i, e);
+    heap_put(h, i, p);
 }
 
-static void heap_down(struct entry **h, size_t n, size_t i)
+static void heap_down(struct place *h, size_t n, size_t i)
 {
-    struct entry *e = h[i];
+    const struct place p = h[i];
     for (;;) {
         size_t child = 2 * i + 1;
         if (child >= n)
             break;
-        if (child + 1 < n && h[child + 1]->time_us < h[child]->time_us)
+        if (child + 1 < n && h[child + 1].time_us < h[child].time_us)
             child++;
-        if (e->time_us <= h[child]->time_us)
+        if (p.time_us <= h[child].time_us)
             break;
         heap_put(h, i, h[child]);
         i = child;
     }
-    heap_put(h, i, e);
+    heap_put(h, i, p);
 }
 
 static void drop_user(struct shard *s, struct user *u)
@@ -115,11 +121,11 @@ static void drop_entry(struct spent *r, struct shard *s, struct entry *e)
     while (*at != e)
         at = &(*at)->next;
     *at = e->next;
-    struct entry *last = s->heap[--s->n];
-    if (last != e) {
+    const struct place last = s->heap[--s->n];
+    if (last.entry != e) {
         heap_put(s->heap, e->at, last);
-        heap_up(s->heap, last->at);
-        heap_down(s->heap, s->n, last->at);
+        heap_up(s->heap, last.entry->at);
+        heap_down(s->heap, s->n, last.entry->at);
     }
     if (--e->user->entries == 0)
         drop_user(s, e->user);
@@ -131,13 +137,14 @@ static void drop_entry(struct spent *r, struct shard *s, struct entry *e)
 static void purge(struct spent *r, struct shard *s, int64_t now_us)
 {
     const int64_t before = now_us - atomic_load(&r->retain);
-    if (s->n == 0 || s->heap[0]->time_us >= before)
+    if (s->n == 0 || s->heap[0].time_us >= before)
         return;
     time_raise(&r->floor, before);
-    while (s->n && s->heap[0]->time_us < before) {
-        if (s->heap[0]->wall_us != TIME_NONE)
-            time_raise(&r->walls, s->heap[0]->wall_us + 1);
-        drop_entry(r, s, s->heap[0]);
+    while (s->n && s->heap[0].time_us < before) {
+        struct entry *e = s->heap[0].entry;
+        if (e->wall_us != TIME_NONE)
+            time_raise(&r->walls, e->wall_us + 1);
+        drop_entry(r, s, e);
     }
 }
 
@@ -189,7 +196,7 @@ static bool room_in_heap(struct shard *s)
     if (s->n < s->heap_cap)
         return true;
     const size_t cap = s->heap_cap ? s->heap_cap * 2 : FIRST_BUCKETS;
-    struct entry **heap = realloc(s->heap, cap * sizeof(struct entry *));
+    struct place *heap = realloc(s->heap, cap * sizeof *heap);
     if (!heap)
         return false;
     s->heap = heap;
@@ -247,17 +254,29 @@ static enum reason remember(struct spent *r, struct shard *s, const uint8_t dige
         s->users[slot(s, user)] = u;
     }
     u->entries++;
-    *e = (struct entry){.next = s->bucket[slot(s, digest[1])], .user = u, .time_us = time_us};
+    *e = (struct entry){.next = s->bucket[slot(s, digest[1])], .user = u};
     e->wall_us = c->zoneless ? c->wall_us : TIME_NONE;
     memcpy(e->digest, digest[1], DIGEST);
     s->bucket[slot(s, digest[1])] = e;
-    s->heap[s->n] = e;
+    s->heap[s->n] = (struct place){time_us, e};
     heap_up(s->heap, s->n++);
     return REASON_OK;
 full:
     free(e);
     atomic_fetch_sub(&r->count, 1);
     return REASON_REPLAY_FULL;
+}
+
+/* What will be looked at, and is most likely not in the cache: all of it is asked for at once. */
+static void fetch(const struct shard *s, const uint8_t digest[2][DIGEST])
+{
+    __builtin_prefetch(&s->bucket[slot(s, digest[1])]);
+    __builtin_prefetch(&s->users[slot(s, digest[0])]);
+    if (s->n > 0) {
+        __builtin_prefetch(&s->heap[0]);
+        __builtin_prefetch(&s->heap[(s->n - 1) / 2]);
+        __builtin_prefetch(&s->heap[s->n], 1);
+    }
 }
 
 /* *crowded: the shared bound refused, not the user's share or lack of memory. */
@@ -268,7 +287,9 @@ static enum reason try_spend(struct spent *r, const uint8_t digest[2][DIGEST],
     enum reason result;
     *crowded = false;
     pthread_mutex_lock(&s->lock);
+    fetch(s, digest);
     purge(r, s, c->now_us);
+    __builtin_prefetch(s->users[slot(s, digest[0])]);
     const int64_t floor = atomic_load(&r->floor);
     int64_t until_us = c->latest_us;
     if (until_us == TIME_NONE || until_us < floor)
@@ -369,7 +390,7 @@ void spent_free(struct spent *r)
     for (size_t i = 0; r && i < SHARDS; i++) {
         struct shard *s = &r->shard[i];
         while (s->n)
-            drop_entry(r, s, s->heap[0]);
+            drop_entry(r, s, s->heap[0].entry);
         free(s->bucket);
         free(s->users);
         free(s->heap);

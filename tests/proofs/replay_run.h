@@ -22,8 +22,8 @@ static void hold_the_table(size_t n)
         const struct shard *s = &table->shard[i];
         count += s->n;
         for (size_t k = 0; k < s->n; k++) {
-            holds(s->heap[k]->at == k && s->heap[k]->user->entries > 0, told, n);
-            holds(k == 0 || s->heap[(k - 1) / 2]->time_us <= s->heap[k]->time_us, told, n);
+            holds(s->heap[k].entry->at == k && s->heap[k].entry->user->entries > 0, told, n);
+            holds(k == 0 || s->heap[(k - 1) / 2].time_us <= s->heap[k].time_us, told, n);
         }
     }
     holds(count == spent_count(table), told, n);
@@ -69,7 +69,7 @@ static void step(char what, size_t n)
 static void begin(void)
 {
     while (table->shard[1].n)
-        drop_entry(table, &table->shard[1], table->shard[1].heap[0]);
+        drop_entry(table, &table->shard[1], table->shard[1].heap[0].entry);
     holds(spent_count(table) == 0, told, 0);
     atomic_store(&table->floor, START - 1);
     now = latest_now = START;

@@ -60,8 +60,8 @@ static void lengths(void **state)
 static void the_same_again(void **state)
 {
     (void)state;
-    block_keep(KEEP);
-    for (size_t n = 512; n <= 32768; n += n % 3 ? n / 2 : n / 3) {
+    block_keep(2 * KEEP); /* three of the largest */
+    for (size_t n = 128; n <= 32768; n += n % 3 ? n / 2 : n / 3) {
         const size_t most = n - 16, begun = taken;
         void *p = block_take(most);
         block_give(p);
