@@ -151,10 +151,10 @@ static bool advice_plight(struct advice *a, const struct record *r, struct pligh
         return false;
     *open = again.outcome == OUTCOME_OPEN;
     if (again.outcome == OUTCOME_ACCEPT && r->reason == REASON_PROTECT_NO_KEY)
-        plight_add(p, r, r->reason, &a->rules->kms_uris);
+        plight_add(p, r, r->reason, a->rules, again.rule);
     if (again.outcome != OUTCOME_REJECT)
         return true;
-    plight_add(p, r, again.reason, &a->rules->kms_uris);
+    plight_add(p, r, again.reason, a->rules, again.rule);
     const bool before_rules = !r->form || (!r->rule.p && r->reason != REASON_RULE_NONE);
     enum reason reason = again.reason;
     while (!before_rules) {
@@ -169,7 +169,7 @@ static bool advice_plight(struct advice *a, const struct record *r, struct pligh
         if (again.outcome != OUTCOME_REJECT)
             break;
         reason = again.reason;
-        plight_add(p, r, reason, &a->rules->kms_uris);
+        plight_add(p, r, reason, a->rules, p->rule);
     }
     if (p->rule)
         a->relaxed.requests[p->rule - a->rules->requests] = *p->rule;
@@ -202,8 +202,8 @@ static void advice_key(struct buf *out, const struct record *r, const struct pli
 {
     const size_t network = bounds_ipv4(&r->source) ? 14 : 6; /* IPv4 /16, IPv6 /48 */
     buf_printf(out, "%x|%x|%d|%d|", p->causes, (unsigned)r->form, p->rule ? p->rule->line : 0, p->zone_minutes);
-    buf_printf(out, "%u|%d|", p->hmac_bits, (int)p->service);
-    buf_str(out, p->shown.p && !(p->causes & 1u << CAUSE_KEY_UNKNOWN) ? p->shown : STR(""));
+    buf_printf(out, "%u|%x|%d|", p->hmac_bits, p->c14n, (int)p->service);
+    buf_str(out, p->shown.p && !(p->causes & CAUSES_SUCH_AS) ? p->shown : STR(""));
     buf_char(out, '|');
     if (r->source.known)
         buf_hex(out, r->source.b, network, false);
@@ -253,6 +253,7 @@ static bool advice_count(struct advice *a, const struct record *r, const struct 
         g->plight = *p;
         g->plight.shown = (struct str){str_dup(p->shown), p->shown.n};
         g->form = r->form;
+        g->networks = 1;
         g->first_us = r->time_us;
     }
     g->apart |= g->plight.causes != p->causes; /* the group of what is too much */

@@ -121,10 +121,12 @@ static bool group_take(struct group *to, struct group *g)
         p->zone_minutes = g->plight.zone_minutes;
     if (g->plight.hmac_bits && (!p->hmac_bits || g->plight.hmac_bits < p->hmac_bits))
         p->hmac_bits = g->plight.hmac_bits;
+    p->c14n |= g->plight.c14n;
     p->causes |= g->plight.causes;
     p->late_us = g->plight.late_us > p->late_us ? g->plight.late_us : p->late_us;
     p->early_us = g->plight.early_us > p->early_us ? g->plight.early_us : p->early_us;
     to->count += g->count;
+    to->networks += g->networks;
     to->first_us = g->first_us < to->first_us ? g->first_us : to->first_us;
     to->last_us = g->last_us > to->last_us ? g->last_us : to->last_us;
     to->nameless |= g->nameless;
@@ -152,8 +154,50 @@ static bool groups_join_pair(struct group *x, struct group *y, bool *joined)
     return ok;
 }
 
+/* Of one cause and rule, whatever their networks and domains are. */
+static bool groups_akin(const struct group *x, const struct group *y)
+{
+    const struct plight *p = &x->plight, *q = &y->plight;
+    return p->causes == q->causes && p->rule == q->rule && x->form == y->form && p->service == q->service &&
+           p->zone_minutes == q->zone_minutes &&
+           ((p->causes & CAUSES_SUCH_AS) || str_eq(p->shown, q->shown) || (!p->shown.p && !q->shown.p));
+}
+
+/* A group that has much more than is usual among its kind stays its own: who sends so much is worth a line. */
+static size_t groups_little(const struct advice *a, const struct group *g)
+{
+    enum { FEW = 4, MUCH = 2 };
+    size_t n = 0, requests = 0;
+    for (size_t i = 0; i < a->keys.n; i++) {
+        const struct group *x = a->groups + i;
+        if (x->count && groups_akin(x, g)) {
+            n++;
+            requests += x->count;
+        }
+    }
+    return n > FEW ? MUCH * requests / n : 0;
+}
+
+static bool groups_gather(struct advice *a)
+{
+    for (size_t i = 0; i < a->keys.n; i++) {
+        struct group *x = a->groups + i;
+        if (!x->count || group_excused(x) || x->apart)
+            continue;
+        const size_t little = groups_little(a, x);
+        for (size_t k = i + 1; k < a->keys.n && (x->count <= little || x->networks > 1); k++) {
+            struct group *y = a->groups + k;
+            if (y->count && y->count <= little && !y->apart && groups_akin(x, y) && !group_take(x, y))
+                return false;
+        }
+    }
+    return true;
+}
+
 bool groups_join(struct advice *a)
 {
+    if (!groups_gather(a))
+        return false;
     bool joined = true;
     while (joined) {
         joined = false;

@@ -1,7 +1,10 @@
+#include <assert.h>
 #include <stdlib.h>
 
 #include "base/timestamp.h"
 #include "base/uri.h"
+#include "gate/resource.h"
+#include "message/kms_request.h"
 #include "study/advise_inside.h"
 
 const struct cause_about CAUSES[CAUSE_COUNT] = {
@@ -10,7 +13,9 @@ const struct cause_about CAUSES[CAUSE_COUNT] = {
 #undef CAUSE_ABOUT
 };
 
-enum { MINUTE_S = 60, QUARTER_MIN = 15, ZONE_MAX_MIN = 14 * 60, HMAC_LEAST = 128, HMAC_WHOLE = 256 };
+static_assert(CAUSE_COUNT <= 32, "a cause is a bit of an unsigned");
+
+enum { MINUTE_S = 60, QUARTER_MIN = 15, ZONE_MAX_MIN = 14 * 60, HMAC_LEAST = 128 };
 #define PLIGHT_FAR_US (5 * MINUTE_S * US_PER_S)
 #define PLIGHT_NEAR_US (30 * US_PER_S) /* a clock that shows local time is right else */
 
@@ -81,13 +86,30 @@ static enum cause plight_url(struct plight *p, const struct record *r)
     return p->shown.p ? CAUSE_URL_PREFIX : CAUSE_URL_OTHER;
 }
 
-static enum cause plight_profile(struct plight *p, const struct record *r)
+/* Bits of causes: a signature may be short, and in another form, too. The log names both as the rules do. */
+static unsigned plight_profile(struct plight *p, const struct record *r, const struct checks *c)
 {
-    if (r->claims.hmac_bits >= HMAC_LEAST && r->claims.hmac_bits < HMAC_WHOLE) {
+    unsigned causes = 0;
+    if (r->claims.hmac_bits >= HMAC_LEAST && r->claims.hmac_bits < c->min_hmac_bits) {
         p->hmac_bits = r->claims.hmac_bits / 8 * 8;
-        return CAUSE_HMAC;
+        causes |= 1u << CAUSE_HMAC;
     }
-    return CAUSE_PROFILE;
+    if (r->claims.c14n && !(r->claims.c14n & c->canonicalization)) {
+        p->c14n = r->claims.c14n;
+        causes |= 1u << CAUSE_C14N;
+    }
+    return r->claims.hmac_bits < HMAC_LEAST || !causes ? 1u << CAUSE_PROFILE : causes;
+}
+
+/* In the order of check_key_policy(). */
+static enum cause plight_key_policy(struct plight *p, const struct record *r)
+{
+    if (str_eq_z(r->key_type, "trk"))
+        return CAUSE_TRK_SIGNS;
+    if (!str_eq(r->key_id, r->claims.signature_id))
+        return CAUSE_SIGNATURE_ID;
+    p->shown = r->claims.trk_id;
+    return CAUSE_TRK_ID;
 }
 
 static enum cause plight_kms_uri(struct plight *p, const struct record *r, const struct strings *ours)
@@ -100,7 +122,28 @@ static enum cause plight_kms_uri(struct plight *p, const struct record *r, const
     return CAUSE_URI_OTHER;
 }
 
-static enum cause plight_cause(struct plight *p, const struct record *r, enum reason reason, const struct strings *ours)
+/* All else of the schema is known by the recorded result alone. */
+static enum cause plight_xml(struct plight *p, const struct record *r, const struct checks *c)
+{
+    struct detail ignored;
+    const struct str version = r->claims.version;
+    if (r->reason != REASON_XML_INVALID || !version.n || record_cut(version) ||
+        kms_request_version(version, str_z(c->versions), &ignored) == REASON_OK)
+        return CAUSE_XML;
+    p->shown = version;
+    return CAUSE_VERSION;
+}
+
+static enum cause plight_path_user(struct plight *p, const struct record *r)
+{
+    struct resource of;
+    if (!record_cut(r->path) && resource_parse(r->path, &of, NULL) == REASON_OK)
+        p->shown = of.user_raw;
+    return CAUSE_PATH_USER;
+}
+
+static enum cause plight_cause(struct plight *p, const struct record *r, enum reason reason, const struct rules *rules,
+                               const struct checks *checks)
 {
     switch (reason) {
     case REASON_RULE_NONE:
@@ -113,12 +156,10 @@ static enum cause plight_cause(struct plight *p, const struct record *r, enum re
     case REASON_XML_MALFORMED:
     case REASON_XML_FORBIDDEN:
     case REASON_XML_INVALID:
-        return CAUSE_XML;
+        return plight_xml(p, r, checks);
     case REASON_SIGNATURE_INVALID:
     case REASON_SIGNATURE_REFERENCE:
         return CAUSE_FORGED;
-    case REASON_SIGNATURE_PROFILE:
-        return plight_profile(p, r);
     case REASON_KEY_UNKNOWN:
         p->shown = r->key_id.n ? r->key_id : r->claims.signature_id;
         return CAUSE_KEY_UNKNOWN;
@@ -127,9 +168,9 @@ static enum cause plight_cause(struct plight *p, const struct record *r, enum re
     case REASON_PROTECT_NO_KEY:
         return CAUSE_NO_TRK;
     case REASON_KEY_POLICY:
-        return CAUSE_KEY_POLICY;
+        return plight_key_policy(p, r);
     case REASON_KMS_URI_MISMATCH:
-        return plight_kms_uri(p, r, ours);
+        return plight_kms_uri(p, r, &rules->kms_uris);
     case REASON_TIME_STALE:
     case REASON_TIME_FUTURE:
     case REASON_TIME_ZONE:
@@ -137,7 +178,7 @@ static enum cause plight_cause(struct plight *p, const struct record *r, enum re
     case REASON_CLIENT_REQ_URL_MISMATCH:
         return plight_url(p, r);
     case REASON_PATH_USER_MISMATCH:
-        return CAUSE_PATH_USER;
+        return plight_path_user(p, r);
     case REASON_REPLAY_SEEN:
         return CAUSE_REPLAYED;
     default:
@@ -146,7 +187,13 @@ static enum cause plight_cause(struct plight *p, const struct record *r, enum re
     }
 }
 
-void plight_add(struct plight *p, const struct record *r, enum reason reason, const struct strings *ours)
+void plight_add(struct plight *p, const struct record *r, enum reason reason, const struct rules *rules,
+                const struct request_rule *rule)
 {
-    p->causes |= 1u << plight_cause(p, r, reason, ours);
+    static char versions[] = "1.1.0 1.0.0";
+    static const struct checks STANDARD = {.min_hmac_bits = 256, .canonicalization = XMLSIG_C14N,
+                                           .versions = versions};
+    const struct checks *checks = rule ? &rule->checks : &STANDARD;
+    p->causes |= reason == REASON_SIGNATURE_PROFILE ? plight_profile(p, r, checks)
+                                                    : 1u << plight_cause(p, r, reason, rules, checks);
 }

@@ -17,6 +17,8 @@ enum remedy { REMEDY_EXCEPTION, REMEDY_CLIENT, REMEDY_CONFIG, REMEDY_KEYS, REMED
     X(NO_RULE, EXCEPTION, "no-rule", "no rule matches", "nothing: all checks hold for them")                          \
     X(HMAC, EXCEPTION, "short-hmac", "the signature is truncated",                                                    \
       "a shorter signature is easier to guess; 128 bits are the least that the rules take")                           \
+    X(C14N, EXCEPTION, "canonicalization", "the signature names another canonicalization",                            \
+      "little: what was signed is still what is judged; exclusive forms leave out namespaces of ancestors")           \
     X(URI_HOST, EXCEPTION, "kms-uri-host", "KmsUri names this KMS with scheme, port or another case",                 \
       "little: the host is still compared")                                                                           \
     X(LATE, EXCEPTION, "clock-behind", "clocks are behind, or requests are late",                                     \
@@ -33,10 +35,13 @@ enum remedy { REMEDY_EXCEPTION, REMEDY_CLIENT, REMEDY_CONFIG, REMEDY_KEYS, REMED
     X(DENIED, NONE, "denied", "a rule with `deny` refuses them", "delete that rule when it has served its purpose")   \
     X(XML, CLIENT, "xml", "the body is not a valid KmsRequest",                                                       \
       "mend the client: `kmsgate explain` shows what is at fault")                                                    \
+    X(VERSION, CLIENT, "version", "Version is one that the rules do not name",                                        \
+      "mend the client; or, where `kmsgate explain` on a captured request finds nothing else, name that Version in "  \
+      "`checks.schema.versions`")                                                                                     \
     X(FORGED, NONE, "signature", "the signature is wrong: forged or changed on the way, or made with another key",    \
       "no exception: compare the key of the user at the client with `kmsgate keys show`; if they are equal, look "    \
       "for whoever sends these")                                                                                      \
-    X(PROFILE, CLIENT, "signature-profile", "the signature is outside what the rules allow; the log does not say how", \
+    X(PROFILE, CLIENT, "signature-profile", "the signature has an algorithm, a transform or a KeyInfo that no rule allows", \
       "mend the client: `kmsgate explain` on a captured request shows what is at fault")                              \
     X(KEY_UNKNOWN, KEYS, "unknown-key", "the key that signed is not known here",                                      \
       "no exception: if these are your users, import their keys (`kmsgate keys import`); else look for whoever "      \
@@ -45,8 +50,12 @@ enum remedy { REMEDY_EXCEPTION, REMEDY_CLIENT, REMEDY_CONFIG, REMEDY_KEYS, REMED
       "no exception: give the user a new key (`kmsgate keys add`), or look for who has the old one")                  \
     X(NO_TRK, KEYS, "no-trk", "the reply holds keys and the user has no TrK to encrypt them",                         \
       "import the TrK of the user (`kmsgate keys import`)")                                                           \
-    X(KEY_POLICY, CLIENT, "key-policy", "KeyName, Signature-ID or TrK-ID does not fit the keys of the user",          \
-      "mend the client: the newest InK signs, and Signature-ID names it; or import the TrK that TrK-ID names")        \
+    X(TRK_SIGNS, CLIENT, "trk-signs", "the TrK signs, and the user has an InK",                                       \
+      "mend the client: the newest InK signs, and Signature-ID names it")                                             \
+    X(SIGNATURE_ID, CLIENT, "signature-id", "Signature-ID does not name the key that signs",                          \
+      "mend the client: Signature-ID and KeyName are the ID of the key that signs")                                   \
+    X(TRK_ID, KEYS, "trk-id", "TrK-ID names no TrK of the user that is in use, or is missing where a rule demands it", \
+      "import that TrK (`kmsgate keys import`), if the device holds it; else give the device a new one")              \
     X(URI_OTHER, CONFIG, "kms-uri", "KmsUri names another KMS",                                                       \
       "if this is a name of your KMS, add it to `kms.uris`; else mend the client")                                    \
     X(TIME_FAR, CLIENT, "clock-wrong", "Time is more than five minutes off",                                          \
@@ -75,6 +84,8 @@ enum cause {
 #undef CAUSE_ENUM
     CAUSE_COUNT
 };
+/* What they have at fault is told by the first of many: those of one group differ in it. */
+#define CAUSES_SUCH_AS (1u << CAUSE_KEY_UNKNOWN | 1u << CAUSE_TRK_ID | 1u << CAUSE_PATH_USER)
 struct cause_about {
     enum remedy remedy;
     const char *name, *what, *todo;
@@ -89,10 +100,12 @@ struct plight {
     int64_t late_us, early_us;       /* LATE, EARLY, ZONE: how far */
     int zone_minutes;                /* ZONE: east positive */
     unsigned hmac_bits;              /* HMAC */
+    unsigned c14n;                   /* C14N: XMLSIG_… */
     struct str shown;                /* the value that is at fault, for those that are mended elsewhere; or missing */
 };
-/* Fills in the cause behind one reason; `ours` is kms.uris. */
-void plight_add(struct plight *p, const struct record *r, enum reason reason, const struct strings *ours);
+/* Fills in the causes behind one reason of these rules, and of the rule that gave it (NULL: it is not known). */
+void plight_add(struct plight *p, const struct record *r, enum reason reason, const struct rules *rules,
+                const struct request_rule *rule);
 
 /* Texts, each once, in the order in which they came. */
 struct texts {
@@ -110,6 +123,7 @@ struct group {
     size_t count;
     int64_t first_us, last_us;
     struct texts users, sources; /* sources: the 16 octets of struct ip */
+    size_t networks;             /* of how many groups it was made; one: 1 */
     bool nameless, placeless;    /* some had no user that a rule could name; no source */
     bool apart;                  /* no exception: it cannot be told apart from another group's */
 };
@@ -136,7 +150,8 @@ struct cidr bounds_network(const struct texts *sources);
 /* False: nothing bounds it, so that there is no exception. The caller frees b->user either way. */
 bool bounds_of(const struct group *g, struct bounds *b);
 bool group_excused(const struct group *g);
-/* Makes one of two groups whose exceptions would meet, since only the first of them would decide. */
+/* Makes one of two groups whose exceptions would meet, since only the first of them would decide; and one of the small
+ * groups of each cause that no exception is for, so that what a whole fleet has is not told network by network. */
 bool groups_join(struct advice *a);
 
 #endif

@@ -3,6 +3,7 @@
 
 #include "base/text.h"
 #include "base/timestamp.h"
+#include "base/uri.h"
 #include "base/yaml.h"
 #include "study/advise_inside.h"
 
@@ -36,6 +37,7 @@ static struct checks advice_checks(const struct group *g)
     }
     if (p->causes & 1u << CAUSE_HMAC)
         c.min_hmac_bits = p->hmac_bits;
+    c.canonicalization |= p->c14n;
     if (p->causes & 1u << CAUSE_URI_HOST)
         c.kms_uri_host = true;
     if (p->causes & (1u << CAUSE_URL_LEADING | 1u << CAUSE_URL_NORMAL))
@@ -226,6 +228,8 @@ static void put_who(const struct group *g, const char *indent, struct buf *out)
         const struct cidr network = bounds_network(&g->sources);
         buf_printf(out, "%s# From: ", indent);
         put_network(&network, out);
+        if (g->networks > 1)
+            buf_printf(out, ", %zu networks in it", g->networks);
         buf_char(out, '\n');
     }
     if (!g->users.n)
@@ -301,6 +305,14 @@ static const char *remedy_says(enum remedy r)
     return SAYS[r];
 }
 
+static void put_shown(enum cause cause, struct str shown, struct buf *out)
+{
+    struct buf clear BUF_CLEANUP = BUF_INIT(shown.n + 1);
+    buf_z(out, 1u << cause & CAUSES_SUCH_AS ? ", such as " : ": found ");
+    const bool decoded = cause == CAUSE_PATH_USER && uri_percent_decode(shown, &clear) && !clear.failed;
+    text_escape(out, decoded ? buf_view(&clear) : shown);
+}
+
 static void put_remedy(const struct group *g, struct buf *out)
 {
     buf_z(out, "#\n# ");
@@ -313,10 +325,8 @@ static void put_remedy(const struct group *g, struct buf *out)
         buf_printf(out, "# %s: %s: %s", remedy_says(CAUSES[c].remedy), CAUSES[c].name, CAUSES[c].what);
         if (c == CAUSE_SERVICE)
             buf_printf(out, " (%s)", reason_name(g->plight.service));
-        if (g->plight.shown.n && CAUSES[c].remedy != REMEDY_EXCEPTION) {
-            buf_z(out, c == CAUSE_KEY_UNKNOWN ? ", such as " : ": found ");
-            text_escape(out, g->plight.shown);
-        }
+        if (g->plight.shown.n && CAUSES[c].remedy != REMEDY_EXCEPTION)
+            put_shown((enum cause)c, g->plight.shown, out);
         buf_z(out, ".\n");
         if (CAUSES[c].remedy != REMEDY_EXCEPTION)
             buf_printf(out, "#   %s.\n", CAUSES[c].todo);
@@ -351,6 +361,31 @@ static void put_head(const struct advice *a, size_t groups, struct buf *out)
                    a->open, plural(a->open));
 }
 
+/* What there is, and how much of it, before whom it concerns. */
+static bool put_causes(const struct advice *a, struct buf *out)
+{
+    for (int c = 0; c < CAUSE_COUNT; c++) {
+        struct texts users = {0};
+        size_t requests = 0;
+        bool ok = true;
+        for (size_t i = 0; i < a->keys.n; i++) {
+            const struct group *g = a->groups + i;
+            if (!g->count || !(g->plight.causes & 1u << c))
+                continue;
+            requests += g->count;
+            for (size_t k = 0; k < g->users.n && ok; k++)
+                ok = texts_add(&users, g->users.v[k]) != SIZE_MAX;
+        }
+        if (requests)
+            buf_printf(out, "#   %-17s %7zu request%s of %zu user%s: %s\n", CAUSES[c].name, requests, plural(requests),
+                       users.n, plural(users.n), CAUSES[c].what);
+        texts_free(&users);
+        if (!ok)
+            return false;
+    }
+    return true;
+}
+
 static void put_groups(const struct advice *a, const struct group **v, size_t n, struct buf *out)
 {
     struct buf remedies BUF_CLEANUP = BUF_INIT(out->max);
@@ -376,7 +411,8 @@ bool advice_write(struct advice *a, struct buf *out)
 {
     const struct group **v = calloc(a->keys.n + 1, sizeof(void *));
     size_t n = 0;
-    if (!v || !groups_join(a)) {
+    bool ok = v && groups_join(a);
+    if (!ok) {
         free((void *)v);
         return false;
     }
@@ -385,7 +421,8 @@ bool advice_write(struct advice *a, struct buf *out)
             v[n++] = a->groups + i;
     qsort((void *)v, n, sizeof(void *), group_order);
     put_head(a, n, out);
+    ok = put_causes(a, out);
     put_groups(a, v, n, out);
     free((void *)v);
-    return !out->failed;
+    return ok && !out->failed;
 }

@@ -181,7 +181,7 @@ def test_nobody_is_locked_out(tmp_path):
 @pytest.mark.parametrize("reason,check,words", [
     ("signature.invalid", "signature", "no exception: compare the key"), ("signature.reference", "signature", "no exception"),
     ("key.unknown", "signature", "import their keys"), ("key.revoked", "signature", "give the user a new key"),
-    ("key.policy", "key_policy", "the newest InK signs"), ("path_user.mismatch", "path_user", "path_user.also"),
+    ("key.policy", "key_policy", "import that TrK"), ("path_user.mismatch", "path_user", "path_user.also"),
     ("xml.invalid", "schema", "`kmsgate explain`"), ("signature.profile", "signature", "`kmsgate explain`"),
 ])
 def test_what_gets_no_exception(tmp_path, reason, check, words):
@@ -317,3 +317,62 @@ def test_no_rule_for_them(tmp_path):
     said = advise(tmp_path, lines, rules)
     rule, = rules_of(said)
     assert rule["accept"] == ["signed"] and "checks" not in rule and "below all other rules" in said
+
+
+@pytest.mark.parametrize("claims,signature", [
+    ({"c14n": "exc-c14n", "hmac_bits": 256}, {"canonicalization": ["c14n", "exc-c14n"]}),
+    ({"c14n": "c14n11", "hmac_bits": 256}, {"canonicalization": ["c14n", "c14n11"]}),
+    ({"c14n": "exc-c14n", "hmac_bits": 160}, {"canonicalization": ["c14n", "exc-c14n"], "min_hmac_bits": 160})])
+def test_a_signature_in_another_form(tmp_path, claims, signature):
+    """Both are excused where both are at fault: with one of them alone nobody would be let in."""
+    line = refused("signature.profile", "signature", claims=claims)
+    said = advise(tmp_path, [line])
+    rule, = rules_of(said)
+    assert rule["checks"] == {"signature": signature} and rule["match"]["source"] and rule["until"]
+    again = advise(tmp_path, [line], pasted(said), code=0)
+    assert rules_of(again) == [] and "Nobody is locked out" in again
+
+
+@pytest.mark.parametrize("claims", [{}, {"c14n": "exc-c14n"}, {"c14n": "c14n", "hmac_bits": 256}, {"hmac_bits": 64, "c14n": "exc-c14n"},
+                                    {"hmac_bits": 120}])
+def test_a_signature_that_no_rule_takes(tmp_path, claims):
+    said = advise(tmp_path, [refused("signature.profile", "signature", claims=claims)])
+    assert rules_of(said) == [] and "# Clients to be mended: signature-profile: " in said
+
+
+MENDED = {
+    "version": (refused("xml.invalid", "schema", claims={"version": "1.2.0"}),
+                "Clients to be mended: version: Version is one that the rules do not name: found 1.2.0."),
+    "xml": (refused("xml.invalid", "schema"), "Clients to be mended: xml: "),
+    "trk-signs": (refused("key.policy", "key_policy", key_type="trk", key_id="trk.1.alice",
+                          claims={"signature_id": "trk.1.alice"}), "Clients to be mended: trk-signs: "),
+    "signature-id": (refused("key.policy", "key_policy", claims={"signature_id": "ink.2"}), "Clients to be mended: signature-id: "),
+    "trk-id": (refused("key.policy", "key_policy", claims={"trk_id": "trk.0"}),
+               "Keys: trk-id: TrK-ID names no TrK of the user that is in use, or is missing where a rule demands it, such as trk.0."),
+    "path-user": (refused("path_user.mismatch", "path_user", path=BASE + "/keyprov/sip%3Agroup-7%40example.org"),
+                  "path-user: the user asks for the keys of another, such as sip:group-7@example.org."),
+}
+
+
+@pytest.mark.parametrize("what", MENDED)
+def test_what_is_at_fault_is_named(tmp_path, what):
+    line, words = MENDED[what]
+    said = advise(tmp_path, [line])
+    assert rules_of(said) == [] and words in said, said
+
+
+def test_what_a_whole_fleet_has_is_told_once(tmp_path):
+    """Of one fault, in forty networks; and of one source that sends more than all others."""
+    def of(n, reason, check, **over):
+        return refused(reason, check, user="sip:u%02d@example.org" % n, source="10.%d.0.1" % n, **over)
+    slashes = [of(n, "client_req_url.mismatch", "client_req_url", claims={"client_req_url": URL + "/"}) for n in range(40)]
+    forged = [of(n, "signature.invalid", "signature") for n in range(30)] + \
+        [refused("signature.invalid", "signature", user="sip:victim@example.org", source="192.0.2.66")] * 50
+    said = advise(tmp_path, slashes + forged)
+    assert "refused requests fall into 3 groups" in said
+    assert "# 40 requests of 40 users from 40 addresses" in said and "# From: 10.0.0.0/10, 40 networks in it" in said
+    assert "# 50 requests of 1 user from 1 address" in said and "# From: 192.0.2.66/32\n" in said
+    assert "# 30 requests of 30 users from 30 addresses" in said
+    head = said[:said.index("requests:")]
+    assert "#   signature              80 requests of 31 users: the signature is wrong" in head
+    assert "#   url-slash              40 requests of 40 users: ClientReqUrl has a trailing slash" in head
