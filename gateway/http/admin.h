@@ -72,7 +72,8 @@ bool admin_host_is_local(const struct guard *g);
  * its requests still carry its name. Where there is a token, it does not know that. */
 bool admin_host_holds(const struct server *s, const struct guard *g);
 
-/* admin_signin.c: the session whose cookie the request has, and that it is used; 0: none. */
+/* admin_signin.c: the session whose cookie the request has, and, unless the page asks by itself, that it is used; 0:
+ * none. */
 uint64_t admin_session(const struct server *s, const struct conn *c);
 /* 401: a program is told, and a browser gets the form. */
 void admin_ask(const struct admin_request *q, struct admin_answer *a);

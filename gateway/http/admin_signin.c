@@ -108,7 +108,8 @@ static bool origin_is_own(const struct conn *c)
 uint64_t admin_session(const struct server *s, const struct conn *c)
 {
     const struct str name = cookie_of(c);
-    return s->admin_token && name.p && host_is_own(c) ? sessions_use(s->sessions, name, time_mono_us()) : 0;
+    const bool attended = !guard_header(&c->guard, "x-kmsgate-unattended").p; /* console/text.js */
+    return s->admin_token && name.p && host_is_own(c) ? sessions_use(s->sessions, name, time_mono_us(), attended) : 0;
 }
 
 static void put_page(const struct conn *c, struct admin_answer *a, const char *alert)

@@ -142,12 +142,13 @@ static struct session *session_of(struct sessions *s, struct str name)
     return found;
 }
 
-uint64_t sessions_use(struct sessions *s, struct str name, int64_t now_us)
+uint64_t sessions_use(struct sessions *s, struct str name, int64_t now_us, bool attended)
 {
     struct session *v = session_of(s, name);
     if (!v || !is_alive(v, now_us))
         return 0;
-    v->used_us = now_us;
+    if (attended)
+        v->used_us = now_us;
     return v->number;
 }
 

@@ -3,10 +3,10 @@
  *
  *     wait = sessions_try(s, &source, now);     0: compare the token now; else so many seconds first
  *     sessions_begin(s, now, name)              it held: `name` goes into the cookie
- *     sessions_use(s, name, now)                with each request; 0: sign in again
+ *     sessions_use(s, name, now, true)          with each request; 0: sign in again
  *
- * A session ends after 15 minutes in which nothing was asked, and after 12 hours in any case, since a page that is left
- * open asks by itself. Of a name only its hash is kept. Memory is bounded: beyond SESSIONS_MOST the one that was unused
+ * A session ends after 15 minutes in which nobody used it, and after 12 hours in any case. What a page that is left open
+ * asks by itself says so, and does not keep it: else a desk that somebody has left would stay signed in all day. Of a name only its hash is kept. Memory is bounded: beyond SESSIONS_MOST the one that was unused
  * for longest ends. Times are monotonic, in microseconds. Of one thread.
  */
 #ifndef KMSGATE_HTTP_SESSIONS_H
@@ -30,8 +30,8 @@ void sessions_free(struct sessions *s); /* NULL is fine */
 unsigned sessions_try(struct sessions *s, const struct ip *source, int64_t now_us);
 /* False where there is no randomness. */
 bool sessions_begin(struct sessions *s, int64_t now_us, char name[SESSIONS_NAME]) MUST_CHECK;
-/* The number of the session of that name, never used twice, and it counts as used; 0: there is none. */
-uint64_t sessions_use(struct sessions *s, struct str name, int64_t now_us);
+/* The number of the session of that name, never used twice; 0: there is none. It counts as used if somebody attends. */
+uint64_t sessions_use(struct sessions *s, struct str name, int64_t now_us, bool attended);
 bool sessions_alive(const struct sessions *s, uint64_t number, int64_t now_us);
 /* Signed out. */
 void sessions_end(struct sessions *s, struct str name);

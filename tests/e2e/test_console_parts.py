@@ -15,6 +15,7 @@ from test_admin_tls import TOKEN, Secured
 from test_captures import CAPTURES, RULES, stale
 from test_console import Page
 from test_fleet import Fleet
+from test_restart_replay import faked, needs_faketime
 
 ROOT = Path(__file__).parents[2]
 
@@ -65,6 +66,8 @@ def test_keys_in_postgresql(browser, gateway, alice):
         g = gateway(users=[alice], keys=cluster.socket_url(cluster.database()))
         page = Page(browser, g)
         page.says("#engines", r"Key store\s+in step\s+postgresql://")
+        page.says("#chart", "at most 0 a second")
+        page.says("#unused", "no rule in force is an exception")
         cluster.pause()
         page.says("#troubles", r"Soon: For \d+ s no change of the key database postgresql://\S+ could be taken over\.\s+"
                                r"What to do: See whether PostgreSQL runs and can be reached")
@@ -143,3 +146,36 @@ def test_over_tls_behind_the_sign_in(browser, secured, alice, width, theme):
     wait_for(lambda: "Too many tries" in browser("text", at="body"))
     assert browser("axe")["violations"] == [] and browser("count", at="#ruled") == 0
     assert g.get("/api/state")[0] == 200 and json.loads(g.get("/api/state")[1])["signed_in"]
+
+
+@needs_faketime
+def test_a_page_that_nobody_touches_signs_out(browser, tmp_path, alice):
+    """It asks by itself, which keeps no session; who does something in it stays."""
+    g = Secured(tmp_path, [alice])
+    clock, env = faked(tmp_path, "+0s")
+    del env["FAKETIME_DONT_FAKE_MONOTONIC"]
+    g.start(env=env)
+    try:
+        browser("open", url="https://127.0.0.1:%d/" % g.admin_port, insecure=True)
+        browser("fill", at="#token", text=TOKEN)
+        browser("press", key="Enter")
+        wait_for(lambda: browser("count", at="#ruled table"))
+
+        def later(minutes):
+            """The page asks twice at that time."""
+            clock.write_text("+%dm\n" % minutes)
+            at = browser("told")["asked"].count("GET https://127.0.0.1:%d/api/state" % g.admin_port)
+            wait_for(lambda: browser("count", at="#token") or
+                     browser("told")["asked"].count("GET https://127.0.0.1:%d/api/state" % g.admin_port) > at + 1, 60)
+            return browser("count", at="#token") == 0
+        assert later(10)
+        browser("press", key="ArrowDown")
+        assert later(11) and later(24), "twice thirteen minutes, and a key between"
+        browser("run", script="{ const n = performance.now.bind(performance); performance.now = () => n() + 14.5 * 60000 }")
+        wait_for(lambda: "Press any key to stay" in browser("text", at="#leaving"))
+        browser("press", key="ArrowDown")
+        wait_for(lambda: browser("count", at="#leaving:empty"))
+        assert later(24) and later(38)
+        assert not later(52) and "Admin token" in browser("text", at="main")
+    finally:
+        assert g.stop() == 0 and "ERROR: " not in g.running.err and "runtime error" not in g.running.err, g.running.err

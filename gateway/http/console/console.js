@@ -9,7 +9,7 @@
  *     fleet.js        whom exceptions let through, clocks, keys
  *     ruled.js        rules in force
  */
-import { $, ask, el, forget, known } from "/console/text.js";
+import { $, ask, el, forget, known, leaving } from "/console/text.js";
 import { showState, showTraffic } from "/console/state.js";
 import { follow, toggle } from "/console/decisions.js";
 import { showClocks, showKeys, showPasses, showUnused } from "/console/fleet.js";
@@ -18,8 +18,12 @@ import { showRules } from "/console/ruled.js";
 let turn = 0,
   away = false;
 async function refresh() {
-  if (known.held || document.hidden) return;
+  if (document.hidden) return;
   try {
+    if (known.held) {
+      await ask("/api/reasons"); // nothing is shown; but who reads here stays signed in, and who has left does not
+      return;
+    }
     known.state = await ask("/api/state");
     away = false;
     showState();
@@ -53,7 +57,14 @@ async function refresh() {
     away = true;
   }
 }
+const LEAVING =
+  "Nobody has touched this page for a while, and it signs out in less than a minute. Press any key to stay.";
+function warn() {
+  const text = known.state && known.state.signed_in && leaving() ? LEAVING : "";
+  if ($("leaving").textContent !== text) $("leaving").textContent = text;
+}
 async function turns() {
+  warn();
   await refresh();
   setTimeout(turns, 2000);
 }

@@ -1,5 +1,5 @@
 // Live decisions, with filters and a pause.
-import { $, el, known } from "/console/text.js";
+import { $, el, get, known } from "/console/text.js";
 import { openDetail } from "/console/detail.js";
 
 const LINES = 200;
@@ -31,10 +31,7 @@ export async function follow() {
   q.set("follow", "1");
   while (!mine.signal.aborted) {
     try {
-      const r = await fetch("/decisions?" + q.toString().replace(/\+/g, "%20"), {
-        signal: mine.signal,
-        cache: "no-store",
-      });
+      const r = await get("/decisions?" + q.toString().replace(/\+/g, "%20"), { signal: mine.signal });
       if (!r.ok)
         throw new Error(
           r.status === 400 ? "These filters are not understood." : "The gateway takes no more followers.",

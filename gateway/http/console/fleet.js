@@ -40,13 +40,10 @@ export function showPasses(p) {
 export function showUnused() {
   const now = Date.parse(known.state.now),
     watched = now - Date.parse(known.rules.since);
-  const idle = known.rules.requests.filter(
-    (r) =>
-      r.loosened.length &&
-      r.state === "in force" &&
-      (!r.hits || !r.hits.last || now - Date.parse(r.hits.last) > 30 * DAY),
-  );
-  show("unused", [idle.map((r) => [r.id, r.hits]), watched > 30 * DAY, Math.floor(watched / DAY)], () =>
+  const exceptions = known.rules.requests.filter((r) => r.loosened.length && r.state === "in force");
+  const idle = exceptions.filter((r) => !r.hits || !r.hits.last || now - Date.parse(r.hits.last) > 30 * DAY);
+  const key = [idle.map((r) => [r.id, r.hits]), watched > 30 * DAY, Math.floor(watched / DAY), exceptions.length];
+  show("unused", key, () =>
     idle.length
       ? el(
           "ul",
@@ -65,7 +62,11 @@ export function showUnused() {
             ),
           ),
         )
-      : nothing("None: each exception in force was used within 30 days."),
+      : nothing(
+          exceptions.length
+            ? "None: each exception in force was used within 30 days."
+            : "None: no rule in force is an exception.",
+        ),
   );
 }
 

@@ -92,7 +92,8 @@ export function showTraffic(answer) {
     whole = range === "minutes" ? "ten minutes" : "a day";
   const per = (n, s) => (n / s).toLocaleString("en", { maximumFractionDigits: 2 });
   show("chart", [range, t], () => {
-    const most = Math.max(1, ...t.bins.map((b) => sum(b.accept) + sum(b.reject)));
+    const peak = Math.max(0, ...t.bins.map((b) => sum(b.accept) + sum(b.reject))),
+      most = Math.max(1, peak);
     const total = (v) => t.bins.reduce((a, b) => a + sum(b[v]), 0);
     const g = svg("svg", {
       viewBox: `0 0 ${t.steps * 6} 100`,
@@ -100,7 +101,7 @@ export function showTraffic(answer) {
       role: "img",
       "aria-label":
         `Requests over ${whole}: ${total("accept")} accepted, ${total("reject")} refused, ` +
-        `at most ${per(most, step)} a second`,
+        `at most ${per(peak, step)} a second`,
     });
     for (const b of t.bins) {
       const a = (sum(b.accept) / most) * 96,
@@ -117,7 +118,7 @@ export function showTraffic(answer) {
         { class: "legend" },
         el("span", { class: "key accept" }, "accepted (below)"),
         el("span", { class: "key reject" }, "refused (on top)"),
-        el("span", {}, `at most ${per(most, step)} a second`),
+        el("span", {}, `at most ${per(peak, step)} a second`),
       ),
     ];
   });

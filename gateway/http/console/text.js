@@ -142,9 +142,36 @@ export const forget = (id) => last.delete(id);
 
 // ---- asking
 
-export async function ask(path) {
-  const r = await fetch(path, { cache: "no-store", credentials: "same-origin" });
+/*
+ * What the page asks by itself while nobody touches it keeps no session: the gateway ends that after a while (sessions.h),
+ * and the sign-in page comes. `touched`: when somebody last did something here.
+ */
+const IDLE = 15 * 60000,
+  WARNED = 60000;
+let touched = performance.now(),
+  attended = 0;
+for (const event of ["pointerdown", "pointermove", "keydown", "wheel", "touchmove", "focus"])
+  addEventListener(
+    event,
+    () => {
+      touched = performance.now();
+    },
+    { capture: true, passive: true },
+  );
+// The session is about to end.
+export const leaving = () => performance.now() - touched > IDLE - WARNED;
+
+export async function get(path, options) {
+  const now = performance.now(),
+    alone = touched < attended;
+  if (!alone) attended = now;
+  const headers = alone ? { "X-Kmsgate-Unattended": "1" } : {};
+  const r = await fetch(path, { cache: "no-store", credentials: "same-origin", headers, ...options });
   if (r.status === 401 || r.status === 403) location.reload(); // the session is over: the sign-in page comes
+  return r;
+}
+export async function ask(path) {
+  const r = await get(path);
   if (!r.ok) throw new Error(path + ": " + r.status);
   return r.json();
 }

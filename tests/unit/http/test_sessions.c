@@ -28,19 +28,33 @@ static void test_a_session_lives_while_it_is_used(void **state)
     int64_t now = NOW;
     assert_true(sessions_begin(s, now, name));
     assert_int_equal(strlen(name), SESSIONS_NAME - 1);
-    const uint64_t number = sessions_use(s, str_z(name), now);
+    const uint64_t number = sessions_use(s, str_z(name), now, true);
     assert_true(number && sessions_alive(s, number, now));
     for (int i = 0; i < 4; i++) {
         now += (SESSIONS_IDLE_S - 1) * US_PER_S;
-        assert_int_equal(sessions_use(s, str_z(name), now), number);
+        assert_int_equal(sessions_use(s, str_z(name), now, true), number);
     }
     assert_true(sessions_begin(s, now, other));
     assert_string_not_equal(name, other);
-    assert_true(sessions_use(s, str_z(other), now) != number);
+    assert_true(sessions_use(s, str_z(other), now, true) != number);
     now += SESSIONS_IDLE_S * US_PER_S;
     assert_false(sessions_alive(s, number, now));
-    assert_int_equal(sessions_use(s, str_z(name), now), 0);
-    assert_int_equal(sessions_use(s, str_z(name), now - 1), number); /* its twin: a moment before */
+    assert_int_equal(sessions_use(s, str_z(name), now, true), 0);
+    assert_int_equal(sessions_use(s, str_z(name), now - 1, true), number); /* its twin: a moment before */
+    sessions_free(s);
+}
+
+/* What a page asks by itself is answered, and keeps no session. */
+static void test_a_session_that_nobody_attends_ends(void **state)
+{
+    (void)state;
+    struct sessions *s = sessions_new();
+    char name[SESSIONS_NAME];
+    assert_true(sessions_begin(s, NOW, name));
+    for (int64_t at = 0; at < SESSIONS_IDLE_S; at += 2)
+        assert_true(sessions_use(s, str_z(name), NOW + at * US_PER_S, false));
+    assert_int_equal(sessions_use(s, str_z(name), NOW + SESSIONS_IDLE_S * US_PER_S, false), 0);
+    assert_int_equal(sessions_use(s, str_z(name), NOW + SESSIONS_IDLE_S * US_PER_S, true), 0);
     sessions_free(s);
 }
 
@@ -52,8 +66,8 @@ static void test_a_session_ends_in_any_case(void **state)
     assert_true(sessions_begin(s, NOW, name));
     int64_t now = NOW;
     for (; now - NOW < SESSIONS_WHOLE_S * US_PER_S; now += 600 * US_PER_S)
-        assert_true(sessions_use(s, str_z(name), now));
-    assert_int_equal(sessions_use(s, str_z(name), now), 0);
+        assert_true(sessions_use(s, str_z(name), now, true));
+    assert_int_equal(sessions_use(s, str_z(name), now, true), 0);
     sessions_free(s);
 }
 
@@ -63,17 +77,17 @@ static void test_only_its_name_finds_it(void **state)
     struct sessions *s = sessions_new();
     char name[SESSIONS_NAME], wrong[SESSIONS_NAME];
     static const uint8_t ZERO[32];
-    assert_int_equal(sessions_use(s, STR(""), NOW), 0);
+    assert_int_equal(sessions_use(s, STR(""), NOW, true), 0);
     assert_true(sessions_begin(s, NOW, name));
     memcpy(wrong, name, sizeof wrong);
     wrong[63] = wrong[63] == '0' ? '1' : '0';
     const struct str none[] = {STR(""), STR_MISSING, str_z(wrong), {name, 63}, {(const char *)ZERO, 32}};
     for (size_t i = 0; i < sizeof none / sizeof *none; i++)
-        assert_int_equal(sessions_use(s, none[i], NOW), 0);
+        assert_int_equal(sessions_use(s, none[i], NOW, true), 0);
     sessions_end(s, str_z(wrong));
-    assert_true(sessions_use(s, str_z(name), NOW));
+    assert_true(sessions_use(s, str_z(name), NOW, true));
     sessions_end(s, str_z(name));
-    assert_int_equal(sessions_use(s, str_z(name), NOW), 0);
+    assert_int_equal(sessions_use(s, str_z(name), NOW, true), 0);
     assert_false(sessions_alive(s, 0, NOW));
     sessions_free(s);
 }
@@ -85,10 +99,10 @@ static void test_the_one_unused_for_longest_makes_room(void **state)
     char name[SESSIONS_MOST + 1][SESSIONS_NAME];
     for (int i = 0; i < SESSIONS_MOST; i++)
         assert_true(sessions_begin(s, NOW + i, name[i]));
-    assert_true(sessions_use(s, str_z(name[0]), NOW + 1000));
+    assert_true(sessions_use(s, str_z(name[0]), NOW + 1000, true));
     assert_true(sessions_begin(s, NOW + 1001, name[SESSIONS_MOST]));
     for (int i = 0; i <= SESSIONS_MOST; i++)
-        assert_int_equal(sessions_use(s, str_z(name[i]), NOW + 1002) != 0, i != 1);
+        assert_int_equal(sessions_use(s, str_z(name[i]), NOW + 1002, true) != 0, i != 1);
     sessions_free(s);
 }
 
@@ -150,6 +164,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_session_lives_while_it_is_used),
+        cmocka_unit_test(test_a_session_that_nobody_attends_ends),
         cmocka_unit_test(test_a_session_ends_in_any_case),
         cmocka_unit_test(test_only_its_name_finds_it),
         cmocka_unit_test(test_the_one_unused_for_longest_makes_room),
