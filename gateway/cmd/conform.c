@@ -147,7 +147,7 @@ const struct command COMMAND_CONFORM = {
     .about = "Tries a KMS, or a gateway, that claims the security extension of TS 33.180, as a client: D.2.2, what it "
              "must verify in a request, by requests with one thing wrong each, beside a valid one; D.3 and D.3.1, what "
              "its replies must be, resource by resource. A clause holds, does not hold, or it cannot be told, as "
-             "where not even the valid request is accepted. Some 50 requests are sent, one after the other, for "
+             "where not even the valid request is accepted. Some 90 requests are sent, one after the other, for "
              "one user. "
              "Nothing is uploaded to /redirect.",
     .exits = "0 all hold; 1 something does not, or cannot be told",

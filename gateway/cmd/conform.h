@@ -12,7 +12,7 @@ struct conform_options {
 };
 
 enum conform_result { CONFORM_HOLDS, CONFORM_FAILS, CONFORM_UNKNOWN };
-enum { CONFORM_ROWS = 96, CONFORM_TEXT = 240 };
+enum { CONFORM_ROWS = 128, CONFORM_TEXT = 240 };
 struct conform_row {
     const char *clause, *what;
     char resource[128]; /* as in the path, behind /keymanagement/identity/v1; cut */
@@ -37,7 +37,7 @@ struct conform {
 enum conform_flaw {
     FLAW_NONE, FLAW_SIGNATURE, FLAW_CONTENT, FLAW_OTHER_KEY, FLAW_UNKNOWN_KEY, FLAW_OTHER_USER, FLAW_UNSIGNED,
     FLAW_TRK_SIGNS, FLAW_NO_SIGNATURE_ID, FLAW_OTHER_SIGNATURE_ID, FLAW_ELEMENT, FLAW_DTD, FLAW_SHORT_HMAC,
-    FLAW_KMS_URI, FLAW_PAST, FLAW_FUTURE, FLAW_URL_RESOURCE, FLAW_URL_HOST, FLAW_TRK_ID
+    FLAW_KMS_URI, FLAW_PAST, FLAW_FUTURE, FLAW_URL_RESOURCE, FLAW_URL_HOST, FLAW_URL_BASE, FLAW_TRK_ID, FLAW_MOVED
 };
 /* Appends the request that is to be posted to `resource`. False: no memory. */
 bool conform_compose(const struct conform *c, const char *resource, enum conform_flaw flaw, struct buf *out);
@@ -63,6 +63,10 @@ bool conform_accepted(const struct conform_reply *r, char text[CONFORM_TEXT]);
 /* The rows of D.2.2, and of D.3.1 for each resource. */
 void conform_requests(struct conform *c);
 void conform_responses(struct conform *c);
+/* The rows of D.2.2 for a resource that answered a valid request with `valid`: that it, too, verifies. */
+void conform_requests_to(struct conform *c, const char *resource, const struct conform_reply *valid);
+/* The row that the answer is signed by the key that signed the request. */
+void conform_signed(struct conform *c, const char *what, const char *resource, const struct conform_reply *r);
 struct conform_row *conform_row(struct conform *c, const char *clause, const char *what, const char *resource,
                                 enum conform_result result, unsigned exchange);
 

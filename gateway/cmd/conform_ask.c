@@ -42,8 +42,36 @@ static void flaw_fields(const struct conform *c, enum conform_flaw flaw, struct 
         f->kms_uri = STR_MISSING; /* the schema demands it */
 }
 
+/*
+ * The request that was signed moves behind its signature, and another one stands where it stood: who follows the
+ * reference finds all as it was signed, and who then reads the first KmsRequest reads what nobody has signed.
+ */
+static bool move(struct buf *out, size_t from)
+{
+    static const char start[] = "<KmsRequest", end[] = "</KmsRequest>", last[] = "</SignedKmsRequest>";
+    static const char id[] = " Id=\"xmldoc\"", device[] = "<DeviceId>";
+    struct buf moved BUF_CLEANUP = BUF_INIT(BODY_MAX);
+    char *first = memmem(out->p + from, out->n - from, start, sizeof start - 1);
+    char *behind = first ? memmem(first, out->n - (size_t)(first - out->p), end, sizeof end - 1) : NULL;
+    if (!behind || !str_ends(buf_view(out), str_z(last)))
+        return false;
+    const size_t n = (size_t)(behind - first) + sizeof end - 1;
+    buf_str(&moved, (struct str){first, n});
+    char *named = memmem(first, n, id, sizeof id - 1), *at = memmem(first, n, device, sizeof device - 1);
+    if (moved.failed || !named || !at)
+        return false;
+    memcpy(named + sizeof " Id=\"" - 1, "others", sizeof "others" - 1);
+    memcpy(at + sizeof device - 1, "another", sizeof "another" - 1); /* in place of "conform" */
+    out->n -= sizeof last - 1;
+    buf_str(out, buf_view(&moved));
+    buf_z(out, last);
+    return !out->failed;
+}
+
 static bool spoil(struct buf *out, size_t from, enum conform_flaw flaw)
 {
+    if (flaw == FLAW_MOVED)
+        return move(out, from);
     const char *mark = flaw == FLAW_SIGNATURE ? "SignatureValue>" : "<DeviceId>";
     if (flaw == FLAW_DTD) {
         static const char dtd[] = "<!DOCTYPE SignedKmsRequest>";
@@ -98,7 +126,10 @@ bool conform_compose(const struct conform *c, const char *resource, enum conform
     buf_hex(&device, fresh, sizeof fresh, false);
     buf_z(&url, flaw == FLAW_URL_HOST ? "https://conform-other.example.invalid" : c->options->url);
     buf_z(&url, "/keymanagement/identity/v1");
-    buf_z(&url, flaw == FLAW_URL_RESOURCE ? "/certcache" : resource);
+    if (flaw == FLAW_URL_RESOURCE)
+        buf_z(&url, strcmp(resource, "/certcache") == 0 ? "/init" : "/certcache");
+    else if (flaw != FLAW_URL_BASE)
+        buf_z(&url, resource);
     const int64_t apart = flaw == FLAW_PAST ? -APART_US : flaw == FLAW_FUTURE ? APART_US : 0;
     time_format(time_now_us() + apart, true, when);
     struct kms_request f = {.user_uri = c->client.user, .kms_uri = c->kms_uri, .time = str_z(when),
@@ -121,6 +152,7 @@ static const struct refusal {
     {FLAW_UNKNOWN_KEY, "D.2.2 (1)", "a signature by an unknown key is refused", "unknown-key"},
     {FLAW_OTHER_USER, "D.2.2 (1)", "another user's UserUri under this user's key is refused", "other-user"},
     {FLAW_UNSIGNED, "D.2.2 (1)", "a request without signature is refused", "unsigned"},
+    {FLAW_MOVED, "D.2.2 (1)", "a signature of another request than the one beside it is refused", "moved"},
     {FLAW_SHORT_HMAC, "D.2.2 (1)", "an HMAC cut to 128 bits is refused", "short-hmac"},
     {FLAW_TRK_SIGNS, "D.2.2", "the TrK does not sign for a user with an InK", "trk-signs"},
     {FLAW_NO_SIGNATURE_ID, "D.2.2", "a signed request without Signature-ID is refused", "no-signature-id"},
@@ -133,20 +165,36 @@ static const struct refusal {
     {FLAW_FUTURE, "D.2.2 (4)", "a Time ten minutes ahead is refused", "future"},
     {FLAW_URL_RESOURCE, "D.2.2 (5)", "another resource's ClientReqUrl is refused", "url-resource"},
     {FLAW_URL_HOST, "D.2.2 (5)", "another server's ClientReqUrl is refused", "url-host"},
+    {FLAW_URL_BASE, "D.2.2 (5)", "a ClientReqUrl that names no resource is refused", "url-base"},
+};
+/* On each other resource, one for each clause that all of them owe: who verifies at one door may have forgotten another. */
+static const struct refusal REFUSALS_TO[] = {
+    {FLAW_SIGNATURE, "D.2.2 (1)", "a changed SignatureValue is refused", "signature"},
+    {FLAW_UNSIGNED, "D.2.2 (1)", "a request without signature is refused", "unsigned"},
+    {FLAW_ELEMENT, "D.2.2 (2)", "a request without KmsUri is refused", "no-kms-uri"},
+    {FLAW_KMS_URI, "D.2.2 (3)", "another KMS's KmsUri is refused", "kms-uri"},
+    {FLAW_PAST, "D.2.2 (4)", "a Time ten minutes ago is refused", "past"},
+    {FLAW_URL_RESOURCE, "D.2.2 (5)", "another resource's ClientReqUrl is refused", "url-resource"},
 };
 
-/* One exchange on /init; false: it could not be made. */
-static bool ask(struct conform *c, enum conform_flaw flaw, const char *name, struct conform_reply *r)
+/* One exchange; false: it could not be made. */
+static bool ask_of(struct conform *c, const char *resource, enum conform_flaw flaw, const char *name,
+                   struct conform_reply *r)
 {
     struct buf body BUF_CLEANUP = BUF_INIT(BODY_MAX);
     *r = (struct conform_reply){.body = BUF_INIT(0)};
-    if (!conform_compose(c, "/init", flaw, &body)) {
+    if (!conform_compose(c, resource, flaw, &body)) {
         complain("conform: no memory for a request");
         c->broken = true;
         return false;
     }
-    conform_post(c, "/init", name, buf_view(&body), r);
+    conform_post(c, resource, name, buf_view(&body), r);
     return true;
+}
+
+static bool ask(struct conform *c, enum conform_flaw flaw, const char *name, struct conform_reply *r)
+{
+    return ask_of(c, "/init", flaw, name, r);
 }
 
 /* A valid request just before: else a KMS that refuses all would pass. */
@@ -184,7 +232,21 @@ static void try_refusal(struct conform *c, const struct refusal *f)
     conform_reply_free(&r);
 }
 
-/* The same octets twice: the first time they are accepted. */
+void conform_requests_to(struct conform *c, const char *resource, const struct conform_reply *valid)
+{
+    char twin[CONFORM_TEXT] = "";
+    if (conform_accepted(valid, twin))
+        *twin = '\0';
+    for (size_t i = 0; i < sizeof REFUSALS_TO / sizeof *REFUSALS_TO && !c->broken; i++) {
+        const struct refusal *f = &REFUSALS_TO[i];
+        struct conform_reply r;
+        if (ask_of(c, resource, f->flaw, f->name, &r))
+            judge_refusal(conform_row(c, f->clause, f->what, resource, CONFORM_HOLDS, r.exchange), &r, twin);
+        conform_reply_free(&r);
+    }
+}
+
+/* The same octets twice, and others between: the first time they are accepted. */
 static void try_replay(struct conform *c)
 {
     struct buf body BUF_CLEANUP = BUF_INIT(BODY_MAX);
@@ -195,6 +257,8 @@ static void try_replay(struct conform *c)
         return;
     }
     conform_post(c, "/init", "replay-first", buf_view(&body), &first);
+    char between[CONFORM_TEXT];
+    (void)twin_accepted(c, between);
     conform_post(c, "/init", "replay-second", buf_view(&body), &second);
     struct conform_row *row = conform_row(c, "D.2.2 (4)", "the same request a second time is refused", "/init",
                                           CONFORM_HOLDS, second.exchange);
@@ -205,7 +269,7 @@ static void try_replay(struct conform *c)
     conform_reply_free(&second);
 }
 
-/* A refusal says so as D.3 has it: KmsResponse with KmsError, signed for a requester who is known. */
+/* A refusal says so as D.3 has it: KmsResponse with KmsError, signed for a requester who has proven himself. */
 static void try_error_form(struct conform *c)
 {
     struct conform_reply r;
@@ -222,6 +286,8 @@ static void try_error_form(struct conform *c)
         snprintf(row->found, sizeof row->found, "HTTP %ld with %s", r.status,
                  r.response ? "a KmsResponse that has no KmsError" : "a body that is no KmsResponse");
     }
+    if (row->result == CONFORM_HOLDS)
+        conform_signed(c, "a refusal of what was signed well is signed by the same key", "/init", &r);
     conform_reply_free(&r);
 }
 

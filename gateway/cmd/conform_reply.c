@@ -187,7 +187,8 @@ static bool fields_hold(const struct conform *c, const struct conform_reply *r, 
 
 struct contents {
     const struct conform *c;
-    unsigned keys, clear, others; /* key contents; those in clear; those under another key than the TrK */
+    unsigned keys, clear, untyped, others; /* key contents; in clear; encrypted, and no xsi:type that says so; not under
+                                            * the TrK */
 };
 
 static bool is_key(const xmlNode *n)
@@ -209,6 +210,17 @@ static bool under_trk(const struct conform *c, const xmlNode *encrypted)
     return own;
 }
 
+/* The schema's type of a key content is abstract: each names its own, by a QName that ends so. */
+static bool says_encrypted(const xmlNode *n)
+{
+    static const struct str ENCRYPTED = STR("EncKeyContentType");
+    xmlChar *type = xmlGetNsProp(n, (const xmlChar *)"type", (const xmlChar *)XSI);
+    const struct str name = str_trim(str_z(type ? (const char *)type : ""));
+    const bool own = str_ends(name, ENCRYPTED) && (name.n == ENCRYPTED.n || name.p[name.n - ENCRYPTED.n - 1] == ':');
+    xmlFree(type);
+    return own;
+}
+
 static void count_keys(struct contents *k, const xmlNode *parent, unsigned depth)
 {
     for (const xmlNode *n = parent && depth < DEPTH_MAX ? parent->children : NULL; n; n = n->next) {
@@ -221,6 +233,7 @@ static void count_keys(struct contents *k, const xmlNode *parent, unsigned depth
         const xmlNode *encrypted = child(n, XENC, "EncryptedKey");
         k->keys++;
         k->clear += !encrypted;
+        k->untyped += encrypted && !says_encrypted(n);
         k->others += encrypted && !under_trk(k->c, encrypted);
     }
 }
@@ -262,6 +275,8 @@ static bool encryption_holds(const struct conform *c, const struct conform_reply
     *any = k.keys > 0 || whole;
     if (k.clear)
         snprintf(text, CONFORM_TEXT, "%u of %u key contents came in clear", k.clear, k.keys);
+    else if (k.untyped)
+        snprintf(text, CONFORM_TEXT, "%u of %u key contents have no xsi:type EncKeyContentType", k.untyped, k.keys);
     else if (k.others)
         snprintf(text, CONFORM_TEXT, "%u of %u key contents do not name the TrK `%.*s`", k.others, k.keys,
                  STR_FMT(c->trk->id));
@@ -289,6 +304,15 @@ static void judge_encryption(struct conform *c, const char *resource, const stru
         row_of(c, "D.3.1", WHAT, resource, r, hidden ? CONFORM_HOLDS : CONFORM_FAILS, text);
     else if (strncmp(resource, "/keyprov", 8) == 0)
         row_of(c, "D.3.1", WHAT, resource, r, CONFORM_UNKNOWN, "it brought no keys");
+}
+
+void conform_signed(struct conform *c, const char *what, const char *resource, const struct conform_reply *r)
+{
+    char text[CONFORM_TEXT] = "";
+    struct xml_doc *doc;
+    const struct xml_signed *proof = prove(c, r, &doc, text);
+    row_of(c, "D.3.1", what, resource, r, proof ? CONFORM_HOLDS : CONFORM_FAILS, text);
+    xml_free(doc);
 }
 
 static void judge_protection(struct conform *c, const char *resource, const struct conform_reply *r)
@@ -347,6 +371,8 @@ static void try_resource(struct conform *c, const char *path, struct str segment
     }
     conform_post(c, resource.p, name, buf_view(&body), &r);
     judge_resource(c, resource.p, due, &r);
+    if (strcmp(path, "/init") != 0)
+        conform_requests_to(c, resource.p, &r);
     conform_reply_free(&r);
 }
 

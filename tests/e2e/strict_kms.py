@@ -7,7 +7,7 @@ import hashlib
 import hmac
 import http.server
 import threading
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 
 from cryptography.hazmat.primitives import keywrap
 from lxml import etree
@@ -16,7 +16,9 @@ import kms
 from kms import BASE, DS, NS, XENC, XENC11, XSI, q
 
 SWITCHES = ("any-digest any-signature any-user unsigned any-kms-uri any-past any-future any-url replays trk-signs any-signature-id "
-            "clear-keys wrong-signature bare-reply no-signature-id wrong-trk-id wrong-fields wrong-message text-errors").split()
+            "clear-keys wrong-signature bare-reply no-signature-id wrong-trk-id wrong-fields wrong-message text-errors "
+            "any-trk-id any-length any-schema any-dtd any-place url-prefix last-only init-only bare-errors cut-keys old-time "
+            "other-user untyped-keys").split()
 KMS_URI = "kms.example.org"
 CONTENTS = {"UserDecryptKey": b"\4" + b"\1" * 256, "UserSigningKeySSK": b"\2" * 32, "UserPubTokenPVT": b"\4" + b"\3" * 64}
 
@@ -41,14 +43,16 @@ def canonical(element):
     return etree.tostring(copy, method="c14n")
 
 
-def digest_holds(root):
+def digest_holds(root, wherever=False):
     due = base64.b64decode(root[1].findtext(".//" + q("DigestValue", DS)))
-    return hashlib.sha256(canonical(root[0])).digest() == due
+    signed = root.xpath("//*[@Id='xmldoc']")[0] if wherever else root[0]
+    return hashlib.sha256(canonical(signed)).digest() == due
 
 
 def mac_holds(sig, key):
     info = canonical(sig.find(q("SignedInfo", DS)))
-    return hmac.new(key, info, hashlib.sha256).digest() == base64.b64decode(sig.findtext(q("SignatureValue", DS)))
+    given = base64.b64decode(sig.findtext(q("SignatureValue", DS)))
+    return hmac.new(key, info, hashlib.sha256).digest()[:len(given)] == given
 
 
 class Server:
@@ -93,27 +97,33 @@ class Server:
     # Requests
 
     def judge(self, path, body):
-        if b"<!DOCTYPE" in body:
+        if b"<!DOCTYPE" in body and "any-dtd" not in self.off:
             raise Refused(400, "DTD")
         root = etree.fromstring(body, etree.XMLParser(resolve_entities=False, no_network=True))
         request = root if root.tag == q("KmsRequest") else root.find(q("KmsRequest"))
         f = {etree.QName(e).localname: e.text for e in request}
-        if "KmsUri" not in f:
+        if "init-only" in self.off and not path.endswith("/init"):
+            return self.user.ink_id
+        if "KmsUri" not in f and "any-schema" not in self.off:
             raise Refused(400, "schema")
         signer = self.signature(root, request, f)
         if f["UserUri"] != self.user.uri and "any-user" not in self.off:
             raise Refused(403, "user")
-        if f.get("TrK-ID", self.user.trk_id) != self.user.trk_id:
+        if f.get("TrK-ID", self.user.trk_id) != self.user.trk_id and "any-trk-id" not in self.off:
             raise Refused(403, "TrK-ID")
-        if f["KmsUri"] != KMS_URI and "any-kms-uri" not in self.off:
+        if f.get("KmsUri", KMS_URI) != KMS_URI and "any-kms-uri" not in self.off:
             raise Refused(403, "KmsUri")
         age = (datetime.now(timezone.utc) - datetime.fromisoformat(f["Time"].replace("Z", "+00:00"))).total_seconds()
         if (age > 5 and "any-past" not in self.off) or (age < -5 and "any-future" not in self.off):
             raise Refused(403, "Time")
-        if f["ClientReqUrl"] != self.url + path and "any-url" not in self.off:
+        due = self.url + path
+        leading = "url-prefix" in self.off and due.startswith(f["ClientReqUrl"])
+        if f["ClientReqUrl"] != due and not leading and "any-url" not in self.off:
             raise Refused(403, "ClientReqUrl")
         if body in self.seen and "replays" not in self.off:
             raise Refused(403, "replay")
+        if "last-only" in self.off:
+            self.seen.clear()
         self.seen.add(body)
         return signer
 
@@ -124,7 +134,7 @@ class Server:
                 return self.user.ink_id
             raise Refused(403, "unsigned")
         name = sig.findtext(".//" + q("KeyName", DS))
-        if sig.find(".//" + q("HMACOutputLength", DS)) is not None:
+        if sig.find(".//" + q("HMACOutputLength", DS)) is not None and "any-length" not in self.off:
             raise Refused(403, "HMAC")
         if name == self.user.trk_id and self.user.ink and "trk-signs" not in self.off:
             raise Refused(403, "TrK signs")
@@ -135,7 +145,7 @@ class Server:
             return self.user.ink_id
         if key is None:
             raise Refused(403, "key")
-        if not digest_holds(root) and "any-digest" not in self.off:
+        if not digest_holds(root, "any-place" in self.off) and "any-digest" not in self.off:
             raise Refused(403, "digest")
         if not mac_holds(sig, key) and "any-signature" not in self.off:
             raise Refused(403, "signature")
@@ -171,7 +181,10 @@ class Server:
                 e.set(q("type", XSI), "KeyContentType")
                 e.text = octets.hex()
                 continue
-            e.set(q("type", XSI), "EncKeyContentType")
+            if "untyped-keys" not in self.off:
+                e.set(q("type", XSI), "EncKeyContentType")
+            if "cut-keys" in self.off:
+                octets = octets[:24]
             ek = etree.SubElement(e, q("EncryptedKey", XENC), nsmap={"xenc": XENC})
             whole = len(octets) % 8 == 0
             etree.SubElement(ek, q("EncryptionMethod", XENC)).set("Algorithm", XENC + "kw-aes256" if whole else XENC11 + "kw-aes-256-pad")
@@ -187,13 +200,15 @@ class Server:
         error = etree.Element(q("KmsError"))
         etree.SubElement(error, q("ErrorCode")).text = str(e.status)
         etree.SubElement(error, q("ErrorMsg")).text = str(e)
-        return self.finish(path, signer, error, False)
+        return self.finish(path, signer, error, False, "bare-errors" in self.off)
 
-    def finish(self, path, signer, content, encrypted):
+    def finish(self, path, signer, content, encrypted, bare=False):
         signer = signer or self.user.signer()[0]
         r = etree.Element(q("KmsResponse"), nsmap={None: NS, "xsi": XSI}, Id="xmldoc", Version="1.0.0")
         url = self.url + (path if "wrong-fields" not in self.off else "/elsewhere")
-        for name, text in (("UserUri", self.user.uri), ("KmsUri", KMS_URI), ("Time", datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")),
+        now = datetime.now(timezone.utc) - timedelta(hours="old-time" in self.off)
+        user = "sip:another@example.org" if "other-user" in self.off else self.user.uri
+        for name, text in (("UserUri", user), ("KmsUri", KMS_URI), ("Time", now.strftime("%Y-%m-%dT%H:%M:%SZ")),
                            ("ClientReqUrl", url)):
             etree.SubElement(r, q(name)).text = text
         r.append(content)
@@ -201,7 +216,7 @@ class Server:
             etree.SubElement(r, q("TrK-ID")).text = self.user.trk_id
         if "no-signature-id" not in self.off and "bare-reply" not in self.off:
             etree.SubElement(r, q("Signature-ID")).text = signer
-        if "bare-reply" in self.off:
+        if bare or "bare-reply" in self.off:
             return etree.tostring(r)
         key = b"\7" * 32 if "wrong-signature" in self.off else self.key(signer)
         return kms.sign(kms.envelope(r, "SignedKmsResponse"), key, signer)

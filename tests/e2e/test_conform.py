@@ -121,18 +121,38 @@ def test_another_implementation_holds(gateway, alice, strict):
     "wrong-trk-id": "its keys are encrypted under the TrK, which TrK-ID names",
     "wrong-fields": "UserUri, KmsUri, Time and ClientReqUrl are those of the request",
     "wrong-message": "KmsMessage is what the resource owes",
-    "text-errors": "a refusal is a KmsResponse with KmsError"}.items()))
+    "text-errors": "a refusal is a KmsResponse with KmsError",
+    "any-trk-id": "an unknown TrK-ID is refused",
+    "any-length": "an HMAC cut to 128 bits is refused",
+    "any-schema": "a request without KmsUri is refused",
+    "any-dtd": "a document type declaration is refused",
+    "any-place": "a signature of another request than the one beside it is refused",
+    "url-prefix": "a ClientReqUrl that names no resource is refused",
+    "last-only": "the same request a second time is refused",
+    "init-only": "a changed SignatureValue is refused",
+    "bare-errors": "a refusal of what was signed well is signed by the same key",
+    "cut-keys": "its keys are encrypted under the TrK, which TrK-ID names",
+    "untyped-keys": "its keys are encrypted under the TrK, which TrK-ID names",
+    "old-time": "UserUri, KmsUri, Time and ClientReqUrl are those of the request",
+    "other-user": "UserUri, KmsUri, Time and ClientReqUrl are those of the request"}.items()))
 def test_each_fault_is_found_and_no_other(gateway, alice, strict, switch, check):
     g, s = gateway(start=False), strict(switch)
     r = results(conform(g, alice, s.url, "--format", "json", code=1))
     bad = {c for (_, c, _), row in r.items() if row["result"] == "fails"}
     assert check in bad
     also = {"any-signature": {"a signature by another key is refused", "a signature by an unknown key is refused"},
-            "any-url": {"another server's ClientReqUrl is refused"},
+            "any-url": {"another server's ClientReqUrl is refused", "a ClientReqUrl that names no resource is refused"},
             "any-signature-id": {"a signed request without Signature-ID is refused"},
-            "bare-reply": {"Signature-ID names the key that signs"},
-            "any-digest": set()}.get(switch, set())
+            "bare-reply": {"Signature-ID names the key that signs", "a refusal of what was signed well is signed by the same key"},
+            "any-digest": {"a signature of another request than the one beside it is refused"},
+            "wrong-signature": {"a refusal of what was signed well is signed by the same key"},
+            "init-only": {"a request without signature is refused", "a request without KmsUri is refused",
+                          "another KMS's KmsUri is refused", "a Time ten minutes ago is refused",
+                          "another resource's ClientReqUrl is refused"}}.get(switch, set())
     assert bad - {check} <= also, bad
+    if switch == "init-only":
+        assert {resource for (_, _, resource), row in r.items() if row["result"] == "fails"} == \
+            {resource for _, _, resource in r} - {"/init"}
 
 
 def test_what_does_not_hold_in_text_and_junit(gateway, alice, strict, tmp_path):
