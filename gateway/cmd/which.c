@@ -273,7 +273,8 @@ static int which_run(const void *given)
     if (which_ask(rules, &asks, &w, &why))
         code = which_answer(&w, format_is_json(q->format));
     else
-        usage_error(&COMMAND_WHICH, "--path: %s", why.text);
+        usage_error(&COMMAND_WHICH, "--path: found `%s`: %s; expected a resource such as "
+                    "/keymanagement/identity/v1/init", q->path, why.text);
     which_free(&w);
     rules_unref(rules);
     return code;

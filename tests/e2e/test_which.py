@@ -105,7 +105,7 @@ def test_each_kind_of_miss(tmp_path, argv, missed):
 def test_none_matches(tmp_path):
     assert "request rule: none matches; refused (rule.none)\n" in which(tmp_path, rules=MORE, code=1, text=True)
     r = subprocess.run([BUILD / "kmsgate", "which", "--rules", "r.yaml", "--path", "/elsewhere"], capture_output=True, text=True, cwd=tmp_path)
-    assert r.returncode == 2 and "which: --path: no such resource" in r.stderr
+    assert r.returncode == 2 and "which: --path: found `/elsewhere`: no such resource" in r.stderr
 
 
 def test_settings_have_their_lines(tmp_path):
@@ -153,6 +153,6 @@ def test_without_path_each_message_has_its_response_rule(tmp_path):
 
 
 def test_wrong_usage(tmp_path):
-    assert "--path: " in which(tmp_path, "--path", "/elsewhere", code=2)
+    assert "--path: found `/elsewhere`: no such resource; expected a" in which(tmp_path, "--path", "/elsewhere", code=2)
     assert "--form: found `x`, expected" in which(tmp_path, "--form", "x", code=2)
     assert "--source" in which(tmp_path, "--source", "10.20.0.0/16", code=2)
