@@ -1,4 +1,4 @@
-"""Decision lines to a syslog server: rsyslog over TCP and a Unix socket, a receiver of our own over TLS."""
+"""Decision lines to a syslog server: rsyslog over TCP, TLS and a Unix socket, a receiver of our own for what goes wrong."""
 import json
 import re
 import socket
@@ -9,67 +9,36 @@ import pytest
 
 import certs
 import kms
+from listening import Listening
 
 HEADER = re.compile(r"<(\d+)>1 (\S+) (\S+) kmsgate (\d+) (decision|lost) - (.*)", re.S)
 
 
-class Receiver:
+class Receiver(Listening):
     """Takes octet-counted messages; can be told to read nothing, and to drop its connections."""
 
     def __init__(self, context=None, port=0):
-        self.context, self.messages, self.failed = context, [], []
-        self.listener = socket.create_server(("127.0.0.1", port))
-        self.port = self.listener.getsockname()[1]
-        self.reading = threading.Event()
+        self.messages, self.reading = [], threading.Event()
         self.reading.set()
-        self.connections = []
-        threading.Thread(target=self._accept, daemon=True).start()
+        super().__init__(self.read, port=port, tls=context)
 
-    def _accept(self):
+    def read(self, s, _):
+        f = s.makefile("rb")
         while True:
-            try:
-                s, _ = self.listener.accept()
-            except OSError:
+            self.reading.wait()
+            digits = b""
+            while (c := f.read(1)).isdigit():
+                digits += c
+            if not digits:
                 return
-            self.connections.append(s)
-            threading.Thread(target=self._serve, args=(s,), daemon=True).start()
-
-    def _serve(self, s):
-        try:
-            if self.context:
-                s = self.context.wrap_socket(s, server_side=True)
-                self.connections.append(s)
-            f = s.makefile("rb")
-            while True:
-                self.reading.wait()
-                digits = b""
-                while (c := f.read(1)).isdigit():
-                    digits += c
-                if not digits:
-                    return
-                assert c == b" "
-                self.messages.append(f.read(int(digits)).decode())
-        except (OSError, ValueError) as e:
-            self.failed.append(str(e))
+            assert c == b" "
+            self.messages.append(f.read(int(digits)).decode())
 
     def decisions(self):
         return [json.loads(HEADER.fullmatch(m)[6]) for m in list(self.messages) if HEADER.fullmatch(m)[5] == "decision"]
 
-    def drop(self):
-        for s in self.connections:
-            try:
-                s.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
-            s.close()
-        self.connections.clear()
-
     def close(self):
-        try:
-            self.listener.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
-        self.listener.close()
+        super().close()
         self.drop()
 
 
@@ -189,23 +158,27 @@ def test_a_tls_server_that_proves_nothing(gateway, receiver, authority, host, tr
     assert r.messages == []
 
 
-def test_rsyslog_over_tcp_and_a_unix_socket(gateway, alice, tmp_path):
-    port, out, sock = kms.free_port(), tmp_path / "got.log", tmp_path / "log"
+def test_rsyslog_over_tcp_tls_and_a_unix_socket(gateway, alice, authority, tmp_path):
+    port, secure, out, sock = kms.free_port(), kms.free_port(), tmp_path / "got.log", tmp_path / "log"
+    certs.issue(authority, "ca", "rsyslog", host="DNS:localhost")
     conf = tmp_path / "rsyslog.conf"
     conf.write_text("""\
-global(workDirectory="%s" maxMessageSize="64k")
+global(workDirectory="%s" maxMessageSize="64k" defaultNetstreamDriverCAFile="%s/ca.pem"
+       defaultNetstreamDriverCertFile="%s/rsyslog.pem" defaultNetstreamDriverKeyFile="%s/rsyslog.key")
 module(load="imtcp") input(type="imtcp" address="127.0.0.1" port="%d")
+input(type="imtcp" address="127.0.0.1" port="%d" name="tls" streamDriver.name="gtls" streamDriver.mode="1" streamDriver.authMode="anon")
 module(load="imuxsock" SysSock.Use="off") input(type="imuxsock" Socket="%s" UseSpecialParser="off" ParseHostname="on")
 template(name="t" type="string" string="%%inputname%%|%%pri%%|%%app-name%%|%%procid%%|%%msgid%%|%%msg%%\\n")
 action(type="omfile" file="%s" template="t")
-""" % (tmp_path, port, sock, out))
+""" % (tmp_path, authority, authority, authority, port, secure, sock, out))
     daemon = kms.Process(["rsyslogd", "-n", "-iNONE", "-f", conf], tmp_path, "rsyslogd")
     try:
         kms.wait_for(sock.exists)
         seen = []
-        for n, where in enumerate(["syslog+tcp://127.0.0.1:%d" % port, "syslog:unix:%s" % sock]):
+        for n, where in enumerate(["syslog+tcp://127.0.0.1:%d" % port, "syslog+tls://localhost:%d" % secure,
+                                   "syslog:unix:%s" % sock]):
             (tmp_path / str(n)).mkdir()
-            g = send_to(gateway(start=False), where).start()
+            g = send_to(gateway(start=False), where).start(env={"SSL_CERT_FILE": str(authority / "ca.pem")})
             assert g.ask(alice, "/keyprov").status == 200
             g.post("/init", b"<no")
             kms.wait_for(lambda: out.exists() and len(out.read_text().splitlines()) >= 2 * (n + 1))
@@ -214,7 +187,7 @@ action(type="omfile" file="%s" template="t")
             for x, pri in zip(seen[-1], ("86", "84")):
                 assert x[1:5] == [pri, "kmsgate", str(g.running.p.pid), "decision"]
             g.stop()
-        assert [{x[0] for x in s} for s in seen] == [{"imtcp"}, {"imuxsock"}]
+        assert [{x[0] for x in s} for s in seen] == [{"imtcp"}, {"tls"}, {"imuxsock"}]
     finally:
         daemon.stop()
 
