@@ -1,69 +1,18 @@
 """An upstream that does with its connections what a test says, to the byte."""
 import socket
-import ssl
 import struct
-import threading
 import time
 
+from listening import Listening
 
-class Upstream:
+
+class Upstream(Listening):
     """`script(conn)` is run for each connection, which has .read_request(), .send(), .reset(), .number."""
 
     def __init__(self, script, context=None, listen=True, port=0):
-        self.script, self.context = script, context
-        self.requests, self.errors, self.open, self.conns = [], [], 0, []
-        self.s = socket.socket()
-        self.s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.s.bind(("127.0.0.1", port))
-        self.port = self.s.getsockname()[1]
+        self.script, self.requests = script, []
+        super().__init__(lambda c, number: self.script(Conn(self, c, number)), port=port, tls=context, listen=listen)
         self.url = "http%s://127.0.0.1:%d" % ("s" if context else "", self.port)
-        self.ended = False
-        if listen:
-            self.listen()
-
-    def listen(self):
-        self.s.listen(64)
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self):
-        while not self.ended:
-            try:
-                c, _ = self.s.accept()
-            except OSError:
-                return
-            self.open += 1
-            self.conns.append(c)
-            threading.Thread(target=self._run, args=(c, self.open), daemon=True).start()
-
-    def _run(self, c, number):
-        try:
-            if self.context:
-                c = self.context.wrap_socket(c, server_side=True)
-            self.script(Conn(self, c, number))
-        except (OSError, ssl.SSLError) as e:
-            self.errors.append(e)
-        finally:
-            try:
-                c.close()
-            except OSError:
-                pass
-
-    def drop(self):
-        """Ends all connections."""
-        for c in self.conns:
-            try:
-                c.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
-        self.conns = []
-
-    def close(self):
-        self.ended = True
-        try:
-            self.s.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
-        self.s.close()
 
 
 class Conn:

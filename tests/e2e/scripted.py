@@ -1,33 +1,31 @@
 """An upstream that answers with the bytes it is given, replies to give it, and one gateway for many of them."""
 import json
 import os
-import socket
 import ssl
-import threading
 
+import pytest
 from lxml import etree
 
 import kms
 from conftest import Gateway
 from kms import NS, XSI
-
+from listening import Listening
 
 XSI_DECLARED = " xmlns:xsi='%s'" % XSI
 
 
-class Scripted:
+class Scripted(Listening):
     """Answers every request with `self.raw`, byte for byte; closes behind it where that says so."""
 
     def __init__(self, tls=None, host="127.0.0.1", port=0):
         """tls: the files of a certificate and its key."""
-        self.raw, self.close, self.seen, self.open = b"", False, [], []
-        self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) if tls else None
+        self.raw, self.closes, self.seen = b"", False, []
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) if tls else None
         if tls:
-            self.tls.load_cert_chain(*tls)
+            context.load_cert_chain(*tls)
         self.gate = None  # an Event: nothing is answered until it is set
-        self.socket = socket.create_server((host, port), backlog=64)
-        self.url = "http%s://%s:%d" % ("s" if tls else "", host, self.socket.getsockname()[1])
-        threading.Thread(target=self._accept, daemon=True).start()
+        super().__init__(self._answer, host, port, context)
+        self.url = "http%s://%s:%d" % ("s" if tls else "", host, self.port)
 
     def says(self, body, status=200, headers=(), raw=None, close=False):
         """The next answers; `raw` instead of all else."""
@@ -35,58 +33,28 @@ class Scripted:
         if status not in (204, 304):
             lines.append("Content-Length: %d" % len(body))
         self.raw = raw if raw is not None else ("\r\n".join(lines) + "\r\n\r\n").encode() + body
-        self.close = close
+        self.closes = close
 
-    def _accept(self):
-        while True:
-            try:
-                c, _ = self.socket.accept()
-            except OSError:
-                return
-            if self.tls:
-                c = self.tls.wrap_socket(c, server_side=True, do_handshake_on_connect=False)
-            self.open.append(c)
-            threading.Thread(target=self._serve, args=(c,), daemon=True).start()
-
-    def end_all(self):
-        """Whoever waits for the rest of an answer waits no longer."""
-        for c in self.open:
-            try:
-                c.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass  # it has ended by itself
-        self.open = []
-
-    def _serve(self, c):
-        try:
-            self._answer(c)
-        except OSError:
-            pass  # the gateway had read enough
-
-    def _answer(self, c):
+    def _answer(self, c, _):
         data = b""
-        with c:
-            while True:
-                while b"\r\n\r\n" not in data:
-                    got = c.recv(65536)
-                    if not got:
-                        return
-                    data += got
-                head, data = data.split(b"\r\n\r\n", 1)
-                fields = dict(x.lower().split(b":", 1) for x in head.split(b"\r\n")[1:])
-                n = int(fields.get(b"content-length", b"0"))
-                while len(data) < n:
-                    data += c.recv(65536)
-                self.seen.append((head, data[:n]))
-                data = data[n:]
-                if self.gate:
-                    self.gate.wait(30)
-                c.sendall(self.raw)
-                if self.close:
+        while True:
+            while b"\r\n\r\n" not in data:
+                got = c.recv(65536)
+                if not got:
                     return
-
-    def stop(self):
-        self.socket.close()
+                data += got
+            head, data = data.split(b"\r\n\r\n", 1)
+            fields = dict(x.lower().split(b":", 1) for x in head.split(b"\r\n")[1:])
+            n = int(fields.get(b"content-length", b"0"))
+            while len(data) < n:
+                data += c.recv(65536)
+            self.seen.append((head, data[:n]))
+            data = data[n:]
+            if self.gate:
+                self.gate.wait(30)
+            c.sendall(self.raw)
+            if self.closes:
+                return
 
 
 class Ring(kms.User):
@@ -229,10 +197,24 @@ class Bench:
 
     def stop(self):
         code = self.gate.stop()
-        self.upstream.stop()
+        self.upstream.close()
         err = self.gate.running.err
         assert "ERROR: " not in err and "runtime error" not in err, err
         assert code == 0, (code, err)
+
+
+def of_a_file(rules, *others):
+    """The fixtures `alice` and `bench` of a file whose tests share one gateway, she and users of these URIs its users."""
+    @pytest.fixture(scope="module")
+    def alice():
+        return kms.User("sip:alice@example.org")
+
+    @pytest.fixture(scope="module")
+    def bench(tmp_path_factory, alice):
+        b = Bench(tmp_path_factory.mktemp("bench"), [alice, *map(kms.User, others)], rules)
+        yield b
+        b.stop()
+    return alice, bench
 
 
 def check_xsd(reply):

@@ -12,42 +12,33 @@ import kms
 import scripted
 import wire
 from conftest import BUILD
+from listening import Listening
 from scripted import Keys, key_prov, key_set, response
 
 ALICE = "sip:alice@example.org"
 
 
-class Stalls:
+class Stalls(Listening):
     """An upstream whose replies stop before their end, until they are to go on."""
 
     def __init__(self, body, stop_at):
         self.body, self.stop_at, self.go, self.waiting = body, stop_at, threading.Event(), 0
-        self.socket = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self.url = "http://127.0.0.1:%d" % self.socket.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
+        super().__init__(self.answer)
+        self.url = "http://127.0.0.1:%d" % self.port
 
-    def _accept(self):
-        while True:
-            try:
-                c, _ = self.socket.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(c,), daemon=True).start()
+    def answer(self, c, _):
+        data = b""
+        while b"</KmsRequest>" not in data:
+            data += c.recv(65536)
+        c.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(self.body))
+        c.sendall(self.body[:self.stop_at])
+        self.waiting += 1
+        self.go.wait(60)
+        c.sendall(self.body[self.stop_at:])
 
-    def _serve(self, c):
-        with c:
-            data = b""
-            while b"</KmsRequest>" not in data:
-                data += c.recv(65536)
-            c.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(self.body))
-            c.sendall(self.body[:self.stop_at])
-            self.waiting += 1
-            self.go.wait(60)
-            c.sendall(self.body[self.stop_at:])
-
-    def stop(self):
+    def close(self):
         self.go.set()
-        self.socket.close()
+        super().close()
 
 
 def limit(g):
@@ -86,7 +77,7 @@ def test_replies_under_way_count(gateway):
     [t.join() for t in askers]
     assert statuses == [200] * 4
     assert g.ask(alice, "/keyprov").status == 200
-    up.stop()
+    up.close()
 
 
 def with_own_etc(g, hosts=None, name_server=None):
@@ -135,7 +126,7 @@ def test_a_name_that_moves_is_followed(gateway):
         pytest.skip("only root can have an /etc of its own")
     alice = kms.User(ALICE)
     old, new = scripted.Scripted(), None
-    port = old.socket.getsockname()[1]
+    port = old.port
     g = gateway([alice], start=False, upstream="http://kms.moves.example:%d" % port, config="workers: 1")
     g.config.write_text(g.config.read_text().replace("timeout: 5s }", "timeout: 5s, idle_timeout: 1m, lifetime: 1s }"))
     with_own_etc(g, "127.0.0.1 kms.moves.example\n")
@@ -155,4 +146,4 @@ def test_a_name_that_moves_is_followed(gateway):
     told = len(old.seen)
     assert [g.ask(alice, "/keyprov").status for _ in range(3)] == [200] * 3 and len(old.seen) == told
     for up in (old, new):
-        up.stop()
+        up.close()

@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 
 import kms
-from scripted import Bench, Keys, key_prov, key_set, response
+from scripted import Keys, key_prov, key_set, of_a_file, response
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docker/decision.schema.json").read_text())
 VALIDATOR = jsonschema.Draft7Validator(SCHEMA)
@@ -28,16 +28,7 @@ responses: [{ id: default }]
 """
 
 
-@pytest.fixture(scope="module")
-def alice():
-    return kms.User("sip:alice@example.org")
-
-
-@pytest.fixture(scope="module")
-def bench(tmp_path_factory, alice):
-    b = Bench(tmp_path_factory.mktemp("fields"), [alice], RULES)
-    yield b
-    b.stop()
+alice, bench = of_a_file(RULES)
 
 
 def post(bench, alice, headers=None, path="/keyprov", body=None, **over):

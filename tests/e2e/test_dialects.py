@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-import kms
 from kms import q
-from scripted import Bench, check_xsd, forms_of
+from scripted import check_xsd, forms_of, of_a_file
 
 ROOT = Path(__file__).parents[2]
 REPLIES = ROOT / "tests" / "cases" / "replies"
@@ -35,16 +34,7 @@ def rules():
         "dialects": DIALECTS})
 
 
-@pytest.fixture(scope="module")
-def alice():
-    return kms.User(make.USER)
-
-
-@pytest.fixture(scope="module")
-def bench(tmp_path_factory, alice):
-    b = Bench(tmp_path_factory.mktemp("dialects"), [alice, kms.User("sip:bob@example.org")], rules())
-    yield b
-    b.stop()
+alice, bench = of_a_file(rules(), "sip:bob@example.org")
 
 
 def stored(name):

@@ -2,9 +2,7 @@
 import os
 import re
 import signal
-import socket
 import subprocess
-import threading
 import time
 
 import pytest
@@ -12,6 +10,7 @@ import pytest
 import certs
 import conftest
 import kms
+from listening import Listening
 from redis_servers import Redis, encode
 from test_fleet import EPOCH, FAKETIME, HONEST_AGAIN, RULES, SHORT, Fleet, errors, fleet, refused, url  # noqa: F401
 
@@ -378,42 +377,28 @@ def test_what_came_to_nothing_is_given_back(fleet):
     assert again.error == "upstream.unreachable"
 
 
-class Hostile:
+class Hostile(Listening):
     """Answers as the handshake is due, and then with `last`."""
 
     def __init__(self, last, greets=True):
         self.last, self.greets, self.commands = last, greets, 0
-        self.socket = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self.port = self.socket.getsockname()[1]
-        threading.Thread(target=self.accept, daemon=True).start()
+        super().__init__(self.answer)
 
-    def accept(self):
-        while True:
-            try:
-                c, _ = self.socket.accept()
-            except OSError:
-                return
-            threading.Thread(target=self.serve, args=(c,), daemon=True).start()
-
-    def serve(self, c):
+    def answer(self, c, _):
         def bulk(text):
             return b"$%d\r\n%s\r\n" % (len(text), text)
-        with c:
-            try:
-                f = c.makefile("rb")
-                while line := f.readline():
-                    words = [f.read(int(f.readline()[1:]) + 2)[:-2] for _ in range(int(line[1:]))]
-                    self.commands += 1
-                    if self.greets and words[0] == b"INFO":
-                        c.sendall(bulk(b"maxmemory:1\r\nmaxmemory_policy:noeviction\r\nrole:master\r\n"))
-                    elif self.greets and words[1] in (b"kmsgate_version", b"kmsgate_probe"):
-                        c.sendall(b":1\r\n")
-                    elif self.greets and words[1] == b"kmsgate_spend" and words[2] == b"1":
-                        c.sendall(b"*3\r\n:0\r\n:%d\r\n:1\r\n" % int(time.time() * 1000))
-                    else:
-                        c.sendall(self.last)
-            except (OSError, ValueError):
-                pass
+        f = c.makefile("rb")
+        while line := f.readline():
+            words = [f.read(int(f.readline()[1:]) + 2)[:-2] for _ in range(int(line[1:]))]
+            self.commands += 1
+            if self.greets and words[0] == b"INFO":
+                c.sendall(bulk(b"maxmemory:1\r\nmaxmemory_policy:noeviction\r\nrole:master\r\n"))
+            elif self.greets and words[1] in (b"kmsgate_version", b"kmsgate_probe"):
+                c.sendall(b":1\r\n")
+            elif self.greets and words[1] == b"kmsgate_spend" and words[2] == b"1":
+                c.sendall(b"*3\r\n:0\r\n:%d\r\n:1\r\n" % int(time.time() * 1000))
+            else:
+                c.sendall(self.last)
 
 
 NOW = b"%d" % (time.time() * 1000)

@@ -7,7 +7,7 @@ from lxml import etree
 
 import kms
 from kms import q
-from scripted import Bench, Keys, key_prov, key_set, response
+from scripted import Keys, key_prov, key_set, of_a_file, response
 
 METHODS = {"post": "{}", "get": "{ method: GET }", "get-empty": "{ method: GET, body: empty }",
            "put": "{ method: PUT, body: json }", "request": "{ body: request }", "signed": "{ body: signed }",
@@ -27,16 +27,7 @@ RULES = ("version: 1\nkms: { uris: [kms.example.org] }\nerrors: { detail: reason
          "  - { id: default }\n")
 
 
-@pytest.fixture(scope="module")
-def alice():
-    return kms.User("sip:alice@example.org")
-
-
-@pytest.fixture(scope="module")
-def bench(tmp_path_factory, alice):
-    b = Bench(tmp_path_factory.mktemp("forward"), [alice], RULES)
-    yield b
-    b.stop()
+alice, bench = of_a_file(RULES)
 
 
 class Seen:

@@ -167,7 +167,7 @@ def test_kept_extensions_hold_for_them(gateway, alice, other):
                   b"<KmsMessage><KmsLookup><KmsUri>kms.example.org</KmsUri></KmsLookup></KmsMessage>"
                   b"<x:Surprise b='2' x:a='&gt;' a=\"'\"><y xmlns=''>&#13;</y><x:z/></x:Surprise></KmsResponse>" % NS.encode())
     reply = g.ask(alice, "/lookup/sip%3Abob%40example.org")
-    upstream.stop()
+    upstream.close()
     assert reply.status == 200, reply.error
     assert reply.response.find("{urn:example:x}Surprise/y").text == "\r"
     assert other.holds(alice, reply.body, "KmsResponse")

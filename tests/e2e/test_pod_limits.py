@@ -179,4 +179,4 @@ def test_a_flood_stays_within_the_pod(cage, gateway, tmp_path):
     assert not cage.path or cage.kills() == 0
     assert ask(alice) == 200
     assert g.stop() == 0
-    up.stop()
+    up.close()

@@ -11,7 +11,6 @@ import socket
 import struct
 import subprocess
 import tempfile
-import threading
 import time
 from pathlib import Path
 from urllib.parse import quote
@@ -23,6 +22,7 @@ import conftest
 import kms
 import postgres
 import test_renewal
+from listening import Listening
 from test_keys import ALICE, Store, line
 
 
@@ -896,28 +896,14 @@ LIES = {
 }
 
 
-class Liar(threading.Thread):
+class Liar(Listening):
     """Answers as PostgreSQL does until it is asked for the meta row; then with `lie`, again and again where it is endless."""
 
     def __init__(self, lie, endless=False):
-        super().__init__(daemon=True)
-        self.lie, self.endless, self.s = lie, endless, socket.create_server(("127.0.0.1", 0))
-        self.port = self.s.getsockname()[1]
-        self.start()
+        self.lie, self.endless = lie, endless
+        super().__init__(self.talk)
 
-    def run(self):
-        while True:
-            try:
-                client, _ = self.s.accept()
-            except OSError:
-                return
-            try:
-                self.talk(client)
-            except OSError:
-                pass
-            client.close()
-
-    def talk(self, c):
+    def talk(self, c, _):
         f = c.makefile("rb")
         f.read(struct.unpack("!I", f.read(4))[0] - 4)
         status = b"".join(message(b"S", k + b"\0" + v + b"\0") for k, v in
@@ -943,7 +929,7 @@ def test_a_server_that_lies(tmp_path, what):
     liar = Liar(LIES[what])
     store = Store(tmp_path, "postgresql://u@127.0.0.1:%d/x?sslmode=disable" % liar.port)
     r = store.keys("list", code=1)
-    liar.s.close()
+    liar.close()
     assert r.stdout == "" and r.stderr.startswith("kmsgate: postgresql://u@127.0.0.1") and "\x1b" not in r.stderr
     assert re.search("tampered with|the connection broke|in time|cannot|master key is not", r.stderr), r.stderr
 
@@ -957,6 +943,6 @@ def test_a_server_that_never_ends(tmp_path, what):
     store = Store(tmp_path, "postgresql://u@127.0.0.1:%d/x?sslmode=disable" % liar.port)
     began = time.monotonic()
     store.keys("list", code=1)
-    liar.s.close()
+    liar.close()
     assert time.monotonic() - began < 60
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 2000000  # KiB, with the sanitizers'

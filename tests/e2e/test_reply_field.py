@@ -11,7 +11,7 @@ from lxml import etree
 import kms
 from kms import NS, q
 from conftest import BUILD
-from scripted import (Bench, CERT_ORDER, Keys, cert_cache, certificate, check_xsd, init, key_prov, key_set, lookup,
+from scripted import (CERT_ORDER, Keys, cert_cache, certificate, check_xsd, init, key_prov, key_set, lookup, of_a_file,
                       response)
 
 ROOT = Path(__file__).parents[2]
@@ -40,16 +40,7 @@ RULES = json.dumps({
     "dialects": DIALECTS})
 
 
-@pytest.fixture(scope="module")
-def alice():
-    return kms.User(ALICE)
-
-
-@pytest.fixture(scope="module")
-def bench(tmp_path_factory, alice):
-    b = Bench(tmp_path_factory.mktemp("field"), [alice, kms.User("sip:bob@example.org")], RULES)
-    yield b
-    b.stop()
+alice, bench = of_a_file(RULES, "sip:bob@example.org")
 
 
 def good(r, alice):

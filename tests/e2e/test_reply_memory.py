@@ -135,7 +135,7 @@ def over_tls(tmp_path):
         yield g, upstream, alice, lambda: g.post(P, kms.signed_request(alice, g.url(P)), context=context), master
     finally:
         assert g.stop() == 0, g.running.err
-        upstream.stop()
+        upstream.close()
 
 
 @pytest.mark.skipif(SANITIZED, reason="sanitizers keep what was freed")
@@ -216,7 +216,7 @@ def test_keys_in_clear_are_in_locked_memory(over_tls):
     kms.wait_for(lambda: at_work(pid, mine, 1, told) or told)
     assert not at_work(pid, mine, 1, told)
     assert told >= {"UserDecryptKey", "UserSigningKeySSK"}, told
-    upstream.end_all()
+    upstream.drop()
     waiting.join()
     ends, statuses = threading.Event(), []
 

@@ -121,4 +121,4 @@ def test_each_allocation_in_turn(tmp_path, tls, by_tree, many):
         assert scarce.live() < live + 2 * n + 100, "lost in %d failures: %d blocks" % (2 * n, scarce.live() - live)
     finally:
         assert g.stop() == 0, g.running.err[-3000:]
-        upstream.stop()
+        upstream.close()

@@ -271,15 +271,15 @@ def test_a_kept_connection_that_was_closed_meanwhile(place, alice):
     place.now.script = once(WHOLE, b"")
     assert place.ask(alice, "/keyprov").status == 200
     time.sleep(0.3)
-    opened = place.up.open
-    assert place.ask(alice, "/keyprov").status == 200 and place.up.open == opened + 1
+    opened = place.up.count
+    assert place.ask(alice, "/keyprov").status == 200 and place.up.count == opened + 1
 
 
 @pytest.mark.parametrize("when", ["with the reply", "later"])
 def test_a_reply_that_nobody_asked_for(place, alice, when):
     """What an upstream says before it is asked is no reply to the next one who asks."""
     foreign = reply(INIT.replace(b"KmsKeyProv", b"KmsCertCache"))
-    opened = place.up.open
+    opened = place.up.count
 
     def script(c):
         if c.number == opened + 1 and c.read_request() is not None:
@@ -296,7 +296,7 @@ def test_a_reply_that_nobody_asked_for(place, alice, when):
     for _ in range(3):
         r = place.ask(alice, "/keyprov")
         assert r.status == 200 and r.response.find(".//" + kms.q("KmsKeyProv")) is not None
-    assert place.up.open == opened + 2 and len(place.up.requests) == before + 4
+    assert place.up.count == opened + 2 and len(place.up.requests) == before + 4
 
 
 HEADERS = {
