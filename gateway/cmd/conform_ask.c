@@ -114,6 +114,23 @@ static bool flaw_sign(const struct conform *c, enum conform_flaw flaw, struct st
     return xmlsig_sign(payload, by->id, &by->key, out) && spoil(out, from, flaw);
 }
 
+/* A second KmsUri, equal to the first. */
+static bool repeat(struct buf *payload)
+{
+    static const char start[] = "<KmsUri>", end[] = "</KmsUri>";
+    struct buf out BUF_CLEANUP = BUF_INIT(BODY_MAX);
+    const char *first = memmem(payload->p, payload->n, start, sizeof start - 1);
+    const char *behind = first ? memmem(first, payload->n - (size_t)(first - payload->p), end, sizeof end - 1) : NULL;
+    if (!behind)
+        return false;
+    behind += sizeof end - 1;
+    buf_str(&out, (struct str){payload->p, (size_t)(behind - payload->p)});
+    buf_str(&out, (struct str){first, payload->n - (size_t)(first - payload->p)});
+    payload->n = 0;
+    buf_str(payload, buf_view(&out));
+    return !out.failed && !payload->failed;
+}
+
 bool conform_compose(const struct conform *c, const char *resource, enum conform_flaw flaw, struct buf *out)
 {
     struct buf url BUF_CLEANUP = BUF_INIT(BODY_MAX), device BUF_CLEANUP = BUF_INIT(64);
@@ -138,8 +155,8 @@ bool conform_compose(const struct conform *c, const char *resource, enum conform
                             .signature_id = c->signer->id};
     flaw_fields(c, flaw, &f);
     kms_request_write(&f, &payload);
-    return !device.failed && !url.failed && !payload.failed && flaw_sign(c, flaw, buf_view(&payload), out) &&
-           !out->failed;
+    return !device.failed && !url.failed && !payload.failed && (flaw != FLAW_TWICE || repeat(&payload)) &&
+           flaw_sign(c, flaw, buf_view(&payload), out) && !out->failed;
 }
 
 static const struct refusal {
@@ -159,6 +176,7 @@ static const struct refusal {
     {FLAW_OTHER_SIGNATURE_ID, "D.2.2", "a Signature-ID that names another key is refused", "other-signature-id"},
     {FLAW_TRK_ID, "D.2.2", "an unknown TrK-ID is refused", "trk-id"},
     {FLAW_ELEMENT, "D.2.2 (2)", "a request without KmsUri is refused", "no-kms-uri"},
+    {FLAW_TWICE, "D.2.2 (2)", "a request with two KmsUri is refused", "two-kms-uris"},
     {FLAW_DTD, "D.2.2 (2)", "a document type declaration is refused", "dtd"},
     {FLAW_KMS_URI, "D.2.2 (3)", "another KMS's KmsUri is refused", "kms-uri"},
     {FLAW_PAST, "D.2.2 (4)", "a Time ten minutes ago is refused", "past"},
@@ -167,7 +185,7 @@ static const struct refusal {
     {FLAW_URL_HOST, "D.2.2 (5)", "another server's ClientReqUrl is refused", "url-host"},
     {FLAW_URL_BASE, "D.2.2 (5)", "a ClientReqUrl that names no resource is refused", "url-base"},
 };
-/* On each other resource, one for each clause that all of them owe: who verifies at one door may have forgotten another. */
+/* On each other resource, one for each clause: who verifies at one door may have forgotten another. */
 static const struct refusal REFUSALS_TO[] = {
     {FLAW_SIGNATURE, "D.2.2 (1)", "a changed SignatureValue is refused", "signature"},
     {FLAW_UNSIGNED, "D.2.2 (1)", "a request without signature is refused", "unsigned"},
@@ -209,14 +227,18 @@ static bool twin_accepted(struct conform *c, char text[CONFORM_TEXT])
 static void judge_refusal(struct conform_row *row, const struct conform_reply *r, const char *twin)
 {
     char text[CONFORM_TEXT];
+    const bool judged = r->arrived && r->status < 500; /* 503: it could not be judged now, which is no refusal of it */
     if (r->arrived && conform_accepted(r, text))
         row->result = CONFORM_FAILS;
-    else if (!r->arrived || *twin)
+    else if (!judged || *twin)
         row->result = CONFORM_UNKNOWN;
     if (row->result == CONFORM_FAILS)
         snprintf(row->found, sizeof row->found, "it was accepted (HTTP %ld)", r->status);
     else if (!r->arrived)
         snprintf(row->found, sizeof row->found, "no answer came");
+    else if (!judged)
+        snprintf(row->found, sizeof row->found, "HTTP %ld: it was not judged; try again when the server is well",
+                 r->status);
     else if (row->result == CONFORM_UNKNOWN)
         snprintf(row->found, sizeof row->found, "the valid request beside it was not accepted either: %.180s", twin);
 }

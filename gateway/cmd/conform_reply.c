@@ -187,8 +187,9 @@ static bool fields_hold(const struct conform *c, const struct conform_reply *r, 
 
 struct contents {
     const struct conform *c;
-    unsigned keys, clear, untyped, others; /* key contents; in clear; encrypted, and no xsi:type that says so; not under
-                                            * the TrK */
+    unsigned keys, clear;     /* key contents; those in clear */
+    unsigned untyped, others; /* encrypted: without the xsi:type that says so; not under the TrK */
+    unsigned misnamed;        /* under a name whose method cannot wrap as many octets */
 };
 
 static bool is_key(const xmlNode *n)
@@ -221,6 +222,21 @@ static bool says_encrypted(const xmlNode *n)
     return own;
 }
 
+/* An RSK has 257 octets and a PVT 65: RFC 3394 wraps whole blocks of 8. */
+static bool is_odd(const xmlNode *n)
+{
+    return is_element(n, INTERFACE, "UserDecryptKey") || is_element(n, INTERFACE, "UserPubTokenPVT");
+}
+
+static bool is_kw(const xmlNode *encrypted)
+{
+    const xmlNode *method = child(encrypted, XENC, "EncryptionMethod");
+    xmlChar *name = method ? xmlGetNoNsProp(method, (const xmlChar *)"Algorithm") : NULL;
+    const bool same = name && strcmp((const char *)name, XENC "kw-aes256") == 0;
+    xmlFree(name);
+    return same;
+}
+
 static void count_keys(struct contents *k, const xmlNode *parent, unsigned depth)
 {
     for (const xmlNode *n = parent && depth < DEPTH_MAX ? parent->children : NULL; n; n = n->next) {
@@ -235,6 +251,7 @@ static void count_keys(struct contents *k, const xmlNode *parent, unsigned depth
         k->clear += !encrypted;
         k->untyped += encrypted && !says_encrypted(n);
         k->others += encrypted && !under_trk(k->c, encrypted);
+        k->misnamed += encrypted && is_odd(n) && is_kw(encrypted);
     }
 }
 
@@ -280,6 +297,9 @@ static bool encryption_holds(const struct conform *c, const struct conform_reply
     else if (k.others)
         snprintf(text, CONFORM_TEXT, "%u of %u key contents do not name the TrK `%.*s`", k.others, k.keys,
                  STR_FMT(c->trk->id));
+    else if (k.misnamed)
+        snprintf(text, CONFORM_TEXT, "%u of %u key contents name kw-aes256, which cannot wrap their octets", k.misnamed,
+                 k.keys);
     else
         return !*any || (field_is(r, "TrK-ID", c->trk->id, text) && (!proof || opens(c, proof, text)));
     return false;

@@ -18,7 +18,7 @@ from kms import BASE, DS, NS, XENC, XENC11, XSI, q
 SWITCHES = ("any-digest any-signature any-user unsigned any-kms-uri any-past any-future any-url replays trk-signs any-signature-id "
             "clear-keys wrong-signature bare-reply no-signature-id wrong-trk-id wrong-fields wrong-message text-errors "
             "any-trk-id any-length any-schema any-dtd any-place url-prefix last-only init-only bare-errors cut-keys old-time "
-            "other-user untyped-keys").split()
+            "other-user untyped-keys misnamed-keys busy").split()
 KMS_URI = "kms.example.org"
 CONTENTS = {"UserDecryptKey": b"\4" + b"\1" * 256, "UserSigningKeySSK": b"\2" * 32, "UserPubTokenPVT": b"\4" + b"\3" * 64}
 
@@ -104,7 +104,7 @@ class Server:
         f = {etree.QName(e).localname: e.text for e in request}
         if "init-only" in self.off and not path.endswith("/init"):
             return self.user.ink_id
-        if "KmsUri" not in f and "any-schema" not in self.off:
+        if ("KmsUri" not in f or len(f) < len(request)) and "any-schema" not in self.off:
             raise Refused(400, "schema")
         signer = self.signature(root, request, f)
         if f["UserUri"] != self.user.uri and "any-user" not in self.off:
@@ -121,7 +121,7 @@ class Server:
         if f["ClientReqUrl"] != due and not leading and "any-url" not in self.off:
             raise Refused(403, "ClientReqUrl")
         if body in self.seen and "replays" not in self.off:
-            raise Refused(403, "replay")
+            raise Refused(503 if "busy" in self.off else 403, "replay")
         if "last-only" in self.off:
             self.seen.clear()
         self.seen.add(body)
@@ -187,7 +187,8 @@ class Server:
                 octets = octets[:24]
             ek = etree.SubElement(e, q("EncryptedKey", XENC), nsmap={"xenc": XENC})
             whole = len(octets) % 8 == 0
-            etree.SubElement(ek, q("EncryptionMethod", XENC)).set("Algorithm", XENC + "kw-aes256" if whole else XENC11 + "kw-aes-256-pad")
+            method = XENC + "kw-aes256" if whole or "misnamed-keys" in self.off else XENC11 + "kw-aes-256-pad"
+            etree.SubElement(ek, q("EncryptionMethod", XENC)).set("Algorithm", method)
             ki = etree.SubElement(ek, q("KeyInfo", DS), nsmap={"ds": DS})
             etree.SubElement(ki, q("KeyName", DS)).text = "trk.other" if "wrong-trk-id" in self.off else self.user.trk_id
             wrap = keywrap.aes_key_wrap if whole else keywrap.aes_key_wrap_with_padding

@@ -132,6 +132,7 @@ def test_another_implementation_holds(gateway, alice, strict):
     "init-only": "a changed SignatureValue is refused",
     "bare-errors": "a refusal of what was signed well is signed by the same key",
     "cut-keys": "its keys are encrypted under the TrK, which TrK-ID names",
+    "misnamed-keys": "its keys are encrypted under the TrK, which TrK-ID names",
     "untyped-keys": "its keys are encrypted under the TrK, which TrK-ID names",
     "old-time": "UserUri, KmsUri, Time and ClientReqUrl are those of the request",
     "other-user": "UserUri, KmsUri, Time and ClientReqUrl are those of the request"}.items()))
@@ -143,6 +144,7 @@ def test_each_fault_is_found_and_no_other(gateway, alice, strict, switch, check)
     also = {"any-signature": {"a signature by another key is refused", "a signature by an unknown key is refused"},
             "any-url": {"another server's ClientReqUrl is refused", "a ClientReqUrl that names no resource is refused"},
             "any-signature-id": {"a signed request without Signature-ID is refused"},
+            "any-schema": {"a request with two KmsUri is refused"},
             "bare-reply": {"Signature-ID names the key that signs", "a refusal of what was signed well is signed by the same key"},
             "any-digest": {"a signature of another request than the one beside it is refused"},
             "wrong-signature": {"a refusal of what was signed well is signed by the same key"},
@@ -153,6 +155,15 @@ def test_each_fault_is_found_and_no_other(gateway, alice, strict, switch, check)
     if switch == "init-only":
         assert {resource for (_, _, resource), row in r.items() if row["result"] == "fails"} == \
             {resource for _, _, resource in r} - {"/init"}
+
+
+def test_who_cannot_judge_has_not_refused(gateway, alice, strict):
+    """503 is no word about the request."""
+    g, s = gateway(start=False), strict("busy")
+    r = results(conform(g, alice, s.url, "--format", "json", code=1))
+    row, = [c for c in r.values() if c["result"] != "holds"]
+    assert (row["result"], row["check"]) == ("unknown", "the same request a second time is refused")
+    assert row["found"].startswith("HTTP 503: it was not judged")
 
 
 def test_what_does_not_hold_in_text_and_junit(gateway, alice, strict, tmp_path):
