@@ -5,9 +5,10 @@
  *     sessions_begin(s, now, name)              it held: `name` goes into the cookie
  *     sessions_use(s, name, now, true)          with each request; 0: sign in again
  *
- * A session ends after 15 minutes in which nobody used it, and after 12 hours in any case. What a page that is left open
- * asks by itself says so, and does not keep it: else a desk that somebody has left would stay signed in all day. Of a name only its hash is kept. Memory is bounded: beyond SESSIONS_MOST the one that was unused
- * for longest ends. Times are monotonic, in microseconds. Of one thread.
+ * A session ends after 15 minutes in which nobody used it, and after 12 hours in any case. What a page that is left
+ * open asks by itself says so, and does not keep it: else a desk that somebody has left would stay signed in all day.
+ * Of a name only its hash is kept. Memory is bounded: beyond SESSIONS_MOST the one that was unused for longest ends.
+ * Times are monotonic, in microseconds. Of one thread.
  */
 #ifndef KMSGATE_HTTP_SESSIONS_H
 #define KMSGATE_HTTP_SESSIONS_H

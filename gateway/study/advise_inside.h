@@ -41,7 +41,7 @@ enum remedy { REMEDY_EXCEPTION, REMEDY_CLIENT, REMEDY_CONFIG, REMEDY_KEYS, REMED
     X(FORGED, NONE, "signature", "the signature is wrong: forged or changed on the way, or made with another key",    \
       "no exception: compare the key of the user at the client with `kmsgate keys show`; if they are equal, look "    \
       "for whoever sends these")                                                                                      \
-    X(PROFILE, CLIENT, "signature-profile", "the signature has an algorithm, a transform or a KeyInfo that no rule allows", \
+    X(PROFILE, CLIENT, "signature-profile", "the signature has an algorithm, transform or KeyInfo no rule allows", \
       "mend the client: `kmsgate explain` on a captured request shows what is at fault")                              \
     X(KEY_UNKNOWN, KEYS, "unknown-key", "the key that signed is not known here",                                      \
       "no exception: if these are your users, import their keys (`kmsgate keys import`); else look for whoever "      \

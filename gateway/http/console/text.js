@@ -150,11 +150,12 @@ const IDLE = 15 * 60000,
   WARNED = 60000;
 let touched = performance.now(),
   attended = 0;
-for (const event of ["pointerdown", "pointermove", "keydown", "wheel", "touchmove", "focus"])
+// Not "focus", which show() gives back by itself; and a pointer that lies still is moved when the page below it moves.
+for (const event of ["pointerdown", "pointermove", "keydown", "wheel", "touchmove"])
   addEventListener(
     event,
-    () => {
-      touched = performance.now();
+    (e) => {
+      if (event !== "pointermove" || e.movementX || e.movementY) touched = performance.now();
     },
     { capture: true, passive: true },
   );
