@@ -278,6 +278,8 @@ static void put_exception(const struct advice *a, const struct group *g, const s
     for (int c = 0; c < CAUSE_COUNT; c++)
         if (g->plight.causes & 1u << c)
             buf_printf(out, "  # Cause: %s.\n  # Costs: %s.\n", CAUSES[c].what, CAUSES[c].todo);
+    if (g->plight.causes & (1u << CAUSE_HMAC | 1u << CAUSE_C14N))
+        buf_z(out, "  # Their signatures were refused unread: nothing proves yet that these users sent them.\n");
     if (base)
         buf_printf(out, "  # Paste it above `%s` (line %d), whose other settings it keeps.\n", base->id, base->line);
     else

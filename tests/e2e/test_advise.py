@@ -329,6 +329,7 @@ def test_a_signature_in_another_form(tmp_path, claims, signature):
     said = advise(tmp_path, [line])
     rule, = rules_of(said)
     assert rule["checks"] == {"signature": signature} and rule["match"]["source"] and rule["until"]
+    assert "nothing proves yet that these users sent them" in said
     again = advise(tmp_path, [line], pasted(said), code=0)
     assert rules_of(again) == [] and "Nobody is locked out" in again
 

@@ -465,13 +465,13 @@ def test_new_certificates_for_the_upstream(gateway, alice, tmp_path):
     with_tls(g, "ca: {0}/trust.pem, certificate: {0}/me.pem, key: {0}/me.key".format(folder))
     assert g.ask(alice, "/keyprov").status == 200 and set(seen) == {"me"}
     assert 'kmsgate_certificate_expiry_seconds{file="%s/me.pem"}' % folder in g.admin("/metrics")[1]
-    up.context = server_context(second, folder / "clients.pem")
+    up.tls = server_context(second, folder / "clients.pem")
     assert g.ask(alice, "/keyprov").status == 502
     (folder / "trust.pem").write_text("nothing")
     kms.wait_for(lambda: "certificate: refused" in g.admin("/readyz")[1], 5)
-    up.context = server_context(first, folder / "clients.pem")
+    up.tls = server_context(first, folder / "clients.pem")
     assert g.ask(alice, "/keyprov").status == 200
-    up.context = server_context(second, folder / "clients.pem")
+    up.tls = server_context(second, folder / "clients.pem")
     (folder / "trust.pem").write_text((folder / "next.pem").read_text())
     kms.wait_for(lambda: g.admin("/readyz")[1] == "ready\n", 5)
     kms.wait_for(lambda: g.ask(alice, "/keyprov").status == 200, 5)
