@@ -57,6 +57,12 @@ static const char *state_now(const struct key *key, int64_t now_us)
     return key->state != KEY_REVOKED && !key_usable(key, now_us) ? "expired" : key_state_name(key->state);
 }
 
+/* A mark that was left on one that no longer is active says nothing. */
+static bool is_due(const struct key *key, int64_t now_us)
+{
+    return key->due && key->state == KEY_ACTIVE && key_usable(key, now_us);
+}
+
 static const char *origin_name(enum key_origin o)
 {
     static const char *const NAMES[] = {
@@ -106,7 +112,7 @@ static bool list_json(const struct walk *w, const struct keyring *ring, const st
         json_int(&j, "age_s", (w->now_us - key->since) / US_PER_S);
     }
     json_string(&j, "origin", str_z(origin_name(key->origin)), 0);
-    if (key->due)
+    if (is_due(key, w->now_us))
         json_bool(&j, "due", true);
     json_end(&j);
     buf_char(&line, '\n');
@@ -130,7 +136,7 @@ static void list_row(struct walk *w, const struct keyring *ring, const struct ke
                      const char *age, struct buf *out)
 {
     char origin[32];
-    snprintf(origin, sizeof origin, "%s%s", origin_name(key->origin), key->due ? " (due)" : "");
+    snprintf(origin, sizeof origin, "%s%s", origin_name(key->origin), is_due(key, w->now_us) ? " (due)" : "");
     const struct cell cells[LIST_COLUMN_COUNT] = {
         {ring->user, TONE_NONE},
         {str_z(key_type_name(key->type)), TONE_NONE},
@@ -165,7 +171,7 @@ static bool list_key(void *arg, const struct keyring *ring, const struct key *ke
     buf_printf(&line, "\t%s\t", key_type_name(key->type));
     text_escape(&line, key->id);
     buf_printf(&line, "\t%s\t%s\t%s\t%s%s\n", state_now(key, w->now_us), end, age, origin_name(key->origin),
-               key->due ? " (due)" : "");
+               is_due(key, w->now_us) ? " (due)" : "");
     return !line.failed && fwrite(line.p, 1, line.n, stdout) == line.n;
 }
 

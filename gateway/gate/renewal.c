@@ -208,6 +208,7 @@ static enum reason learn(const struct occasion *o, struct renewal *r, struct det
     enum reason reason = kms_response_issued(o->reply, find_trk, &for_trk, v, &n, why);
     for (size_t i = 0; reason == REASON_OK && i < n; i++)
         reason = learn_one(o, &v[i], r);
+    r->wishes[0].with_next = r->n == 2;
     secret_wipe(v, sizeof v);
     return reason;
 }

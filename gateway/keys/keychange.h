@@ -1,6 +1,6 @@
 /*
- * One transaction of a writer, for keystore_write.c (import), keystore_renew.c (a key's life) and keystore_keep.c
- * (what is done to many): the only code that writes rows.
+ * One transaction of a writer, for keystore_write.c (import), keystore_renew.c (a key's life), keystore_revoke.c (its
+ * end, by hand) and keystore_keep.c (what is done to many): the only code that writes rows.
  *
  *     struct change *c = change_begin(ks, 0, &r, &why);          takes the db lock
  *     bool ok = c && ... && change_commit(c, &why);

@@ -4,10 +4,15 @@
 #include <time.h>
 
 #include "base/locked.h"
+#include "base/log.h"
 #include "base/timestamp.h"
 #include "keys/keylife.h"
 
-enum { TURN_MS = 400, PATIENCE_MS = 300 /* for another writer, of the half second that an exchange waits */ };
+enum {
+    TURN_MS = 400,
+    PATIENCE_MS = 300, /* for another writer, of the half second that an exchange waits */
+    TELL_EACH_S = 60
+};
 
 /* What one caller asked for; its texts in one block behind it. */
 struct errand {
@@ -40,6 +45,7 @@ struct keykeeper {
     struct looker *lookers;
     size_t looking;
     bool lost; /* the last look failed: others would, too */
+    int64_t told_us; /* the thread's own; monotonic: when the log last told of what was put off; 0: never */
     bool ends;
 };
 
@@ -130,6 +136,16 @@ static void defer(struct errand *e, const char *text)
     }
 }
 
+/* Replies go on without new keys, so that nobody else would say why there are none. */
+static void tell_deferred(struct keykeeper *k, const char *why)
+{
+    const int64_t now = time_mono_us();
+    if (k->told_us && now - k->told_us < TELL_EACH_S * US_PER_S)
+        return;
+    k->told_us = now;
+    log_warn("keys", keystore_where(k->ks), "no key can be offered, learnt or confirmed at present: %s", why);
+}
+
 /* All that is still worth doing, in one transaction; the callbacks come after its commit. */
 static void run_errands(struct keykeeper *k, struct errand *first)
 {
@@ -143,6 +159,11 @@ static void run_errands(struct keykeeper *k, struct errand *first)
             wishes[n++] = e->wishes[i];
     if (n)
         keystore_do(k->ks, wishes, n, PATIENCE_MS, fates);
+    for (size_t i = 0; i < n; i++)
+        if (fates[i].outcome == KEY_DEFERRED && wishes[i].deed != KEY_LEARN) {
+            tell_deferred(k, fates[i].why.text);
+            break;
+        }
     while (first) {
         struct errand *e = first;
         first = e->next;

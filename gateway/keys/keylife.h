@@ -36,6 +36,7 @@ struct key_wish {
     struct str trk;          /* OFFER, LEARN: the ID of the TrK that it will be sent under */
     int64_t keep_old_us;     /* OFFER, LEARN: how long older ones go on once it is confirmed */
     struct secret_key key;   /* LEARN */
+    bool with_next;          /* LEARN: the next wish is of the same reply: both are learnt, or neither */
 };
 enum key_outcome {
     KEY_OFFERED_NEW, /* committed: to be sent */

@@ -1,8 +1,8 @@
 /*
  * What the parts of the keystore share: keystore.c (opening, closing, master keys), keystore_open.c (opening a shared
- * database), keystore_load.c (verifying what a
- * database holds), keystore_follow.c (changes of others), keystore_change.c (a transaction of one's own),
- * keystore_write.c (import), keystore_renew.c (a key's life), keyring.c.
+ * database), keystore_load.c (verifying what a database holds), keystore_follow.c (changes of others), keychange.c (a
+ * transaction of one's own), keystore_write.c (import), keystore_renew.c (a key's life), keystore_revoke.c (its end, by
+ * hand), keyring.c.
  */
 #ifndef KMSGATE_KEYS_KEYSTORE_INSIDE_H
 #define KMSGATE_KEYS_KEYSTORE_INSIDE_H

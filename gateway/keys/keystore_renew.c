@@ -41,8 +41,9 @@ static struct str number_in(struct str id)
     return (struct str){id.p, 0};
 }
 
-/* `ink.1.u` becomes `ink.2.u`, `key` becomes `key.2`; one that is taken gives way to the next. */
-static bool next_id(struct change *c, struct str old, enum key_type type, struct buf *out, struct detail *why)
+/* `ink.1.u` becomes `ink.2.u`, `key` becomes `key.2`; one that is taken gives way to the next, as does `reserved`. */
+static bool next_id(struct change *c, struct str old, enum key_type type, struct str reserved, struct buf *out,
+                    struct detail *why)
 {
     const struct str start = old.n ? old : type == KEY_INK ? STR("ink.0") : STR("trk.0");
     const struct str number = number_in(start);
@@ -60,7 +61,7 @@ static bool next_id(struct change *c, struct str old, enum key_type type, struct
             buf_printf(out, "%.*s.%llu", STR_FMT(start), value);
         if (out->failed || out->n > KEY_TEXT_MAX)
             break;
-        if (!change_taken(c, buf_view(out)))
+        if (!change_taken(c, buf_view(out)) && !str_eq(buf_view(out), reserved))
             return true;
     }
     detail_set(why, "no ID is free behind %.*s", start.n < 100 ? (int)start.n : 100, start.p);
@@ -75,13 +76,18 @@ static void give(struct key_fate *f, enum key_outcome outcome, const struct stor
     f->key = s->clear;
 }
 
+static bool has_room_for(const struct stored *s, struct str trk)
+{
+    return !trk.n || key_sent_under(&s->key, trk) || s->key.sent.n + trk.n + 1 <= KEY_SENT_MAX;
+}
+
 /* Notes the TrK, once. False when there is no room for it: then it must not be sent. */
 static enum outcome note_trk(struct change *c, struct stored *s, struct str trk, struct detail *why)
 {
     if (!trk.n || key_sent_under(&s->key, trk))
         return DONE;
     const size_t n = s->key.id.n + s->key.sent.n + trk.n + 1;
-    if (s->key.sent.n + trk.n + 1 > KEY_SENT_MAX)
+    if (!has_room_for(s, trk))
         return FAULT;
     char *texts = malloc(n);
     if (!texts)
@@ -139,7 +145,7 @@ static enum outcome offer(struct change *c, const struct key_wish *w, struct key
     there = change_newest(c, w->type, KEY_ACTIVE);
     if (there && !str_eq(there->key.id, w->id))
         return resend(c, there, w, f); /* renewed meanwhile, or the client uses an older one */
-    if (change_retiring(c, w->type) >= KEY_RETIRING_MAX || !next_id(c, w->id, w->type, &id, &f->why))
+    if (change_retiring(c, w->type) >= KEY_RETIRING_MAX || !next_id(c, w->id, w->type, STR_MISSING, &id, &f->why))
         return DONE;
     struct key_wish made = *w;
     const bool ok = RAND_bytes(made.key.b, sizeof made.key.b) == 1;
@@ -166,12 +172,6 @@ static enum outcome confirm(struct change *c, const struct key_wish *w, struct k
     give(f, KEY_CONFIRMED, s);
     secret_key_clear(&f->key);
     return change_prune(c, &f->why) ? DONE : FAILED;
-}
-
-static enum outcome refuse(struct key_fate *f)
-{
-    f->outcome = KEY_REFUSED;
-    return DONE;
 }
 
 /* A usable key of that type with those bytes. */
@@ -209,33 +209,57 @@ static bool may_learn(struct change *c, const struct key_wish *w, struct detail 
     return false;
 }
 
-static enum outcome learn(struct change *c, const struct key_wish *w, struct key_fate *f)
+/* The ID that it will have: its own, or one that is counted and is not its twin's. */
+static bool learnt_id(struct change *c, const struct key_wish *w, struct str reserved, struct buf *id,
+                      struct detail *why)
 {
-    struct buf id BUF_CLEANUP = BUF_INIT(2 * KEY_TEXT_MAX);
-    const struct stored *trk = change_find(c, w->trk);
-    struct stored *there = known(c, w);
-    if (!trk || trk->key.type != KEY_TRK || !key_usable(&trk->key, c->now_us)) {
+    const struct stored *active = change_newest(c, w->type, KEY_ACTIVE);
+    if (!w->id.n && !next_id(c, active ? active->key.id : STR_MISSING, w->type, reserved, id, why))
+        return false;
+    buf_str(id, w->id.n ? w->id : STR(""));
+    return !id->failed && change_check_names(w->user, buf_view(id), why);
+}
+
+/* Whatever import would refuse, without a change; *id: unless it is there already. */
+static bool learnable(struct change *c, const struct key_wish *w, const struct key_wish *twin, struct buf *id,
+                      struct detail *why)
+{
+    const struct stored *there = known(c, w);
+    if (there && has_room_for(there, w->trk))
+        return true;
+    if (there)
+        detail_set(why, "there is no room to note under how many TrKs it was sent");
+    else if (twin && secret_equal(twin->key.b, w->key.b, sizeof w->key.b))
+        detail_set(why, "InK and TrK of the user are the same");
+    else if (twin && w->id.n && str_eq(twin->id, w->id))
+        detail_set(why, "two new keys of one ID");
+    else
+        return may_learn(c, w, why) && learnt_id(c, w, twin ? twin->id : STR_MISSING, id, why);
+    return false;
+}
+
+static bool opens(struct change *c, struct str trk)
+{
+    const struct stored *s = change_find(c, trk);
+    return s && s->key.type == KEY_TRK && key_usable(&s->key, c->now_us);
+}
+
+/* `twin`: what came in the same reply. Both are learnt or neither: a reply without one of them is not sent. */
+static enum outcome learn(struct change *c, const struct key_wish *w, const struct key_wish *twin, struct key_fate *f)
+{
+    struct buf id BUF_CLEANUP = BUF_INIT(2 * KEY_TEXT_MAX), other BUF_CLEANUP = BUF_INIT(2 * KEY_TEXT_MAX);
+    if (!opens(c, w->trk)) {
         detail_set(&f->why, "the TrK that it would be sent under was revoked meanwhile, or has expired");
         f->outcome = KEY_DEFERRED;
         return DONE;
     }
-    if (there) {
-        const enum outcome o = resend(c, there, w, f);
-        if (o != FAILED && f->outcome == KEY_NOTHING) {
-            detail_set(&f->why, "there is no room to note under how many TrKs it was sent");
-            return refuse(f);
-        }
-        return o;
+    if (!learnable(c, w, twin, &id, &f->why) || (twin && !learnable(c, twin, w, &other, &f->why))) {
+        f->outcome = KEY_REFUSED;
+        return DONE;
     }
-    if (!may_learn(c, w, &f->why))
-        return refuse(f);
-    const struct stored *active = change_newest(c, w->type, KEY_ACTIVE);
-    if (!w->id.n && !next_id(c, active ? active->key.id : STR_MISSING, w->type, &id, &f->why))
-        return refuse(f);
-    buf_str(&id, w->id.n ? w->id : STR(""));
-    if (id.failed || !change_check_names(w->user, buf_view(&id), &f->why))
-        return refuse(f);
-    struct stored *older = change_newest(c, w->type, KEY_OFFERED);
+    struct stored *there = known(c, w), *older = change_newest(c, w->type, KEY_OFFERED);
+    if (there)
+        return resend(c, there, w, f);
     if (older) {
         older->key.state = KEY_RETIRING;
         older->key.not_after = c->now_us + w->keep_old_us;
@@ -245,12 +269,19 @@ static enum outcome learn(struct change *c, const struct key_wish *w, struct key
     return insert(c, w, buf_view(&id), KEY_LEARNT, f);
 }
 
-static enum outcome do_one(struct change *c, const struct key_wish *w, struct key_fate *f)
+static const struct key_wish *twin_of(const struct key_wish *v, size_t i, size_t n)
 {
-    static enum outcome (*const DEEDS[])(struct change *, const struct key_wish *, struct key_fate *) = {
-        [KEY_OFFER] = offer, [KEY_CONFIRM] = confirm, [KEY_LEARN] = learn};
+    if (v[i].with_next)
+        return i + 1 < n ? &v[i + 1] : NULL;
+    return i > 0 && v[i - 1].with_next ? &v[i - 1] : NULL;
+}
+
+static enum outcome do_one(struct change *c, const struct key_wish *w, const struct key_wish *twin, struct key_fate *f)
+{
     f->outcome = KEY_NOTHING;
-    return change_fetch(c, w->user, &f->why) ? DEEDS[w->deed](c, w, f) : FAILED;
+    if (!change_fetch(c, w->user, &f->why))
+        return FAILED;
+    return w->deed == KEY_LEARN ? learn(c, w, twin, f) : w->deed == KEY_OFFER ? offer(c, w, f) : confirm(c, w, f);
 }
 
 static void defer_all(struct key_fate *v, size_t n, const struct detail *why)
@@ -281,7 +312,7 @@ void keystore_do(struct keystore *ks, const struct key_wish *wishes, size_t n, i
     struct change *c = change_begin(ks, patience_ms, &r, &why);
     bool ok = c && fetch_wished(c, wishes, n, &why);
     for (size_t i = 0; ok && i < n; i++)
-        if (do_one(c, &wishes[i], &v[i]) == FAILED) {
+        if (do_one(c, &wishes[i], twin_of(wishes, i, n), &v[i]) == FAILED) {
             why = v[i].why;
             ok = false;
         }
@@ -297,176 +328,4 @@ void key_fates_free(struct key_fate *v, size_t n)
         free((char *)v[i].id.p);
         secret_wipe(&v[i], sizeof v[i]);
     }
-}
-
-struct revoking {
-    struct change *c;
-    bool cascade;
-    bool met[CHANGE_KEYS]; /* of c->v: looked at */
-    struct {
-        const struct stored *key;
-        bool revoked;
-    } told[CHANGE_KEYS]; /* in their order, once all is committed */
-    size_t n;
-};
-
-static void note(struct revoking *r, const struct stored *s, bool revoked)
-{
-    r->told[r->n].key = s;
-    r->told[r->n++].revoked = revoked;
-}
-
-static bool revoke_one(struct revoking *r, struct stored *s, struct detail *why);
-
-/* What was sent under that TrK, be it a key, a tombstone or long gone. */
-static bool revoke_sent(struct revoking *r, struct str trk, struct detail *why)
-{
-    struct change *c = r->c;
-    for (size_t i = 0; i < c->n; i++) {
-        struct stored *o = &c->v[i];
-        if (r->met[i] || o->gone || !key_sent_under(&o->key, trk))
-            continue;
-        if (o->key.state != KEY_REVOKED && o->key.since != TIME_NONE && !r->cascade) {
-            r->met[i] = true;
-            note(r, o, false);
-        } else if (!revoke_one(r, o, why)) { /* at most as deep as the user has keys: each is met once */
-            return false;
-        }
-    }
-    return true;
-}
-
-/* Of a key that was revoked before what was sent under it may be left: a cascade goes on behind it. */
-static bool revoke_one(struct revoking *r, struct stored *s, struct detail *why)
-{
-    if (r->met[s - r->c->v])
-        return true;
-    r->met[s - r->c->v] = true;
-    if (s->key.state != KEY_REVOKED) {
-        s->key.state = KEY_REVOKED;
-        if (!change_write(r->c, s, why))
-            return false;
-        note(r, s, true);
-    }
-    return s->key.type != KEY_TRK || revoke_sent(r, s->key.id, why);
-}
-
-static bool was_sent_under(const struct change *c, struct str trk)
-{
-    for (size_t i = 0; i < c->n; i++)
-        if (key_sent_under(&c->v[i].key, trk))
-            return true;
-    return false;
-}
-
-static bool revoke(struct revoking *r, struct str user, struct str id, struct detail *why)
-{
-    struct change *c = r->c;
-    struct key_row row = {.user = user, .key = {.id = id.p ? id : STR("(any)")}};
-    if (!change_fetch(c, user, why))
-        return false;
-    struct stored *s = id.p ? change_find(c, id) : NULL;
-    if (s)
-        return revoke_one(r, s, why);
-    if (id.p ? !change_taken(c, id) && !was_sent_under(c, id) : !c->n) {
-        detail_set(why, "%s: there is no such key", key_row_name(&row).text);
-        return false;
-    }
-    if (id.p)
-        return revoke_sent(r, id, why);
-    r->cascade = true;
-    for (size_t i = 0; i < c->n; i++)
-        if (!revoke_one(r, &c->v[i], why))
-            return false;
-    return true;
-}
-
-bool keystore_revoke(struct keystore *ks, struct str user, struct str id, bool cascade,
-                     void (*told)(void *arg, struct str id, enum key_type type, bool revoked), void *arg,
-                     struct faults *faults)
-{
-    struct detail why = {{0}};
-    enum keydb_result result;
-    struct change *c = change_begin(ks, 0, &result, &why);
-    struct revoking r = {.c = c, .cascade = cascade};
-    const bool ok = c && revoke(&r, user, id, &why) && change_commit(c, &why);
-    for (size_t i = 0; ok && told && i < r.n; i++)
-        told(arg, r.told[i].key->key.id, r.told[i].key->key.type, r.told[i].revoked);
-    change_end(ks, c);
-    if (!ok)
-        faults_add(faults, ks->where, 0, 0, "%s", why.text);
-    return ok;
-}
-
-static bool retire(struct change *c, struct str user, struct str id, enum key_state state, struct detail *why)
-{
-    struct key_row row = {.user = user, .key = {.id = id}};
-    if (!change_fetch(c, user, why))
-        return false;
-    struct stored *s = change_find(c, id);
-    if (!s)
-        detail_set(why, "%s: there is no such key", key_row_name(&row).text);
-    else if (s->key.state == state)
-        return true;
-    else if (s->key.state == KEY_REVOKED)
-        detail_set(why, "%s: was revoked, for good", key_row_name(&row).text);
-    else if (state != KEY_RETIRING)
-        detail_set(why, "%s: is %s; a new key becomes active, not an old one", key_row_name(&row).text,
-                   key_state_name(s->key.state));
-    else if (s->key.state == KEY_OFFERED)
-        detail_set(why, "%s: is offered and becomes active when its user uses it; `keys revoke` takes it back",
-                   key_row_name(&row).text);
-    else {
-        s->key.state = state;
-        return change_write(c, s, why) && change_prune(c, why);
-    }
-    return false;
-}
-
-bool keystore_set_state(struct keystore *ks, struct str user, struct str id, enum key_state state,
-                        struct faults *faults)
-{
-    struct detail why = {{0}};
-    enum keydb_result result;
-    if (state == KEY_REVOKED)
-        return keystore_revoke(ks, user, id, false, NULL, NULL, faults);
-    struct change *c = change_begin(ks, 0, &result, &why);
-    const bool ok = c && retire(c, user, id, state, &why) && change_commit(c, &why);
-    change_end(ks, c);
-    if (!ok)
-        faults_add(faults, ks->where, 0, 0, "%s", why.text);
-    return ok;
-}
-
-static bool make_due(struct change *c, struct str user, size_t *n, struct detail *why)
-{
-    *n = 0;
-    if (!change_fetch(c, user, why))
-        return false;
-    for (enum key_type type = KEY_INK; type <= KEY_TRK; type++) {
-        struct stored *s = change_newest(c, type, KEY_ACTIVE);
-        if (!s)
-            continue;
-        ++*n;
-        if (s->key.due)
-            continue;
-        s->key.due = true;
-        if (!change_write(c, s, why))
-            return false;
-    }
-    if (!*n)
-        detail_set(why, "user %.*s has no active key", STR_FMT(user));
-    return *n > 0;
-}
-
-bool keystore_make_due(struct keystore *ks, struct str user, size_t *n, struct faults *faults)
-{
-    struct detail why = {{0}};
-    enum keydb_result result;
-    struct change *c = change_begin(ks, 0, &result, &why);
-    const bool ok = c && make_due(c, user, n, &why) && change_commit(c, &why);
-    change_end(ks, c);
-    if (!ok)
-        faults_add(faults, ks->where, 0, 0, "%s", why.text);
-    return ok;
 }

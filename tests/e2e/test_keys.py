@@ -195,6 +195,7 @@ def test_day_2(store):
     said = store.keys("revoke", "--user", ALICE, "--all").stdout
     assert "ink ink.1.alice: revoked" in said and "trk trk.1.alice: revoked" in said
     assert [x[3] for x in store.listed()] == ["revoked", "revoked", "active"]
+    assert "due" not in store.keys("list").stdout + store.keys("list", "--format", "json").stdout
     assert "nothing is left" in store.keys("revoke", "--user", ALICE, "--all").stdout
     store.keys("revoke", "--user", ALICE, "--all", "--id", "x", code=2)
 

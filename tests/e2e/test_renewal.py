@@ -199,6 +199,8 @@ def test_a_locked_store_defers(gateway, device, hold):
         assert not device.new_keys(r) and 0.2 < took < 10
         assert "renewed" not in g.last(1)["response"] and g.last(1)["reason"] == "ok"
         assert renewals(g) == {("trk", "deferred"): 1, ("ink", "deferred"): 1}
+        good(g.ask(device.user, "/init"), device)
+        assert g.running.err.count(": no key can be offered, learnt or confirmed at present: ") == 1  # a minute
     kms.wait_for(lambda: device.new_keys(good(g.ask(device.user, "/init"), device)))
 
 

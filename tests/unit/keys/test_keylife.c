@@ -186,6 +186,15 @@ static void seventy_renewals(void **state)
     keystore_close(ks);
 }
 
+static size_t table_rows(struct keystore *ks)
+{
+    size_t counts[2][KEY_STATES], n = 0;
+    keystore_count(ks, time_now_us(), counts);
+    for (size_t i = 0; i < 2 * KEY_STATES; i++)
+        n += counts[i / KEY_STATES][i % KEY_STATES];
+    return n;
+}
+
 static void learnt(void **state)
 {
     struct fixture *f = *state;
@@ -233,6 +242,42 @@ static void learnt(void **state)
         key_fates_free(&a, 1);
         assert_int_equal(key_in(ks, ALICE, "late").state, KEY_PRUNED);
     }
+    keystore_close(ks);
+}
+
+/* Of two keys that came in one reply both are learnt, or neither, whichever is at fault. */
+static void learnt_together(void **state)
+{
+    struct fixture *f = *state;
+    static const struct {
+        uint8_t trk, ink;
+        const char *trk_id, *ink_id;
+        bool good;
+    } CASES[] = {{50, 0, NULL, NULL, false}, {0, 50, NULL, NULL, false}, {50, 50, NULL, NULL, false},
+                 {50, 51, "new", "new", false}, {50, 51, NULL, "trk.1.alice", false}, {1, 51, NULL, NULL, false},
+                 {50, 51, "ink.1.alice", NULL, false}, {2, 50, NULL, "spaced ", false}, {2, 1, NULL, NULL, true},
+                 {50, 51, NULL, "trk.2.alice", true}, {50, 52, NULL, NULL, true}};
+    fill_store(f);
+    struct keystore *ks = open_store(f);
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++)
+        for (int turned = 0; turned < 2; turned++) {
+            struct key_wish w[2] = {wish(KEY_LEARN, KEY_TRK, CASES[i].trk_id, "trk.1.alice"),
+                                    wish(KEY_LEARN, KEY_INK, CASES[i].ink_id, "trk.1.alice")};
+            struct key_fate v[2];
+            w[0].key = key_of(CASES[i].trk);
+            w[1].key = key_of(CASES[i].ink);
+            const struct key_wish first = w[turned];
+            w[1] = w[!turned];
+            w[0] = first;
+            w[0].with_next = true;
+            const size_t before = table_rows(ks);
+            keystore_do(ks, w, 2, 0, v);
+            for (int k = 0; k < 2; k++)
+                assert_true((v[k].outcome == KEY_TAKEN_UP || v[k].outcome == KEY_RESENT) == CASES[i].good &&
+                            (v[k].outcome == KEY_REFUSED) != CASES[i].good);
+            assert_true(CASES[i].good || table_rows(ks) == before);
+            key_fates_free(v, 2);
+        }
     keystore_close(ks);
 }
 
@@ -515,8 +560,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         T(offered_resent_confirmed), T(one_by_hand_keeps_its_end), T(ids), T(a_first_ink), T(no_offer),
-        T(seventy_renewals), T(learnt), T(cascade), T(cascade_afterwards), T(due), T(fifty_at_once), T(store_is_away),
-        T(taken_over), T(read_as_taken_over), T(not_taken_over),
+        T(seventy_renewals), T(learnt), T(learnt_together), T(cascade), T(cascade_afterwards), T(due), T(fifty_at_once),
+        T(store_is_away), T(taken_over), T(read_as_taken_over), T(not_taken_over),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
