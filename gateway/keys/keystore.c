@@ -61,6 +61,34 @@ struct keydb *keystore_open_db(struct keystore *ks, const struct keystore_place 
     return keydb_takeover(ks->database, at->masters, at->n, why) == KEYDB_OK ? keydb_open(ks->database, why) : NULL;
 }
 
+/* One that is out of use; an exchange that began before may still look at it. */
+struct keystore_past {
+    struct keystore_past *next;
+    struct seal *seal;
+};
+
+/* Where one more master key goes: to a new place, or to that of one which an earlier list left out and under which
+ * nothing is sealed, so that there is no end of changes. False when there is none. */
+static bool make_place(struct keystore *ks, const bool listed[TABLE_MASTERS], size_t *at)
+{
+    if ((*at = ks->seal_n) < TABLE_MASTERS) {
+        ks->seal_n++;
+        return true;
+    }
+    for (size_t i = 0; i < TABLE_MASTERS; i++) {
+        if (listed[i] || ks->listed[i] || !ks->now.table || table_under(ks->now.table, (unsigned)i))
+            continue;
+        struct keystore_past *past = malloc(sizeof *past);
+        if (!past)
+            return false;
+        *past = (struct keystore_past){ks->past, ks->seals[i]};
+        ks->past = past;
+        *at = i;
+        return true;
+    }
+    return false;
+}
+
 bool keystore_take_masters(struct keystore *ks, const struct secret_key *masters, size_t n, struct detail *why)
 {
     bool listed[TABLE_MASTERS] = {false};
@@ -70,15 +98,16 @@ bool keystore_take_masters(struct keystore *ks, const struct secret_key *masters
         size_t at = 0;
         while (seal && at < ks->seal_n && !secret_equal(seal_check(seal), seal_check(ks->seals[at]), SEAL_CHECK))
             at++;
-        if (!seal || at == TABLE_MASTERS) {
-            detail_set(why, seal ? "more than %d master keys since the start" : "out of memory", TABLE_MASTERS);
+        const bool known = seal && at < ks->seal_n;
+        if (!seal || (!known && !make_place(ks, listed, &at))) {
+            detail_set(why, seal ? "more than %d master keys in use at once" : "out of memory", TABLE_MASTERS);
             seal_free(seal);
             return false;
         }
-        if (at == ks->seal_n)
-            ks->seals[ks->seal_n++] = seal;
-        else
+        if (known)
             seal_free(seal);
+        else
+            ks->seals[at] = seal;
         listed[at] = true;
         first = i ? first : at;
     }
@@ -206,6 +235,12 @@ void keystore_close(struct keystore *ks)
     table_free(ks->now.table);
     for (size_t i = 0; i < ks->seal_n; i++)
         seal_free(ks->seals[i]);
+    while (ks->past) {
+        struct keystore_past *past = ks->past;
+        ks->past = past->next;
+        seal_free(past->seal);
+        free(past);
+    }
     if (ks->locks) {
         pthread_rwlock_destroy(&ks->locks->table);
         pthread_mutex_destroy(&ks->locks->db);

@@ -29,7 +29,8 @@ struct keystore {
     char *where;    /* as it may be shown */
     char *database; /* as it is opened: may hold a password */
     uint8_t salt[SEAL_SALT];
-    struct seal *seals[TABLE_MASTERS]; /* set once each, before any key in the table points to it; freed at the end */
+    struct seal *seals[TABLE_MASTERS]; /* set before any key in the table points to it; freed at the end */
+    struct keystore_past *past;        /* seals that gave way to others; freed at the end */
     bool listed[TABLE_MASTERS];        /* may open what comes; what is in the table opens in any case */
     size_t seal_n, first;              /* first: what is written is sealed under it */
     struct keystore_locks {

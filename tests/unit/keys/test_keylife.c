@@ -6,6 +6,7 @@
 
 #include "base/timestamp.h"
 #include "keys/keylife.h"
+#include "keys/table.h"
 
 enum { DAY = 86400 };
 
@@ -359,6 +360,36 @@ static void cascade_afterwards(void **state)
     }
 }
 
+/* However often it changes while a gateway runs: the new one behind, in front, all sealed anew, the old one out. */
+static void master_keys_without_end(void **state)
+{
+    struct fixture *f = *state;
+    fill_store(f);
+    struct keystore *ks = open_store(f);
+    struct secret_key old = f->master;
+    for (int i = 0; i < 3 * TABLE_MASTERS; i++) {
+        struct secret_key list[3];
+        size_t n;
+        assert_int_equal(RAND_bytes(list[0].b, sizeof list[0].b), 1);
+        list[1] = old;
+        list[2] = list[0];
+        assert_true(keystore_set_masters(ks, &list[1], 2, &f->faults));
+        assert_true(keystore_set_masters(ks, list, 2, &f->faults));
+        assert_false(keystore_set_masters(ks, list, 1, &f->faults)); /* too early: the keys are under the old one */
+        assert_true(keystore_rekey(ks, NULL, &n, &f->faults));
+        assert_int_equal(n, 4);
+        assert_true(keystore_set_masters(ks, list, 1, &f->faults));
+        assert_true(has_key(ks, ALICE, "ink.1.alice", 1) && has_key(ks, BOB, "trk.1.bob", 4));
+        old = list[0];
+    }
+    keystore_close(ks);
+    assert_null(keystore_open(f->path, &f->master, false, &f->faults)); /* the first opens nothing any more */
+    f->master = old;
+    ks = open_store(f);
+    assert_true(has_key(ks, ALICE, "trk.1.alice", 2));
+    keystore_close(ks);
+}
+
 static void due(void **state)
 {
     struct fixture *f = *state;
@@ -560,8 +591,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         T(offered_resent_confirmed), T(one_by_hand_keeps_its_end), T(ids), T(a_first_ink), T(no_offer),
-        T(seventy_renewals), T(learnt), T(learnt_together), T(cascade), T(cascade_afterwards), T(due), T(fifty_at_once),
-        T(store_is_away), T(taken_over), T(read_as_taken_over), T(not_taken_over),
+        T(seventy_renewals), T(learnt), T(learnt_together), T(cascade), T(cascade_afterwards), T(due),
+        T(master_keys_without_end), T(fifty_at_once), T(store_is_away), T(taken_over), T(read_as_taken_over),
+        T(not_taken_over),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
