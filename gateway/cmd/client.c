@@ -83,8 +83,8 @@ bool client_compose(const struct client *c, const struct client_ask *ask, struct
         .signature_id = signer->id,
     };
     kms_request_write(&fields, &payload);
-    return !device.failed && !payload.failed && xmlsig_sign(buf_view(&payload), signer->id, &signer->key, out) &&
-        !out->failed;
+    return !device.failed && !payload.failed &&
+           xmlsig_sign_as(buf_view(&payload), signer->id, &signer->key, &XMLSIG_STANDARD, out) && !out->failed;
 }
 
 bool client_resource(struct str url, size_t *at, struct resource *out)

@@ -107,11 +107,12 @@ static bool flaw_sign(const struct conform *c, enum conform_flaw flaw, struct st
         return xmlsig_sign_as(payload, by->id, &by->key, &SHORT, out);
     if (flaw == FLAW_OTHER_KEY || flaw == FLAW_UNKNOWN_KEY) {
         ok = RAND_bytes(other.b, sizeof other.b) == 1 &&
-             xmlsig_sign(payload, flaw == FLAW_UNKNOWN_KEY ? STR("ink.conform-unknown") : by->id, &other, out);
+             xmlsig_sign_as(payload, flaw == FLAW_UNKNOWN_KEY ? STR("ink.conform-unknown") : by->id, &other,
+                            &XMLSIG_STANDARD, out);
         secret_key_clear(&other);
         return ok;
     }
-    return xmlsig_sign(payload, by->id, &by->key, out) && spoil(out, from, flaw);
+    return xmlsig_sign_as(payload, by->id, &by->key, &XMLSIG_STANDARD, out) && spoil(out, from, flaw);
 }
 
 /* A second KmsUri, equal to the first. */

@@ -79,8 +79,10 @@ static bool xmlsec_digested(xmlSecDSigCtxPtr ctx)
     return xmlSecPtrListGetSize(&ctx->signedInfoReferences) == 1 && one && one->status == xmlSecDSigStatusSucceeded;
 }
 
-/* With the key in ctx already. */
-static enum reason xmlsec_run(xmlSecDSigCtxPtr ctx, const struct signature *sig, struct detail *why)
+/* What runs with the key in ctx already. */
+typedef enum reason xmlsec_work(xmlSecDSigCtxPtr ctx, const struct signature *sig, struct detail *why);
+
+static enum reason xmlsec_check(xmlSecDSigCtxPtr ctx, const struct signature *sig, struct detail *why)
 {
     struct buf swapped BUF_CLEANUP = BUF_INIT(SIZE_MAX / 4);
     const bool ran = xml_escape_uris(sig->top, &swapped) && xmlSecDSigCtxVerify(ctx, (xmlNodePtr)sig->node) == 0;
@@ -99,7 +101,20 @@ static enum reason xmlsec_run(xmlSecDSigCtxPtr ctx, const struct signature *sig,
     return REASON_SIGNATURE_INVALID;
 }
 
-static enum reason xmlsec_with_key(const struct signature *sig, const struct secret_key *key, struct detail *why)
+/* The values go into the tree, where they stood. */
+static enum reason xmlsec_make(xmlSecDSigCtxPtr ctx, const struct signature *sig, struct detail *why)
+{
+    struct buf swapped BUF_CLEANUP = BUF_INIT(SIZE_MAX / 4);
+    const bool ran = xml_escape_uris(sig->top, &swapped) && xmlSecDSigCtxSign(ctx, (xmlNodePtr)sig->node) == 0 &&
+                     ctx->status == xmlSecDSigStatusSucceeded && xmlsec_digested(ctx);
+    xml_restore_uris(&swapped);
+    if (!ran)
+        detail_set(why, "the signature could not be made");
+    return ran ? REASON_OK : REASON_INTERNAL;
+}
+
+static enum reason xmlsec_with_key(const struct signature *sig, const struct secret_key *key, xmlsec_work *work,
+                                   struct detail *why)
 {
     xmlSecDSigCtx ctx;
     enum reason r = REASON_INTERNAL;
@@ -108,7 +123,7 @@ static enum reason xmlsec_with_key(const struct signature *sig, const struct sec
     if (xmlSecDSigCtxInitialize(&ctx, NULL) >= 0) {
         ctx.signKey = xmlSecKeyReadMemory(xmlSecKeyDataHmacId, key->b, KEY_BYTES); /* the context's own from here */
         if (ctx.signKey && xmlsec_lock(&ctx, sig))
-            r = xmlsec_run(&ctx, sig, why);
+            r = work(&ctx, sig, why);
         xmlSecDSigCtxFinalize(&ctx);
     }
     crypto_keys_end();
@@ -126,10 +141,10 @@ static xmlAttrPtr xmlsec_id(const xmlNode *apex)
 }
 
 static enum reason xmlsec_with_id(const struct xml_doc *doc, const struct signature *sig, const struct secret_key *key,
-                                  struct detail *why)
+                                  xmlsec_work *work, struct detail *why)
 {
     if (!sig->reference_id.p)
-        return xmlsec_with_key(sig, key, why);
+        return xmlsec_with_key(sig, key, work, why);
     xmlAttrPtr id = xmlsec_id(sig->apex);
     if (!id || !id->children)
         return REASON_INTERNAL;
@@ -140,16 +155,28 @@ static enum reason xmlsec_with_id(const struct xml_doc *doc, const struct signat
     enum reason r = REASON_INTERNAL;
     if (xmlAddID(NULL, doc->tree, id->children->content, id)) {
         if (xmlGetID(doc->tree, id->children->content) == id)
-            r = xmlsec_with_key(sig, key, why);
+            r = xmlsec_with_key(sig, key, work, why);
         xmlRemoveID(doc->tree, id);
     }
     return r;
 }
 
+static enum reason xmlsec_do(const struct xml_doc *doc, const struct signature *sig, const struct secret_key *key,
+                             xmlsec_work *work, struct detail *why)
+{
+    const uint64_t shortages = xml_shortages();
+    const enum reason r = xmlsec_with_id(doc, sig, key, work, why);
+    return xml_shortages() == shortages ? r : REASON_INTERNAL;
+}
+
 enum reason xmlsec_verify(const struct xml_doc *doc, const struct signature *sig, const struct secret_key *key,
                           struct detail *why)
 {
-    const uint64_t shortages = xml_shortages();
-    const enum reason r = xmlsec_with_id(doc, sig, key, why);
-    return xml_shortages() == shortages ? r : REASON_INTERNAL;
+    return xmlsec_do(doc, sig, key, xmlsec_check, why);
+}
+
+enum reason xmlsec_sign(struct xml_doc *doc, const struct signature *sig, const struct secret_key *key,
+                        struct detail *why)
+{
+    return xmlsec_do(doc, sig, key, xmlsec_make, why);
 }

@@ -76,8 +76,12 @@ size_t xmlsig_response_begin(struct buf *out);
 enum { XMLSIG_MORE = 1100 }; /* at least what comes behind the text, without the name of the key */
 bool xmlsig_response_end(struct buf *out, size_t from, struct str key_id, const struct secret_key *key,
                          struct xmlsig_made *made) MUST_CHECK;
-/* The same in a form that only a rule allows: `min_hmac_bits` are the SignatureValue's length, `canonicalization` is
- * one XMLSIG_…. For the requests of rules' cases; replies are always signed by the standard. */
+/*
+ * The same by xmlsec1, and in any form that a rule allows: `min_hmac_bits` are the SignatureValue's length,
+ * `canonicalization` is one XMLSIG_…. For clients and the requests of rules' cases, so that what judges them is held
+ * against another signer. Not while serving: xmlSecDSigCtxSign() leaks when memory ends.
+ */
+extern const struct xmlsig_policy XMLSIG_STANDARD; /* what the standard has */
 bool xmlsig_sign_as(struct str payload, struct str key_id, const struct secret_key *key,
                     const struct xmlsig_policy *profile, struct buf *out) MUST_CHECK;
 

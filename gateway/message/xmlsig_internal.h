@@ -52,6 +52,10 @@ bool xmlsec_startup(void);
 void xmlsec_shutdown(void);
 enum reason xmlsec_verify(const struct xml_doc *doc, const struct signature *sig, const struct secret_key *key,
                           struct detail *why) MUST_CHECK;
+/* The same lock, for a signature to be made: DigestValue and SignatureValue are replaced in the tree. OK, or INTERNAL,
+ * SIGNATURE_REFERENCE as above. */
+enum reason xmlsec_sign(struct xml_doc *doc, const struct signature *sig, const struct secret_key *key,
+                        struct detail *why) MUST_CHECK;
 
 bool signature_hash(struct str text, uint8_t out[HASH_BYTES]) MUST_CHECK;
 bool signature_hmac(const struct secret_key *key, struct str text, uint8_t out[HASH_BYTES]) MUST_CHECK;

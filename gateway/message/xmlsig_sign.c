@@ -3,6 +3,8 @@
 #include "base/limits.h"
 #include "message/xmlsig_internal.h"
 
+const struct xmlsig_policy XMLSIG_STANDARD = {8 * HASH_BYTES, XMLSIG_C14N};
+
 /*
  * SignedInfo as canonical text, and as it stands in the message: there it is below Signature, which declares the
  * namespace; what is signed is SignedInfo as an apex, with that declaration on itself. It has no other, so that all
@@ -36,14 +38,13 @@ static void put_signed_info(const struct xmlsig_policy *profile, const uint8_t d
     buf_z(out, "</DigestValue></Reference></SignedInfo>");
 }
 
-/* The digest of what is signed, the SignedInfo that names it, and the HMAC of that. */
-static bool make(struct str text, const struct secret_key *key, const struct xmlsig_policy *profile,
-                 struct xmlsig_made *made)
+/* The digest of what is signed, the SignedInfo that names it, and the HMAC of that: the standard's form. */
+static bool make(struct str text, const struct secret_key *key, struct xmlsig_made *made)
 {
     struct buf info = BUF_FIXED(made->info);
     if (!signature_hash(text, made->digest))
         return false;
-    put_signed_info(profile, made->digest, " xmlns=\"" NS_DS "\"", &info);
+    put_signed_info(&XMLSIG_STANDARD, made->digest, " xmlns=\"" NS_DS "\"", &info);
     made->info_n = info.n;
     return !info.failed && signature_hmac(key, buf_view(&info), made->mac);
 }
@@ -63,8 +64,6 @@ static bool canonical_payload(struct str payload, struct buf *out, const char **
     xml_free(doc);
     return ok;
 }
-
-static const struct xmlsig_policy STANDARD = {8 * HASH_BYTES, XMLSIG_C14N};
 
 static void put_begin(const char *envelope, struct buf *out)
 {
@@ -97,6 +96,28 @@ static bool put(struct str text, const char *envelope, struct str key_id, const 
     return put_end(envelope, key_id, profile, made, out);
 }
 
+/* What xmlsec1 makes of the message with nothing but zeros for values. */
+static bool made_by_xmlsec(struct str text, const char *envelope, struct str key_id, const struct secret_key *key,
+                           const struct xmlsig_policy *profile, struct xmlsig_made *made)
+{
+    struct buf blank BUF_CLEANUP = BUF_INIT_KEYS(LIMIT_REPLY_OUT);
+    struct xml_doc *doc;
+    struct signature sig;
+    *made = (struct xmlsig_made){.info_n = 0};
+    if (!put(text, envelope, key_id, profile, made, &blank) ||
+        xml_parse(buf_view(&blank), &XML_LIMITS_PROTECTED, &doc, NULL) != REASON_OK)
+        return false;
+    const bool ok = signature_read(doc, profile, &sig, NULL) == REASON_OK &&
+                    xmlsec_sign(doc, &sig, key, NULL) == REASON_OK &&
+                    signature_read(doc, profile, &sig, NULL) == REASON_OK; /* the values that are there now */
+    if (ok) {
+        memcpy(made->digest, sig.digest, sizeof made->digest);
+        memcpy(made->mac, sig.value, sig.hmac_bytes);
+    }
+    xml_free(doc);
+    return ok;
+}
+
 bool xmlsig_sign_as(struct str payload, struct str key_id, const struct secret_key *key,
                     const struct xmlsig_policy *profile, struct buf *out)
 {
@@ -104,12 +125,17 @@ bool xmlsig_sign_as(struct str payload, struct str key_id, const struct secret_k
     struct xmlsig_made made;
     struct buf text BUF_CLEANUP = BUF_INIT_KEYS(LIMIT_REPLY_OUT); /* a rule may leave keys in clear */
     return key_id.n > 0 && profile->min_hmac_bits <= 8 * HASH_BYTES && canonical_payload(payload, &text, &envelope) &&
-           make(buf_view(&text), key, profile, &made) && put(buf_view(&text), envelope, key_id, profile, &made, out);
+           made_by_xmlsec(buf_view(&text), envelope, key_id, key, profile, &made) &&
+           put(buf_view(&text), envelope, key_id, profile, &made, out);
 }
 
 bool xmlsig_sign(struct str payload, struct str key_id, const struct secret_key *key, struct buf *out)
 {
-    return xmlsig_sign_as(payload, key_id, key, &STANDARD, out);
+    const char *envelope;
+    struct xmlsig_made made;
+    struct buf text BUF_CLEANUP = BUF_INIT_KEYS(LIMIT_REPLY_OUT);
+    return key_id.n > 0 && canonical_payload(payload, &text, &envelope) && make(buf_view(&text), key, &made) &&
+           put(buf_view(&text), envelope, key_id, &XMLSIG_STANDARD, &made, out);
 }
 
 static const char RESPONSE[] = "SignedKmsResponse";
@@ -125,6 +151,6 @@ bool xmlsig_response_end(struct buf *out, size_t from, struct str key_id, const 
 {
     if (out->failed || from >= out->n || key_id.n == 0)
         return false;
-    return make((struct str){out->p + from, out->n - from}, key, &STANDARD, made) &&
-           put_end(RESPONSE, key_id, &STANDARD, made, out);
+    return make((struct str){out->p + from, out->n - from}, key, made) &&
+           put_end(RESPONSE, key_id, &XMLSIG_STANDARD, made, out);
 }
