@@ -256,17 +256,12 @@ bool crypto_gcm_open(const struct crypto_gcm *how, const uint8_t *cipher, size_t
 
 bool crypto_gcm_open_kept(const struct crypto_kept_key *key, const struct crypto_sealed *v, size_t count)
 {
-    struct crypto_thread *t = count > 0 ? crypto_thread() : NULL;
+    struct crypto_thread *t = crypto_thread();
     struct crypto_kept *kept = t ? &t->kept[key->number % CRYPTO_KEPT] : NULL;
-    bool ok = false;
-    if (kept)
-        ok = crypto_gcm_open_all(kept->ctx, kept->number == key->number ? NULL : key->b, v, count);
-    if (ok)
-        kept->number = key->number;
-    else if (kept) {
-        kept->number = 0;
-        (void)crypto_gcm_forget(kept->ctx, 0);
-    }
+    if (kept && kept->number != key->number)
+        kept->number = EVP_CipherInit_ex2(kept->ctx, NULL, key->b, NULL, 0, NULL) == 1 ? key->number : 0;
+    /* what does not open leaves the key as it is: else it would show in the time that the next one takes */
+    const bool ok = kept && kept->number && crypto_gcm_open_all(kept->ctx, NULL, v, count);
     for (size_t i = 0; !ok && i < count; i++)
         secret_wipe(v[i].text, v[i].n);
     return ok;
