@@ -1,7 +1,8 @@
 #include "http/guard.h"
 
-#include <stdlib.h>
 #include <string.h>
+
+#include "base/block.h"
 
 static void refuse(struct guard *g, enum reason reason, int status)
 {
@@ -18,7 +19,7 @@ static void refuse_framing(struct guard *g)
 void guard_init(struct guard *g, const struct limits_config *limits)
 {
     *g = (struct guard){.limits = limits};
-    g->head = BUF_INIT(limits->target + limits->headers + 256);
+    g->head = BUF_INIT_PASSING(limits->target + limits->headers + 256);
     g->body = BUF_INIT_SECRET(limits->body + 1);
 }
 
@@ -27,7 +28,7 @@ void guard_free(struct guard *g)
     secret_wipe(g->head.p, g->head.n);
     buf_free(&g->head);
     buf_free(&g->body);
-    free(g->headers);
+    block_give(g->headers);
     g->headers = NULL;
 }
 
@@ -203,7 +204,7 @@ static void read_meaning(struct guard *g)
 /* The head as a whole is there; its line ends and sizes were held against the limits as it came in. */
 static void read_head(struct guard *g)
 {
-    g->headers = calloc(g->lines ? g->lines : 1, sizeof *g->headers);
+    g->headers = block_take((g->lines ? g->lines : 1) * sizeof *g->headers); /* of a count that is bounded */
     if (!g->headers || g->head.failed) {
         refuse(g, REASON_INTERNAL, 500);
         return;

@@ -1,6 +1,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/block.h"
 #include "base/log.h"
 #include "base/metrics.h"
 #include "base/random.h"
@@ -65,7 +66,7 @@ static void exchange_free(struct exchange *x)
     shares_leave(x->worker->server->shares, x->who);
     judgement_free(x->judgement);
     buf_free(&x->up_body);
-    free(x);
+    block_give(x);
 }
 
 bool proxy_trusts(const struct listen_config *l, const struct ip *peer)
@@ -105,12 +106,13 @@ static struct ip source_of(const struct conn *c)
 
 static struct exchange *exchange_new(struct conn *c)
 {
-    struct exchange *x = calloc(1, sizeof *x);
+    struct exchange *x = block_take(sizeof *x);
     uint8_t random[16];
     if (!x || !random_bytes(random, sizeof random)) {
-        free(x);
+        block_give(x);
         return NULL;
     }
+    memset(x, 0, sizeof *x);
     for (size_t i = 0; i < sizeof random; i++) {
         x->id[2 * i] = "0123456789abcdef"[random[i] >> 4];
         x->id[2 * i + 1] = "0123456789abcdef"[random[i] & 15];
