@@ -20,20 +20,29 @@ static void release(struct buf *b)
     }
     if (b->secret)
         secret_wipe(b->p, b->cap);
-    if (b->secret || b->passing)
+    if (b->passing)
         block_give(b->p);
     else
         free(b->p);
 }
 
-/* Moves to a block of at least `cap` bytes. realloc() would leave a copy of a secret behind. */
+/* realloc() would leave a copy of a secret behind. */
+static char *larger(const struct buf *b, size_t cap)
+{
+    if (b->locked)
+        return locked_alloc(cap);
+    if (b->passing)
+        return block_take(cap);
+    return b->secret ? malloc(cap) : realloc(b->p, cap);
+}
+
+/* Moves to a block of at least `cap` bytes. */
 static bool move(struct buf *b, size_t cap)
 {
-    const bool copies = b->secret || b->passing;
-    char *p = b->locked ? locked_alloc(cap) : copies ? block_take(cap) : realloc(b->p, cap);
+    char *p = larger(b, cap);
     if (!p)
         return false;
-    if (copies) {
+    if (b->secret || b->passing) {
         if (b->p)
             memcpy(p, b->p, b->n + 1);
         release(b);

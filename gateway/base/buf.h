@@ -9,7 +9,8 @@
  *
  * `p` is kept NUL-terminated (the NUL is not counted in `n`). With `secret` set, memory that the buffer leaves behind,
  * when it grows and when it is freed, is wiped; with `locked` set, too, it is locked.h's: for what may hold keys in
- * clear. With `passing` set it is block.h's: for what an exchange makes and ends.
+ * clear. With `passing` set it is block.h's: for what an exchange makes and ends. Both of these are set before there is
+ * any memory; `secret` may be set later.
  */
 #ifndef KMSGATE_BASE_BUF_H
 #define KMSGATE_BASE_BUF_H
@@ -29,7 +30,7 @@ struct buf {
 
 #define BUF_INIT(ceiling) ((struct buf){.max = (ceiling)})
 #define BUF_INIT_PASSING(ceiling) ((struct buf){.max = (ceiling), .passing = true})
-#define BUF_INIT_SECRET(ceiling) ((struct buf){.max = (ceiling), .secret = true})
+#define BUF_INIT_SECRET(ceiling) ((struct buf){.max = (ceiling), .secret = true, .passing = true})
 #define BUF_INIT_KEYS(ceiling) ((struct buf){.max = (ceiling), .secret = true, .locked = true})
 
 /* Over an array of the caller's, which is its ceiling: no memory of its own, and never freed. */

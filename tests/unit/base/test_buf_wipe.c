@@ -61,27 +61,37 @@ static void fill(struct buf *b)
 static void secrets_are_wiped(void **state)
 {
     (void)state;
-    struct buf plain = BUF_INIT(1 << 20), secret = BUF_INIT_SECRET(1 << 20);
+    struct buf plain = BUF_INIT(1 << 20), passing = BUF_INIT_PASSING(1 << 20), later = BUF_INIT(1 << 20);
     fill(&plain);
     assert_true(left_behind > 0); /* the look finds what is there */
     buf_free(&plain);
-    left_behind = frees = 0;
-    fill(&secret);
-    assert_true(frees > 2); /* it has moved, and left nothing */
-    buf_reset(&secret);
-    for (size_t i = 0; i < secret.cap; i++)
-        assert_int_equal(secret.p[i], 0);
-    fill(&secret);
-    buf_free(&secret);
-    assert_int_equal(left_behind, 0);
-    assert_null(secret.p);
+    left_behind = 0;
+    fill(&passing);
+    assert_true(left_behind > 0);
+    buf_free(&passing);
+    later.secret = true;
+    struct buf secret[] = {BUF_INIT_SECRET(1 << 20), later};
+    for (size_t k = 0; k < sizeof secret / sizeof *secret; k++) {
+        left_behind = frees = 0;
+        fill(&secret[k]);
+        assert_true(frees > 2); /* it has moved, and left nothing */
+        buf_reset(&secret[k]);
+        for (size_t i = 0; i < secret[k].cap; i++)
+            assert_int_equal(secret[k].p[i], 0);
+        fill(&secret[k]);
+        buf_free(&secret[k]);
+        assert_int_equal(left_behind, 0);
+        assert_null(secret[k].p);
+    }
 }
 
 static void no_memory_is_a_failure(void **state)
 {
     (void)state;
-    for (int secret = 0; secret < 2; secret++) {
-        struct buf b = {.max = 10000, .secret = secret}, empty = {.max = 100, .secret = secret};
+    for (int kind = 0; kind < 4; kind++) {
+        const bool secret = kind % 2, passing = kind / 2;
+        struct buf b = {.max = 10000, .secret = secret, .passing = passing};
+        struct buf empty = {.max = 100, .secret = secret, .passing = passing};
         buf_z(&b, "abc");
         no_memory = true;
         buf_z(&b, "def"); /* there is room */
