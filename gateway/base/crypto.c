@@ -22,6 +22,7 @@ struct crypto_thread {
         EVP_CIPHER_CTX *ctx;
         uint64_t number; /* of the key that is set up; 0: nobody's */
     } kept[CRYPTO_KEPT];
+    size_t kept_next; /* whose place the next key takes */
     EVP_CIPHER_CTX *blocks[CRYPTO_SPARE]; /* those that nobody has taken */
     size_t spare;
 };
@@ -254,14 +255,31 @@ bool crypto_gcm_open(const struct crypto_gcm *how, const uint8_t *cipher, size_t
     return ok;
 }
 
+static struct crypto_kept *crypto_kept_find(struct crypto_thread *t, uint64_t number)
+{
+    for (size_t i = 0; i < CRYPTO_KEPT; i++)
+        if (t->kept[i].number == number)
+            return &t->kept[i];
+    return NULL;
+}
+
+/* Where the key is set up, in place of the one that was first; NULL: OpenSSL failed. */
+static struct crypto_kept *crypto_kept_set(struct crypto_thread *t, const struct crypto_kept_key *key)
+{
+    struct crypto_kept *kept = &t->kept[t->kept_next++ % CRYPTO_KEPT];
+    const bool ok = EVP_CipherInit_ex2(kept->ctx, NULL, key->b, NULL, 0, NULL) == 1;
+    kept->number = ok ? key->number : 0;
+    return ok ? kept : NULL;
+}
+
 bool crypto_gcm_open_kept(const struct crypto_kept_key *key, const struct crypto_sealed *v, size_t count)
 {
     struct crypto_thread *t = crypto_thread();
-    struct crypto_kept *kept = t ? &t->kept[key->number % CRYPTO_KEPT] : NULL;
-    if (kept && kept->number != key->number)
-        kept->number = EVP_CipherInit_ex2(kept->ctx, NULL, key->b, NULL, 0, NULL) == 1 ? key->number : 0;
+    const struct crypto_kept *kept = t ? crypto_kept_find(t, key->number) : NULL;
+    if (t && !kept)
+        kept = crypto_kept_set(t, key);
     /* what does not open leaves the key as it is: else it would show in the time that the next one takes */
-    const bool ok = kept && kept->number && crypto_gcm_open_all(kept->ctx, NULL, v, count);
+    const bool ok = kept && crypto_gcm_open_all(kept->ctx, NULL, v, count);
     for (size_t i = 0; !ok && i < count; i++)
         secret_wipe(v[i].text, v[i].n);
     return ok;
@@ -269,8 +287,8 @@ bool crypto_gcm_open_kept(const struct crypto_kept_key *key, const struct crypto
 
 void crypto_gcm_forget_kept(uint64_t number)
 {
-    struct crypto_kept *kept = crypto_own ? &crypto_own->kept[number % CRYPTO_KEPT] : NULL;
-    if (!kept || kept->number != number)
+    struct crypto_kept *kept = crypto_own ? crypto_kept_find(crypto_own, number) : NULL;
+    if (!kept)
         return;
     kept->number = 0;
     (void)crypto_gcm_forget(kept->ctx, 0);
