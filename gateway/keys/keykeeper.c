@@ -286,6 +286,7 @@ void keykeeper_stop(struct keykeeper *k)
 {
     if (!k)
         return;
+    keystore_hurry(k->ks);
     pthread_mutex_lock(&k->lock);
     k->ends = true;
     pthread_cond_signal(&k->wake);

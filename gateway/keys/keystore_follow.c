@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "keys/keystore_inside.h"
 
@@ -10,7 +11,9 @@ enum {
     BUSY_TURNS = 20,          /* ten seconds of turns: then it is told */
     REOPEN_EACH_S = 5,        /* a file that something else than a database writes to is read so often, not more */
     CLOCKS_S = 60,            /* by so much the clock of who pruned may be ahead */
-    APPLIED = 64,             /* changed rows that a look-up of a user may have to wait for */
+    APPLIED = 32,             /* changed rows that a look-up of a user may have to wait for */
+    APPLIED_AT_ONCE = 1024,   /* so many without a pause between */
+    APPLIED_PAUSE_NS = 50000, /* more than they take: who looks up a user rarely finds the table closed */
 };
 
 /* Changed and removed rows, verified, until all of them are known to be good. */
@@ -161,11 +164,16 @@ static bool apply(struct keystore *ks, const struct changes *c)
         v[i] = &c->v[i];
     if (ok)
         qsort(v, c->n, sizeof *v, by_user); /* NOLINT(bugprone-sizeof-expression): pointers */
+    ok = ok && table_prepare(ks->now.table, c->n);
     pthread_rwlock_wrlock(&ks->locks->table);
     ok = ok && table_reserve(ks->now.table, c->n, c->text);
     pthread_rwlock_unlock(&ks->locks->table);
-    for (size_t i = 0; ok && i < c->n;)
+    table_settle(ks->now.table);
+    for (size_t i = 0; ok && i < c->n;) {
         i = apply_some(ks, v, i, c->n, &ok);
+        if (i > APPLIED_AT_ONCE && !atomic_load(&ks->hurries))
+            (void)nanosleep(&(struct timespec){.tv_nsec = APPLIED_PAUSE_NS}, NULL);
+    }
     atomic_fetch_add(&ks->edition, 1);
     free(v);
     return ok;
@@ -442,6 +450,11 @@ bool keystore_refresh(struct keystore *ks, bool *changed, char *why, size_t why_
     if (why_size)
         snprintf(why, why_size, "%s", d.text);
     return false;
+}
+
+void keystore_hurry(struct keystore *ks)
+{
+    atomic_store(&ks->hurries, true);
 }
 
 int64_t keystore_age_us(const struct keystore *ks)

@@ -53,6 +53,7 @@ struct keystore {
     uint8_t opened[FOLLOWER_COMMIT]; /* now.commit when it was opened */
     bool tells;            /* who follows: `follower` is held */
     struct followers_slot follower;
+    atomic_bool hurries;        /* nobody is judged by the table any more */
     _Atomic uint64_t edition;   /* of the table */
     _Atomic int64_t in_step_us; /* monotonic: when the table was last known to be what the database holds */
 };

@@ -6,6 +6,7 @@
 #include <openssl/rand.h>
 
 #include "base/block.h"
+#include "keys/name_hash.h"
 #include "keys/pool.h"
 
 /* A text is an offset into the text pool; none crosses the end of a chunk. */
@@ -42,6 +43,8 @@ struct table {
     uint32_t free_key, free_extra; /* lists of slots that were used before */
     uint32_t *index; /* open addressing, linear probing; user's number + 1, 0: free */
     size_t index_n;  /* a power of two */
+    uint32_t *next;  /* a larger one that is ready, or the one that it replaced (next_n 0); NULL: none */
+    size_t next_n, next_users;
     uint64_t seed[2];
     size_t counts[2][KEY_STATES];
     size_t under[TABLE_MASTERS];
@@ -123,6 +126,7 @@ void table_free(struct table *t)
     pool_free(&t->keys);
     pool_free(&t->extras);
     free(t->index);
+    free(t->next);
     free(t);
 }
 
@@ -134,27 +138,6 @@ size_t table_size(const struct table *t)
 bool table_is_loose(const struct table *t)
 {
     return t->lost > LOOSE_FROM && t->lost > t->text.n / 3;
-}
-
-static uint64_t fold(uint64_t a, uint64_t b)
-{
-    unsigned __int128 product = (unsigned __int128)a * b;
-    return (uint64_t)product ^ (uint64_t)(product >> 64);
-}
-
-/* Names are the operator's own, so a seeded mix is enough against chains that somebody might aim at. */
-static uint32_t hash_name(const struct table *t, struct str s)
-{
-    uint64_t h = t->seed[0] ^ s.n, word;
-    size_t i = 0;
-    for (; i + sizeof word <= s.n; i += sizeof word) {
-        memcpy(&word, s.p + i, sizeof word);
-        h = fold(h ^ word ^ UINT64_C(0x9e3779b97f4a7c15), t->seed[1] | 1);
-    }
-    word = 0;
-    memcpy(&word, s.p + i, s.n - i);
-    h = fold(h ^ word ^ UINT64_C(0xd1b54a32d192ed03), t->seed[1] | 1);
-    return (uint32_t)(fold(h ^ t->seed[0], UINT64_C(0xe7037ed1a0b428db)) >> 16);
 }
 
 static struct user_slot *user_at(const struct table *t, size_t i)
@@ -189,26 +172,47 @@ static struct key_slot *find_key(const struct table *t, const struct user_slot *
     return NULL;
 }
 
-static bool index_reserve(struct table *t, size_t users)
+/* An index for so many users beside the one in use, if that is too small. */
+static bool index_make(struct table *t, size_t users)
 {
     size_t size = t->index_n;
     while (users > size / 4 * 3)
         size *= 2;
-    if (size == t->index_n)
+    if (size == t->index_n || (size == t->next_n && t->next_users == t->users.n))
         return true;
-    uint32_t *index = calloc(size, sizeof *index);
-    if (!index)
-        return false;
-    for (size_t i = 0; i < t->users.n; i++) {
+    table_settle(t);
+    t->next = calloc(size, sizeof *t->next);
+    for (size_t i = 0; t->next && i < t->users.n; i++) {
         size_t at = user_at(t, i)->hash & (size - 1);
-        while (index[at])
+        while (t->next[at])
             at = (at + 1) & (size - 1);
-        index[at] = (uint32_t)i + 1;
+        t->next[at] = (uint32_t)i + 1;
     }
-    free(t->index);
-    t->index = index;
-    t->index_n = size;
+    t->next_n = t->next ? size : 0;
+    t->next_users = t->users.n;
+    return t->next_n > 0;
+}
+
+static bool index_reserve(struct table *t, size_t users)
+{
+    const bool fits = users <= t->index_n / 4 * 3;
+    if (fits || !index_make(t, users))
+        return fits;
+    uint32_t *before = t->index;
+    t->index = t->next, t->index_n = t->next_n;
+    t->next = before, t->next_n = 0;
     return true;
+}
+
+bool table_prepare(struct table *t, size_t keys)
+{
+    return index_make(t, t->users.n + keys);
+}
+
+void table_settle(struct table *t)
+{
+    free(t->next);
+    t->next = NULL, t->next_n = 0;
 }
 
 bool table_reserve(struct table *t, size_t keys, size_t text)
@@ -227,6 +231,7 @@ static struct user_slot *add_user(struct table *t, struct str user, uint32_t has
     if (!index_reserve(t, t->users.n + 1) || !pool_reserve(&t->users, t->users.n + 1) ||
         !text_add(&t->text, user, &name))
         return NULL;
+    table_settle(t);
     find_user(t, user, hash, &place); /* the index may have grown */
     struct user_slot *u = user_at(t, t->users.n);
     *u = (struct user_slot){.hash = hash, .name = name, .first = NONE, .name_n = (uint16_t)user.n};
@@ -316,7 +321,7 @@ bool table_set(struct table *t, const struct key_row *row)
     if (row->user.n > KEY_TEXT_MAX || key->id.n > KEY_TEXT_MAX || key->sent.n > KEY_SENT_MAX ||
         key->state > KEY_OFFERED || key->under >= TABLE_MASTERS || key->seq >> 40)
         return false;
-    uint32_t hash = hash_name(t, row->user);
+    uint32_t hash = name_hash(t->seed, row->user);
     struct user_slot *u = find_user(t, row->user, hash, NULL);
     struct key_slot *k = u ? find_key(t, u, key->id) : NULL;
     if (k && k->type != key->type)
@@ -338,7 +343,7 @@ bool table_set(struct table *t, const struct key_row *row)
 
 static struct key_slot *find(const struct table *t, struct str user, struct str id, struct user_slot **u)
 {
-    *u = user.p && id.p ? find_user(t, user, hash_name(t, user), NULL) : NULL;
+    *u = user.p && id.p ? find_user(t, user, name_hash(t->seed, user), NULL) : NULL;
     return *u ? find_key(t, *u, id) : NULL;
 }
 
@@ -413,7 +418,7 @@ enum keystore_result table_user(const struct table *t, struct str user, struct k
 {
     if (!user.p || user.n > KEY_TEXT_MAX)
         return KEYSTORE_NOT_FOUND;
-    const struct user_slot *u = find_user(t, user, hash_name(t, user), NULL);
+    const struct user_slot *u = find_user(t, user, name_hash(t->seed, user), NULL);
     const uint32_t first = u ? u->first : NONE;
     char *at = block_take(user.n + texts_of(t, first) + 1);
     if (!at)

@@ -20,6 +20,11 @@ struct table *table_new(void);
 void table_free(struct table *t);
 /* Keys in it. */
 size_t table_size(const struct table *t);
+/* By the one who changes the table, while others still read it: what table_reserve() of so many keys would keep them
+ * from for longest, the index made anew. False when out of memory. table_settle(): gives back what is not needed, when
+ * table_reserve() has had it, or is not to come. */
+bool table_prepare(struct table *t, size_t keys) MUST_CHECK;
+void table_settle(struct table *t);
 /* Room for so many more keys with so many bytes of text: table_set() cannot run out of memory then. */
 bool table_reserve(struct table *t, size_t keys, size_t text) MUST_CHECK;
 /* Adds the key or overwrites the one of that user and ID. False when out of memory, when the user has LIMIT_USER_KEYS

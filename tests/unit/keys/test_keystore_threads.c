@@ -123,6 +123,28 @@ static void *read_many(void *arg)
     return NULL;
 }
 
+enum { NEW = 3000 };
+
+/* More users than the table has room for, all in one change. */
+static void import_new(struct fixture *f, struct keystore *writer, struct keystore *ks, char part)
+{
+    struct key_entry *v = calloc(NEW, sizeof *v);
+    char(*users)[32] = calloc(NEW, sizeof *users), why[200];
+    bool changed;
+    assert_non_null(v);
+    assert_non_null(users);
+    for (int i = 0; i < NEW; i++) {
+        snprintf(users[i], sizeof users[i], "sip:%c%04d@example.org", part, i);
+        v[i] = entry(users[i], KEY_INK, "ink", (uint8_t)i);
+    }
+    assert_true(keystore_put(writer, v, NEW, false, f->counts, &f->at, &f->faults));
+    assert_true(keystore_refresh(ks, &changed, why, sizeof why) && changed);
+    for (int i = 0; i < NEW; i++)
+        assert_true(has_key(ks, users[i], "ink", (uint8_t)i));
+    free(users);
+    free(v);
+}
+
 static void many_changes_at_once(void **state)
 {
     struct fixture *f = *state;
@@ -145,6 +167,8 @@ static void many_changes_at_once(void **state)
             assert_int_equal(state_of(s.ks, user, id), KEY_ACTIVE);
         }
     }
+    for (char part = 'a'; part < 'd'; part++)
+        import_new(f, writer, s.ks, part);
     atomic_store(&s.done, true);
     for (int i = 0; i < READERS; i++)
         pthread_join(threads[i], NULL);
