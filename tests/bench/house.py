@@ -218,7 +218,8 @@ class House:
         program = self.nginx_program()
         port, place = free_port(), Path(tempfile.mkdtemp(dir=self.folder))
         listen = "%d%s" % (port, " ssl" if tls else "")
-        certificate = "ssl_certificate %s; ssl_certificate_key %s; ssl_session_cache off; ssl_session_tickets on;" % \
+        certificate = "ssl_certificate %s; ssl_certificate_key %s; ssl_session_cache off; ssl_session_tickets on; " \
+            "ssl_protocols TLSv1.2 TLSv1.3;" % \
             self.certificate() if tls else ""
         (place / "nginx.conf").write_text("""daemon off; worker_processes 1; pid %s/pid; error_log %s/error.log;
 events { worker_connections 16384; }
