@@ -4,18 +4,26 @@
 -- {kmsgate}:epoch    "1 OWNER FLOOR WINDOW FUTURE MARK LAST SEEN", times in ms. OWNER: this server's process and
 --                    replication ID, so a restart and every promotion make another. MARK: whose secret keys the members.
 --                    LAST: about when this server last answered gateways; SEEN: the latest time on its clock.
+-- {kmsgate}:walls    "BEFORE LATEST", in ms: of Times without a zone, what stands in them, read as UTC. Before BEFORE
+--                    they are refused; LATEST: about the latest that was accepted.
 -- {kmsgate}:USER     a sorted set of the requests that a user had accepted, by when each may be forgotten.
 --
 -- Whatever a server accepted has a Time of at most its gateway's now + future, that gateway's now is within D of the
 -- server's, and two servers' are within 2D. So whoever cannot know what was accepted before (another owner, no record,
 -- a clock that went back, gateways that take more than the record says) refuses each Time before now + future + 3D.
 --
--- All state is in the record: a newer version of this library takes over without a new epoch. It has to take what
--- older gateways send, and to keep the record's form.
-local VERSION = 1
+-- A Time without a zone is another one when gateways are given rules of a zone further west: hours later it is as good
+-- as new, and no floor is in its way. So a new epoch also refuses each that is no later than those that were accepted,
+-- by the record, and by what each gateway knows of those that it asked for.
+--
+-- All state is in the records: a newer version of this library takes over without a new epoch. It has to take what
+-- older gateways send, and to keep the records' form. (No version before 2 was released.)
+local VERSION = 2
 local EPOCH_FORM = '^1 (%x+) (%d+) (%d+) (%d+) (%x+) (%d+) (%d+)$'
 local DONE, APART, FOREIGN = 0, 1, 2
 local OK, SEEN, FULL, EARLY = 0, 1, 2, 3
+local WALLS_FORM = '^(%d+) (%d+)$'
+local HEAD, EACH = 7, 4 -- arguments: of all requests together, of each
 local PURGE_EACH = 64
 local process = nil -- of this server; a new process begins with an empty library
 local known = nil   -- the record as it was read last, taken apart
@@ -41,8 +49,30 @@ local function write(key, e)
                                        e.last, e.seen))
 end
 
+local function read_walls(key)
+  local text = redis.call('GET', key)
+  if not text then return {before = 0, latest = 0} end
+  local before, latest = string.match(text, WALLS_FORM)
+  if not before then error('the walls are not those of kmsgate') end
+  return {before = tonumber(before), latest = tonumber(latest)}
+end
+
+local function write_walls(key, w)
+  redis.call('SET', key, string.format('%.0f %.0f', w.before, w.latest))
+end
+
+-- To `to`; without it, to just after the latest that was accepted.
+local function raise_walls(key, to)
+  local w = read_walls(key)
+  to = to or (w.latest > 0 and w.latest + 1 or 0)
+  if to > w.before then
+    w.before = to
+    write_walls(key, w)
+  end
+end
+
 -- The epoch that holds, opened where the one before cannot. ask: now, window, future, d, mark.
-local function epoch(key, ask)
+local function epoch(key, walls, ask)
   local e, owner = read(key), name()
   if e and e.mark ~= ask.mark then return e, FOREIGN end
   local apart = math.abs(ask.now - ask.gateway) > ask.d
@@ -55,6 +85,7 @@ local function epoch(key, ask)
     e = {owner = owner, floor = math.max(e.floor, from + future + 3 * ask.d), window = math.max(e.window, ask.window),
          future = future, mark = ask.mark, last = e.last, seen = ask.now}
     if not apart then e.last = math.max(e.last, ask.now) end
+    raise_walls(walls)
     write(key, e)
   elseif ask.now - e.seen >= 1000 or (not apart and ask.now - e.last >= 1000) then
     e.seen = math.max(e.seen, ask.now)
@@ -66,11 +97,11 @@ local function epoch(key, ask)
 end
 
 -- One request: `earliest`, or nil, is held against the floor; it is remembered until `latest`, or nil, has left the
--- window.
-local function spend(e, now, max, user, member, earliest, latest)
+-- window. early: it is refused, unless it is known.
+local function spend(e, now, max, user, member, earliest, latest, early)
   if not latest or latest < e.floor then latest = math.max(now, e.floor) end
   local ends = latest + e.window
-  if (earliest and earliest < e.floor) or ends <= now then
+  if early or (earliest and earliest < e.floor) or ends <= now then
     return redis.call('ZSCORE', user, member) and SEEN or EARLY
   end
   if redis.call('ZADD', user, 'NX', ends, member) == 0 then return SEEN end
@@ -90,21 +121,35 @@ local function spend(e, now, max, user, member, earliest, latest)
   return OK
 end
 
--- FCALL kmsgate_spend 1+N EPOCH USER... GATEWAY-NOW WINDOW FUTURE D MAX MARK (MEMBER EARLIEST LATEST)...
--- Times and durations in ms; EARLIEST and LATEST may be empty. N may be 0: then it only says how things stand.
+-- FCALL kmsgate_spend 2+N EPOCH WALLS USER... GATEWAY-NOW WINDOW FUTURE D MAX MARK BEFORE
+--                     (MEMBER EARLIEST LATEST WALL)...
+-- Times and durations in ms; EARLIEST, LATEST and WALL may be empty. BEFORE: what the gateway knows from before the
+-- epoch that it was told of last. N may be 0: then it only says how things stand.
 -- {status, now, floor, verdict...}; without verdicts where status is not DONE.
 local function all(keys, a)
+  if #a ~= HEAD + EACH * (#keys - 2) then error('the gateway is of another version') end
   local t = redis.call('TIME')
   local ask = {now = t[1] * 1000 + math.floor(t[2] / 1000), gateway = tonumber(a[1]), window = tonumber(a[2]),
                future = tonumber(a[3]), d = tonumber(a[4]), mark = a[6]}
-  local e, status = epoch(keys[1], ask)
+  local e, status = epoch(keys[1], keys[2], ask)
+  local before = tonumber(a[7])
+  if status ~= FOREIGN and before > 0 then raise_walls(keys[2], before) end
   local answer = {status, ask.now, e.floor}
   if status ~= DONE then return answer end
-  local max = tonumber(a[5])
-  for i = 2, #keys do
-    local at = 3 * i + 1
-    answer[i + 2] = spend(e, ask.now, max, keys[i], a[at], tonumber(a[at + 1]), tonumber(a[at + 2]))
+  local max, w, latest = tonumber(a[5]), nil, nil
+  for i = 3, #keys do
+    local at = HEAD + 1 + EACH * (i - 3)
+    local wall = tonumber(a[at + 3])
+    if wall and not w then
+      w = read_walls(keys[2])
+      latest = w.latest
+    end
+    local verdict = spend(e, ask.now, max, keys[i], a[at], tonumber(a[at + 1]), tonumber(a[at + 2]),
+                          wall and wall < w.before)
+    if wall and verdict == OK and wall > w.latest then w.latest = wall + 1000 end -- so it is written once a second
+    answer[i + 1] = verdict
   end
+  if w and w.latest > latest then write_walls(keys[2], w) end
   return answer
 end
 

@@ -158,7 +158,7 @@ static void redis_settle(struct replay *replay, const struct replay_settings *s)
     enum { USER_SHARE = 16 };
     struct redis_site *site = &((struct redis *)replay)->site;
     atomic_store(&site->past_us, s->past_us);
-    atomic_store(&site->future_us, s->future_us);
+    time_raise(&site->future_us, s->future_us); /* what wider rules let through may be ahead yet, and forgotten */
     if (s->max_entries)
         atomic_store(&site->user_max, s->max_entries / USER_SHARE ? s->max_entries / USER_SHARE : 1);
 }
@@ -166,6 +166,13 @@ static void redis_settle(struct replay *replay, const struct replay_settings *s)
 static int64_t redis_floor(const struct replay *r)
 {
     return atomic_load(&((const struct redis *)r)->site.floor_us);
+}
+
+/* As far as this gateway knows. */
+static int64_t redis_walls(const struct replay *r)
+{
+    const int64_t walls = atomic_load(&((const struct redis *)r)->site.walls_us);
+    return walls ? walls : TIME_NONE;
 }
 
 /* The memory is not ours to count. */
@@ -380,6 +387,7 @@ struct replay *replay_redis_new(const struct replay_redis *how, const struct rep
         .free = redis_free,
         .settle = redis_settle,
         .floor = redis_floor,
+        .walls = redis_walls,
         .unready = redis_unready,
         .count = redis_entries,
         .patience = redis_patience,

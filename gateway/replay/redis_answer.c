@@ -78,8 +78,12 @@ static void verdict(struct talk *t, struct claim *c, int64_t v)
         talk_forget(t, c->digest);
         return;
     }
-    if (v == VERDICT_EARLY)
+    if (v == VERDICT_EARLY) {
         redis_count(REDIS_EPOCH, 1);
+        /* it is not the floor: so that the decision says what it is */
+        if (c->wall_us != TIME_NONE && c->earliest_us >= atomic_load(&t->site->floor_us))
+            time_raise(&t->site->walls_us, c->wall_us + US_PER_S / 1000);
+    }
     c->state = v == VERDICT_OK ? CLAIM_TAKEN : CLAIM_REFUSED;
     if (v != VERDICT_OK || !t->site->how.wait_replicas)
         answer(t, c, REASONS[v]);
@@ -126,10 +130,17 @@ static bool is_spend_reply(const struct redis_reply *r, unsigned asked)
                                                   : false;
 }
 
+/* Another epoch: what this gateway asked for without a zone may have been accepted, and forgotten. Nothing of the new
+ * one is among it: until its floor has passed nothing is accepted. */
 static void take_floor(struct talk *t, int64_t floor_us, int64_t now_us)
 {
     char at[TIME_TEXT];
-    if (atomic_exchange(&t->site->floor_us, floor_us) == floor_us || floor_us <= now_us)
+    const int64_t before = atomic_exchange(&t->site->floor_us, floor_us), wall = atomic_load(&t->site->wall_us);
+    if (before == floor_us)
+        return;
+    if (before && wall)
+        time_raise(&t->site->walls_us, wall + US_PER_S / 1000);
+    if (floor_us <= now_us)
         return;
     time_format(floor_us, false, at);
     log_warn("replay", t->site->how.name, "a new epoch: signed requests are refused until %s", at);

@@ -248,7 +248,10 @@ void talk_spend(struct talk *t, const struct replay_claim *c, struct replay_call
 {
     struct claim *claim = &t->claims[t->claim_end % CLAIMS];
     *claim = (struct claim){.call = call, .state = CLAIM_NEW, .earliest_us = c->earliest_us,
-                            .latest_us = remembered_by(c), .asked_us = time_mono_us()};
+                            .latest_us = remembered_by(c), .asked_us = time_mono_us(),
+                            .wall_us = c->zoneless && c->time_us != TIME_NONE ? c->wall_us : TIME_NONE};
+    if (claim->wall_us != TIME_NONE)
+        time_raise(&t->site->wall_us, claim->wall_us);
     memcpy(claim->digest, call->digest, sizeof claim->digest);
     call->order = t->claim_end++;
     call->waits = true;
@@ -279,7 +282,7 @@ void talk_forget(struct talk *t, const uint8_t digest[2][REPLAY_DIGEST])
 }
 
 /* What a SPEND takes at most: its head, and each claim in it. */
-enum { SPEND_HEAD = 512, SPEND_CLAIM = USER_MAX + 23 + 2 * NUMBER_MAX };
+enum { SPEND_HEAD = 512, SPEND_CLAIM = USER_MAX + 23 + 3 * NUMBER_MAX };
 
 /* All this goes straight into the room that was made: it is most of what asking for a request costs. */
 static char *put_number(char *to, int64_t value)
@@ -309,7 +312,8 @@ static char *put_claim(char *to, const struct claim *c)
     to = put(to, STR("$16\r\n"));
     to = put(to, (struct str){(const char *)c->digest[1], REPLAY_DIGEST});
     to = put(to, STR("\r\n"));
-    return put_time(put_time(to, c->earliest_us, false), c->latest_us, true);
+    to = put_time(put_time(to, c->earliest_us, false), c->latest_us, true);
+    return put_time(to, c->wall_us, false);
     _Static_assert(REPLAY_DIGEST == 16, "its length is written above");
 }
 
@@ -325,7 +329,8 @@ static char *put_stand(char *to, const struct redis_site *s)
     to = put_number(to, atomic_load(&s->user_max));
     to = put(to, STR("$16\r\n"));
     to = put(to, (struct str){s->mark, REDIS_MARK});
-    return put(to, STR("\r\n"));
+    to = put(to, STR("\r\n"));
+    return put_number(to, atomic_load(&s->walls_us) / 1000);
     _Static_assert(REDIS_MARK == 16, "its length is written above");
 }
 
@@ -337,13 +342,13 @@ static bool ask_spend(struct talk *t)
         n += t->claims[(t->claim_asked + all++) % CLAIMS].state == CLAIM_NEW;
     if (!ask(t, ASK_SPEND, all))
         return false;
-    redis_command(&t->out, 3 + 1 + n + 6 + 3 * (size_t)n);
+    redis_command(&t->out, 3 + 2 + n + 7 + 4 * (size_t)n);
     buf_str(&t->out, STR("$5\r\nFCALL\r\n$13\r\nkmsgate_spend\r\n"));
     char *to = buf_reserve(&t->out, SPEND_HEAD + (size_t)n * SPEND_CLAIM);
     if (!to) /* the buffer is full, which ends the connection */
         return false;
-    to = put_number(to, 1 + (int64_t)n);
-    to = put(to, STR("$15\r\n" KEY_PREFIX "epoch\r\n"));
+    to = put_number(to, 2 + (int64_t)n);
+    to = put(to, STR("$15\r\n" KEY_PREFIX "epoch\r\n$15\r\n" KEY_PREFIX "walls\r\n"));
     for (unsigned i = 0; i < all; i++) {
         const struct claim *c = &t->claims[(t->claim_asked + i) % CLAIMS];
         if (c->state == CLAIM_NEW)

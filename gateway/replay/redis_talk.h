@@ -30,6 +30,9 @@ struct redis_site {
     _Atomic int64_t past_us, future_us;   /* of the rules */
     atomic_uint user_max;
     _Atomic int64_t floor_us;             /* the epoch's, as it was last told */
+    /* Of Times without a zone, what stands in them, read as UTC: the latest that was ever asked for; and just after the
+     * latest that was before the epoch of now, which the server is told: it may have lost what it knew. 0: none. */
+    _Atomic int64_t wall_us, walls_us;
     _Atomic int64_t told_us;              /* monotonic: when the log last spoke of trouble; 0: all is well */
     _Atomic int told_fault;               /* and of which */
     atomic_bool told_unbounded;           /* that the server's memory is */
@@ -42,6 +45,7 @@ struct claim {
     struct replay_call *call; /* NULL: nobody waits any more */
     enum { CLAIM_NEW, CLAIM_ASKED, CLAIM_LEFT_OUT, CLAIM_REFUSED, CLAIM_TAKEN } state;
     int64_t earliest_us, latest_us, asked_us;
+    int64_t wall_us; /* of a Time without a zone that its rule judges; else TIME_NONE */
     uint8_t digest[2][REPLAY_DIGEST];
 };
 

@@ -1,13 +1,17 @@
 """Debian's redis-server and redis-sentinel, each in a folder and on a port of its own."""
 import os
+import re
 import signal
 import socket
 import subprocess
 import time
+from pathlib import Path
 
 import kms
 
 PASSWORD = "of-the-test"
+LIBRARY = (Path(__file__).parents[2] / "gateway/replay/library.lua").read_text()
+VERSION = int(re.search(r"^local VERSION = (\d+)$", LIBRARY, re.M)[1])
 
 
 class Redis:

@@ -22,7 +22,8 @@
  *   NO_WAIT, SINGLE, SHORT_FLOOR        floor = now + F: clocks that differ are forgotten
  *   NO_WAIT, SINGLE, NO_FUTURE          F of whoever opens the epoch: what another took further ahead is forgotten
  *
- * Left out: a server's clock that goes back (the library opens an epoch when it sees that), eviction (not ready).
+ * Left out: a server's clock that goes back (the library opens an epoch when it sees that), eviction (not ready), Times
+ * without a zone (the library's `walls`).
  */
 #define D 1    /* how far clocks may differ */
 #define PAST 1 /* of all rules */

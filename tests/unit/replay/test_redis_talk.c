@@ -114,9 +114,9 @@ static void a_turn_is_one_command(void **state)
     assert_int_equal(s->talk.out.n, 0);
     talk_flush(&s->talk);
     const struct str out = buf_view(&s->talk.out);
-    assert_true(str_starts(out, STR("*22\r\n$5\r\nFCALL\r\n$13\r\nkmsgate_spend\r\n$1\r\n4\r\n"
-                                    "$15\r\n{kmsgate}:epoch\r\n$26\r\n")));
-    assert_true(said(s, "$16\r\naaaaaaaaaaaaaaaa\r\n$13\r\n1700000000123\r\n$13\r\n1700000000124\r\n"));
+    assert_true(str_starts(out, STR("*27\r\n$5\r\nFCALL\r\n$13\r\nkmsgate_spend\r\n$1\r\n5\r\n"
+                                    "$15\r\n{kmsgate}:epoch\r\n$15\r\n{kmsgate}:walls\r\n$26\r\n")));
+    assert_true(said(s, "$16\r\naaaaaaaaaaaaaaaa\r\n$13\r\n1700000000123\r\n$13\r\n1700000000124\r\n$0\r\n\r\n"));
     assert_true(says(s, "*6\r\n:0\r\n:1700000000000\r\n:1\r\n:0\r\n:1\r\n"));
     assert_int_equal(a[0].answers, 0); /* not yet whole */
     assert_true(says(s, ":2\r\n"));
@@ -150,6 +150,33 @@ static void without_a_zone(void **state)
         assert_true(says(s, "*4\r\n:0\r\n:1700000000000\r\n:1\r\n:0\r\n"));
         assert_true(a.answers == 1 && a.reason == REASON_OK);
     }
+    end(s);
+}
+
+/* What was asked for without a zone is told to the next epoch, and to no other; what no rule judged by its Time never. */
+static void without_a_zone_in_another_epoch(void **state)
+{
+    const int64_t now = 1700000000 * US_PER_S, wall = now + 3600 * US_PER_S;
+    struct replay_claim claim = {.earliest_us = now, .latest_us = now, .time_us = now, .now_us = now, .zoneless = true,
+                                 .wall_us = wall};
+    struct scene *s = scene(0);
+    struct asker a = {.call = {.done = done, .arg = &a}}, b = {.call = {.done = done, .arg = &b}};
+    (void)state;
+    greet(s);
+    talk_spend(&s->talk, &claim, &a.call);
+    claim.time_us = TIME_NONE;
+    claim.wall_us += US_PER_S;
+    talk_spend(&s->talk, &claim, &b.call);
+    talk_flush(&s->talk);
+    assert_non_null(memmem(s->talk.out.p, s->talk.out.n, "0123456789abcdef\r\n$1\r\n0\r\n", 25));
+    assert_non_null(memmem(s->talk.out.p, s->talk.out.n, "$13\r\n1700003600000\r\n", 20));
+    assert_false(said(s, "$13\r\n1700003601000\r\n"));
+    assert_true(says(s, "*5\r\n:0\r\n:1700000000000\r\n:1\r\n:0\r\n:0\r\n"));
+    talk_beat(&s->talk);
+    assert_true(said(s, "0123456789abcdef\r\n$1\r\n0\r\n") && says(s, "*3\r\n:0\r\n:1700000000000\r\n:2\r\n"));
+    talk_beat(&s->talk);
+    assert_true(said(s, "0123456789abcdef\r\n$13\r\n1700003600001\r\n"));
+    assert_true(a.reason == REASON_OK && b.reason == REASON_OK);
     end(s);
 }
 
@@ -191,7 +218,7 @@ static void cancelled(void **state)
     talk_cancel(&s->talk, &a.call);
     assert_false(a.call.waits);
     talk_flush(&s->talk);
-    assert_true(said(s, "*14\r\n")); /* one request */
+    assert_true(said(s, "*17\r\n")); /* one request */
     talk_cancel(&s->talk, &b.call);
     assert_true(says(s, "*4\r\n:0\r\n:1700000000000\r\n:1\r\n:0\r\n"));
     assert_true(said(s, "kmsgate_forget"));
@@ -414,7 +441,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_turn_is_one_command),
-        cmocka_unit_test(without_a_zone), cmocka_unit_test(more_than_a_batch), cmocka_unit_test(cancelled),
+        cmocka_unit_test(without_a_zone), cmocka_unit_test(without_a_zone_in_another_epoch),
+        cmocka_unit_test(more_than_a_batch), cmocka_unit_test(cancelled),
         cmocka_unit_test(replicas_are_waited_for), cmocka_unit_test(what_servers_say),
         cmocka_unit_test(greetings_that_fail), cmocka_unit_test(the_library),
         cmocka_unit_test(a_lost_connection_refuses_all), cmocka_unit_test(silence), cmocka_unit_test(sentinels),
