@@ -44,7 +44,7 @@ class Gate:
             (FILES / "gateway.yaml").read_text(), (r"0\.0\.0\.0:8443", "127.0.0.1:%d" % self.port),
             (r"0\.0\.0\.0:9090", "127.0.0.1:%d" % self.admin_port), (r"172\.30\.95\.2/32", "127.0.0.1/32"),
             (r"http://kms:9000", upstream), (r"^keys: .*$", "keys: " + keys),
-            (r"^  url: redis.*$", "  url: " + replay), (r"^  user: .*\n  password: .*\n  ca: .*\n", ""),
+            (r"^  url: redis.*$", "  timeout: 2s\n  url: " + replay), (r"^  user: .*\n  password: .*\n  ca: .*\n", ""),
             (r"/run/kmsgate/", str(self.folder) + "/"), (r"^state: \S+", "state: ."),
             (r"^decisions: stdout", "decisions: decisions.jsonl")))
 

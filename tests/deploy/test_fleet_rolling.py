@@ -13,7 +13,7 @@ import kms
 import postgres
 from conftest import BUILD, tool
 from fleet_parts import Balancer, Gate, Load
-from redis_servers import Redis
+from redis_servers import VERSION, Redis
 
 EPOCH = "{kmsgate}:epoch"
 LIBRARY = b"\nlocal VERSION = %d\n"
@@ -22,8 +22,8 @@ LIBRARY = b"\nlocal VERSION = %d\n"
 def newer(path):
     """The program of a later day: the same, but that its function library has the next version."""
     text = (BUILD / "kmsgate").read_bytes()
-    assert text.count(LIBRARY % 1) >= 1  # an optimizing linker may keep two copies
-    path.write_bytes(text.replace(LIBRARY % 1, LIBRARY % 2))
+    assert text.count(LIBRARY % VERSION) >= 1  # an optimizing linker may keep two copies
+    path.write_bytes(text.replace(LIBRARY % VERSION, LIBRARY % (VERSION + 1)))
     path.chmod(0o755)
     return path
 
@@ -82,22 +82,22 @@ def roll(gate, program, load):
 
 def test_up_and_back(parts, certs, tmp_path):
     gates, balancer, redis, log, owners = parts
-    version = lambda: redis("FCALL", "kmsgate_version", "0")
+    version = lambda: int(redis("FCALL", "kmsgate_version", "0"))
     new, old = newer(tmp_path / "kmsgate-2"), BUILD / "kmsgate"
     owner, floor = redis("GET", EPOCH).split()[1:3]
     load = Load(("localhost", balancer.port), ssl.create_default_context(cafile=str(certs / "ca.pem")), owners)
     try:
         load.more(40)
-        assert version() == "1"
+        assert version() == VERSION
         for n, g in enumerate(gates):
             roll(g, new, load)
-            assert version() == "2"  # the older ones go on with it
-            assert "the function library is older: loading version 2" in gates[0].running.err
+            assert version() == VERSION + 1  # the older ones go on with it
+            assert "the function library is older: loading version %d" % (VERSION + 1) in gates[0].running.err
         for g in gates[1:]:
             assert "loading version" not in g.running.err
         # and one goes back: it takes the library as it is
         roll(gates[0], old, load)
-        assert version() == "2" and "loading version" not in gates[0].running.err
+        assert version() == VERSION + 1 and "loading version" not in gates[0].running.err
         load.more(20)
     finally:
         load.stop()

@@ -105,7 +105,7 @@ def shared(tmp_path):
     secret = tmp_path / "replay.secret"
     secret.write_text("5a" * 32)
     secret.chmod(0o600)
-    yield "{ url: \"redis://127.0.0.1:%d\", secret: file:%s, clock_difference: 300ms }" % (r.port, secret)
+    yield "{ url: \"redis://127.0.0.1:%d\", secret: file:%s, clock_difference: 700ms, timeout: 2s }" % (r.port, secret)
     r.stop()
 
 

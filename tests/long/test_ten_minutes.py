@@ -177,8 +177,8 @@ ENGINE = {(503, "replay.unavailable"), (503, None)}  # None: the balancer's own,
 EVENTS = {
     gateway_killed: {(0, None), (502, None), *ENGINE},  # 503: it has just started, and the balancer thinks that it never ended
     gateway_rolled: set(),
-    database_crashes: {(403, "key.unknown")},  # a key that another gateway gave out in the moment before
-    database_hangs: {(403, "key.unknown")},
+    database_crashes: {(403, "signature.invalid")},  # key.unknown: what another gateway gave out in the moment before
+    database_hangs: {(403, "signature.invalid")},
     sentinel_away: set(),
     primary_crashes: ENGINE,
     failover: ENGINE,
