@@ -92,20 +92,31 @@ static void attribute(struct writing *w, const char *name, struct str value)
     attribute_text(w, name, value);
 }
 
-/* In canonical order. No Id may be mistaken for the response's. */
+/* An Id or a Version of the upstream's, or a word on why it is left out. */
+static void free_attribute(struct writing *w, const xmlNode *n, const char *name, struct str value, bool stays)
+{
+    if (stays)
+        attribute(w, name, value);
+    else if (value.p && w->plan->left_out)
+        schema_tell_attribute(name, xml_name(n), value, w->plan->left_out);
+}
+
+/* In canonical order. */
 static void own_attributes(struct writing *w, const xmlNode *n, const struct schema_group *g)
 {
     static const char *const SORTED[] = {"CacheNum", "Id", "IsSecurityGateway", "Role", "Version"};
     for (size_t i = 0; i < sizeof SORTED / sizeof SORTED[0]; i++) {
         const struct str name = str_z(SORTED[i]), value = xml_attr(n, NULL, SORTED[i]);
         if (str_eq_z(name, "Version")) {
-            if (g->version && (g->version[0] || schema_is_free_text(value)))
-                attribute(w, SORTED[i], g->version[0] ? str_z(g->version) : value);
+            if (g->version && g->version[0])
+                attribute(w, SORTED[i], str_z(g->version));
+            else if (g->version)
+                free_attribute(w, n, SORTED[i], value, schema_is_free_text(value));
         } else if (str_eq_z(name, "Id")) {
             if (g == &SCHEMA_RESPONSE)
                 attribute(w, SORTED[i], STR("xmldoc"));
-            else if (g->version && !str_eq_z(value, "xmldoc") && schema_is_free_text(value))
-                attribute(w, SORTED[i], value);
+            else if (g->version)
+                free_attribute(w, n, SORTED[i], value, schema_id_stays(value));
         } else {
             for (size_t k = 0; k < g->attribute_count; k++) {
                 if (str_eq_z(name, g->attributes[k].name))

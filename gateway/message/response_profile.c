@@ -208,18 +208,21 @@ static bool profile_attributes(const struct profile *p, const struct scan_tag *t
     return true;
 }
 
-/* What is written of one; missing: it is left out. No Id may be mistaken for the response's. */
+/* What is written of one; missing: it is left out. */
 static struct str profile_written(const struct schema_group *g, unsigned at, struct str value)
 {
     if (at == AT_VERSION)
         return str_z(g->version);
     if (at == AT_ID)
-        return schema_is_free_text(value) && !str_eq(value, STR("xmldoc")) ? value : STR_MISSING;
+        return schema_id_stays(value) ? value : STR_MISSING;
     return value.p ? str_trim(value) : value;
 }
 
-static void profile_put_attributes(struct profile *p, const struct schema_group *g, const struct str found[AT_COUNT])
+static void profile_put_attributes(struct profile *p, const struct schema_group *g, struct str element,
+                                   const struct str found[AT_COUNT])
 {
+    if (found[AT_ID].p && !schema_id_stays(found[AT_ID]))
+        schema_tell_attribute("Id", element, found[AT_ID], &p->out->left_out);
     for (unsigned at = 0; at < AT_COUNT; at++) {
         const struct str value = profile_written(g, at, found[at]);
         if (!value.p)
@@ -249,7 +252,7 @@ static bool profile_push(struct profile *p, const struct schema_group *g)
     canon_bytes(&p->c, l->tag.local);
     if (of_sets && !l->tag.empty && !scanner_at_end_tag(&p->s))
         canon_bytes(&p->c, STR(" xmlns:xsi=\"" NS_XSI "\""));
-    profile_put_attributes(p, g, found);
+    profile_put_attributes(p, g, l->tag.local, found);
     canon_bytes(&p->c, STR(">"));
     p->depth++;
     return true;

@@ -109,16 +109,32 @@ bool schema_is_free_text(struct str text)
     return text.p && text.n <= FREE_TEXT_MAX && free_part(text) == text.n;
 }
 
+bool schema_id_stays(struct str id)
+{
+    return schema_is_free_text(id) && !str_eq(id, STR("xmldoc"));
+}
+
 void schema_tell_unfree(const char *element, struct str text, struct detail *out)
 {
     const size_t fits = free_part(text);
     char found[64];
-    if (fits < text.n)
+    if (schema_is_free_text(text))
+        snprintf(found, sizeof found, "%.*s, which is the response's own", STR_FMT(text));
+    else if (fits < text.n)
         snprintf(found, sizeof found, "another character at octet %zu", fits);
     else
         snprintf(found, sizeof found, "%zu characters", text.n);
     detail_set(out, "%s: found %s, expected at most %d letters, digits, spaces and " FREE_TEXT_SIGNS "; it is left out "
                "of the reply", element, found, FREE_TEXT_MAX);
+}
+
+void schema_tell_attribute(const char *attribute, struct str element, struct str value, struct detail *out)
+{
+    char name[128];
+    if (out->text[0])
+        return;
+    snprintf(name, sizeof name, "%.*s: its %s", SHOWN(element), attribute);
+    schema_tell_unfree(name, value, out);
 }
 
 bool schema_is_new_key(const struct schema_element *e)

@@ -100,8 +100,12 @@ bool schema_is_sealed(const xmlNode *node);
 /* True when an optional text without a type of its own may leave as it is: at most 128 letters, digits, spaces and
  * -._:@/,=()+. A key in another dress does not fit, or is found by kms_response_spill.h. */
 bool schema_is_free_text(struct str text);
+/* True for an Id that may leave as it is, on another element than the response: no Id may be mistaken for its `xmldoc`. */
+bool schema_id_stays(struct str id);
 /* In words, of a text of that element that is not: what was found, without the text, and what was due. */
 void schema_tell_unfree(const char *element, struct str text, struct detail *out);
+/* The same of the value of an attribute on that element, unless `out` says something already. */
+void schema_tell_attribute(const char *attribute, struct str element, struct str value, struct detail *out);
 /* The EncryptedKey of a key content; NULL when it is in clear. */
 const xmlNode *schema_encrypted_key(const xmlNode *key_content);
 

@@ -168,6 +168,25 @@ LEFT_OUT = [("Issuer", "x" * 129, "Issuer: found 129 characters, expected at mos
             ("Issuer", "x" * 128, None)]
 
 
+IDS_LEFT_OUT = [("K\u00e9y", "KmsKeySet: its Id: found another character at octet 1, expected at most 128"),
+                ("x" * 129, "KmsKeySet: its Id: found 129 characters, expected at most 128 letters"),
+                ("xmldoc", "KmsKeySet: its Id: found xmldoc, which is the response's own, expected at most 128"),
+                ("x" * 128, None)]
+
+
+@pytest.mark.parametrize("own", [b"", b"<!-- read as a tree -->"], ids=["one-pass", "tree"])
+@pytest.mark.parametrize("value,said", IDS_LEFT_OUT)
+def test_an_id_that_is_left_out_is_told(bench, alice, value, said, own):
+    """As a text is, in both ways of reading; the reply goes out without it."""
+    body = response(key_prov(key_set(K, ALICE))).replace(b"<KmsKeySet ", b'<KmsKeySet Id="%s" ' % value.encode())
+    r = good(bench.reply(alice, "/keyprov", body.replace(b"<KmsMessage>", own + b"<KmsMessage>")), alice)
+    assert (b'<KmsKeySet Id="%s"' % value.encode() in r.body) == (said is None)
+    if said:
+        assert logged(bench, r, said) and logged(bench, r, "it is left out of the reply")
+    else:
+        assert r.headers["X-Request-Id"] not in bench.gate.running.err
+
+
 @pytest.mark.parametrize("name,text,said", LEFT_OUT)
 def test_what_is_left_out_is_told(bench, alice, name, text, said):
     """An old KMS's text that could hide a key is not passed on; its operator reads which, and what would pass."""
