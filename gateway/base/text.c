@@ -74,6 +74,25 @@ bool text_is_plain(struct str s)
     return true;
 }
 
+static bool text_has_space(struct str s, bool at_end)
+{
+    static const char *const SPACES[] = {
+        " ",      "\t",           "\n",           "\v",           "\f",           "\r",           "\xc2\x85",
+        "\xc2\xa0", "\xe1\x9a\x80", "\xe1\xa0\x8e", "\xe2\x80\x80", "\xe2\x80\x81", "\xe2\x80\x82", "\xe2\x80\x83",
+        "\xe2\x80\x84", "\xe2\x80\x85", "\xe2\x80\x86", "\xe2\x80\x87", "\xe2\x80\x88", "\xe2\x80\x89",
+        "\xe2\x80\x8a", "\xe2\x80\x8b", "\xe2\x80\xa8", "\xe2\x80\xa9", "\xe2\x80\xaf", "\xe2\x81\x9f",
+        "\xe3\x80\x80", "\xef\xbb\xbf"};
+    bool has = false;
+    for (size_t i = 0; i < sizeof SPACES / sizeof *SPACES && !has; i++)
+        has = at_end ? str_ends(s, str_z(SPACES[i])) : str_starts(s, str_z(SPACES[i]));
+    return has;
+}
+
+bool text_is_trimmed(struct str s)
+{
+    return !text_has_space(s, false) && !text_has_space(s, true);
+}
+
 static void text_append(struct buf *out, struct str s, bool lines)
 {
     for (size_t i = 0, from = 0; i < s.n;) {

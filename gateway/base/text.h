@@ -19,6 +19,10 @@ bool text_is_hidden(uint32_t code);
 uint32_t text_code(struct str s, size_t *n);
 /* True when s is UTF-8 and holds no hidden character: it can be shown as it is. */
 bool text_is_plain(struct str s);
+/* False when s begins or ends with white space: by Unicode's property White_Space, and what libraries trim besides it
+ * (zero-width space, byte order mark). A server that trims would read another value than the one that rules matched and
+ * signatures prove. */
+bool text_is_trimmed(struct str s);
 /* Appends s on one line: hidden characters as \xNN (C0, DEL), \uNNNN or \UNNNNNNNN, bytes that are no UTF-8 as \xNN. */
 void text_escape(struct buf *out, struct str s);
 /* The same, but line feeds stay. */

@@ -2,6 +2,7 @@
 
 #include "base/json.h"
 #include "base/limits.h"
+#include "base/text.h"
 #include "base/uri.h"
 #include "gate/gate.h"
 
@@ -49,30 +50,6 @@ static bool fits_header(struct str s)
     return true;
 }
 
-/* The bytes of the white space that s begins (or ends) with, by Unicode's property White_Space and what libraries trim
- * besides it (zero-width space, byte order mark); 0: none. */
-static size_t white_space(struct str s, bool at_end)
-{
-    static const char *const SPACES[] = {
-        " ",      "\t",           "\n",           "\v",           "\f",           "\r",           "\xc2\x85",
-        "\xc2\xa0", "\xe1\x9a\x80", "\xe1\xa0\x8e", "\xe2\x80\x80", "\xe2\x80\x81", "\xe2\x80\x82", "\xe2\x80\x83",
-        "\xe2\x80\x84", "\xe2\x80\x85", "\xe2\x80\x86", "\xe2\x80\x87", "\xe2\x80\x88", "\xe2\x80\x89",
-        "\xe2\x80\x8a", "\xe2\x80\x8b", "\xe2\x80\xa8", "\xe2\x80\xa9", "\xe2\x80\xaf", "\xe2\x81\x9f",
-        "\xe3\x80\x80", "\xef\xbb\xbf"};
-    for (size_t i = 0; i < sizeof SPACES / sizeof *SPACES; i++) {
-        const struct str space = str_z(SPACES[i]);
-        if (at_end ? str_ends(s, space) : str_starts(s, space))
-            return space.n;
-    }
-    return 0;
-}
-
-/* A server that trims would read another value than the one that rules matched and signatures prove. */
-static bool is_trimmed(struct str s)
-{
-    return white_space(s, false) == 0 && white_space(s, true) == 0;
-}
-
 /* A value within other text: nothing in it can end it there, or look like the text around it. */
 static void put_encoded(struct buf *out, struct str value)
 {
@@ -91,7 +68,7 @@ static enum reason fill(const struct judgement *j, struct str text, struct buf *
             continue;
         }
         const struct str value = holder_value(j, h), name = str_z(HOLDERS[h]);
-        if (value.p && !(is_trimmed(value) && fits_header(value)))
+        if (value.p && !(text_is_trimmed(value) && fits_header(value)))
             return REASON_XML_INVALID;
         if (value.p && alone)
             buf_str(out, value);

@@ -1,5 +1,6 @@
 #include "gate/resource.h"
 
+#include "base/text.h"
 #include "base/uri.h"
 
 #define PREFIX "/keymanagement/identity/v1/"
@@ -104,6 +105,10 @@ static enum reason value_holds(struct str raw, struct detail *why)
         }
     if (is_dots(s) || !str_is_utf8(s)) {
         detail_set(why, "a dot segment, or a segment that is no UTF-8");
+        return REASON_HTTP_PATH;
+    }
+    if (!text_is_trimmed(s)) {
+        detail_set(why, "escaped white space around a segment");
         return REASON_HTTP_PATH;
     }
     return REASON_OK;

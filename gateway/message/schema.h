@@ -100,7 +100,7 @@ bool schema_is_sealed(const xmlNode *node);
 /* True when an optional text without a type of its own may leave as it is: at most 128 letters, digits, spaces and
  * -._:@/,=()+. A key in another dress does not fit, or is found by kms_response_spill.h. */
 bool schema_is_free_text(struct str text);
-/* True for an Id that may leave as it is, on another element than the response: no Id may be mistaken for its `xmldoc`. */
+/* True for an Id that may leave as it is, on another element than the response: none may be taken for its `xmldoc`. */
 bool schema_id_stays(struct str id);
 /* In words, of a text of that element that is not: what was found, without the text, and what was due. */
 void schema_tell_unfree(const char *element, struct str text, struct detail *out);
