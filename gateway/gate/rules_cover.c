@@ -23,8 +23,8 @@ static bool globs_cover(const struct strings *a, const struct strings *b)
     return b->n > 0;
 }
 
-/* Whether each address of the network is in one of these: in one of them whole, or each half in some. */
-static bool networks_cover(const struct cidr *nets, size_t n, const struct cidr *of)
+/* It is in one of them whole, or each half is in some. */
+bool rules_networks_cover(const struct cidr *nets, size_t n, const struct cidr *of)
 {
     bool within = false;
     for (size_t k = 0; k < n; k++) {
@@ -37,7 +37,7 @@ static bool networks_cover(const struct cidr *nets, size_t n, const struct cidr 
     struct cidr low = *of, high = *of;
     low.bits = ++high.bits;
     high.base.b[of->bits / 8] |= (uint8_t)(0x80u >> of->bits % 8);
-    return networks_cover(nets, n, &low) && networks_cover(nets, n, &high);
+    return rules_networks_cover(nets, n, &low) && rules_networks_cover(nets, n, &high);
 }
 
 bool rules_request_from_anywhere(const struct request_rule *q)
@@ -45,8 +45,8 @@ bool rules_request_from_anywhere(const struct request_rule *q)
     struct cidr v4, v6;
     if (!q->match.source_count)
         return true;
-    return (cidr_parse(STR("0.0.0.0/0"), &v4) && networks_cover(q->match.source, q->match.source_count, &v4)) ||
-           (cidr_parse(STR("::/0"), &v6) && networks_cover(q->match.source, q->match.source_count, &v6));
+    return (cidr_parse(STR("0.0.0.0/0"), &v4) && rules_networks_cover(q->match.source, q->match.source_count, &v4)) ||
+           (cidr_parse(STR("::/0"), &v6) && rules_networks_cover(q->match.source, q->match.source_count, &v6));
 }
 
 static bool sources_cover(const struct request_rule *a, const struct request_rule *b)
@@ -54,7 +54,7 @@ static bool sources_cover(const struct request_rule *a, const struct request_rul
     if (!a->match.source_count)
         return true;
     for (size_t i = 0; i < b->match.source_count; i++)
-        if (!networks_cover(a->match.source, a->match.source_count, b->match.source + i))
+        if (!rules_networks_cover(a->match.source, a->match.source_count, b->match.source + i))
             return false;
     return b->match.source_count > 0;
 }

@@ -85,6 +85,8 @@ extern const char *const RULES_PATHS[PATH_COUNT];
 bool rules_requests_meet(const struct request_rule *a, const struct request_rule *b);
 /* True when all that b matches is matched by a, as far as that can be seen without requests; rules_request_paths(b). */
 bool rules_request_covers(const struct request_rule *a, const struct request_rule *b, unsigned paths_of_b);
+/* Whether each address of the network `of` is in one of these. */
+bool rules_networks_cover(const struct cidr *nets, size_t n, const struct cidr *of);
 /* No address of IPv4, or none of IPv6, is left out by its `source`. */
 bool rules_request_from_anywhere(const struct request_rule *q);
 bool rules_response_covers(const struct response_rule *a, const struct response_rule *b);

@@ -249,29 +249,38 @@ static void lint_checks(struct reading *g, const struct request_rule *q, const s
              c->min_hmac_bits);
 }
 
-/* A network that half the world uses within bounds little: as wide as the whole of a private range, or loopback, where
- * everything on the host is, a balancer above all. */
-static void lint_source(struct reading *g, const struct request_rule *q, const struct yaml_node *node)
+/* A network that half the world uses within bounds little: the whole of a private range, in pieces, too, or loopback,
+ * where everything on the host is, a balancer above all. Of fc00::/7 one half is in use. NULL: none of them. */
+static const char *wide_range(const struct request_match *m, bool *loopback)
 {
     static const char *const RANGES[] = {"10.0.0.0/8",  "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10",
-                                         "127.0.0.0/8", "169.254.0.0/16", "fc00::/7",      "fe80::/10",
+                                         "127.0.0.0/8", "169.254.0.0/16", "fd00::/8",      "fe80::/10",
                                          "::1/128"};
-    for (size_t i = 0; i < q->match.source_count; i++)
-        for (size_t k = 0; k < sizeof RANGES / sizeof *RANGES; k++) {
-            struct cidr range;
-            const struct cidr *s = q->match.source + i;
-            const bool loopback = k == 4 || k == 8;
-            if (!cidr_parse(str_z(RANGES[k]), &range) ||
-                !cidr_contains(loopback ? &range : s, loopback ? &s->base : &range.base) ||
-                (!loopback && s->bits > range.bits))
-                continue;
-            rules_lint_add(rules_remark(g, q->id, node, "match", "source"), LINT_WIDE_SOURCE,
-                           loopback ? "has loopback as a bound of what is unsigned: all that a proxy on this host "
-                                      "hands on comes from there"
-                                    : "has the whole of %s as a bound of what is unsigned: name the clients' networks",
-                           RANGES[k]);
-            return;
-        }
+    for (size_t k = 0; k < sizeof RANGES / sizeof *RANGES; k++) {
+        struct cidr range;
+        if (!cidr_parse(str_z(RANGES[k]), &range))
+            continue;
+        *loopback = k == 4 || k == 8;
+        bool wide = !*loopback && rules_networks_cover(m->source, m->source_count, &range);
+        for (size_t i = 0; i < m->source_count && *loopback; i++)
+            wide |= cidr_contains(&range, &m->source[i].base);
+        if (wide)
+            return RANGES[k];
+    }
+    return NULL;
+}
+
+static void lint_source(struct reading *g, const struct request_rule *q, const struct yaml_node *node)
+{
+    bool loopback = false;
+    const char *wide = wide_range(&q->match, &loopback);
+    const struct remark at = rules_remark(g, q->id, node, "match", "source");
+    if (wide && loopback)
+        rules_lint_add(at, LINT_WIDE_SOURCE, "has loopback as a bound of what is unsigned: all that a proxy on this "
+                       "host hands on comes from there");
+    else if (wide)
+        rules_lint_add(at, LINT_WIDE_SOURCE,
+                       "has the whole of %s as a bound of what is unsigned: name the clients' networks", wide);
 }
 
 static void lint_unproven(struct reading *g, const struct request_rule *q, const struct yaml_node *node)
