@@ -7,7 +7,8 @@
 enum { WIDTH = 100, INDENT = 9 };
 
 /* Text that may be a stranger's, on lines that end before column WIDTH and go on at `indent`; it begins at `column`.
- * What has no space in it, such as a URL, stays whole, so that it can be copied. Ends the line. */
+ * What has no space in it, such as a URL, stays whole, so that it can be copied: what is too long to stand at `indent`
+ * begins a line at INDENT. Ends the line. */
 static void put_wrapped(struct buf *out, size_t column, size_t indent, const char *z)
 {
     struct buf text BUF_CLEANUP = BUF_INIT(1 << 20);
@@ -16,10 +17,13 @@ static void put_wrapped(struct buf *out, size_t column, size_t indent, const cha
         out->failed = true;
     for (const char *at = text.p ? text.p : ""; *at;) {
         const size_t spaces = strspn(at, " "), word = strcspn(at + spaces, " ");
-        const bool first = column <= indent;
-        if (!first && column + spaces + word > WIDTH) {
-            buf_printf(out, "\n%*s", (int)indent, "");
-            column = indent + word;
+        const bool first = column <= indent, wide = indent > INDENT && indent + word > WIDTH;
+        if ((!first || wide) && column + spaces + word > WIDTH) {
+            const size_t to = wide ? INDENT : indent;
+            while (out->n > 0 && out->p[out->n - 1] == ' ')
+                out->n--;
+            buf_printf(out, "\n%*s", (int)to, "");
+            column = to + word;
         } else {
             buf_bytes(out, at, spaces);
             column += spaces + word;

@@ -123,7 +123,7 @@ class Desk:
         if code is not None:
             assert r.returncode == code, everything
         if "json" not in argv: # but for what has no place to break, such as a URL
-            assert not [x for x in r.stdout.split("\n") if len(x) > 100 and " " in x.strip()[60:]], r.stdout
+            assert not [x for x in r.stdout.split("\n") if len(x) > 100 and not re.fullmatch(r" {9}\S+", x)], r.stdout
         assert not HIDDEN.search(everything), "a terminal would obey it"
         return r
 
