@@ -139,6 +139,8 @@ const struct listen_config *config_listener(const struct config *c, const char *
 bool config_read_master_key(const struct secret_source *from, struct secret_key *out, struct faults *faults);
 /* The same of another key; `what` names it in faults. */
 bool config_read_key(const struct secret_source *from, const char *what, struct secret_key *out, struct faults *faults);
+/* The key of `tickets`, which is given. */
+bool config_read_tickets(const struct config *c, struct secret_key *out, struct faults *faults);
 struct master_keys {
     struct secret_key v[MASTER_KEYS_MAX];
     size_t n;

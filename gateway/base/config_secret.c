@@ -129,6 +129,11 @@ bool config_read_master_key(const struct secret_source *from, struct secret_key 
     return config_read_key(from, "master key", out, faults);
 }
 
+bool config_read_tickets(const struct config *c, struct secret_key *out, struct faults *faults)
+{
+    return config_read_key(&c->tickets, "key of tickets", out, faults);
+}
+
 void master_keys_clear(struct master_keys *m)
 {
     secret_wipe(m, sizeof *m);

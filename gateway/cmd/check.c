@@ -1,8 +1,11 @@
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "base/config.h"
@@ -98,6 +101,8 @@ static void check_keys(const struct config *c, struct faults *faults)
 {
     struct master_keys masters MASTERS_CLEANUP = {.n = 0};
     const bool master = config_read_master_keys(c, &masters, faults);
+    if (c->keys_counter && access(c->keys_counter, F_OK) != 0)
+        check_can_be_made(c->keys_counter, "the counter of keys", faults);
     if (keydb_is_shared(c->keys))
         check_shared(c, master ? &masters : NULL, faults);
     else if (access(c->keys, F_OK) != 0)
@@ -108,18 +113,56 @@ static void check_keys(const struct config *c, struct faults *faults)
         look_at_keys(c, &masters, faults);
 }
 
-/* Where a run leaves its mark for the next one. A folder that is not there yet is none that is at fault. */
+/* Where a run leaves its mark for the next one. One that is not there yet is told, and is no fault: a service manager
+ * or a mount makes it. */
 static void check_state(const struct config *c, struct faults *faults)
 {
     struct stat st;
     if (stat(c->state, &st) != 0) {
-        if (errno != ENOENT)
+        if (errno == ENOENT)
+            complain("%s: `state` is not there yet: `serve` starts once it is a folder that the gateway may write to",
+                     c->state);
+        else
             faults_add(faults, c->state, 0, 0, "`state` cannot be looked at: %s", strerror(errno));
     } else if (!S_ISDIR(st.st_mode)) {
         faults_add(faults, c->state, 0, 0, "`state` is no folder: expected one that the gateway may write to");
     } else if (faccessat(AT_FDCWD, c->state, W_OK | X_OK, AT_EACCESS) != 0) {
         faults_add(faults, c->state, 0, 0, "`state` cannot be written: %s", strerror(errno));
     }
+}
+
+/* Whether it can be bound, but for its port, which a gateway that runs may have. */
+static void check_address(const struct listen_config *l, struct faults *faults)
+{
+    struct sockaddr_storage sa = l->sa;
+    if (sa.ss_family == AF_UNIX) {
+        check_can_be_made(((const struct sockaddr_un *)&l->sa)->sun_path, "the socket", faults);
+        return;
+    }
+    if (sa.ss_family == AF_INET6)
+        ((struct sockaddr_in6 *)(void *)&sa)->sin6_port = 0;
+    else
+        ((struct sockaddr_in *)(void *)&sa)->sin_port = 0;
+    const int fd = socket(sa.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0 || bind(fd, (const struct sockaddr *)&sa, l->sa_len) != 0)
+        faults_add(faults, l->address, 0, 0, "this machine cannot listen there: %s", strerror(errno));
+    if (fd >= 0)
+        close(fd);
+}
+
+static void check_addresses(const struct config *c, struct faults *faults)
+{
+    for (size_t i = 0; i < c->listen_count; i++)
+        check_address(&c->listen[i], faults);
+    if (c->admin.address)
+        check_address(&c->admin, faults);
+}
+
+static void check_tickets(const struct config *c, struct faults *faults)
+{
+    struct secret_key fleet SECRET_CLEANUP = {{0}};
+    if (c->tickets.kind != SECRET_NONE)
+        (void)config_read_tickets(c, &fleet, faults);
 }
 
 /* The server itself is not asked: it may be away, and a check changes nothing. */
@@ -181,7 +224,9 @@ static void lint_captures(const struct config *c, const struct rules *r, struct 
 /* What the configuration names must be there and readable by the user who checks. */
 static void check_files(const struct config *c, struct faults *faults)
 {
+    check_addresses(c, faults);
     check_certificates(c, faults);
+    check_tickets(c, faults);
     check_decisions(c->decisions, faults);
     check_captures(c->captures, faults);
     check_keys(c, faults);

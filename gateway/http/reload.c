@@ -190,7 +190,7 @@ static struct tickets *load_tickets(const struct config *c, struct faults *fault
 {
     struct secret_key fleet SECRET_CLEANUP = {{0}};
     const bool shared = c->tickets.kind != SECRET_NONE;
-    return shared && !config_read_master_key(&c->tickets, &fleet, faults) ? NULL : tickets_new(shared ? &fleet : NULL);
+    return shared && !config_read_tickets(c, &fleet, faults) ? NULL : tickets_new(shared ? &fleet : NULL);
 }
 
 bool reload_start(struct server *s, struct faults *faults)

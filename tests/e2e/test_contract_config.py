@@ -344,7 +344,8 @@ def test_the_folder_of_the_state(folder):
     """`serve` would refuse these."""
     (folder.path / "mark").mkdir()
     assert folder.put("state", "mark").check("--strict").returncode == 0
-    assert folder.put("state", "not-yet").check("--strict").returncode == 0
+    run = folder.put("state", "not-yet").check("--strict")
+    assert run.returncode == 0 and "not-yet: `state` is not there yet" in run.stderr, run.stderr
     run = folder.put("state", "rules.yaml").check()
     assert run.returncode == 1 and "rules.yaml: `state` is no folder" in run.stderr, run.stderr
     run = folder.put("state", "rules.yaml/mark").check()
@@ -353,6 +354,23 @@ def test_the_folder_of_the_state(folder):
         (folder.path / "mark").chmod(0o500)
         run = folder.put("state", "mark").check()
         assert run.returncode == 1 and "`state` cannot be written" in run.stderr, run.stderr
+
+
+@pytest.mark.parametrize("key,value,said", [
+    ("tickets", "file:none", "none: cannot be read: No such file"),
+    ("tickets", "file:short", "short: is no key of tickets"),
+    ("keys_counter", "file:none/count", "none/count: the counter of keys cannot be created: "),
+    ("listen", [{"address": "203.0.113.7:8443"}], "203.0.113.7:8443: this machine cannot listen there: "),
+    ("admin", "[2001:db8::7]:9090", "[2001:db8::7]:9090: this machine cannot listen there: "),
+    ("listen", [{"address": "unix:none/socket"}], "none/socket: the socket cannot be created: ")])
+def test_what_serve_would_refuse_is_found(folder, key, value, said):
+    """A secret that is none, and places that are not there."""
+    (folder.path / "short").write_text("ab")
+    (folder.path / "short").chmod(0o600)
+    (folder.path / "token").write_text("t")
+    assert folder.put("admin_token", "file:token").check().returncode == 0
+    run = folder.put(key, value).check()
+    assert run.returncode == 1 and said in run.stderr, run.stderr
 
 
 def test_serve_refuses_what_check_refuses(folder):
