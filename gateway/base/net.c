@@ -136,7 +136,7 @@ bool net_host_port(struct str s, struct str *host, struct str *port)
         number = number * 10 + (unsigned long)(port->p[i] - '0');
     }
     for (size_t i = 0; i < host->n; i++)
-        if (host->p[i] <= ' ' || host->p[i] == '/' || host->p[i] == '@' || host->p[i] == 0x7f)
+        if (host->p[i] <= ' ' || host->p[i] == 0x7f || strchr("/@[]", host->p[i]))
             return false;
     return host->n > 0 && host->n <= HOST_TEXT && number > 0 && number <= UINT16_MAX;
 }

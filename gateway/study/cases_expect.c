@@ -33,7 +33,7 @@ static void read_reason(struct yaml_in *in, const struct yaml_node *node, void *
     enum reason r;
     (void)to, (void)arg;
     if (yaml_is_scalar(in, node, "a reason such as time.stale") && !reason_parse(node->text, &r))
-        yaml_fault(in, node, "found %s, expected a reason such as time.stale: the contract of the gateway lists them",
+        yaml_fault(in, node, "found %s, expected a reason such as time.stale: docker/DECISIONS.md lists them",
                    yaml_found(node).z);
 }
 
