@@ -291,8 +291,3 @@ bool advice_locked_out(const struct advice *a)
             return true;
     return false;
 }
-
-size_t advice_decisions(const struct advice *a)
-{
-    return a->decisions;
-}

@@ -23,7 +23,6 @@ bool advice_add(struct advice *a, const struct record *r) MUST_CHECK;
 bool advice_write(struct advice *a, struct buf *out) MUST_CHECK;
 /* Whether somebody is locked out: replays and what the services behind the rules refused do not count. */
 bool advice_locked_out(const struct advice *a);
-size_t advice_decisions(const struct advice *a);
 void advice_free(struct advice *a); /* NULL is fine */
 
 #endif
