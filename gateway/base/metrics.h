@@ -31,6 +31,12 @@
     X(CERTIFICATE_EXPIRY, gauge, "kmsgate_certificate_expiry_seconds", "Seconds until a certificate expires.")       \
     X(TLS_FAILURES, counter, "kmsgate_tls_failures_total", "TLS handshakes that failed, by listener and reason.")     \
     X(SANDBOX, gauge, "kmsgate_sandbox", "1 for a layer of the sandbox that is in force, by its name, else 0.")       \
+    X(PROCESS_CPU, counter, "process_cpu_seconds_total", "Processor time that the process has taken.")                \
+    X(PROCESS_START, gauge, "process_start_time_seconds", "When the gateway began, in Unix time.")                   \
+    X(PROCESS_MEMORY, gauge, "process_resident_memory_bytes", "Memory of the process that is resident.")             \
+    X(PROCESS_VIRTUAL, gauge, "process_virtual_memory_bytes", "Memory that the process has mapped.")                 \
+    X(PROCESS_FDS, gauge, "process_open_fds", "Open descriptors.")                                                   \
+    X(PROCESS_FDS_MAX, gauge, "process_max_fds", "Descriptors that the process may open.")                           \
     X(BUILD_INFO, gauge, "kmsgate_build_info", "The version that runs.")
 
 enum metric {

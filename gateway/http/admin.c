@@ -52,6 +52,7 @@ static void measure(struct server *s)
     metric_set(METRIC_KEYS_AGE, NULL, (double)keystore_age_us(s->keys) / (double)US_PER_S);
     reload_measure(s);
     bounds_measure();
+    process_measure();
     metric_set(METRIC_IN_FLIGHT, NULL, atomic_load(&s->in_flight));
     metric_set(METRIC_CONNECTIONS, NULL, crowd_count(s->crowd));
     metric_set(METRIC_REPLAY_ENTRIES, NULL, (double)replay_count(s->replay));

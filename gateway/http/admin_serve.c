@@ -300,6 +300,7 @@ bool admin_start(struct server *s)
     struct admin *a = calloc(1, sizeof *a);
     if (!a)
         return false;
+    process_begins();
     if (admin_open(a, s) && pthread_create(&a->thread, NULL, admin_run, a) == 0) {
         s->admin = a;
         return true;

@@ -197,6 +197,9 @@ void reload_config(struct server *s);
 void drain(struct server *s, const sigset_t *signals);
 
 /* descriptors.c */
+/* The gauges that Prometheus' libraries have of any process; the first once, at the start. */
+void process_begins(void);
+void process_measure(void);
 /* How many connections the process can hold, with the soft limit raised as far as it goes. `c`: as it was started. */
 unsigned descriptors_prepare(const struct config *c, const struct limits_config *limits);
 

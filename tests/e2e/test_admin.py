@@ -6,6 +6,7 @@ import signal
 import socket
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -52,7 +53,30 @@ def test_what_it_shows(gate, alice):
                  'kmsgate_rules_info{hash="%s"} 1' % rules["hash"]):
         assert line + "\n" in metrics, line
     for line in metrics.splitlines():
-        assert re.fullmatch(r'# (HELP|TYPE) kmsgate_\w+ .+|kmsgate_\w+(\{(\w+="(\\.|[^"\\\n])*",?)+\})? \S+', line), line
+        assert re.fullmatch(r'# (HELP|TYPE) (kmsgate|process)_\w+ .+|(kmsgate|process)_\w+(\{(\w+="(\\.|[^"\\\n])*",?)+\})? \S+', line), line
+
+
+def test_what_the_process_takes(gateway, alice):
+    """As the system tells it from outside, from within the sandbox; what is opened is counted."""
+    def told(name):
+        return float(re.search(r"^process_%s (\S+)$" % name, get(g, "/metrics")[2], re.M)[1])
+    began = time.time()
+    g = gateway([alice])
+    at = "/proc/%d/" % g.running.p.pid
+    assert began - 1 <= told("start_time_seconds") <= time.time()
+    assert 2**20 < told("resident_memory_bytes") < told("virtual_memory_bytes")
+    limit = re.search(r"^Max open files +(\d+)", Path(at + "limits").read_text(), re.M)[1]
+    assert told("max_fds") == int(limit)
+    before = told("open_fds")
+    assert abs(before - len(os.listdir(at + "fd"))) <= 4
+    kept = [socket.create_connection(("127.0.0.1", g.port)) for _ in range(20)]
+    kms.wait_for(lambda: told("open_fds") >= before + 18, 30)
+    spent = told("cpu_seconds_total")
+    while told("cpu_seconds_total") < spent + 0.01:
+        assert g.ask(alice, "/init").status == 200
+    assert 0 < spent < told("cpu_seconds_total")
+    for c in kept:
+        c.close()
 
 
 def test_decisions_are_chosen(gateway, alice, bob):

@@ -205,7 +205,9 @@ METRICS = """
     kmsgate_clock_steps_total kmsgate_decisions_dropped_total kmsgate_captures_dropped_total
     kmsgate_rules_reloads_total kmsgate_config_reloads_total kmsgate_rules_info kmsgate_limit
     kmsgate_certificate_expiry_seconds
-    kmsgate_tls_failures_total kmsgate_sandbox kmsgate_build_info""".split()
+    kmsgate_tls_failures_total kmsgate_sandbox kmsgate_build_info
+    process_cpu_seconds_total process_start_time_seconds process_resident_memory_bytes process_virtual_memory_bytes
+    process_open_fds process_max_fds""".split()
 CHECKS = "schema signature key_policy kms_uri time client_req_url path_user replay".split()
 
 

@@ -54,6 +54,9 @@ static void the_promised_names(void **state)
         "kmsgate_rules_info gauge", "kmsgate_limit gauge",
         "kmsgate_certificate_expiry_seconds gauge", "kmsgate_build_info gauge", "kmsgate_sandbox gauge",
         "kmsgate_tls_failures_total counter",
+        "process_cpu_seconds_total counter", "process_start_time_seconds gauge",
+        "process_resident_memory_bytes gauge", "process_virtual_memory_bytes gauge", "process_open_fds gauge",
+        "process_max_fds gauge",
     };
     char line[120];
     (void)state;
