@@ -45,11 +45,24 @@ static void forget_user(struct change *c)
     c->n = c->tomb_n = c->user_n = 0;
 }
 
+/* What this process has committed comes into its table. Want of memory passes: it is tried more than once. */
+static bool follow_own(struct keystore *ks)
+{
+    enum { TRIES = 3 };
+    struct detail later;
+    bool changed;
+    for (int i = 0; i < TRIES; i++) {
+        if (keydb_begin(ks->db, false, &later) == KEYDB_OK && keystore_absorb(ks, &changed, &later) == KEYDB_OK)
+            return true;
+        keydb_rollback(ks->db);
+    }
+    return false;
+}
+
 bool change_commit(struct change *c, struct detail *why)
 {
     struct keystore *ks = c->ks;
     struct detail later;
-    bool changed;
     if (!c->wrote && !keydb_is_draft(ks->db))
         return true;
     if (!keystore_meta_seal(ks->seals[ks->first], &c->meta, c->sums)) {
@@ -63,8 +76,10 @@ bool change_commit(struct change *c, struct detail *why)
     /* it is done; should the table not follow now, the next refresh tries again */
     ks->behind = true;
     ks->stamp = keydb_stamp(ks->db, ks->database);
-    if (keydb_begin(ks->db, false, &later) == KEYDB_OK && keystore_absorb(ks, &changed, &later) == KEYDB_OK)
+    if (follow_own(ks))
         ks->behind = false;
+    else
+        c->lags = true;
     (void)!keystore_count_up(ks, &later); /* a refresh, or keystore_counted(), tells when that failed */
     return true;
 }

@@ -35,6 +35,7 @@ struct change {
     int64_t now_us;
     enum keydb_result result; /* of the store, when something FAILED */
     bool wrote;
+    bool lags; /* committed, but the table does not know it yet */
     char *user;
     size_t user_n;
     struct stored *v; /* in secret memory: the clear keys of the user at hand, newest last; room for one more */
@@ -47,7 +48,7 @@ enum { CHANGE_KEYS = LIMIT_USER_KEYS + 1 };
 /* Waits so long (ms; 0: as is usual) for other writers. NULL with the reason, and its
  * kind in *result. */
 struct change *change_begin(struct keystore *ks, int patience_ms, enum keydb_result *result, struct detail *why);
-/* Durable when true; the table follows. */
+/* Durable when true; the table follows at once, or else (`lags`) with the next refresh. */
 bool change_commit(struct change *c, struct detail *why) MUST_CHECK;
 void change_end(struct keystore *ks, struct change *c);
 

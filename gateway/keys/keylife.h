@@ -45,7 +45,7 @@ enum key_outcome {
     KEY_TAKEN_UP,    /* LEARN: committed: to be sent */
     KEY_NOTHING,     /* nothing to do: no offer is due or has room (eight retire), or it is active already */
     KEY_REFUSED,     /* LEARN: what import would refuse; `why` says it */
-    KEY_DEFERRED     /* the store is away or busy, too many wait: nothing was done */
+    KEY_DEFERRED     /* the store is away or busy, too many wait: nothing was done, or nothing that may be sent yet */
 };
 struct key_fate {
     enum key_outcome outcome;

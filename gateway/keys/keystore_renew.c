@@ -317,8 +317,11 @@ void keystore_do(struct keystore *ks, const struct key_wish *wishes, size_t n, i
             ok = false;
         }
     ok = ok && change_commit(c, &why);
+    const bool lags = ok && c->lags; /* whoever was sent such a key would be refused under it */
     change_end(ks, c);
-    if (!ok)
+    if (lags)
+        detail_set(&why, "committed, but not in the table yet, for want of memory: it is sent next time");
+    if (!ok || lags)
         defer_all(v, n, &why);
 }
 

@@ -4,12 +4,18 @@
  */
 #include "fixture.h"
 
+#include <limits.h>
+
 #include "base/crypto.h"
+#include "keys/keylife.h"
 
 #include <openssl/crypto.h>
 
-enum { PLENTY = -1, ALLOCATIONS_MAX = 20000 };
-static long left = PLENTY; /* allocations until memory ends, and stays so */
+enum { ALLOCATIONS_MAX = 20000 };
+#define PLENTY LONG_MIN
+static long left = PLENTY; /* allocations until memory ends */
+static long failing = ALLOCATIONS_MAX; /* how many fail then */
+static unsigned offered_in_want;
 static bool ended;
 static sqlite3_mem_methods plain;
 
@@ -17,8 +23,13 @@ static bool denied(void)
 {
     if (left == PLENTY)
         return false;
-    ended |= left == 0;
-    return left == 0 || left-- == 0;
+    if (left-- > 0)
+        return false;
+    ended = true;
+    if (-left < failing)
+        return true;
+    left = PLENTY;
+    return true;
 }
 
 static void *limited_malloc(int n)
@@ -69,6 +80,52 @@ static bool try_it(struct fixture *f, struct keystore **ks, enum deed deed, char
         keyring_clear(&ring);
     }
     return ok;
+}
+
+/* Of an offer: it is in the table at once, with what is told to its user; or it is told to nobody. `row`: so many
+ * allocations in a row fail. */
+static bool offer_ends_at(struct fixture *f, long n, long row)
+{
+    const struct key_wish wish = {.deed = KEY_OFFER, .type = KEY_INK, .user = STR(ALICE), .id = STR("ink.1.alice"),
+                                  .trk = STR("trk.1.alice")};
+    struct key_fate fate;
+    copy_file(f->copy, f->path);
+    struct keystore *ks = open_store(f);
+    ended = false;
+    left = n;
+    failing = row;
+    keystore_do(ks, &wish, 1, 0, &fate);
+    left = PLENTY;
+    assert_true(fate.outcome == KEY_OFFERED_NEW || fate.outcome == KEY_DEFERRED);
+    assert_true(fate.outcome == KEY_OFFERED_NEW || ended);
+    if (fate.outcome == KEY_OFFERED_NEW) {
+        assert_int_equal(state_of(ks, ALICE, "ink.2.alice"), KEY_OFFERED);
+        offered_in_want += ended;
+    }
+    key_fates_free(&fate, 1);
+    keystore_do(ks, &wish, 1, 0, &fate);
+    assert_true(fate.outcome == KEY_OFFERED_NEW || fate.outcome == KEY_RESENT);
+    assert_int_equal(state_of(ks, ALICE, "ink.2.alice"), KEY_OFFERED);
+    key_fates_free(&fate, 1);
+    keystore_close(ks);
+    return ended;
+}
+
+static void while_offering(void **state)
+{
+    static const long ROWS[] = {1, 20, ALLOCATIONS_MAX};
+    struct fixture *f = *state;
+    fill_store(f);
+    copy_file(f->path, f->copy);
+    for (size_t i = 0; i < sizeof ROWS / sizeof *ROWS; i++) {
+        long n = 0;
+        while (n < ALLOCATIONS_MAX && offer_ends_at(f, n, ROWS[i]))
+            n++;
+        print_message("%ld allocations\n", n);
+        assert_true(n > 0 && n < ALLOCATIONS_MAX);
+    }
+    failing = ALLOCATIONS_MAX;
+    assert_true(offered_in_want > 0);
 }
 
 /* True while memory ended in it. */
@@ -148,7 +205,8 @@ static void while_finding(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {T(while_opening), T(while_writing), T(while_following), T(while_finding)};
+    const struct CMUnitTest tests[] = {T(while_opening), T(while_writing), T(while_following), T(while_finding),
+                                       T(while_offering)};
     if (CRYPTO_set_mem_functions(crypto_malloc, crypto_realloc, crypto_free) != 1 ||
         sqlite3_config(SQLITE_CONFIG_GETMALLOC, &plain) != SQLITE_OK)
         return 1;
