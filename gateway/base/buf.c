@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/block.h"
+#include "base/digit.h"
 #include "base/locked.h"
 #include "base/run.h"
 #include "base/secret.h"
@@ -164,16 +165,9 @@ void buf_xml_attr(struct buf *b, struct str s)
     escaped(b, s, escape_attr);
 }
 
-/* By arithmetic: keys are written so, too, and no look-up may depend on them. `letter`: how far 'A' or 'a' is from what
- * follows '9'. */
-static char hex_nibble(unsigned v, unsigned letter)
-{
-    return (char)('0' + v + ((9 - v) >> 16 & letter));
-}
-
 void buf_hex(struct buf *b, const void *p, size_t n, bool upper)
 {
-    const unsigned letter = (upper ? 'A' : 'a') - '9' - 1;
+    const char letter = upper ? 'A' : 'a';
     const unsigned char *from = p;
     char *at = n > SIZE_MAX / 2 ? NULL : buf_reserve(b, 2 * n);
     if (!at) {
@@ -181,8 +175,8 @@ void buf_hex(struct buf *b, const void *p, size_t n, bool upper)
         return;
     }
     for (size_t i = 0; i < n; i++) {
-        *at++ = hex_nibble(from[i] >> 4, letter);
-        *at++ = hex_nibble(from[i] & 15, letter);
+        *at++ = digit_to_hex(from[i] >> 4, letter);
+        *at++ = digit_to_hex(from[i] & 15, letter);
     }
     b->n += 2 * n;
     b->p[b->n] = '\0';
@@ -190,7 +184,6 @@ void buf_hex(struct buf *b, const void *p, size_t n, bool upper)
 
 void buf_base64(struct buf *b, const void *p, size_t n)
 {
-    static const char DIGITS[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     const unsigned char *from = p;
     char *at = n > SIZE_MAX / 2 ? NULL : buf_reserve(b, (n + 2) / 3 * 4);
     if (!at) {
@@ -204,16 +197,14 @@ void buf_base64(struct buf *b, const void *p, size_t n)
 #endif
     for (; n - i >= 3; i += 3, at += 4) {
         const unsigned bits = (unsigned)from[i] << 16 | (unsigned)from[i + 1] << 8 | from[i + 2];
-        at[0] = DIGITS[bits >> 18];
-        at[1] = DIGITS[bits >> 12 & 63];
-        at[2] = DIGITS[bits >> 6 & 63];
-        at[3] = DIGITS[bits & 63];
+        for (unsigned k = 0; k < 4; k++)
+            at[k] = digit_to_base64(bits >> (18 - 6 * k) & 63);
     }
     if (i < n) {
         const unsigned bits = (unsigned)from[i] << 16 | (n - i > 1 ? (unsigned)from[i + 1] << 8 : 0);
-        at[0] = DIGITS[bits >> 18];
-        at[1] = DIGITS[bits >> 12 & 63];
-        at[2] = n - i > 1 ? DIGITS[bits >> 6 & 63] : '=';
+        at[0] = digit_to_base64(bits >> 18);
+        at[1] = digit_to_base64(bits >> 12 & 63);
+        at[2] = n - i > 1 ? digit_to_base64(bits >> 6 & 63) : '=';
         at[3] = '=';
     }
     b->n += (n + 2) / 3 * 4;
@@ -242,57 +233,37 @@ void buf_free(struct buf *b)
     b->n = b->cap = 0;
 }
 
-static int hex_digit(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    if (c >= 'a' && c <= 'f')
-        return c - 'a' + 10;
-    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
-}
-
+/* All of it is read before anything is said: how far digits of hex go in a key that is base64 hangs on the key. */
 bool hex_decode(struct str hex, uint8_t *out, size_t cap, size_t *n)
 {
     if (!hex.p || hex.n % 2 || hex.n / 2 > cap)
         return false;
     size_t i = 0;
+    unsigned none = 0; /* not 0: something else than digits was there */
 #ifdef SIXTEEN
+    __m128i sixteens = _mm_set1_epi8(-1);
     for (; hex.n - i >= 16; i += 16) {
         const __m128i sixteen = sixteen_load(hex.p + i);
-        if (!sixteen_all(sixteen_hex(sixteen)))
-            return false;
+        sixteens = _mm_and_si128(sixteens, sixteen_hex(sixteen));
         sixteen_octets(sixteen, out + i / 2);
     }
+    none = sixteen_which(sixteens) ^ 0xffff;
 #endif
     for (; hex.n - i >= 8; i += 8) {
         const uint64_t eight = eight_load(hex.p + i);
         const uint32_t four = htole32(eight_octets(eight));
-        if (!eight_all(eight_hex(eight)))
-            return false;
+        none |= !eight_all(eight_hex(eight));
         memcpy(out + i / 2, &four, sizeof four);
     }
     for (; i < hex.n; i += 2) {
-        const int high = hex_digit(hex.p[i]), low = hex_digit(hex.p[i + 1]);
-        if (high < 0 || low < 0)
-            return false;
+        const unsigned high = digit_hex(hex.p[i]), low = digit_hex(hex.p[i + 1]);
+        none |= (high | low) & DIGIT_HEX_NONE;
         out[i / 2] = (uint8_t)(high << 4 | low);
     }
+    if (none)
+        return false;
     *n = hex.n / 2;
     return true;
-}
-
-/* 0 to 63; or what it is instead. */
-enum { BASE64_SPACE = 64, BASE64_PAD = 65, BASE64_NONE = 66 };
-static unsigned base64_digit(char c)
-{
-    static const unsigned char OF_OTHERS[0x41] = { /* one more than the digit; 0: none */
-        ['+'] = 62 + 1, ['/'] = 63 + 1, ['0'] = 52 + 1, ['1'] = 53 + 1, ['2'] = 54 + 1, ['3'] = 55 + 1, ['4'] = 56 + 1,
-        ['5'] = 57 + 1, ['6'] = 58 + 1, ['7'] = 59 + 1, ['8'] = 60 + 1, ['9'] = 61 + 1, [' '] = BASE64_SPACE + 1,
-        ['\t'] = BASE64_SPACE + 1, ['\r'] = BASE64_SPACE + 1, ['\n'] = BASE64_SPACE + 1, ['='] = BASE64_PAD + 1};
-    const unsigned byte = (unsigned char)c, letter = (byte | 0x20u) - 'a';
-    if (letter < 26)
-        return letter + (byte >= 'a' ? 26 : 0);
-    return byte < sizeof OF_OTHERS && OF_OTHERS[byte] ? OF_OTHERS[byte] - 1u : BASE64_NONE;
 }
 
 /* Groups of four digits from the beginning on, up to the first that holds anything else, or for which there is no room:
@@ -309,10 +280,11 @@ static size_t base64_groups(struct str text, uint8_t *out, size_t cap)
     }
 #endif
     for (; text.n - i >= 4 && i / 4 * 3 + 3 <= cap; i += 4) {
-        const unsigned a = base64_digit(text.p[i]), b = base64_digit(text.p[i + 1]), c = base64_digit(text.p[i + 2]),
-                       d = base64_digit(text.p[i + 3]);
+        const unsigned a = digit_base64(text.p[i]), b = digit_base64(text.p[i + 1]), c = digit_base64(text.p[i + 2]),
+                       d = digit_base64(text.p[i + 3]);
         const uint32_t bits = a << 18 | b << 12 | c << 6 | d;
-        if ((a | b | c | d) >= BASE64_SPACE)
+        const bool others = (a | b | c | d) >= DIGIT_BASE64_NONE;
+        if (others)
             break;
         out[i / 4 * 3] = (uint8_t)(bits >> 16);
         out[i / 4 * 3 + 1] = (uint8_t)(bits >> 8);
@@ -321,6 +293,12 @@ static size_t base64_groups(struct str text, uint8_t *out, size_t cap)
     return i;
 }
 
+static bool base64_space(char c)
+{
+    return c == ' ' || c == '\t' || c == '\r' || c == '\n';
+}
+
+/* Where digits, white space and `=` are is no secret; which digits they are may be. */
 bool base64_decode(struct str text, uint8_t *out, size_t cap, size_t *n)
 {
     uint32_t bits = 0;
@@ -329,23 +307,25 @@ bool base64_decode(struct str text, uint8_t *out, size_t cap, size_t *n)
         return false;
     size_t i = base64_groups(text, out, cap), m = i / 4 * 3;
     for (; i < text.n; i++) {
-        const unsigned digit = base64_digit(text.p[i]);
-        if (digit == BASE64_SPACE)
+        const unsigned digit = digit_base64(text.p[i]);
+        const bool other = digit >= DIGIT_BASE64_NONE;
+        if (other && base64_space(text.p[i]))
             continue;
-        if (digit == BASE64_NONE || (digit == BASE64_PAD && have < 2) || (digit < BASE64_SPACE && pad))
+        if (other ? text.p[i] != '=' || have < 2 : pad)
             return false;
-        pad += digit == BASE64_PAD;
-        bits = bits << 6 | (digit < BASE64_SPACE ? digit : 0);
+        pad += other;
+        bits = bits << 6 | (digit & (DIGIT_BASE64_NONE - 1));
         if (++have < 4)
             continue;
-        if (m + 3 - pad > cap || (pad && bits & ((1u << 8 * pad) - 1)))
+        const bool stray = bits & ((1u << 8 * pad) - 1); /* bits that no octet has */
+        if (m + 3 - pad > cap || stray)
             return false;
         for (unsigned k = 0; k < 3 - pad; k++)
             out[m++] = (uint8_t)(bits >> (16 - 8 * k));
         if (pad) { /* the end: only white space may follow */
             have = 0;
             for (i++; i < text.n; i++)
-                if (base64_digit(text.p[i]) != BASE64_SPACE)
+                if (!base64_space(text.p[i]))
                     return false;
             break;
         }
