@@ -1,7 +1,7 @@
 /*
- * Another wall clock for redis-server, which libfaketime does not get to start (jemalloc asks for the time before it can
- * give memory): loaded by LD_PRELOAD. What the file that WALL_CLOCK names holds is so many seconds ahead; it is read each
- * time.
+ * Another wall clock for redis-server, which libfaketime does not get to start (jemalloc asks for the time before it
+ * can give memory): loaded by LD_PRELOAD. The file that WALL_CLOCK names says how many seconds it is ahead; it is read
+ * each time.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>

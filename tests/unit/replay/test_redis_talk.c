@@ -153,7 +153,7 @@ static void without_a_zone(void **state)
     end(s);
 }
 
-/* What was asked for without a zone is told to the next epoch, and to no other; what no rule judged by its Time never. */
+/* What was asked for without a zone is told to the next epoch alone; never what no rule judged by its Time. */
 static void without_a_zone_in_another_epoch(void **state)
 {
     const int64_t now = 1700000000 * US_PER_S, wall = now + 3600 * US_PER_S;
