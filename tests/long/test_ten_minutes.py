@@ -10,6 +10,7 @@ import http.client
 import json
 import os
 import random
+import re
 import signal
 import ssl
 import subprocess
@@ -130,16 +131,24 @@ def gateway_rolled(p):
     g.start()
 
 
+def followed(p):
+    """All gateways see changes of keys again: one that does not yet refuses what another has just given out."""
+    for g in p.gates:
+        kms.wait_for(lambda: float(re.search(r"^kmsgate_keys_age_seconds (\S+)", g.admin("/metrics")[1], re.M)[1]) < 2, 60)
+
+
 def database_crashes(p):
     p.cluster.stop(signal.SIGQUIT)
     time.sleep(3)
     p.cluster.start()
+    followed(p)
 
 
 def database_hangs(p):
     p.cluster.pause()
     time.sleep(3)
     p.cluster.resume()
+    followed(p)
 
 
 def sentinel_away(p):
