@@ -10,6 +10,7 @@
 #include <openssl/evp.h>
 
 enum {
+    HASH_BLOCK = 64,
     CRYPTO_SPARE = 2, /* one that encrypts and one that decrypts */
     CRYPTO_KEPT = 4   /* more than there are keys at a time, even while one follows the other */
 };
@@ -51,20 +52,6 @@ static void crypto_thread_free(void *arg)
 static void crypto_make_key(void)
 {
     crypto_key_made = pthread_key_create(&crypto_key, crypto_thread_free) == 0;
-}
-
-static EVP_MAC_CTX *crypto_hmac_new(void)
-{
-    char digest[] = "SHA256";
-    const OSSL_PARAM with_sha256[] = {OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, digest, 0),
-                                      OSSL_PARAM_construct_end()};
-    EVP_MAC *hmac = EVP_MAC_fetch(NULL, "HMAC", NULL);
-    EVP_MAC_CTX *ctx = hmac ? EVP_MAC_CTX_new(hmac) : NULL;
-    EVP_MAC_free(hmac);
-    if (ctx && EVP_MAC_CTX_set_params(ctx, with_sha256) == 1)
-        return ctx;
-    EVP_MAC_CTX_free(ctx);
-    return NULL;
 }
 
 static bool crypto_kept_new(struct crypto_thread *t)
@@ -143,30 +130,6 @@ bool crypto_sha256_parts(const struct crypto_part *parts, size_t count, uint8_t 
     return ok && EVP_DigestFinal_ex(t->hash, out, &got) == 1 && got == HASH_BYTES;
 }
 
-EVP_MAC_CTX *crypto_keyed_new(const uint8_t key[KEY_BYTES])
-{
-    crypto_keys_begin();
-    EVP_MAC_CTX *ctx = crypto_hmac_new();
-    const bool ok = ctx && EVP_MAC_init(ctx, key, KEY_BYTES, NULL) == 1;
-    crypto_keys_end();
-    if (ok)
-        return ctx;
-    EVP_MAC_CTX_free(ctx);
-    return NULL;
-}
-
-bool crypto_keyed_hmac(EVP_MAC_CTX *ctx, const void *p, size_t n, uint8_t out[HASH_BYTES])
-{
-    size_t got = 0;
-    return EVP_MAC_init(ctx, NULL, 0, NULL) == 1 && EVP_MAC_update(ctx, p, n) == 1 &&
-           EVP_MAC_final(ctx, out, &got, HASH_BYTES) == 1 && got == HASH_BYTES;
-}
-
-void crypto_keyed_free(EVP_MAC_CTX *ctx)
-{
-    EVP_MAC_CTX_free(ctx);
-}
-
 /*
  * RFC 2104: H(K ^ opad, H(K ^ ipad, text)). OpenSSL's own HMAC keeps the key, and what is made of it, in three
  * contexts, where another key has to overwrite it afterwards: a third of the work for a text as long as a SignedInfo.
@@ -174,7 +137,6 @@ void crypto_keyed_free(EVP_MAC_CTX *ctx)
  */
 bool crypto_hmac_sha256(const uint8_t key[KEY_BYTES], const void *p, size_t n, uint8_t out[HASH_BYTES])
 {
-    enum { HASH_BLOCK = 64 };
     uint8_t pad[HASH_BLOCK], inner[HASH_BYTES];
     if (!p)
         return false;
@@ -188,6 +150,92 @@ bool crypto_hmac_sha256(const uint8_t key[KEY_BYTES], const void *p, size_t n, u
     secret_wipe(pad, sizeof pad);
     secret_wipe(inner, sizeof inner);
     return ok;
+}
+
+/* The two hashes of RFC 2104, each after the block that its key makes: what is hashed goes on from a copy. */
+struct crypto_keyed {
+    EVP_MD_CTX *inner, *outer, *work;
+};
+
+static bool crypto_keyed_begin(struct crypto_keyed *k, const uint8_t key[KEY_BYTES])
+{
+    uint8_t pad[HASH_BLOCK];
+    struct crypto_thread *t = crypto_thread();
+    EVP_MD_CTX *const hashes[] = {k->inner, k->outer};
+    static const uint8_t PADS[] = {0x36, 0x5c};
+    bool ok = t != NULL;
+    for (size_t h = 0; h < 2 && ok; h++) {
+        memset(pad, PADS[h], sizeof pad);
+        for (size_t i = 0; i < KEY_BYTES; i++)
+            pad[i] ^= key[i];
+        ok = EVP_DigestInit_ex2(hashes[h], t->sha256, NULL) == 1 && EVP_DigestUpdate(hashes[h], pad, sizeof pad) == 1;
+    }
+    secret_wipe(pad, sizeof pad);
+    return ok;
+}
+
+struct crypto_keyed *crypto_keyed_new(const uint8_t key[KEY_BYTES])
+{
+    struct crypto_keyed *k = calloc(1, sizeof *k);
+    if (!k)
+        return NULL;
+    crypto_keys_begin();
+    k->inner = EVP_MD_CTX_new();
+    k->outer = EVP_MD_CTX_new();
+    k->work = EVP_MD_CTX_new();
+    const bool ok = k->inner && k->outer && k->work && crypto_keyed_begin(k, key);
+    crypto_keys_end();
+    if (ok)
+        return k;
+    crypto_keyed_free(k);
+    return NULL;
+}
+
+bool crypto_keyed_hmac(struct crypto_keyed *k, const void *p, size_t n, uint8_t out[HASH_BYTES])
+{
+    uint8_t inner[HASH_BYTES];
+    return EVP_MD_CTX_copy_ex(k->work, k->inner) == 1 && EVP_DigestUpdate(k->work, p, n) == 1 &&
+           EVP_DigestFinal_ex(k->work, inner, NULL) == 1 && EVP_MD_CTX_copy_ex(k->work, k->outer) == 1 &&
+           EVP_DigestUpdate(k->work, inner, sizeof inner) == 1 && EVP_DigestFinal_ex(k->work, out, NULL) == 1;
+}
+
+void crypto_keyed_free(struct crypto_keyed *k)
+{
+    if (!k)
+        return;
+    EVP_MD_CTX_free(k->inner);
+    EVP_MD_CTX_free(k->outer);
+    EVP_MD_CTX_free(k->work);
+    free(k);
+}
+
+EVP_MAC_CTX *crypto_cmac_new(const uint8_t key[KEY_BYTES])
+{
+    char name[] = "AES-256-CBC";
+    const OSSL_PARAM cipher[] = {OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_CIPHER, name, 0),
+                                 OSSL_PARAM_construct_end()};
+    crypto_keys_begin();
+    EVP_MAC *cmac = EVP_MAC_fetch(NULL, "CMAC", NULL);
+    EVP_MAC_CTX *ctx = cmac ? EVP_MAC_CTX_new(cmac) : NULL;
+    const bool ok = ctx && EVP_MAC_init(ctx, key, KEY_BYTES, cipher) == 1;
+    EVP_MAC_free(cmac);
+    crypto_keys_end();
+    if (ok)
+        return ctx;
+    EVP_MAC_CTX_free(ctx);
+    return NULL;
+}
+
+bool crypto_cmac(EVP_MAC_CTX *ctx, const void *p, size_t n, uint8_t out[CMAC_BYTES])
+{
+    size_t got = 0;
+    return EVP_MAC_init(ctx, NULL, 0, NULL) == 1 && EVP_MAC_update(ctx, p, n) == 1 &&
+           EVP_MAC_final(ctx, out, &got, CMAC_BYTES) == 1 && got == CMAC_BYTES;
+}
+
+void crypto_cmac_free(EVP_MAC_CTX *ctx)
+{
+    EVP_MAC_CTX_free(ctx);
 }
 
 /* The key's schedule is overwritten by one of nobody's. */

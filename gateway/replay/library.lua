@@ -1,7 +1,7 @@
 #!lua name=kmsgate
 -- kmsgate's replay memory in Redis 7: which signed requests were accepted, for all gateways of a fleet.
 --
--- {kmsgate}:epoch    "1 OWNER FLOOR WINDOW FUTURE MARK LAST SEEN", times in ms. OWNER: this server's process and
+-- {kmsgate}:epoch    "2 OWNER FLOOR WINDOW FUTURE MARK LAST SEEN", times in ms. OWNER: this server's process and
 --                    replication ID, so a restart and every promotion make another. MARK: whose secret keys the members.
 --                    LAST: about when this server last answered gateways; SEEN: the latest time on its clock.
 -- {kmsgate}:walls    "BEFORE LATEST", in ms: of Times without a zone, what stands in them, read as UTC. Before BEFORE
@@ -19,7 +19,7 @@
 -- All state is in the records: a newer version of this library takes over without a new epoch. It has to take what
 -- older gateways send, and to keep the records' form. (No version before 2 was released.)
 local VERSION = 2
-local EPOCH_FORM = '^1 (%x+) (%d+) (%d+) (%d+) (%x+) (%d+) (%d+)$'
+local EPOCH_FORM = '^2 (%x+) (%d+) (%d+) (%d+) (%x+) (%d+) (%d+)$'
 local DONE, APART, FOREIGN = 0, 1, 2
 local OK, SEEN, FULL, EARLY = 0, 1, 2, 3
 local WALLS_FORM = '^(%d+) (%d+)$'
@@ -38,6 +38,7 @@ local function read(key)
   if not text then return nil end
   if known and known.text == text then return known end
   local owner, floor, window, future, mark, last, seen = string.match(text, EPOCH_FORM)
+  if not owner and string.match(text, '^1 ') then return nil end -- before version 2 users had other names
   if not owner then error('the epoch is not one of kmsgate') end
   known = {text = text, owner = owner, floor = tonumber(floor), window = tonumber(window), future = tonumber(future),
            mark = mark, last = tonumber(last), seen = tonumber(seen)}
@@ -45,7 +46,7 @@ local function read(key)
 end
 
 local function write(key, e)
-  redis.call('SET', key, string.format('1 %s %.0f %.0f %.0f %s %.0f %.0f', e.owner, e.floor, e.window, e.future, e.mark,
+  redis.call('SET', key, string.format('2 %s %.0f %.0f %.0f %s %.0f %.0f', e.owner, e.floor, e.window, e.future, e.mark,
                                        e.last, e.seen))
 end
 

@@ -8,7 +8,7 @@
 #include "base/metrics.h"
 #include "replay/redis_talk.h"
 
-enum { PATIENT_US = 2000000, HASHED = 1024, KNOWN_SETS = 8192, KNOWN_WAYS = 4, KNOWN_NAME = 96 };
+enum { PATIENT_US = 2000000, KNOWN_SETS = 8192, KNOWN_WAYS = 4, KNOWN_NAME = 96 };
 
 /* Users come again: what their names are keyed to need not be found anew. Four whose names hash alike have room. */
 struct known_user {
@@ -35,7 +35,8 @@ struct redis_line {
     struct redis_line *next;
     struct talk talk;
     void *wire;
-    EVP_MAC_CTX *hmac; /* under the secret */
+    struct crypto_keyed *hmac; /* of requests, under the secret */
+    EVP_MAC_CTX *cmac;         /* of users, under a key that is made of it */
     struct known_set *known; /* KNOWN_SETS */
     /* What other threads ask for. */
     _Atomic int fault;
@@ -58,25 +59,26 @@ static void publish(struct redis_line *l)
     atomic_store(&l->fault, fault);
 }
 
-/* Who reads the memory learns neither users nor signatures, and cannot try any. `kind` keeps users from requests. */
-static bool keyed(const struct redis_line *l, char kind, struct str a, const uint8_t *b, size_t b_n,
-                  uint8_t out[REPLAY_DIGEST])
+/* Who reads the memory learns neither users nor signatures, and cannot try any. What is keyed is kept short: with a
+ * key's ID of up to 20 octets it is one block, beside the key's own. */
+static bool request_digest(const struct redis_line *l, const struct replay_claim *c, uint8_t out[REPLAY_DIGEST])
 {
-    uint8_t full[HASH_BYTES], text[HASHED];
-    const uint64_t a_n = a.n;
-    size_t n = 1 + sizeof a_n + a.n + b_n;
-    text[0] = (uint8_t)kind;
-    if (a.n <= HASHED && b_n <= HASHED && n <= sizeof text) {
-        memcpy(text + 1, &a_n, sizeof a_n);
-        memcpy(text + 1 + sizeof a_n, a.p, a.n);
-        if (b_n)
-            memcpy(text + 1 + sizeof a_n + a.n, b, b_n);
+    enum { WHOLE = 'r', HASHED = 'h', HEAD = 3, LONG = 1024 };
+    uint8_t full[HASH_BYTES], text[LONG];
+    const uint64_t id_n = c->key_id.n;
+    size_t n = HEAD + c->key_id.n + c->value_n;
+    if (c->key_id.n <= LONG && c->value_n <= LONG && n <= sizeof text) {
+        text[0] = WHOLE;
+        text[1] = (uint8_t)(id_n >> 8);
+        text[2] = (uint8_t)id_n;
+        memcpy(text + HEAD, c->key_id.p, c->key_id.n);
+        memcpy(text + HEAD + id_n, c->value, c->value_n);
     } else {
-        const struct crypto_part parts[] = {{&a_n, sizeof a_n}, {a.p, a.n}, {b, b_n}};
+        const struct crypto_part parts[] = {{&id_n, sizeof id_n}, {c->key_id.p, c->key_id.n}, {c->value, c->value_n}};
         if (!crypto_sha256_parts(parts, sizeof parts / sizeof *parts, text + 1))
             return false;
+        text[0] = HASHED;
         n = 1 + HASH_BYTES;
-        text[0] = (uint8_t)(kind | 0x80);
     }
     if (!crypto_keyed_hmac(l->hmac, text, n, full))
         return false;
@@ -102,7 +104,7 @@ static bool user_digest(const struct redis_line *l, struct str user, uint8_t out
             return true;
         }
     }
-    if (!keyed(l, 'u', user, NULL, 0, out))
+    if (!crypto_cmac(l->cmac, user.p, user.n, out))
         return false;
     if (user.n && user.n <= KNOWN_NAME) {
         struct known_user *k = &set->user[set->next++ % KNOWN_WAYS];
@@ -115,7 +117,7 @@ static bool user_digest(const struct redis_line *l, struct str user, uint8_t out
 
 static bool digests(const struct redis_line *l, const struct replay_claim *c, uint8_t out[2][REPLAY_DIGEST])
 {
-    return user_digest(l, c->user, out[0]) && keyed(l, 'r', c->key_id, c->value, c->value_n, out[1]);
+    return user_digest(l, c->user, out[0]) && request_digest(l, c, out[1]);
 }
 
 static enum reason redis_spend(struct replay *replay, struct replay_line *line, const struct replay_claim *c,
@@ -231,8 +233,22 @@ static void redis_line_close(struct replay_line *line)
     pthread_mutex_unlock(&r->lock);
     talk_free(&l->talk);
     crypto_keyed_free(l->hmac);
+    crypto_cmac_free(l->cmac);
     free(l->known);
     free(l);
+}
+
+/* Another key than the requests': the same one is never two algorithms'. */
+static bool keys_of(struct redis_line *l, const struct secret_key *secret)
+{
+    static const char USERS[] = "kmsgate replay users";
+    uint8_t key[KEY_BYTES];
+    _Static_assert((int)KEY_BYTES == (int)HASH_BYTES && (int)CMAC_BYTES == (int)REPLAY_DIGEST, "of the lengths due");
+    if (crypto_hmac_sha256(secret->b, USERS, sizeof USERS - 1, key))
+        l->cmac = crypto_cmac_new(key);
+    secret_wipe(key, sizeof key);
+    l->hmac = crypto_keyed_new(secret->b);
+    return l->hmac && l->cmac;
 }
 
 static struct replay_line *redis_line_open(struct replay *replay, const struct replay_host *host)
@@ -244,9 +260,8 @@ static struct replay_line *redis_line_open(struct replay *replay, const struct r
     l->line.replay = replay;
     atomic_init(&l->fault, REDIS_STARTING);
     atomic_init(&l->since_us, time_mono_us() - PATIENT_US); /* nobody is patient with what was never there */
-    l->hmac = crypto_keyed_new(r->site.secret->b);
     l->known = calloc(KNOWN_SETS, sizeof *l->known);
-    if (talk_init(&l->talk, &r->site) && l->hmac && l->known)
+    if (talk_init(&l->talk, &r->site) && keys_of(l, r->site.secret) && l->known)
         l->wire = r->sockets->open(r->sockets_arg, l, host->loop);
     pthread_mutex_lock(&r->lock);
     l->next = r->lines;

@@ -87,6 +87,12 @@ static void test_hmac_vectors(void **state)
         assert_true(hex_decode(str_z(CASES[i].text), text, sizeof text, &n));
         assert_true(crypto_hmac_sha256(key, text, n, out));
         assert_memory_equal(out, expected, sizeof out);
+        struct crypto_keyed *keyed = crypto_keyed_new(key);
+        assert_non_null(keyed);
+        memset(out, 0, sizeof out);
+        assert_true(crypto_keyed_hmac(keyed, text, n, out));
+        assert_memory_equal(out, expected, sizeof out);
+        crypto_keyed_free(keyed);
     }
 }
 
@@ -104,6 +110,24 @@ static void test_hmac(void **state)
         assert_memory_equal(out, expected, sizeof out);
     }
     assert_false(crypto_hmac_sha256(key[0], NULL, 0, out));
+}
+
+/* Two keys that stay, in turn, beside other hashes of the thread. */
+static void test_keyed(void **state)
+{
+    uint8_t key[2][KEY_BYTES] = {{1}, {2}}, out[HASH_BYTES], expected[HASH_BYTES];
+    struct crypto_keyed *keyed[2] = {crypto_keyed_new(key[0]), crypto_keyed_new(key[1])};
+    (void)state;
+    for (unsigned i = 0; i < 300; i++) {
+        char text[300];
+        memset(text, (int)i, sizeof text);
+        assert_true(crypto_keyed_hmac(keyed[i % 2], text, i, out));
+        assert_true(crypto_hmac_sha256(key[i % 2], text, i, expected));
+        assert_memory_equal(out, expected, sizeof out);
+    }
+    crypto_keyed_free(keyed[0]);
+    crypto_keyed_free(keyed[1]);
+    crypto_keyed_free(NULL);
 }
 
 /* The test case of AES-256-GCM with associated data of the algorithm's first description (case 16). */
@@ -243,8 +267,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_hash), cmocka_unit_test(test_hmac_vectors), cmocka_unit_test(test_hmac),
-        cmocka_unit_test(test_gcm), cmocka_unit_test(test_kept), cmocka_unit_test(test_blocks),
-        cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_keyed), cmocka_unit_test(test_gcm), cmocka_unit_test(test_kept),
+        cmocka_unit_test(test_blocks), cmocka_unit_test(test_threads),
     };
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     crypto_thread_end();
