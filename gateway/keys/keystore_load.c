@@ -124,6 +124,17 @@ struct loading {
     enum keydb_result r; /* FAILED: says nothing of the database, and is tried again */
 };
 
+static bool load_fails(struct loading *l, enum keydb_result r, const struct key_row *row, struct detail *why)
+{
+    l->r = r;
+    if (r == KEYDB_REFUSED)
+        detail_set(why, "damaged: %s is there twice", key_row_name(row).text);
+    else
+        detail_set(why, "out of memory, or more than %d keys of one user: %s", LIMIT_USER_KEYS, key_row_name(row).text);
+    return false;
+}
+
+/* Of each of millions: no word is made before it is due. */
 static bool load_row(void *arg, const struct key_row *claim, struct detail *why)
 {
     struct loading *l = arg;
@@ -132,23 +143,22 @@ static bool load_row(void *arg, const struct key_row *claim, struct detail *why)
     struct key there;
     if ((l->r = keystore_verify(&l->openers, &row, why)) != KEYDB_OK)
         return false;
-    l->r = KEYDB_FAILED;
-    detail_set(why, "out of memory, or more than %d keys of one user: %s", LIMIT_USER_KEYS, key_row_name(&row).text);
     if (!keystore_tag(&l->openers, &row.key, &tag))
-        return false;
+        return load_fails(l, KEYDB_FAILED, &row, why);
     if (row.key.seq > l->out->last_seq)
         l->out->last_seq = row.key.seq;
     if (row.key.state == KEY_PRUNED) {
         seal_sum_add(&l->tombs, &tag);
         return true;
     }
-    if (table_find(l->out->table, row.user, row.key.id, &there)) {
-        detail_set(why, "damaged: %s is there twice", key_row_name(&row).text);
-        l->r = KEYDB_REFUSED;
-        return false;
+    const size_t before = table_size(l->out->table);
+    const bool set = table_set(l->out->table, &row), grew = table_size(l->out->table) > before;
+    if (set && grew) {
+        seal_sum_add(&l->out->sum, &tag);
+        return true;
     }
-    seal_sum_add(&l->out->sum, &tag);
-    return table_set(l->out->table, &row);
+    const bool twice = !grew && (set || table_find(l->out->table, row.user, row.key.id, &there));
+    return load_fails(l, twice ? KEYDB_REFUSED : KEYDB_FAILED, &row, why);
 }
 
 enum keydb_result keystore_load(struct keydb *db, const struct keystore *ks, struct keystore_state *out,

@@ -36,13 +36,12 @@ struct seal {
     uint32_t name;
     uint64_t number; /* of row_key: no other has it */
     EVP_CIPHER *gcm; /* fetched once: an implicit fetch costs more than sealing a key */
-    EVP_MAC *hmac;
 };
 
 struct seal_opener {
     const struct seal *seal;
     EVP_CIPHER_CTX *ctx;
-    EVP_MAC_CTX *mac;
+    struct crypto_keyed *mac;
 };
 
 static bool derive(EVP_KDF *kdf, const struct secret_key *master, const uint8_t *salt, const char *label, uint8_t *out)
@@ -71,8 +70,7 @@ struct seal *seal_new(const struct secret_key *master, const uint8_t salt[SEAL_S
     s->number = atomic_fetch_add(&numbers, 1) + 1;
     EVP_KDF *kdf = EVP_KDF_fetch(NULL, "HKDF", NULL);
     s->gcm = EVP_CIPHER_fetch(NULL, "AES-256-GCM", NULL);
-    s->hmac = EVP_MAC_fetch(NULL, "HMAC", NULL);
-    bool ok = kdf && s->gcm && s->hmac && derive(kdf, master, salt, "kmsgate: rows", s->row_key) &&
+    bool ok = kdf && s->gcm && derive(kdf, master, salt, "kmsgate: rows", s->row_key) &&
               derive(kdf, master, salt, "kmsgate: meta", s->mac_key) &&
               derive(kdf, master, salt, "kmsgate: row tags", s->tag_key) &&
               derive(kdf, master, salt, "kmsgate: sums", s->sum_key) &&
@@ -93,7 +91,6 @@ void seal_free(struct seal *s)
     if (!s)
         return;
     EVP_CIPHER_free(s->gcm);
-    EVP_MAC_free(s->hmac);
     crypto_gcm_forget_kept(s->number);
     secret_free(s, sizeof *s);
 }
@@ -108,11 +105,12 @@ uint32_t seal_name(const struct seal *s)
     return s->name;
 }
 
-static uint8_t *put_number(uint8_t *at, uint64_t value, int bytes)
+/* The lowest of its octets, 1 to 8. */
+static inline uint8_t *put_number(uint8_t *at, uint64_t value, unsigned bytes)
 {
-    for (int shift = (bytes - 1) * 8; shift >= 0; shift -= 8)
-        *at++ = (uint8_t)(value >> shift);
-    return at;
+    const uint64_t wire = htobe64(value << (64 - 8 * bytes));
+    memcpy(at, &wire, bytes);
+    return at + bytes;
 }
 
 static uint8_t *put_text(uint8_t *at, struct str s)
@@ -232,11 +230,8 @@ struct seal_opener *seal_opener_new(const struct seal *s)
         return NULL;
     o->seal = s;
     o->ctx = EVP_CIPHER_CTX_new();
-    o->mac = EVP_MAC_CTX_new(s->hmac);
-    const OSSL_PARAM digest[] = {OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, (char *)"SHA256", 0),
-                                 OSSL_PARAM_construct_end()};
-    if (!o->ctx || EVP_DecryptInit_ex2(o->ctx, s->gcm, s->row_key, NULL, NULL) != 1 || !o->mac ||
-        EVP_MAC_init(o->mac, s->tag_key, sizeof s->tag_key, digest) != 1) {
+    o->mac = crypto_keyed_new(s->tag_key);
+    if (!o->ctx || EVP_DecryptInit_ex2(o->ctx, s->gcm, s->row_key, NULL, NULL) != 1 || !o->mac) {
         seal_opener_free(o);
         return NULL;
     }
@@ -248,7 +243,7 @@ void seal_opener_free(struct seal_opener *o)
     if (!o)
         return;
     EVP_CIPHER_CTX_free(o->ctx);
-    EVP_MAC_CTX_free(o->mac);
+    crypto_keyed_free(o->mac);
     free(o);
 }
 
@@ -262,9 +257,8 @@ bool seal_opener_open(struct seal_opener *o, struct str user, const struct key *
 bool seal_opener_tag(struct seal_opener *o, const struct key *key, struct seal_sum *tag)
 {
     uint8_t mac[SEAL_SUM];
-    size_t n = 0;
-    if (EVP_MAC_init(o->mac, NULL, 0, NULL) != 1 || EVP_MAC_update(o->mac, key->sealed, sizeof key->sealed) != 1 ||
-        EVP_MAC_final(o->mac, mac, &n, sizeof mac) != 1 || n != sizeof mac)
+    _Static_assert((int)SEAL_SUM == (int)HASH_BYTES, "a tag is a whole mac");
+    if (!crypto_keyed_hmac(o->mac, key->sealed, sizeof key->sealed, mac))
         return false;
     memcpy(tag->w, mac, sizeof mac); /* any fixed order of the bytes will do, but a database may change its machine */
     for (int i = 0; i < 4; i++)
