@@ -165,6 +165,18 @@ static bool spend_refused(struct talk *t, struct str error, unsigned claims)
     return true;
 }
 
+/* Clocks that agree by now were not apart: it was long before the server looked at what it was asked. */
+static void spend_apart(struct talk *t, int64_t now_ms, int64_t here_ms)
+{
+    const int64_t apart_ms = now_ms > here_ms ? now_ms - here_ms : here_ms - now_ms;
+    const int64_t most_ms = t->site->how.apart_us / 1000;
+    if (apart_ms > most_ms)
+        (void)talk_fail(t, REDIS_CLOCK, "the server's clock and this machine's are %lld ms apart, more than %lld",
+                        (long long)apart_ms, (long long)most_ms);
+    else
+        (void)talk_fail(t, REDIS_TIMEOUT, "the server took more than %lld ms to look at a request", (long long)most_ms);
+}
+
 static bool on_spend(struct talk *t, const struct redis_reply *r, unsigned claims)
 {
     if (is_one(r, ITEM_ERROR))
@@ -175,9 +187,7 @@ static bool on_spend(struct talk *t, const struct redis_reply *r, unsigned claim
     take_floor(t, r->item[2].integer * 1000, now_ms * 1000);
     t->unbroken = status == STATUS_DONE;
     if (status == STATUS_APART)
-        (void)talk_fail(t, REDIS_CLOCK, "the server's clock and this machine's are %lld ms apart, more than %lld",
-                        (long long)(now_ms > here_ms ? now_ms - here_ms : here_ms - now_ms),
-                        (long long)t->site->how.apart_us / 1000);
+        spend_apart(t, now_ms, here_ms);
     else if (status == STATUS_FOREIGN)
         (void)talk_fail(t, REDIS_SECRET, "the memory is of gateways with another `secret`");
     else if (!t->site->how.wait_replicas)
