@@ -19,11 +19,10 @@ static const struct bounds SKEW_BOUNDS = {
     {-3600, -600, -60, -30, -10, -5, -2, -1, -0.5, 0, 0.5, 1, 2, 5, 10, 30, 60, 3600}, 18};
 
 /* One line of the exposition, or one histogram. Once linked into its list a series stays until metrics_free(), so that
- * readers need no lock; metric_clear() hides it. */
+ * readers need no lock. */
 struct series {
     struct series *next;
     char *labels; /* "" for none */
-    _Atomic bool hidden;
     _Atomic double value;                   /* a histogram's sum */
     _Atomic uint64_t buckets[BUCKETS + 1]; /* the last: all beyond */
 };
@@ -44,7 +43,8 @@ static const bool BARE[METRIC_COUNT] = {
 };
 
 static struct series *_Atomic table[METRIC_COUNT][SLOTS];
-static pthread_mutex_t adding = PTHREAD_MUTEX_INITIALIZER;
+static char *infos[METRIC_COUNT]; /* of metric_info(): their labels, NULL for none */
+static pthread_mutex_t adding = PTHREAD_MUTEX_INITIALIZER; /* to the table; of infos */
 
 static const struct bounds *bounds_of(enum metric m)
 {
@@ -104,8 +104,6 @@ void metric_add(enum metric m, const char *labels, double by)
     if (!s)
         return;
     add_to(&s->value, by);
-    if (atomic_load_explicit(&s->hidden, memory_order_relaxed))
-        atomic_store_explicit(&s->hidden, false, memory_order_relaxed);
 }
 
 void metric_set(enum metric m, const char *labels, double value)
@@ -114,7 +112,6 @@ void metric_set(enum metric m, const char *labels, double value)
     if (!s)
         return;
     atomic_store_explicit(&s->value, value, memory_order_relaxed);
-    atomic_store_explicit(&s->hidden, false, memory_order_relaxed);
 }
 
 void metric_observe(enum metric m, const char *labels, double value)
@@ -137,13 +134,14 @@ double metric_get(enum metric m, const char *labels)
     return s ? atomic_load_explicit(&s->value, memory_order_relaxed) : 0;
 }
 
-void metric_clear(enum metric m)
+void metric_info(enum metric m, const char *labels)
 {
-    for (unsigned i = 0; i < SLOTS; i++)
-        for (struct series *s = atomic_load(&table[m][i]); s; s = s->next) {
-            atomic_store_explicit(&s->hidden, true, memory_order_relaxed);
-            atomic_store_explicit(&s->value, 0, memory_order_relaxed);
-        }
+    char *fresh = labels ? str_dup(str_z(labels)) : NULL;
+    pthread_mutex_lock(&adding);
+    char *old = infos[m];
+    infos[m] = fresh;
+    pthread_mutex_unlock(&adding);
+    free(old);
 }
 
 void metric_label(struct buf *b, const char *name, struct str value)
@@ -203,11 +201,15 @@ void metrics_write(struct buf *out)
                    METRICS[m].type);
         if (BARE[m])
             (void)series_of((enum metric)m, NULL);
+        pthread_mutex_lock(&adding);
+        if (infos[m])
+            put_line(out, METRICS[m].name, "", infos[m], 1);
+        pthread_mutex_unlock(&adding);
         for (unsigned i = 0; i < SLOTS; i++)
             for (const struct series *s = atomic_load_explicit(&table[m][i], memory_order_acquire); s; s = s->next) {
                 if (METRICS[m].kind == histogram)
                     put_histogram(out, (enum metric)m, s);
-                else if (!atomic_load_explicit(&s->hidden, memory_order_relaxed))
+                else
                     put_line(out, METRICS[m].name, "", s->labels,
                              atomic_load_explicit(&s->value, memory_order_relaxed));
             }
@@ -216,7 +218,8 @@ void metrics_write(struct buf *out)
 
 void metrics_free(void)
 {
-    for (int m = 0; m < METRIC_COUNT; m++)
+    for (int m = 0; m < METRIC_COUNT; m++) {
+        metric_info((enum metric)m, NULL);
         for (unsigned i = 0; i < SLOTS; i++) {
             struct series *s = atomic_exchange(&table[m][i], NULL);
             while (s) {
@@ -226,4 +229,5 @@ void metrics_free(void)
                 s = next;
             }
         }
+    }
 }

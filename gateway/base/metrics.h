@@ -52,8 +52,9 @@ void metric_add(enum metric m, const char *labels, double by);
 void metric_set(enum metric m, const char *labels, double value);
 /* Histograms: phases 100us to 10s, skew -3600 s to 3600 s around 0. */
 void metric_observe(enum metric m, const char *labels, double value);
-/* Removes all series of m: for gauges whose labels change as a whole (rules_info). */
-void metric_clear(enum metric m);
+/* The one series of m from now on, of value 1: for what labels alone tell and reloads change (rules_info): the labels
+ * before are forgotten, so that any number of changes takes no more memory. NULL, or without memory: none. */
+void metric_info(enum metric m, const char *labels);
 /* Appends `name="value"` with value escaped. */
 void metric_label(struct buf *b, const char *name, struct str value);
 /* The value of one series that is no histogram; 0 where it is not there. */

@@ -61,9 +61,7 @@ static void tell_rules(const struct server *s)
 {
     struct buf label BUF_CLEANUP = BUF_INIT(256);
     metric_label(&label, "hash", str_z(s->rules->hash));
-    metric_clear(METRIC_RULES_INFO);
-    if (!label.failed)
-        metric_set(METRIC_RULES_INFO, label.p, 1);
+    metric_info(METRIC_RULES_INFO, label.failed ? NULL : label.p);
 }
 
 const char *reload_tell_faults(const char *object, const char *file, const struct faults *faults, const char *outcome)
