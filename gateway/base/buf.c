@@ -194,6 +194,12 @@ void buf_base64(struct buf *b, const void *p, size_t n)
 #ifdef SIXTEEN
     for (; n - i >= 12; i += 12, at += 16)
         sixteen_to_base64(from + i, at);
+    if (i > 0 && n - i >= 3) { /* what is left of whole groups, and some of those before once more */
+        const size_t more = (n - i) / 3;
+        i += 3 * more;
+        at += 4 * more;
+        sixteen_to_base64(from + i - 12, at - 16);
+    }
 #endif
     for (; n - i >= 3; i += 3, at += 4) {
         const unsigned bits = (unsigned)from[i] << 16 | (unsigned)from[i + 1] << 8 | from[i + 2];
@@ -266,17 +272,29 @@ bool hex_decode(struct str hex, uint8_t *out, size_t cap, size_t *n)
     return true;
 }
 
+#ifdef SIXTEEN
+static inline bool base64_sixteen(const char *p, uint8_t out[12])
+{
+    const __m128i sixteen = sixteen_load(p);
+    if (!sixteen_all(sixteen_base64(sixteen)))
+        return false;
+    sixteen_from_base64(sixteen, out);
+    return true;
+}
+#endif
+
 /* Groups of four digits from the beginning on, up to the first that holds anything else, or for which there is no room:
  * how many characters they are. */
 static size_t base64_groups(struct str text, uint8_t *out, size_t cap)
 {
     size_t i = 0;
 #ifdef SIXTEEN
-    for (; text.n - i >= 16 && i / 4 * 3 + 12 <= cap; i += 16) {
-        const __m128i sixteen = sixteen_load(text.p + i);
-        if (!sixteen_all(sixteen_base64(sixteen)))
-            break;
-        sixteen_from_base64(sixteen, out + i / 4 * 3);
+    while (text.n - i >= 16 && i / 4 * 3 + 12 <= cap && base64_sixteen(text.p + i, out + i / 4 * 3))
+        i += 16;
+    if (i > 0 && text.n - i >= 8 && text.n - i < 16) { /* what is left, and some of those before once more */
+        const size_t end = text.n - text.n % 4 - 4; /* the last group may have another end */
+        if (end / 4 * 3 <= cap && base64_sixteen(text.p + end - 16, out + end / 4 * 3 - 12))
+            i = end;
     }
 #endif
     for (; text.n - i >= 4 && i / 4 * 3 + 3 <= cap; i += 4) {
