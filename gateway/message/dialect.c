@@ -216,13 +216,18 @@ static void foreign(struct translation *t, const xmlNode *n)
 /* The standard's name for its xsi:type, behind the prefix that is there. */
 static void type(struct translation *t, xmlNode *n)
 {
+    enum { TYPE_PREFIX = 1024 };
     size_t prefix;
-    struct buf text BUF_CLEANUP = BUF_INIT(4096);
+    struct buf text BUF_CLEANUP = BUF_INIT(2 * TYPE_PREFIX);
     for (const xmlAttr *a = n->properties; a; a = a->next) {
         const struct str value = is_type(a) ? xml_attr_value(a) : STR_MISSING;
         const struct dialect_name *as = value.p ? renamed_type(t->d, str_trim(value), &prefix) : NULL;
         if (!as)
             continue;
+        if (prefix > TYPE_PREFIX) {
+            refuse(t, REASON_UPSTREAM_INVALID, n, "found a type with a prefix that is too long");
+            return;
+        }
         buf_bytes(&text, str_trim(value).p, prefix);
         buf_z(&text, as->to);
         if (!text.failed)
@@ -323,7 +328,7 @@ static bool complete(const struct dialect *d, const struct schema_element *e, ui
 
 /* Hex and base64 of as many octets as are due never have the same number of digits: no text is both. A number is hex
  * where all its digits are; that of base64 happen to be so is less likely than a guessed key. */
-static bool octets_of(const struct dialect *d, const struct schema_element *e, struct str text,
+static enum reason octets_of(const struct dialect *d, const struct schema_element *e, struct str text,
                       uint8_t octets[LIMIT_KEY_CONTENT])
 {
     const size_t room = LIMIT_KEY_CONTENT - 1;
@@ -331,30 +336,35 @@ static bool octets_of(const struct dialect *d, const struct schema_element *e, s
     size_t n = 0, digits = 0;
     for (size_t i = 0; i < text.n; i++)
         digits += !blank(text.p[i]);
+    if (!digits || digits >= dense.max)
+        return REASON_UPSTREAM_INVALID;
     if (digits % 2 && d->key_octets == OCTETS_NUMERIC && schema_is_number(e))
         buf_char(&dense, '0');
     const size_t pad = dense.n;
     for (size_t i = 0; i < text.n && !dense.failed; i++)
         if (!blank(text.p[i]))
             buf_char(&dense, text.p[i]);
-    if (dense.failed || !digits)
-        return false;
+    if (dense.failed)
+        return REASON_INTERNAL;
     const struct str hex = buf_view(&dense), base64 = {dense.p + pad, dense.n - pad};
     if (d->key_text != KEY_TEXT_BASE64 && hex_decode(hex, octets, room, &n) && complete(d, e, octets, n))
-        return true;
-    return d->key_text != KEY_TEXT_HEX && base64_decode(base64, octets, room, &n) && complete(d, e, octets, n);
+        return REASON_OK;
+    if (d->key_text != KEY_TEXT_HEX && base64_decode(base64, octets, room, &n) && complete(d, e, octets, n))
+        return REASON_OK;
+    return REASON_UPSTREAM_INVALID;
 }
 
 static void key(struct translation *t, const xmlNode *n, const struct schema_element *e, struct str text)
 {
     uint8_t octets[LIMIT_KEY_CONTENT];
     struct buf hex BUF_CLEANUP = BUF_INIT_KEYS(2 * LIMIT_KEY_CONTENT);
-    if (octets_of(t->d, e, text, octets)) {
+    const enum reason reason = octets_of(t->d, e, text, octets);
+    if (reason == REASON_OK)
         buf_hex(&hex, octets, e->octets, true);
-        if (hex.failed)
-            refuse(t, REASON_INTERNAL, n, "no memory");
-        else
-            set_text(t, n, buf_view(&hex));
+    if (reason == REASON_INTERNAL || hex.failed) {
+        refuse(t, REASON_INTERNAL, n, "no memory");
+    } else if (reason == REASON_OK) {
+        set_text(t, n, buf_view(&hex));
     } else if (t->reason == REASON_OK) {
         t->reason = REASON_UPSTREAM_INVALID;
         schema_tell_key(t->why, e, text);
@@ -371,6 +381,8 @@ static void instant(struct translation *t, const xmlNode *n, struct str text)
     char utc[TIME_TEXT];
     struct buf copy BUF_CLEANUP = BUF_INIT(4096);
     buf_str(&copy, str_trim(text));
+    if (copy.failed && str_trim(text).n <= copy.max) /* else it is no time */
+        refuse(t, REASON_INTERNAL, n, "no memory");
     if (copy.failed)
         return;
     if (copy.n > DATE && copy.p[DATE] == ' ')
