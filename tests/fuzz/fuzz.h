@@ -32,22 +32,12 @@ static inline __attribute__((noreturn, format(printf, 4, 5))) void fuzz_failed(c
     abort();
 }
 
-/* Whether a run came to the end that matters: a request accepted, a reply made, a line read. How many did is said at
- * the end of the process, for whoever asks (FUZZ_ARRIVED=1). */
-static struct {
+/* Once in each run: whether it came to the end that matters (a request accepted, a reply made, a line read). How many
+ * did is said at the end of the process, for whoever asks (FUZZ_ARRIVED=1). */
+void fuzz_arrived(bool yes);
+extern struct fuzz_count {
     unsigned long runs, arrived;
 } fuzz_count;
-static inline void fuzz_tell(void)
-{
-    if (getenv("FUZZ_ARRIVED"))
-        fprintf(stderr, "%lu of %lu runs arrived\n", fuzz_count.arrived, fuzz_count.runs);
-}
-static inline void fuzz_arrived(bool yes)
-{
-    if (fuzz_count.runs++ == 0)
-        atexit(fuzz_tell);
-    fuzz_count.arrived += yes;
-}
 
 static inline struct str fuzz_view(const uint8_t *data, size_t size)
 {
@@ -56,5 +46,10 @@ static inline struct str fuzz_view(const uint8_t *data, size_t size)
 
 /* A file in memory with these bytes; its path in `path`. The caller closes the descriptor. */
 int fuzz_file(struct str bytes, char path[64]);
+
+/* What is left of an input, as values of something that is right but for them: the next text is a length and so many
+ * octets, the next choice (0 to sides - 1) is an octet. Empty and 0 at its end. */
+struct str fuzz_next(struct str *rest);
+unsigned fuzz_choice(struct str *rest, unsigned sides);
 
 #endif

@@ -1,15 +1,16 @@
 /*
  * Any bytes on a connection, as one piece and cut at places that the bytes themselves choose: the requests read must be
- * the same, with the same ends and reasons, and within the limits.
+ * the same, with the same ends and reasons, and within the limits. Bytes of which the first request is not complete are
+ * the values of requests, too, one after the other.
  */
-#include "fuzz.h"
+#include "framed.h"
 
 #include "gate/resource.h"
 #include "http/guard.h"
 
 static const struct limits_config LIMITS = {.body = 300, .target = 200, .header = 150, .headers = 400,
                                             .header_count = 8};
-enum { REQUESTS_MAX = 64 };
+enum { REQUESTS_MAX = 64, FRAMED_MAX = 4, ROOM = 1 << 16 };
 
 struct seen {
     struct request {
@@ -97,19 +98,12 @@ static void read_all(const uint8_t *data, size_t size, bool cut, struct seen *ou
     guard_free(&g);
 }
 
-int LLVMFuzzerInitialize(int *argc, char ***argv)
-{
-    (void)argc;
-    (void)argv;
-    return 0;
-}
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+/* Whether the first request is complete. */
+static bool look(const uint8_t *data, size_t size)
 {
     struct seen whole = {.n = 0}, cut = {.n = 0};
     read_all(data, size, false, &whole);
     read_all(data, size, true, &cut);
-    fuzz_arrived(whole.n > 0 && whole.v[0].state == GUARD_DONE);
     must(whole.n == cut.n, "%zu requests at once, %zu in pieces", whole.n, cut.n);
     for (size_t i = 0; i < whole.n; i++) {
         const struct request *a = &whole.v[i], *b = &cut.v[i];
@@ -118,5 +112,20 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         must(a->end == b->end && a->headers == b->headers, "request %zu", i);
         must(a->body_n == b->body_n && a->text == b->text, "request %zu", i);
     }
+    return whole.n > 0 && whole.v[0].state == GUARD_DONE;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    bool arrived = look(data, size);
+    if (!arrived) {
+        struct buf made BUF_CLEANUP = BUF_INIT(ROOM);
+        struct str rest = fuzz_view(data, size);
+        for (int i = 0; i < FRAMED_MAX && (i == 0 || rest.n); i++)
+            framed_request(&rest, &made);
+        must(!made.failed, "room");
+        arrived = look((const uint8_t *)made.p, made.n);
+    }
+    fuzz_arrived(arrived);
     return 0;
 }

@@ -1,12 +1,15 @@
 /*
  * Any file as a key file: all or nothing, no fault with a key's value; what is taken over is found again, with the same
- * bytes, after another opening of the store.
+ * bytes, after another opening of the store. Bytes that are no such file are the values of one: users, IDs, states.
  */
 #include "fuzz.h"
 
 #include <unistd.h>
 
+#include "base/json.h"
 #include "keys/keyfile.h"
+
+enum { ROOM = 1 << 18, LINES_MAX = 24 };
 
 static const struct secret_key MASTER = {{7}};
 static char folder[] = "/tmp/kmsgate-fuzz-XXXXXX", path[64];
@@ -54,7 +57,8 @@ static void check_stored(const struct keyfile *file, const struct keystore *keys
     }
 }
 
-static void take_over(const struct keyfile *file, struct str text)
+/* Whether it was. */
+static bool take_over(const struct keyfile *file, struct str text)
 {
     struct faults faults = {0};
     size_t counts[3], at;
@@ -79,23 +83,89 @@ static void take_over(const struct keyfile *file, struct str text)
     }
     keystore_close(keys);
     faults_free(&faults);
+    return put;
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+/* Whether it was read, and taken over. */
+static bool look(struct str text)
 {
     char name[64];
     struct keyfile file;
     struct faults faults = {0};
-    const struct str text = fuzz_view(data, size);
     const int fd = fuzz_file(text, name);
     const bool read = keyfile_read(name, &file, &faults);
     must(read == (faults.errors == 0), "faults, and it was read");
     check_faults(&faults, text);
-    fuzz_arrived(read);
-    if (read)
-        take_over(&file, text);
+    const bool taken = read && file.n > 0 && take_over(&file, text);
     keyfile_free(&file);
     faults_free(&faults);
     close(fd);
+    return taken;
+}
+
+/* Mostly another for another key; the same for who asks again. */
+static void make_key(struct str id, bool trk, struct buf *hex)
+{
+    uint8_t octets[KEY_BYTES];
+    uint32_t mixed = trk ? 0x5bd1e995 : 0x1b873593;
+    for (size_t i = 0; i < id.n; i++)
+        mixed = (mixed ^ (uint8_t)id.p[i]) * 16777619u;
+    for (size_t i = 0; i < KEY_BYTES; i++) {
+        mixed = (mixed ^ mixed >> 15) * 2246822519u + 97;
+        octets[i] = (uint8_t)(mixed >> 16);
+    }
+    buf_hex(hex, octets, KEY_BYTES, false);
+}
+
+/* As it is where it is odd; else of harmless characters: a user is a URI, and an ID can be shown. */
+static void put_text(struct str text, bool odd, struct buf *out)
+{
+    for (size_t i = 0; i < text.n; i++)
+        buf_char(out, odd || (text.p[i] >= 'a' && text.p[i] <= 'z') ? text.p[i] : '.');
+}
+
+static void make_line(struct str *s, size_t number, struct buf *out)
+{
+    static const struct str USERS[] = {{"sip:a@example.org", 17}, {"sip:b@example.org", 17}, {"tel:+1", 6}};
+    static const char *const TIMES[] = {"2027-01-01T00:00:00Z", "2020-01-01T00:00:00+01:00", "2027-01-01"};
+    enum { USER_COUNT = 3, STATES = 6, ENDS = 8, ID_MOST = 16 };
+    struct buf hex BUF_CLEANUP = BUF_INIT(256), id BUF_CLEANUP = BUF_INIT(1024);
+    struct buf user BUF_CLEANUP = BUF_INIT(1024);
+    const struct str own = fuzz_next(s), name = fuzz_next(s);
+    const unsigned which = fuzz_choice(s, USER_COUNT), state = fuzz_choice(s, STATES), ends = fuzz_choice(s, ENDS);
+    const bool trk = fuzz_choice(s, 2);
+    const bool odd = fuzz_choice(s, LINES_MAX) == 1;
+    struct json j = {.out = out};
+    buf_z(&user, odd ? "" : "sip:");
+    put_text(own, odd, &user);
+    put_text(name.n > ID_MOST ? (struct str){name.p, ID_MOST} : name, odd, &id);
+    if (fuzz_choice(s, LINES_MAX)) /* else it may be there already */
+        buf_printf(&id, "%s%zu", trk ? "trk." : "ink.", number);
+    make_key(buf_view(&id), trk, &hex);
+    json_object(&j, NULL);
+    json_string(&j, "user", own.n ? buf_view(&user) : USERS[which], 0);
+    json_string(&j, "type", trk ? STR("trk") : STR("ink"), 0);
+    json_string(&j, "id", buf_view(&id), 0);
+    json_string(&j, "key", buf_view(&hex), 0);
+    if (state < KEY_STATES)
+        json_string(&j, "state", str_z(key_state_name(state)), 0);
+    if (ends < sizeof TIMES / sizeof *TIMES)
+        json_string(&j, "not_after", str_z(TIMES[ends]), 0);
+    json_end(&j);
+    buf_char(out, '\n');
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    struct str rest = fuzz_view(data, size);
+    bool taken = look(rest);
+    if (!taken) {
+        struct buf made BUF_CLEANUP = BUF_INIT(ROOM);
+        for (size_t i = 0; i < LINES_MAX && (i == 0 || rest.n); i++)
+            make_line(&rest, i, &made);
+        must(!made.failed, "room");
+        taken = look(buf_view(&made));
+    }
+    fuzz_arrived(taken);
     return 0;
 }

@@ -87,20 +87,10 @@ static void put_rows(struct buf *b, struct str s)
     put(b, 0, 4);
     put_row(b, PG_COLUMN_COUNT, s);
     for (size_t rows = 0; s.n >= 2 && rows < ROWS_MAX; rows++) {
-        const unsigned column = (uint8_t)s.p[0] % (PG_COLUMN_COUNT + 1);
-        size_t n = (uint8_t)s.p[1];
-        s = (struct str){s.p + 2, s.n - 2};
-        n = n < s.n ? n : s.n;
-        put_row(b, column, (struct str){s.p, n});
-        s = (struct str){s.p + n, s.n - n};
+        const unsigned column = fuzz_choice(&s, PG_COLUMN_COUNT + 1);
+        put_row(b, column, fuzz_next(&s));
     }
     put(b, 0xffff, 2);
-}
-
-int LLVMFuzzerInitialize(int *argc, char ***argv)
-{
-    (void)argc, (void)argv;
-    return 0;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
