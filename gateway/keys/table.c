@@ -48,8 +48,7 @@ struct table {
     uint64_t seed[2];
     size_t counts[2][KEY_STATES];
     size_t under[TABLE_MASTERS];
-    size_t n;    /* keys */
-    size_t lost; /* bytes of texts that nobody uses any more */
+    size_t n, lost; /* keys; bytes of texts that nobody uses any more */
 };
 
 static bool text_add(struct pool *p, struct str s, uint32_t *at)

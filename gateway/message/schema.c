@@ -99,7 +99,8 @@ static size_t free_part(struct str text)
 {
     size_t i = 0;
     while (i < text.n && ((text.p[i] >= 'a' && text.p[i] <= 'z') || (text.p[i] >= 'A' && text.p[i] <= 'Z') ||
-                          (text.p[i] >= '0' && text.p[i] <= '9') || (text.p[i] && strchr(" " FREE_TEXT_SIGNS, text.p[i]))))
+                          (text.p[i] >= '0' && text.p[i] <= '9') ||
+                          (text.p[i] && strchr(" " FREE_TEXT_SIGNS, text.p[i]))))
         i++;
     return i;
 }
