@@ -135,12 +135,12 @@ static void import_new(struct fixture *f, struct keystore *writer, struct keysto
     assert_non_null(users);
     for (int i = 0; i < NEW; i++) {
         snprintf(users[i], sizeof users[i], "sip:%c%04d@example.org", part, i);
-        v[i] = entry(users[i], KEY_INK, "ink", (uint8_t)i);
+        v[i] = entry(users[i], KEY_INK, "ink", (uint8_t)(i % 255 + 1)); /* an all-zero key is none */
     }
     assert_true(keystore_put(writer, v, NEW, false, f->counts, &f->at, &f->faults));
     assert_true(keystore_refresh(ks, &changed, why, sizeof why) && changed);
     for (int i = 0; i < NEW; i++)
-        assert_true(has_key(ks, users[i], "ink", (uint8_t)i));
+        assert_true(has_key(ks, users[i], "ink", (uint8_t)(i % 255 + 1)));
     free(users);
     free(v);
 }
