@@ -35,13 +35,19 @@ static const char *part_file(const struct server *s, size_t part)
     return part_address(s, part)->certificate;
 }
 
-/* For want of descriptors or memory: the files themselves may be good. Their readers say so in the system's words. */
+#define NO_MEMORY "out of memory"
+
+/* For want of descriptors or memory: the files themselves may be good. Their readers say so in the system's words, or
+ * in these. */
 static bool scarce(const char *why)
 {
     static const int WANTS[] = {EMFILE, ENFILE, ENOMEM};
+    static const char *const WORDS[] = {NO_MEMORY, "no memory", "expected more memory"};
     bool found = false;
     for (size_t i = 0; why && i < sizeof WANTS / sizeof *WANTS; i++)
         found = found || strstr(why, strerror(WANTS[i]));
+    for (size_t i = 0; why && i < sizeof WORDS / sizeof *WORDS; i++)
+        found = found || strstr(why, WORDS[i]);
     return found;
 }
 
@@ -72,11 +78,11 @@ const char *reload_tell_faults(const char *object, const char *file, const struc
         if (!faults->v[i].lint) {
             log_error(object, file, "%s", faults->v[i].text);
             told++;
-            if (!first)
+            if (!first || (!scarce(first) && scarce(faults->v[i].text)))
                 first = faults->v[i].text;
         }
     log_error(object, file, "refused for %zu fault%s; %s", faults->errors, faults->errors == 1 ? "" : "s", outcome);
-    return first ? first : "cannot be loaded";
+    return first ? first : NO_MEMORY; /* not even for the fault's text */
 }
 
 /* Builds the new, checks it all, then swaps; `asked`: by a signal, so that also what is the same is told. */
@@ -160,7 +166,9 @@ static void reload_certificate(struct server *s, size_t part)
         return;
     if (!load_certificate(s, part, why)) {
         log_error("certificate", part_file(s, part), "%s; what was read before stays in use", why);
-        (void)reload_trouble(s, part, why);
+        /* once more in any case: OpenSSL may not say that it lacked memory, and files are replaced one by one */
+        if (!reload_trouble(s, part, why) && !s->parts[part].again_us)
+            s->parts[part].again_us = time_mono_us() + AGAIN_US;
         return;
     }
     (void)reload_trouble(s, part, NULL);

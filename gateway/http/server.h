@@ -176,7 +176,8 @@ void reload_measure(struct server *s); /* the gauges */
 void reload_end(struct server *s);
 /* The newest files of this part are in force, or `why` not. Returns whether they were not before. */
 bool reload_trouble(struct server *s, size_t part, const char *why);
-/* Tells a reload that was refused: its faults but for lints, then `outcome`. Returns the first one's text. */
+/* Tells a reload that was refused: its faults but for lints, then `outcome`. Returns the text of the first that is for
+ * want of memory or descriptors, else of the first. */
 const char *reload_tell_faults(const char *object, const char *file, const struct faults *faults, const char *outcome);
 
 struct reload_state {

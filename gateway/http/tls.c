@@ -37,7 +37,9 @@ static bool read_pem(const char *path, struct buf *out, char why[TLS_WHY])
         const ssize_t n = room ? read(fd, room, (size_t)st.st_size + 1) : -1;
         if (n >= 0)
             out->n += (size_t)n;
-        if (!room)
+        if (!room && st.st_size < PEM_MAX)
+            snprintf(why, TLS_WHY, "%s: out of memory", path);
+        else if (!room)
             snprintf(why, TLS_WHY, "%s: is larger than %d bytes: no PEM file of a certificate or key", path, PEM_MAX);
         else if (n < 0)
             snprintf(why, TLS_WHY, "%s: cannot be read: %s", path, strerror(errno));
@@ -51,6 +53,15 @@ static bool read_pem(const char *path, struct buf *out, char why[TLS_WHY])
     if (fd >= 0)
         close(fd);
     return false;
+}
+
+/* Whether what OpenSSL failed in was for want of memory: without any it may not even say so. Forgets its errors. */
+static bool lacked_memory(void)
+{
+    bool any = false, lacked = false;
+    for (unsigned long code; (code = ERR_get_error()) != 0; any = true)
+        lacked |= ERR_GET_REASON(code) == ERR_R_MALLOC_FAILURE;
+    return lacked || !any;
 }
 
 /* The certificates of a PEM text, the first one first; NULL when there is none or one cannot be read. */
@@ -70,9 +81,10 @@ static STACK_OF(X509) *read_certificates(const char *path, const struct buf *pem
         ERR_clear_error();
         return all;
     }
+    if (lacked_memory())
+        reason = "out of memory";
     snprintf(why, TLS_WHY, "%s: holds no certificate that can be read (%s); expected PEM text with BEGIN CERTIFICATE",
-             path, reason ? reason : "out of memory");
-    ERR_clear_error();
+             path, reason ? reason : "OpenSSL does not say why");
     sk_X509_pop_free(all, X509_free);
     return NULL;
 }
@@ -85,7 +97,9 @@ static EVP_PKEY *read_key(const char *path, char why[TLS_WHY])
     BIO *in = BIO_new_mem_buf(pem.p, (int)pem.n);
     EVP_PKEY *key = in ? PEM_read_bio_PrivateKey(in, NULL, no_pass_phrase, NULL) : NULL;
     BIO_free(in);
-    if (!key)
+    if (!key && lacked_memory())
+        snprintf(why, TLS_WHY, "%s: out of memory", path);
+    else if (!key)
         snprintf(why, TLS_WHY, "%s: holds no private key that can be read; expected PEM text without a pass phrase",
                  path);
     ERR_clear_error();
@@ -100,12 +114,17 @@ static bool use_certificate(SSL_CTX *ctx, const char *certificate, const char *k
     EVP_PKEY *key = all ? read_key(key_file, why) : NULL;
     bool ok = key != NULL;
     if (ok && X509_check_private_key(sk_X509_value(all, 0), key) != 1) {
-        snprintf(why, TLS_WHY, "%s: is not the key of the certificate in %s", key_file, certificate);
+        if (lacked_memory())
+            snprintf(why, TLS_WHY, "%s: out of memory", key_file);
+        else
+            snprintf(why, TLS_WHY, "%s: is not the key of the certificate in %s", key_file, certificate);
         ok = false;
     }
     if (ok && (SSL_CTX_use_certificate(ctx, sk_X509_value(all, 0)) != 1 || SSL_CTX_use_PrivateKey(ctx, key) != 1)) {
         const char *reason = ERR_reason_error_string(ERR_peek_error());
-        snprintf(why, TLS_WHY, "%s: is refused: %s", certificate, reason ? reason : "out of memory");
+        if (lacked_memory())
+            reason = "out of memory";
+        snprintf(why, TLS_WHY, "%s: is refused%s%s", certificate, reason ? ": " : "", reason ? reason : "");
         ok = false;
     }
     for (int i = 1; ok && i < sk_X509_num(all); i++)

@@ -1,16 +1,21 @@
-"""Memory that ends while a user's keys are replaced in a running gateway, by a renewal or by what the upstream issues. Each allocation of it
-in turn (some of them each time; all with SCARCE_EVERY=1)."""
+"""Memory that ends while something is replaced in a running gateway: settings, rules and certificates by a reload, a user's keys by a
+renewal or by what the upstream issues. Each allocation of it in turn (some of them each time; all with SCARCE_EVERY=1)."""
 import http.client
 import json
 import os
+import re
+import signal
+import ssl
 
 import pytest
 
+import certs
 import kms
 import scripted
 from conftest import Gateway
 from renewing import Device, good
 from scripted import certificate, init, response
+from test_reload import in_force, peer, put, sha
 from test_scarce import ENOUGH, RULES, SANITIZED, Scarce
 
 pytestmark = pytest.mark.skipif(SANITIZED, reason="sanitizers have an allocator of their own")
@@ -21,6 +26,80 @@ def steps(total, tries):
     """From the first allocation to a few behind the last: all, or about so many, others each time."""
     step = EVERY or max(1, total // tries)
     return range(1 + os.getpid() % step, total + 20, step)
+
+
+def test_a_reload(tmp_path):
+    """What was in force is in force after it, or what is new, each part whole; the next reload takes all."""
+    alice, scarce = kms.User("sip:alice@example.org"), Scarce(tmp_path)
+    ca = certs.authority(tmp_path, "ca")
+    for name in ("first", "second"):
+        certs.issue(tmp_path, "ca", name)
+    context = ssl.create_default_context(cafile=ca)
+    context.check_hostname = False
+    state = {}
+
+    def use(name, kms_id, body):
+        state.update(name=name, rules=RULES.replace("kms-01", kms_id), body=body)
+        for kind in (".pem", ".key"):
+            put(tmp_path / ("server" + kind), (tmp_path / (name + kind)).read_text())
+        put(tmp_path / "rules.yaml", state["rules"])
+        put(g.config, re.sub("body: [0-9KiB]+", "body: " + body, g.config.read_text()))
+
+    def hup():
+        g.running.p.send_signal(signal.SIGHUP)
+
+    def largest():
+        return g.post("/keyprov", b"x" * 1500, context=context).status
+
+    def rules_in_force():
+        """None where memory ended in the answer."""
+        try:
+            return in_force(g)
+        except (OSError, http.client.HTTPException, ValueError):
+            return None
+
+    def all_new():
+        return in_force(g) == sha(state["rules"]) and peer(g.port, ca) == state["name"] and \
+            (largest() == 413) == (state["body"] == "1KiB")
+    g = Gateway(tmp_path, [alice], start=False, rules=RULES, config="workers: 1\nlimits: { body: 64KiB }",
+                listen="    tls: { certificate: server.pem, key: server.key }")
+    try:
+        g.public = g.public.replace("http:", "https:")
+        g.config.write_text(g.config.read_text().replace("public_url: http:", "public_url: https:"))
+        use("first", "kms-01", "64KiB")
+        g.start(scarce.env)
+        use("second", "kms-02", "1KiB")
+        scarce.at(ENOUGH)
+        hup()
+        kms.wait_for(lambda: in_force(g) == sha(state["rules"]))
+        total = scarce.seen()
+        kms.wait_for(all_new)
+        for _ in range(1000):  # as many decisions as the console remembers
+            assert largest() == 413
+        fds, live = len(os.listdir("/proc/%d/fd" % g.running.p.pid)), scarce.live()
+        assert 100 < total < 100000
+        tried = list(steps(total, 100))
+        for at, n in enumerate(tried):
+            old = dict(state)
+            use(*(("first", "kms-01", "64KiB"), ("second", "kms-02", "1KiB"))[at % 2])
+            scarce.at(n)
+            hup()
+            kms.wait_for(lambda: scarce.seen() >= n or rules_in_force() == sha(state["rules"]))
+            scarce.at(0)
+            assert g.running.p.poll() is None, (n, g.running.p.returncode, g.running.err[-2000:])
+            assert in_force(g) in (sha(old["rules"]), sha(state["rules"])), n
+            assert peer(g.port, ca) in ("first", "second"), n
+            assert largest() in (400, 413), n
+            kms.wait_for(all_new)  # what was refused for want of memory is read again by itself
+            if state["body"] == "64KiB":
+                assert g.post("/keyprov", kms.signed_request(alice, g.url("/keyprov")), context=context).status == 200, n
+        refused = g.running.err.count("stay in force") + g.running.err.count("stays in use")
+        assert refused
+        assert len(os.listdir("/proc/%d/fd" % g.running.p.pid)) <= fds + 2
+        assert scarce.live() < live + len(tried) // 2 + 100, "lost in %d failures: %d blocks" % (len(tried), scarce.live() - live)
+        kms.wait_for(lambda: g.admin("/readyz")[1] == "ready\n")
+    finally:
+        assert g.stop() == 0, g.running.err[-3000:]
 
 
 CHANGES = {"renew": "renew: { trk: 1s, ink: 1s, keep_old: 1h }", "learn": "new_keys: learn"}
