@@ -28,7 +28,9 @@ static inline void register_ids(xmlDocPtr doc, xmlNodePtr n)
 
 static inline xmlDocPtr read_for_xmlsec(struct str text, xmlNodePtr *signature)
 {
-    xmlDocPtr doc = xmlReadMemory(text.p, (int)text.n, NULL, NULL, XML_PARSE_NONET | XML_PARSE_NOCDATA);
+    /* NOENT: or libxml2 leaves &amp; in a namespace's URI as &#38; */
+    xmlDocPtr doc =
+        xmlReadMemory(text.p, (int)text.n, NULL, NULL, XML_PARSE_NONET | XML_PARSE_NOCDATA | XML_PARSE_NOENT);
     must(doc, "libxml2 reads what we read");
     register_ids(doc, xmlDocGetRootElement(doc));
     xmlNodePtr n = xmlDocGetRootElement(doc)->last;
@@ -47,10 +49,26 @@ static inline xmlSecDSigCtxPtr context_of(const struct secret_key *key)
     return ctx;
 }
 
+/* libxml2's canonicalization writes a namespace's URI as it is, and an ampersand is to be escaped (C14N 1.0, 2.3). */
+static inline void escape_uris(xmlNodePtr n)
+{
+    for (; n; n = n->next) {
+        for (xmlNs *ns = n->type == XML_ELEMENT_NODE ? n->nsDef : NULL; ns; ns = ns->next)
+            if (xmlStrchr(ns->href, '&')) {
+                xmlChar *escaped = xmlEncodeSpecialChars(NULL, ns->href);
+                must(escaped, "no memory");
+                xmlFree((xmlChar *)ns->href);
+                ns->href = escaped;
+            }
+        escape_uris(n->children);
+    }
+}
+
 static inline bool xmlsec_accepts(struct str text, const struct secret_key *key)
 {
     xmlNodePtr signature;
     xmlDocPtr doc = read_for_xmlsec(text, &signature);
+    escape_uris(doc->children);
     xmlSecDSigCtxPtr ctx = context_of(key);
     const bool ok =
         signature && xmlSecDSigCtxVerify(ctx, signature) == 0 && ctx->status == xmlSecDSigStatusSucceeded;

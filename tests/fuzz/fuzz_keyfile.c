@@ -43,18 +43,25 @@ static void check_faults(const struct faults *f, struct str text)
             must((unsigned char)*c >= 0x20 && *c != 0x7f, "a control character in: %s", f->v[i].text);
 }
 
-static void check_stored(const struct keyfile *file, const struct keystore *keys)
+/* False: some are not there, since of a user's keys that are of no use any more the newest stay. */
+static bool check_stored(const struct keyfile *file, const struct keystore *keys)
 {
+    const int64_t now = time_now_us();
+    bool whole = true;
     for (size_t i = 0; i < file->n; i++) {
         const struct key_entry *e = &file->v[i];
         struct keyring ring;
         struct secret_key clear SECRET_CLEANUP = {{0}};
         must(keystore_user(keys, e->user, &ring) == KEYSTORE_OK, "entry %zu is not there", i);
         const struct key *key = keyring_find(&ring, e->id);
-        must(key && key->type == e->type && key->state >= e->state, "entry %zu is another", i);
-        must(keyring_open(&ring, key, &clear) && secret_equal(clear.b, e->key.b, KEY_BYTES), "entry %zu is another", i);
+        const bool usable = e->state != KEY_REVOKED && (e->not_after == TIME_NONE || e->not_after >= now);
+        must(key || !usable || e->state == KEY_RETIRING, "entry %zu is gone", i);
+        must(!key || (key->type == e->type && key->state >= e->state && keyring_open(&ring, key, &clear) &&
+                      secret_equal(clear.b, e->key.b, KEY_BYTES)), "entry %zu is another", i);
+        whole = whole && key;
         keyring_clear(&ring);
     }
+    return whole;
 }
 
 /* Whether it was. */
@@ -72,9 +79,10 @@ static bool take_over(const struct keyfile *file, struct str text)
         keystore_close(keys);
         keys = keystore_open(path, &MASTER, false, &faults);
         must(keys, "%s", faults.n ? faults.v[0].text : "");
-        check_stored(file, keys);
-        must(keystore_put(keys, file->v, file->n, false, counts, &at, &faults), "again: %s", faults.v[0].text);
-        must(counts[KEY_SAME] == file->n, "the same file again changes something");
+        const bool whole = check_stored(file, keys);
+        must(!whole || keystore_put(keys, file->v, file->n, false, counts, &at, &faults), "again: %s",
+             faults.v[0].text);
+        must(!whole || counts[KEY_SAME] == file->n, "the same file again changes something");
     } else {
         size_t n[2][KEY_STATES];
         keystore_count(keys, 0, n);

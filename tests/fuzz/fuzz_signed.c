@@ -195,7 +195,7 @@ static bool judge(int set, struct str body)
     if (through) {
         must(j->proven && str_eq_z(j->signer->id, "ink.1.alice"), "unproven");
         must(str_eq_z(j->request.user_uri, ALICE), "another user: %.*s", STR_FMT(j->request.user_uri));
-        must(xmlsec_accepts(body, &asking.ink), "xmlsec refuses");
+        must(xmlsec_accepts(body, &asking.ink), "xmlsec refuses %.*s", STR_FMT(body));
         check_referenced(body, &j->request);
         check_forwarded(set, j, body);
     }
