@@ -98,9 +98,10 @@ bool key_usable(const struct key *key, int64_t now_us)
 
 bool keyring_has_ink(const struct keyring *ring)
 {
-    bool has = false;
+    int has = 0; /* by number, so that nothing is left out early */
     for (size_t i = 0; i < places(ring); i++)
-        has |= (i < ring->n) & (key_in(ring, i)->type == KEY_INK) & (key_in(ring, i)->since != TIME_NONE);
+        has |= (int)(i < ring->n) & (int)(key_in(ring, i)->type == KEY_INK) &
+               (int)(key_in(ring, i)->since != TIME_NONE);
     return has;
 }
 
