@@ -11,7 +11,8 @@ static const struct {
         {"the bytes are not one unambiguous HTTP request",
          "look at the client, or at what is between it and the gateway: a refusal here is often an attack"},
     [REASON_HTTP_PATH] =
-        {"the path has dot segments, doubled slashes, escapes where none belong",
+        {"the path has dot segments, doubled slashes, escapes where none belong, "
+         "escaped white space around a segment",
          "correct the client's resource URL"},
     [REASON_HTTP_RESOURCE] =
         {"not a resource of the KMS interface",

@@ -2,8 +2,9 @@
 import base64
 import copy
 import re
-import time
 import subprocess
+import threading
+import time
 
 import pytest
 import xmlsec
@@ -211,10 +212,10 @@ def test_revoked_between_request_and_reply(bench, tmp_path):
         return bench.ask(user, P, prov(user.uri))[0].status == 200
     kms.wait_for(works)
     n = len(bench.upstream.seen)
-    bench.upstream.gate = scripted.threading.Event()
+    bench.upstream.gate = threading.Event()
     bench.upstream.says(prov(user.uri))
     got = []
-    t = scripted.threading.Thread(target=lambda: got.append(g.ask(user, P)))
+    t = threading.Thread(target=lambda: got.append(g.ask(user, P)))
     t.start()
     try:
         kms.wait_for(lambda: len(bench.upstream.seen) > n)
