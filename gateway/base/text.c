@@ -82,7 +82,10 @@ static bool text_has_space(struct str s, bool at_end)
         "\xe2\x80\x84", "\xe2\x80\x85", "\xe2\x80\x86", "\xe2\x80\x87", "\xe2\x80\x88", "\xe2\x80\x89",
         "\xe2\x80\x8a", "\xe2\x80\x8b", "\xe2\x80\xa8", "\xe2\x80\xa9", "\xe2\x80\xaf", "\xe2\x81\x9f",
         "\xe3\x80\x80", "\xef\xbb\xbf"};
+    const unsigned char edge = s.n ? (unsigned char)s.p[at_end ? s.n - 1 : 0] : 'x';
     bool has = false;
+    if (edge > ' ' && edge < 0x80) /* nearly all */
+        return false;
     for (size_t i = 0; i < sizeof SPACES / sizeof *SPACES && !has; i++)
         has = at_end ? str_ends(s, str_z(SPACES[i])) : str_starts(s, str_z(SPACES[i]));
     return has;
