@@ -105,12 +105,11 @@ uint32_t seal_name(const struct seal *s)
     return s->name;
 }
 
-/* The lowest of its octets, 1 to 8. */
-static inline uint8_t *put_number(uint8_t *at, uint64_t value, unsigned bytes)
+static uint8_t *put_number(uint8_t *at, uint64_t value, int bytes)
 {
-    const uint64_t wire = htobe64(value << (64 - 8 * bytes));
-    memcpy(at, &wire, bytes);
-    return at + bytes;
+    for (int shift = (bytes - 1) * 8; shift >= 0; shift -= 8)
+        *at++ = (uint8_t)(value >> shift);
+    return at;
 }
 
 static uint8_t *put_text(uint8_t *at, struct str s)

@@ -19,7 +19,7 @@ ALICE = "sip:alice@example.org"
 
 
 class Stalls(Listening):
-    """An upstream whose replies stop before their end, until they are to go on."""
+    """An upstream that begins when four have asked, and whose replies stop before their end until they are to go on."""
 
     def __init__(self, body, stop_at):
         self.body, self.stop_at, self.go, self.waiting = body, stop_at, threading.Event(), 0
@@ -33,9 +33,11 @@ class Stalls(Listening):
             if not more:
                 return  # it was only asked whether somebody is there
             data += more
+        self.waiting += 1
+        while self.waiting < 4:  # none is sent before the last has come, or the memory of the first keeps that one out
+            time.sleep(0.01)
         c.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(self.body))
         c.sendall(self.body[:self.stop_at])
-        self.waiting += 1
         self.go.wait(60)
         c.sendall(self.body[self.stop_at:])
 
