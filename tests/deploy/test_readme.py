@@ -321,7 +321,7 @@ def test_yaml(tmp_path):
     config = (ROOT / "docker/etc/gateway.yaml").read_text()
     (tmp_path / "gateway.yaml").write_text(re.sub(r"^listen:\n(  .*\n)+", listener[0], config, flags=re.M))
     r = run(BUILD / "kmsgate", "check", "--print", "--config", tmp_path / "gateway.yaml", ok=False)
-    assert "trusted_proxies" not in r.stderr and "listen" not in r.stderr, r.stderr
+    assert "trusted_proxies" not in r.stderr and "`listen" not in r.stderr and "gateway.yaml:" not in r.stderr, r.stderr
     (tmp_path / "rules.yaml").write_text(rules[0])
     r = run(BUILD / "kmsgate", "check", tmp_path / "rules.yaml")
     assert "0 faults" in r.stdout
