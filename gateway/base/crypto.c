@@ -11,6 +11,8 @@
 
 enum {
     HASH_BLOCK = 64,
+    IPAD = 0x36, /* RFC 2104's */
+    OPAD = 0x5c,
     CRYPTO_SPARE = 2, /* one that encrypts and one that decrypts */
     CRYPTO_KEPT = 4   /* more than there are keys at a time, even while one follows the other */
 };
@@ -130,6 +132,14 @@ bool crypto_sha256_parts(const struct crypto_part *parts, size_t count, uint8_t 
     return ok && EVP_DigestFinal_ex(t->hash, out, &got) == 1 && got == HASH_BYTES;
 }
 
+/* The first block of either hash of RFC 2104: the key, filled with noughts, under `with`. */
+static void crypto_pad(const uint8_t key[KEY_BYTES], uint8_t with, uint8_t pad[HASH_BLOCK])
+{
+    memset(pad, with, HASH_BLOCK);
+    for (size_t i = 0; i < KEY_BYTES; i++)
+        pad[i] ^= key[i];
+}
+
 /*
  * RFC 2104: H(K ^ opad, H(K ^ ipad, text)). OpenSSL's own HMAC keeps the key, and what is made of it, in three
  * contexts, where another key has to overwrite it afterwards: a third of the work for a text as long as a SignedInfo.
@@ -140,12 +150,9 @@ bool crypto_hmac_sha256(const uint8_t key[KEY_BYTES], const void *p, size_t n, u
     uint8_t pad[HASH_BLOCK], inner[HASH_BYTES];
     if (!p)
         return false;
-    memset(pad, 0x36, sizeof pad);
-    for (size_t i = 0; i < KEY_BYTES; i++)
-        pad[i] ^= key[i];
+    crypto_pad(key, IPAD, pad);
     bool ok = crypto_sha256_parts((struct crypto_part[]){{pad, sizeof pad}, {p, n}}, 2, inner);
-    for (size_t i = 0; i < sizeof pad; i++)
-        pad[i] ^= 0x36 ^ 0x5c;
+    crypto_pad(key, OPAD, pad);
     ok = ok && crypto_sha256_parts((struct crypto_part[]){{pad, sizeof pad}, {inner, sizeof inner}}, 2, out);
     secret_wipe(pad, sizeof pad);
     secret_wipe(inner, sizeof inner);
@@ -162,12 +169,10 @@ static bool crypto_keyed_begin(struct crypto_keyed *k, const uint8_t key[KEY_BYT
     uint8_t pad[HASH_BLOCK];
     struct crypto_thread *t = crypto_thread();
     EVP_MD_CTX *const hashes[] = {k->inner, k->outer};
-    static const uint8_t PADS[] = {0x36, 0x5c};
+    static const uint8_t PADS[] = {IPAD, OPAD};
     bool ok = t != NULL;
     for (size_t h = 0; h < 2 && ok; h++) {
-        memset(pad, PADS[h], sizeof pad);
-        for (size_t i = 0; i < KEY_BYTES; i++)
-            pad[i] ^= key[i];
+        crypto_pad(key, PADS[h], pad);
         ok = EVP_DigestInit_ex2(hashes[h], t->sha256, NULL) == 1 && EVP_DigestUpdate(hashes[h], pad, sizeof pad) == 1;
     }
     secret_wipe(pad, sizeof pad);
