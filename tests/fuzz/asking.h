@@ -1,10 +1,11 @@
 /*
  * A gate with Alice's keys, and her requests, whose replies the fuzzers make.
  *
- *     asking_begin();
- *     struct rules *rules = asking_rules(RULES_BEGIN "responses: [{ id: default }]\n");
- *     struct judgement *j = asked(rules, reply);
+ *     static const char *const RULES[] = {RULES_BEGIN "responses: [{ id: default }]\n"};
+ *     asking_begin(RULES, 1);
+ *     struct judgement *j = asked(asking.rules[0], reply);
  *     gate_reply(j, &up, asking.now_us + 1, &out);
+ *     asking_end();
  */
 #ifndef TEST_FUZZ_ASKING_H
 #define TEST_FUZZ_ASKING_H
@@ -19,12 +20,14 @@
 
 #define ALICE "sip:alice@example.org"
 #define RULES_BEGIN "version: 1\nkms: { uris: [kms.example.org], id: kms-01 }\nrequests: [{ id: everyone }]\n"
-enum { ASKING_ROOM = 1 << 22 };
+enum { ASKING_ROOM = 1 << 22, ASKING_RULES = 8 };
 
 static struct {
     struct gate gate;
     struct secret_key ink, trk;
     int64_t now_us;
+    struct rules *rules[ASKING_RULES]; /* of each text that asking_begin() was given */
+    size_t rules_n;
 } asking;
 
 static inline void asking_keys(void)
@@ -52,7 +55,7 @@ static inline void asking_keys(void)
     asking.gate.keys = keys;
 }
 
-static inline struct rules *asking_rules(const char *text)
+static inline struct rules *asking_read(const char *text)
 {
     char path[64];
     struct faults faults = {0};
@@ -66,7 +69,7 @@ static inline struct rules *asking_rules(const char *text)
     return rules;
 }
 
-static inline void asking_begin(void)
+static inline void asking_begin(const char *const *rules, size_t n)
 {
     static char base[] = "http://127.0.0.1:8080", *bases[] = {base};
     static const struct strings public_url = {bases, 1};
@@ -76,10 +79,17 @@ static inline void asking_begin(void)
     must(time_parse(STR("2026-11-23T18:00:00Z"), &asking.now_us, &zone), "time");
     asking_keys();
     asking.gate.public_url = &public_url;
+    must(n <= ASKING_RULES, "room for %zu sets of rules", n);
+    while (asking.rules_n < n) {
+        asking.rules[asking.rules_n] = asking_read(rules[asking.rules_n]);
+        asking.rules_n++;
+    }
 }
 
 static inline void asking_end(void)
 {
+    while (asking.rules_n)
+        rules_unref(asking.rules[--asking.rules_n]);
     keystore_close((struct keystore *)asking.gate.keys);
     xml_shutdown();
 }

@@ -4,6 +4,7 @@
  *
  *     framed_request(&rest, &out);     a request of a method, a target, headers, a body
  *     framed_reply(&rest, &out);       an upstream's reply
+ *     framed_input(data, size, look, framed_reply)     the input as it is, or as some of these
  */
 #ifndef TEST_FUZZ_FRAMED_H
 #define TEST_FUZZ_FRAMED_H
@@ -11,7 +12,7 @@
 #include "base/buf.h"
 #include "fuzz.h"
 
-enum { FRAMED_HEADERS = 3, FRAMED_ODD = 8 };
+enum { FRAMED_HEADERS = 3, FRAMED_ODD = 8, FRAMED_MAX = 4, FRAMED_ROOM = 1 << 16 };
 
 /* Some bytes of a field's value or a target; `odd` ones as they are, others without what ends it. */
 static inline void framed_text(struct str text, bool odd, char instead, struct buf *out)
@@ -85,6 +86,22 @@ static inline void framed_reply(struct str *rest, struct buf *out)
     buf_z(out, "\r\n");
     framed_headers(rest, out);
     framed_body(rest, http11, out);
+}
+
+/* Whether `look` arrives with the octets as they are, or else with what `make` makes of them. */
+static inline void framed_input(const uint8_t *data, size_t size, bool (*look)(const uint8_t *data, size_t size),
+                                void (*make)(struct str *rest, struct buf *out))
+{
+    bool arrived = look(data, size);
+    if (!arrived) {
+        struct buf made BUF_CLEANUP = BUF_INIT(FRAMED_ROOM);
+        struct str rest = fuzz_view(data, size);
+        for (int i = 0; i < FRAMED_MAX && (i == 0 || rest.n); i++)
+            make(&rest, &made);
+        must(!made.failed, "room");
+        arrived = look((const uint8_t *)made.p, made.n);
+    }
+    fuzz_arrived(arrived);
 }
 
 #endif

@@ -40,22 +40,11 @@ struct habits {
     enum { NUMBER_AS_IT_IS, NUMBER_SHORT, NUMBER_LONG } number;
 };
 
-static struct rules *rules[RULE_SETS];
-
-static void close_all(void)
-{
-    for (int i = 0; i < RULE_SETS; i++)
-        rules_unref(rules[i]);
-    asking_end();
-}
-
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
     (void)argc, (void)argv;
-    asking_begin();
-    for (int i = 0; i < RULE_SETS; i++)
-        rules[i] = asking_rules(RULES[i]);
-    atexit(close_all);
+    asking_begin(RULES, RULE_SETS);
+    atexit(asking_end);
     return 0;
 }
 
@@ -260,7 +249,7 @@ static bool speak(struct str made, struct habits *h, bool zeros, struct buf *sta
 
 static enum reason make(int set, struct str owed, struct str reply, bool is_signed, struct gate_response *out)
 {
-    struct judgement *j = asked_so(rules[set], owed, is_signed);
+    struct judgement *j = asked_so(asking.rules[set], owed, is_signed);
     const struct gate_upstream up = {.status = 200, .body = reply};
     const enum reason r = gate_reply(j, &up, asking.now_us + 1, out);
     must(r == REASON_OK || r == REASON_UPSTREAM_INVALID || r == REASON_UPSTREAM_WRONG_USER ||
@@ -292,7 +281,7 @@ static void speak_again(struct str standard, struct str spoken)
     struct kms_response read;
     struct detail why = {""};
     if (make(SPOKEN, standard, spoken, false, &out) == REASON_OK) {
-        const struct dialect *d = rules[SPOKEN]->responses[0].dialect;
+        const struct dialect *d = asking.rules[SPOKEN]->responses[0].dialect;
         must(dialect_parse(buf_view(&out.body), d, &doc, &why) == REASON_OK, "%s", why.text);
         must(kms_response_read(doc, STR_MISSING, STR_MISSING, &read, &why) == REASON_OK, "%s", why.text);
         xml_free(doc);

@@ -10,7 +10,7 @@
 
 static const struct limits_config LIMITS = {.body = 300, .target = 200, .header = 150, .headers = 400,
                                             .header_count = 8};
-enum { REQUESTS_MAX = 64, FRAMED_MAX = 4, ROOM = 1 << 16 };
+enum { REQUESTS_MAX = 64 };
 
 struct seen {
     struct request {
@@ -117,15 +117,6 @@ static bool look(const uint8_t *data, size_t size)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    bool arrived = look(data, size);
-    if (!arrived) {
-        struct buf made BUF_CLEANUP = BUF_INIT(ROOM);
-        struct str rest = fuzz_view(data, size);
-        for (int i = 0; i < FRAMED_MAX && (i == 0 || rest.n); i++)
-            framed_request(&rest, &made);
-        must(!made.failed, "room");
-        arrived = look((const uint8_t *)made.p, made.n);
-    }
-    fuzz_arrived(arrived);
+    framed_input(data, size, look, framed_request);
     return 0;
 }

@@ -10,6 +10,8 @@
 #include "asking.h"
 #include "framed.h"
 
+#define ENDING_MEMORY_WRAPPED
+#include "../unit/ending_memory.h"
 #include "../unit/gate/made_reply.h"
 
 #include <libxml/xmlmemory.h>
@@ -41,15 +43,6 @@ static struct {
     bool ended;
 } failing;
 
-static struct rules *rules[RULE_SETS];
-
-void *__real_malloc(size_t n);
-void *__real_calloc(size_t n, size_t size);
-void *__real_realloc(void *p, size_t n);
-void *__wrap_malloc(size_t n);
-void *__wrap_calloc(size_t n, size_t size);
-void *__wrap_realloc(void *p, size_t n);
-
 static bool denied(void)
 {
     if (!failing.on)
@@ -61,60 +54,13 @@ static bool denied(void)
     return fails;
 }
 
-void *__wrap_malloc(size_t n)
-{
-    return denied() ? NULL : __real_malloc(n);
-}
-
-void *__wrap_calloc(size_t n, size_t size)
-{
-    return denied() ? NULL : __real_calloc(n, size);
-}
-
-void *__wrap_realloc(void *p, size_t n)
-{
-    return denied() ? NULL : __real_realloc(p, n);
-}
-
-static char *limited_strdup(const char *s)
-{
-    return denied() ? NULL : strdup(s);
-}
-
-static void *crypto_malloc(size_t n, const char *file, int line)
-{
-    (void)file, (void)line;
-    return malloc(n);
-}
-
-static void *crypto_realloc(void *p, size_t n, const char *file, int line)
-{
-    (void)file, (void)line;
-    return realloc(p, n);
-}
-
-static void crypto_free(void *p, const char *file, int line)
-{
-    (void)file, (void)line;
-    free(p);
-}
-
-static void close_all(void)
-{
-    for (int i = 0; i < RULE_SETS; i++)
-        rules_unref(rules[i]);
-    asking_end();
-}
-
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
     (void)argc, (void)argv;
     must(CRYPTO_set_mem_functions(crypto_malloc, crypto_realloc, crypto_free) == 1, "OpenSSL was used before");
-    must(xmlMemSetup(free, malloc, realloc, limited_strdup) == 0 && spare_setup(), "memory");
-    asking_begin();
-    for (int i = 0; i < RULE_SETS; i++)
-        rules[i] = asking_rules(RULES[i]);
-    atexit(close_all);
+    must(xmlMemSetup(free, limited_malloc, limited_realloc, limited_strdup) == 0 && spare_setup(), "memory");
+    asking_begin(RULES, RULE_SETS);
+    atexit(asking_end);
     return 0;
 }
 
@@ -168,7 +114,7 @@ static enum outcome exchange(struct deed *d)
     const bool was = failing.on;
     failing.on = false;
     buf_printf(&target, "/keymanagement/identity/v1%s", resource_of(d->more));
-    asking.gate.rules = rules[d->set];
+    asking.gate.rules = asking.rules[d->set];
     asking.gate.replay = replay_memory_new(64, asking.now_us - US_PER_S,
                                            &(struct replay_settings){.past_us = 60 * US_PER_S});
     must(asking.gate.replay, "no memory");

@@ -43,7 +43,6 @@ struct client {
 };
 
 static const struct secret_key MASTER = {{9}};
-static struct rules *rules[RULE_SETS];
 static struct keystore *store;
 static char folder[] = "/dev/shm/kmsgate-fuzz-XXXXXX", other_folder[] = "/tmp/kmsgate-fuzz-XXXXXX", path[64];
 static int64_t now_us = INT64_C(1795000000) * US_PER_S;
@@ -72,8 +71,6 @@ static void open_store(bool anew)
 
 static void close_all(void)
 {
-    for (int i = 0; i < RULE_SETS; i++)
-        rules_unref(rules[i]);
     asking_end(); /* the store, which is the gate's */
     unlink(path);
     *strrchr(path, '/') = '\0';
@@ -83,13 +80,11 @@ static void close_all(void)
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
     (void)argc, (void)argv;
-    asking_begin();
+    asking_begin(RULES, RULE_SETS);
     keystore_close((struct keystore *)asking.gate.keys);
     const char *where = mkdtemp(folder) ? folder : mkdtemp(other_folder);
     must(where, "no folder");
     snprintf(path, sizeof path, "%s/k.db", where);
-    for (int i = 0; i < RULE_SETS; i++)
-        rules[i] = asking_rules(RULES[i]);
     open_store(true);
     asking.gate.asks_keeper = true;
     atexit(close_all);
@@ -284,7 +279,7 @@ static bool ask(struct client *c, int set, struct str *rest)
     struct gate_response out;
     const unsigned skip = fuzz_choice(rest, 6);
     const bool names_trk = fuzz_choice(rest, 4) != 3, late = fuzz_choice(rest, LATE) == 1;
-    asking.gate.rules = rules[set];
+    asking.gate.rules = asking.rules[set];
     asking.gate.replay = replay_memory_new(64, now_us - US_PER_S,
                                            &(struct replay_settings){.past_us = 60 * US_PER_S});
     struct judgement *j = get_through(c, skip < 3 ? 0 : skip - 3, names_trk);

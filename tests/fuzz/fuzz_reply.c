@@ -28,7 +28,6 @@ enum { ROOM = 1 << 22, PIECE = 16 };
 static const char *const KEYS[] = {"UserDecryptKey", "UserSigningKeySSK", "UserPubTokenPVT", "NewTransportKey",
                                    "NewIntegrityKey"};
 
-static struct rules *rules[RULE_SETS];
 static xmlSchemaPtr schema;
 
 /* URIs are held to less by validators than by each other, and libxml2 counts no further than 24 digits: both are text
@@ -60,8 +59,6 @@ static void read_schema(void)
 
 static void close_all(void)
 {
-    for (int i = 0; i < RULE_SETS; i++)
-        rules_unref(rules[i]);
     xmlSchemaFree(schema);
     xmlSchemaCleanupTypes();
     asking_end();
@@ -70,10 +67,8 @@ static void close_all(void)
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
     (void)argc, (void)argv;
-    asking_begin();
+    asking_begin(RULES, RULE_SETS);
     read_schema();
-    for (int i = 0; i < RULE_SETS; i++)
-        rules[i] = asking_rules(RULES[i]);
     atexit(close_all);
     return 0;
 }
@@ -166,7 +161,7 @@ static void check_no_key(const xmlNode *n, struct str sent)
 /* Whether a reply came of it. */
 static bool make(int set, int status, struct str reply)
 {
-    struct judgement *j = asked(rules[set], reply);
+    struct judgement *j = asked(asking.rules[set], reply);
     const struct gate_upstream up = {.status = status, .body = reply};
     struct gate_response out;
     const enum reason r = gate_reply(j, &up, asking.now_us + 1, &out);

@@ -14,22 +14,11 @@ static const char *const RULES[] = {
     RULES_BEGIN "responses: [{ id: whole, encrypt: { content: message } }]\n",
 };
 enum { WHOLE = 2, RULE_SETS };
-static struct rules *rules[RULE_SETS];
-
-static void close_all(void)
-{
-    for (int i = 0; i < RULE_SETS; i++)
-        rules_unref(rules[i]);
-    asking_end();
-}
-
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
     (void)argc, (void)argv;
-    asking_begin();
-    for (int i = 0; i < RULE_SETS; i++)
-        rules[i] = asking_rules(RULES[i]);
-    atexit(close_all);
+    asking_begin(RULES, RULE_SETS);
+    atexit(asking_end);
     return 0;
 }
 
@@ -38,7 +27,7 @@ static bool compare(struct str reply)
 {
     bool arrived = false;
     for (int i = 0; i < RULE_SETS; i++) {
-        struct judgement *j = asked(rules[i], reply);
+        struct judgement *j = asked(asking.rules[i], reply);
         const struct gate_upstream up = {.status = 200, .body = reply};
         struct gate_response out[2];
         const char *what;

@@ -28,23 +28,12 @@ static const char *const RULES[] = {
 enum { STRICT, LENIENT, SHADOW, RULE_SETS };
 enum { ROOM = 1 << 22 };
 
-static struct rules *rules[RULE_SETS];
-
-static void close_all(void)
-{
-    for (int i = 0; i < RULE_SETS; i++)
-        rules_unref(rules[i]);
-    asking_end();
-}
-
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
     (void)argc;
     (void)argv;
-    asking_begin(); /* the libraries, xmlsec among them; the Time is that of the seeds */
-    for (int i = 0; i < RULE_SETS; i++)
-        rules[i] = asking_rules(RULES[i]);
-    atexit(close_all);
+    asking_begin(RULES, RULE_SETS); /* the libraries, xmlsec among them; the Time is that of the seeds */
+    atexit(asking_end);
     return 0;
 }
 
@@ -78,7 +67,7 @@ static enum reason judge(int set, struct str body)
 {
     const struct gate_head head = {.method = STR("POST"), .target = STR("/keymanagement/identity/v1/keyprov"),
                                    .content_type = STR("application/xml")};
-    asking.gate.rules = rules[set];
+    asking.gate.rules = asking.rules[set];
     struct judgement *j = judgement_new(&asking.gate, "fuzz");
     must(j && gate_head(j, &head) == REASON_OK, "head");
     const enum gate_action action = gate_request(j, body, asking.now_us);

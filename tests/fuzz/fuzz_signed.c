@@ -22,22 +22,11 @@ static const char *const RULES[] = {SIGNED_RULES("proven", "body: request"), SIG
 enum { PROVEN, RECEIVED, AS_JSON, RULE_SETS };
 enum { ELEMENTS = 64, OPERATIONS = 3 };
 
-static struct rules *rules[RULE_SETS];
-
-static void close_all(void)
-{
-    for (int i = 0; i < RULE_SETS; i++)
-        rules_unref(rules[i]);
-    asking_end();
-}
-
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
     (void)argc, (void)argv;
-    asking_begin();
-    for (int i = 0; i < RULE_SETS; i++)
-        rules[i] = asking_rules(RULES[i]);
-    atexit(close_all);
+    asking_begin(RULES, RULE_SETS);
+    atexit(asking_end);
     return 0;
 }
 
@@ -185,7 +174,7 @@ static bool judge(int set, struct str body)
 {
     const struct gate_head head = {.method = STR("POST"), .target = STR("/keymanagement/identity/v1/keyprov"),
                                    .content_type = STR("application/xml")};
-    asking.gate.rules = rules[set];
+    asking.gate.rules = asking.rules[set];
     asking.gate.replay = replay_memory_new(64, asking.now_us - US_PER_S,
                                            &(struct replay_settings){.past_us = 60 * US_PER_S});
     struct judgement *j = judgement_new(&asking.gate, "fuzz");

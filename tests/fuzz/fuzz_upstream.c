@@ -8,7 +8,7 @@
 
 #include "http/upstream_reply.h"
 
-enum { MAX = 300, REPLIES = 16, FRAMED_MAX = 4, ROOM = 1 << 16 };
+enum { MAX = 300, REPLIES = 16 };
 
 struct seen {
     struct one {
@@ -109,15 +109,6 @@ static bool look(const uint8_t *data, size_t size)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    bool arrived = look(data, size);
-    if (!arrived) {
-        struct buf made BUF_CLEANUP = BUF_INIT(ROOM);
-        struct str rest = fuzz_view(data, size);
-        for (int i = 0; i < FRAMED_MAX && (i == 0 || rest.n); i++)
-            framed_reply(&rest, &made);
-        must(!made.failed, "room");
-        arrived = look((const uint8_t *)made.p, made.n);
-    }
-    fuzz_arrived(arrived);
+    framed_input(data, size, look, framed_reply);
     return 0;
 }

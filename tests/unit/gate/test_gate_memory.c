@@ -4,6 +4,8 @@
  */
 #include "judging.h"
 
+#include "../ending_memory.h"
+
 #include <libxml/xmlmemory.h>
 #include <openssl/crypto.h>
 
@@ -17,39 +19,6 @@ static bool denied(void)
         return false;
     ended |= left == 0;
     return left == 0 || left-- == 0;
-}
-
-static void *limited_malloc(size_t n)
-{
-    return denied() ? NULL : malloc(n);
-}
-
-static void *limited_realloc(void *p, size_t n)
-{
-    return denied() ? NULL : realloc(p, n);
-}
-
-static char *limited_strdup(const char *s)
-{
-    return denied() ? NULL : strdup(s);
-}
-
-static void *crypto_malloc(size_t n, const char *file, int line)
-{
-    (void)file, (void)line;
-    return limited_malloc(n);
-}
-
-static void *crypto_realloc(void *p, size_t n, const char *file, int line)
-{
-    (void)file, (void)line;
-    return limited_realloc(p, n);
-}
-
-static void crypto_free(void *p, const char *file, int line)
-{
-    (void)file, (void)line;
-    free(p);
 }
 
 /* Where memory ends within xmlsec, it leaks what it had. */

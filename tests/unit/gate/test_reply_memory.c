@@ -4,6 +4,8 @@
  */
 #include "judging.h"
 
+#define ENDING_MEMORY_WRAPPED
+#include "../ending_memory.h"
 #include "../message/replies.h"
 
 #include <libxml/xmlmemory.h>
@@ -27,57 +29,12 @@ enum { PLENTY = -1, ALLOCATIONS_MAX = 20000 };
 static long left = PLENTY; /* allocations until memory ends, and stays so */
 static bool ended;
 
-void *__real_malloc(size_t n);
-void *__real_calloc(size_t n, size_t size);
-void *__real_realloc(void *p, size_t n);
-void *__wrap_malloc(size_t n);
-void *__wrap_calloc(size_t n, size_t size);
-void *__wrap_realloc(void *p, size_t n);
-
 static bool denied(void)
 {
     if (left == PLENTY)
         return false;
     ended |= left == 0;
     return left == 0 || left-- == 0;
-}
-
-void *__wrap_malloc(size_t n)
-{
-    return denied() ? NULL : __real_malloc(n);
-}
-
-void *__wrap_calloc(size_t n, size_t size)
-{
-    return denied() ? NULL : __real_calloc(n, size);
-}
-
-void *__wrap_realloc(void *p, size_t n)
-{
-    return denied() ? NULL : __real_realloc(p, n);
-}
-
-static char *limited_strdup(const char *s)
-{
-    return denied() ? NULL : strdup(s);
-}
-
-static void *crypto_malloc(size_t n, const char *file, int line)
-{
-    (void)file, (void)line;
-    return malloc(n);
-}
-
-static void *crypto_realloc(void *p, size_t n, const char *file, int line)
-{
-    (void)file, (void)line;
-    return realloc(p, n);
-}
-
-static void crypto_free(void *p, const char *file, int line)
-{
-    (void)file, (void)line;
-    free(p);
 }
 
 struct told {
@@ -231,7 +188,7 @@ int main(void)
                                        cmocka_unit_test(test_extensions_and_fields),
                                        cmocka_unit_test(test_errors), cmocka_unit_test(test_the_others)};
     if (CRYPTO_set_mem_functions(crypto_malloc, crypto_realloc, crypto_free) != 1 ||
-        xmlMemSetup(free, malloc, realloc, limited_strdup) != 0 || !xml_startup())
+        xmlMemSetup(free, limited_malloc, limited_realloc, limited_strdup) != 0 || !xml_startup())
         return 1;
     const int failed = cmocka_run_group_tests(tests, world_begin, world_end);
     xml_shutdown();

@@ -4,6 +4,8 @@
  */
 #include "fixture.h"
 
+#include "../ending_memory.h"
+
 #include <limits.h>
 
 #include "base/crypto.h"
@@ -32,32 +34,14 @@ static bool denied(void)
     return true;
 }
 
-static void *limited_malloc(int n)
+static void *sqlite_takes(int n)
 {
     return denied() ? NULL : plain.xMalloc(n);
 }
 
-static void *limited_realloc(void *p, int n)
+static void *sqlite_moves(void *p, int n)
 {
     return denied() ? NULL : plain.xRealloc(p, n);
-}
-
-static void *crypto_malloc(size_t n, const char *file, int line)
-{
-    (void)file, (void)line;
-    return denied() ? NULL : malloc(n);
-}
-
-static void *crypto_realloc(void *p, size_t n, const char *file, int line)
-{
-    (void)file, (void)line;
-    return denied() ? NULL : realloc(p, n);
-}
-
-static void crypto_free(void *p, const char *file, int line)
-{
-    (void)file, (void)line;
-    free(p);
 }
 
 enum deed { OPEN, PUT, REFRESH, FIND };
@@ -211,8 +195,8 @@ int main(void)
         sqlite3_config(SQLITE_CONFIG_GETMALLOC, &plain) != SQLITE_OK)
         return 1;
     sqlite3_mem_methods limited = plain;
-    limited.xMalloc = limited_malloc;
-    limited.xRealloc = limited_realloc;
+    limited.xMalloc = sqlite_takes;
+    limited.xRealloc = sqlite_moves;
     if (sqlite3_config(SQLITE_CONFIG_MALLOC, &limited) != SQLITE_OK)
         return 1;
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -4,6 +4,7 @@
  */
 #include "fixture.h"
 
+#include "../ending_memory.h"
 #include "base/spare.h"
 #include "message/dialect.h"
 #include "message/kms_response.h"
@@ -27,39 +28,6 @@ static bool denied(void)
     if (once)
         left = PLENTY;
     return true;
-}
-
-static void *limited_malloc(size_t n)
-{
-    return denied() ? NULL : malloc(n);
-}
-
-static void *limited_realloc(void *p, size_t n)
-{
-    return denied() ? NULL : realloc(p, n);
-}
-
-static char *limited_strdup(const char *s)
-{
-    return denied() ? NULL : strdup(s);
-}
-
-static void *crypto_malloc(size_t n, const char *file, int line)
-{
-    (void)file, (void)line;
-    return limited_malloc(n);
-}
-
-static void *crypto_realloc(void *p, size_t n, const char *file, int line)
-{
-    (void)file, (void)line;
-    return limited_realloc(p, n);
-}
-
-static void crypto_free(void *p, const char *file, int line)
-{
-    (void)file, (void)line;
-    free(p);
 }
 
 /* xmlsec leaks where OpenSSL finds no memory; the gateway has OpenSSL take from what is set aside there, too. */
