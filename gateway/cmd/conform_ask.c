@@ -42,20 +42,28 @@ static void flaw_fields(const struct conform *c, enum conform_flaw flaw, struct 
         f->kms_uri = STR_MISSING; /* the schema demands it */
 }
 
+/* The first element of p's n bytes that begins with `start`, to behind its `end`; NULL: there is none. */
+static char *span(char *p, size_t n, const char *start, const char *end, size_t *length)
+{
+    char *first = memmem(p, n, start, strlen(start));
+    const char *last = first ? memmem(first, n - (size_t)(first - p), end, strlen(end)) : NULL;
+    *length = last ? (size_t)(last - first) + strlen(end) : 0;
+    return last ? first : NULL;
+}
+
 /*
  * The request that was signed moves behind its signature, and another one stands where it stood: who follows the
  * reference finds all as it was signed, and who then reads the first KmsRequest reads what nobody has signed.
  */
 static bool move(struct buf *out, size_t from)
 {
-    static const char start[] = "<KmsRequest", end[] = "</KmsRequest>", last[] = "</SignedKmsRequest>";
+    static const char last[] = "</SignedKmsRequest>";
     static const char id[] = " Id=\"xmldoc\"", device[] = "<DeviceId>";
     struct buf moved BUF_CLEANUP = BUF_INIT(BODY_MAX);
-    char *first = memmem(out->p + from, out->n - from, start, sizeof start - 1);
-    char *behind = first ? memmem(first, out->n - (size_t)(first - out->p), end, sizeof end - 1) : NULL;
-    if (!behind || !str_ends(buf_view(out), str_z(last)))
+    size_t n;
+    char *first = span(out->p + from, out->n - from, "<KmsRequest", "</KmsRequest>", &n);
+    if (!first || !str_ends(buf_view(out), str_z(last)))
         return false;
-    const size_t n = (size_t)(behind - first) + sizeof end - 1;
     buf_str(&moved, (struct str){first, n});
     char *named = memmem(first, n, id, sizeof id - 1), *at = memmem(first, n, device, sizeof device - 1);
     if (moved.failed || !named || !at)
@@ -118,14 +126,12 @@ static bool flaw_sign(const struct conform *c, enum conform_flaw flaw, struct st
 /* A second KmsUri, equal to the first. */
 static bool repeat(struct buf *payload)
 {
-    static const char start[] = "<KmsUri>", end[] = "</KmsUri>";
     struct buf out BUF_CLEANUP = BUF_INIT(BODY_MAX);
-    const char *first = memmem(payload->p, payload->n, start, sizeof start - 1);
-    const char *behind = first ? memmem(first, payload->n - (size_t)(first - payload->p), end, sizeof end - 1) : NULL;
-    if (!behind)
+    size_t n;
+    const char *first = span(payload->p, payload->n, "<KmsUri>", "</KmsUri>", &n);
+    if (!first)
         return false;
-    behind += sizeof end - 1;
-    buf_str(&out, (struct str){payload->p, (size_t)(behind - payload->p)});
+    buf_str(&out, (struct str){payload->p, (size_t)(first - payload->p) + n});
     buf_str(&out, (struct str){first, payload->n - (size_t)(first - payload->p)});
     payload->n = 0;
     buf_str(payload, buf_view(&out));
