@@ -56,10 +56,14 @@ class Redis:
             return read_reply(s.makefile("rb"))
 
     def info(self, section, field):
-        for line in self("INFO", section).split("\r\n"):
-            if line.startswith(field + ":"):
-                return line.split(":", 1)[1]
-        return None
+        """A field of INFO, or None: also where a Sentinel that gives the server another role cut the asker off."""
+        try:
+            lines = self("INFO", section).split("\r\n")
+        except ConnectionError:
+            if self.p.poll() is not None:
+                raise
+            return None
+        return next((line.split(":", 1)[1] for line in lines if line.startswith(field + ":")), None)
 
     def pause(self):
         self.p.send_signal(signal.SIGSTOP)

@@ -18,9 +18,12 @@ def port_of(made):
 
 
 def turned_back(watchers, primary):
-    """Sentinel gives a failover up that it does not bring to an end in time, and nobody asks again where nothing is down."""
-    if all(port_of(s) == primary.port for s in watchers):
-        return True
+    """Sentinel gives a failover up that it does not bring to an end in time, and nobody asks again where nothing is down.
+
+    Only the one that was asked tells whether to ask again: the others learn of the end later, and a second failover
+    would turn it round."""
+    if port_of(watchers[0]) == primary.port:
+        return all(port_of(s) == primary.port for s in watchers)
     try:
         watchers[0]("SENTINEL", "FAILOVER", "kms")
     except Exception:
