@@ -38,7 +38,7 @@ static char *larger(const struct buf *b, size_t cap)
 }
 
 /* Moves to a block of at least `cap` bytes. */
-static bool move(struct buf *b, size_t cap)
+static bool buf_move(struct buf *b, size_t cap)
 {
     char *p = larger(b, cap);
     if (!p)
@@ -68,7 +68,7 @@ char *buf_reserve(struct buf *b, size_t n)
             cap = need;
         if (cap > b->max + 1) /* max + 1 >= need */
             cap = b->max + 1;
-        if (!move(b, cap)) {
+        if (!buf_move(b, cap)) {
             b->failed = true;
             return NULL;
         }

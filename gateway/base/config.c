@@ -112,7 +112,7 @@ static void set_state(struct load *l)
                    file ? "default: beside the keys" : "default");
 }
 
-static bool print(struct load *l)
+static bool config_print(struct load *l)
 {
     struct buf out BUF_CLEANUP = BUF_INIT(4 << 20);
     buf_str(&out, l->listen.p ? buf_view(&l->listen) : STR(""));
@@ -182,7 +182,7 @@ struct config *config_load(const char *path, struct faults *faults)
             set_state(&l);
         }
         yaml_sort_faults(faults, faults_before, path);
-        ok = print(&l) && keep_values(&l);
+        ok = config_print(&l) && keep_values(&l);
     }
     if (!ok)
         faults_add(faults, path, 0, 0, "out of memory");

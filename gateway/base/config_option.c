@@ -207,7 +207,7 @@ static size_t keys_below(const char *prefix, struct strings *out)
     return out->n;
 }
 
-static void unknown(struct load *l, const struct yaml_node *m, const char *prefix)
+static void option_unknown(struct load *l, const struct yaml_node *m, const char *prefix)
 {
     struct strings known = {0};
     struct buf list BUF_CLEANUP = BUF_INIT(2000);
@@ -234,7 +234,7 @@ static bool is_parent(struct str path)
     return found;
 }
 
-static void walk(struct load *l, const struct yaml_node *node, const char *prefix)
+static void option_walk(struct load *l, const struct yaml_node *node, const char *prefix)
 {
     if (!yaml_is_mapping(&l->in, node, "a mapping"))
         return;
@@ -259,13 +259,13 @@ static void walk(struct load *l, const struct yaml_node *node, const char *prefi
             if (str_starts(str_z(OPTIONS[i].path), buf_view(&path)))
                 break;
         if (path.failed || i == OPTION_COUNT)
-            unknown(l, m, prefix);
+            option_unknown(l, m, prefix);
         else
-            walk(l, m, path.p);
+            option_walk(l, m, path.p);
     }
 }
 
 void config_walk(struct load *l, const struct yaml_node *root)
 {
-    walk(l, root, "");
+    option_walk(l, root, "");
 }

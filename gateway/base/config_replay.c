@@ -5,7 +5,7 @@
 
 #define SCHEMES "memory, redis://HOST:PORT, rediss://HOST:PORT or redis+sentinel://HOST:PORT,HOST:PORT,…/NAME"
 
-static bool expect(struct shown *expected, const char *text)
+static bool replay_expect(struct shown *expected, const char *text)
 {
     snprintf(expected->z, sizeof expected->z, "%s", text);
     return false;
@@ -89,23 +89,24 @@ bool read_replay(const struct option *o, const struct incoming *in, void *to, st
     const bool memory = str_eq_z(in->text, "memory");
 #ifndef KMSGATE_FLEET
     if (!memory && str_starts(in->text, STR("redis")))
-        return expect(expected, "memory: this kmsgate was built without KMSGATE_FLEET, and knows no shared memory");
+        return replay_expect(expected,
+                             "memory: this kmsgate was built without KMSGATE_FLEET, and knows no shared memory");
 #endif
     if (!memory && !read_url(r, in->text)) {
         config_clear_replay(r);
-        return expect(expected, SCHEMES);
+        return replay_expect(expected, SCHEMES);
     }
-    return (r->url = str_dup(in->text)) || expect(expected, "more memory");
+    return (r->url = str_dup(in->text)) || replay_expect(expected, "more memory");
 }
 
 bool read_text(const struct option *o, const struct incoming *in, void *to, struct shown *expected)
 {
     (void)o;
     if (in->text.n > 128 || !str_is_utf8(in->text) || !is_name(in->text))
-        return expect(expected, "a name of letters, digits, `-`, `.` and `_`");
+        return replay_expect(expected, "a name of letters, digits, `-`, `.` and `_`");
     char *text = str_dup(in->text);
     if (!text)
-        return expect(expected, "more memory");
+        return replay_expect(expected, "more memory");
     free(*(char **)to);
     *(char **)to = text;
     return true;

@@ -13,16 +13,16 @@
 
 static const char USER_CHARS[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-";
 
-static bool expect(struct shown *expected, const char *text)
+static bool value_expect(struct shown *expected, const char *text)
 {
     snprintf(expected->z, sizeof expected->z, "%s", text);
     return false;
 }
 
-static bool replace(char **to, char *with, struct shown *expected)
+static bool value_replace(char **to, char *with, struct shown *expected)
 {
     if (!with)
-        return expect(expected, "more memory");
+        return value_expect(expected, "more memory");
     free(*to);
     *to = with;
     return true;
@@ -49,10 +49,11 @@ static bool is_path(struct str s)
 
 static bool path_into(char **to, const struct incoming *in, struct str path, struct shown *expected)
 {
-    return is_path(path) ? replace(to, path_resolve(in->folder, path), expected) : expect(expected, "a path");
+    return is_path(path) ? value_replace(to, path_resolve(in->folder, path), expected)
+                         : value_expect(expected, "a path");
 }
 
-static bool after(struct str text, struct str prefix, struct str *rest)
+static bool value_after(struct str text, struct str prefix, struct str *rest)
 {
     *rest = str_behind(text, prefix);
     return rest->p != NULL;
@@ -69,15 +70,15 @@ static bool socket_path_into(char **to, const struct incoming *in, struct shown 
     static const struct str UNIX = STR("syslog:unix:");
     struct str path;
     struct buf whole BUF_CLEANUP = BUF_INIT(2 * PATH_MAX);
-    char *resolved = after(in->text, UNIX, &path) && is_path(path) ? path_resolve(in->folder, path) : NULL;
+    char *resolved = value_after(in->text, UNIX, &path) && is_path(path) ? path_resolve(in->folder, path) : NULL;
     if (!resolved)
-        return expect(expected, "syslog:unix:PATH");
+        return value_expect(expected, "syslog:unix:PATH");
     buf_str(&whole, UNIX);
     buf_z(&whole, resolved);
     free(resolved);
     if (whole.failed || !sink_syslog_is_valid(buf_view(&whole)))
-        return expect(expected, "syslog:unix: with a path that a socket can have (107 octets)");
-    return replace(to, str_dup(buf_view(&whole)), expected);
+        return value_expect(expected, "syslog:unix: with a path that a socket can have (107 octets)");
+    return value_replace(to, str_dup(buf_view(&whole)), expected);
 }
 
 bool read_decisions(const struct option *o, const struct incoming *in, void *to, struct shown *expected)
@@ -85,15 +86,15 @@ bool read_decisions(const struct option *o, const struct incoming *in, void *to,
     (void)o;
     static const struct str UNIX = STR("syslog:unix:");
     if (str_eq_z(in->text, "stdout") || str_eq_z(in->text, "none"))
-        return replace(to, str_dup(in->text), expected);
+        return value_replace(to, str_dup(in->text), expected);
     if (sink_is_syslog(in->text) && !sink_syslog_is_valid(in->text))
-        return expect(expected, "syslog:unix:PATH, syslog+tcp://HOST:PORT or syslog+tls://HOST:PORT");
+        return value_expect(expected, "syslog:unix:PATH, syslog+tcp://HOST:PORT or syslog+tls://HOST:PORT");
     if (str_starts(in->text, UNIX))
         return socket_path_into(to, in, expected);
     if (sink_is_syslog(in->text))
-        return replace(to, str_dup(in->text), expected);
+        return value_replace(to, str_dup(in->text), expected);
     return path_into(to, in, in->text, expected) ||
-           expect(expected, "stdout, none, the path of a file, or a syslog server");
+           value_expect(expected, "stdout, none, the path of a file, or a syslog server");
 }
 
 /* Parameters of libpq's URI that are paths of files. */
@@ -129,23 +130,23 @@ static bool postgres_into(char **to, const struct incoming *in, struct str rest,
         i += name.n + 1;
     }
     if (b.failed || memchr(rest.p, '\0', rest.n) || memchr(rest.p, '\n', rest.n) || memchr(rest.p, ' ', rest.n))
-        return expect(expected, "a URI of libpq without blanks");
-    return replace(to, str_dup(buf_view(&b)), expected);
+        return value_expect(expected, "a URI of libpq without blanks");
+    return value_replace(to, str_dup(buf_view(&b)), expected);
 }
 
 bool read_keys(const struct option *o, const struct incoming *in, void *to, struct shown *expected)
 {
     struct str rest;
     (void)o;
-    if (after(in->text, STR("sqlite:"), &rest))
-        return path_into(to, in, rest, expected) || expect(expected, "sqlite:PATH");
-    if (!after(in->text, STR("postgresql://"), &rest) && !after(in->text, STR("postgres://"), &rest))
-        return expect(expected, "sqlite:PATH or postgresql://…");
+    if (value_after(in->text, STR("sqlite:"), &rest))
+        return path_into(to, in, rest, expected) || value_expect(expected, "sqlite:PATH");
+    if (!value_after(in->text, STR("postgresql://"), &rest) && !value_after(in->text, STR("postgres://"), &rest))
+        return value_expect(expected, "sqlite:PATH or postgresql://…");
 #ifdef KMSGATE_FLEET
     return postgres_into(to, in, rest, expected);
 #else
     (void)postgres_into;
-    return expect(expected, "sqlite:PATH: this kmsgate was built without KMSGATE_FLEET, which PostgreSQL needs");
+    return value_expect(expected, "sqlite:PATH: this kmsgate was built without KMSGATE_FLEET, which PostgreSQL needs");
 #endif
 }
 
@@ -163,12 +164,13 @@ bool read_secret(const struct option *o, const struct incoming *in, void *to, st
     struct secret_source *s = to;
     struct str name;
     (void)o;
-    if (after(in->text, STR("file:"), &name) && path_into(&s->name, in, name, expected))
+    if (value_after(in->text, STR("file:"), &name) && path_into(&s->name, in, name, expected))
         s->kind = SECRET_FILE;
-    else if (after(in->text, STR("env:"), &name) && is_variable(name) && replace(&s->name, str_dup(name), expected))
+    else if (value_after(in->text, STR("env:"), &name) && is_variable(name) &&
+             value_replace(&s->name, str_dup(name), expected))
         s->kind = SECRET_ENV;
     else
-        return expect(expected, "file:PATH or env:NAME");
+        return value_expect(expected, "file:PATH or env:NAME");
     return true;
 }
 
@@ -179,7 +181,7 @@ bool read_master_key(const struct option *o, const struct incoming *in, void *to
     if (c->master_key.kind == SECRET_NONE)
         return read_secret(o, in, to, expected);
     if (c->master_more_n == MASTER_KEYS_MAX - 1)
-        return expect(expected, "at most 8 master keys");
+        return value_expect(expected, "at most 8 master keys");
     if (!read_secret(o, in, &c->master_more[c->master_more_n], expected))
         return false;
     c->master_more_n++;
@@ -200,8 +202,8 @@ bool read_counter(const struct option *o, const struct incoming *in, void *to, s
 {
     struct str name;
     (void)o;
-    return (after(in->text, STR("file:"), &name) && path_into(to, in, name, expected)) ||
-           expect(expected, "file:PATH");
+    return (value_after(in->text, STR("file:"), &name) && path_into(to, in, name, expected)) ||
+           value_expect(expected, "file:PATH");
 }
 
 bool read_size(const struct option *o, const struct incoming *in, void *to, struct shown *expected)
@@ -262,7 +264,7 @@ bool read_switch(const struct option *o, const struct incoming *in, void *to, st
     const bool on = str_eq_z(in->text, "on") || str_eq_z(in->text, "true");
     (void)o;
     if (!on && !str_eq_z(in->text, "off") && !str_eq_z(in->text, "false"))
-        return expect(expected, "on or off");
+        return value_expect(expected, "on or off");
     *(bool *)to = on;
     return true;
 }
@@ -275,8 +277,8 @@ bool read_user(const struct option *o, const struct incoming *in, void *to, stru
     for (size_t i = 0; i < in->text.n && good; i++)
         good = memchr(USER_CHARS, in->text.p[i], sizeof USER_CHARS - 1);
     if (!good || str_eq_z(in->text, "root") || str_eq_z(in->text, "0"))
-        return expect(expected, "the name or number of a user, and not root");
-    return replace(to, str_dup(in->text), expected);
+        return value_expect(expected, "the name or number of a user, and not root");
+    return value_replace(to, str_dup(in->text), expected);
 }
 
 bool config_port(struct str s, uint16_t *port)
@@ -331,8 +333,8 @@ static bool unix_address(const struct incoming *in, struct str path, struct list
     if (address)
         memcpy(sa.sun_path, full, n);
     free(full);
-    if (!address || !replace(&out->address, address, expected))
-        return expect(expected, "unix:PATH of at most 107 bytes");
+    if (!address || !value_replace(&out->address, address, expected))
+        return value_expect(expected, "unix:PATH of at most 107 bytes");
     memcpy(&out->sa, &sa, sizeof sa);
     out->sa_len = sizeof sa;
     return true;
@@ -341,11 +343,11 @@ static bool unix_address(const struct incoming *in, struct str path, struct list
 bool address_parse(const struct incoming *in, bool unix_too, struct listen_config *out, struct shown *expected)
 {
     struct str path;
-    if (unix_too && after(in->text, STR("unix:"), &path))
+    if (unix_too && value_after(in->text, STR("unix:"), &path))
         return unix_address(in, path, out, expected);
     if (inet_address(in->text, out))
-        return replace(&out->address, str_dup(in->text), expected);
-    return expect(expected, unix_too ? "ADDRESS:PORT such as 0.0.0.0:8443 or [::1]:8443, or unix:PATH"
+        return value_replace(&out->address, str_dup(in->text), expected);
+    return value_expect(expected, unix_too ? "ADDRESS:PORT such as 0.0.0.0:8443 or [::1]:8443, or unix:PATH"
                                      : "ADDRESS:PORT such as 127.0.0.1:9090 or [::1]:9090");
 }
 
@@ -378,7 +380,7 @@ static bool is_base_url(struct str url, struct str *out)
 {
     struct str rest;
     uint16_t port = 1;
-    if ((!after(url, STR("http://"), &rest) && !after(url, STR("https://"), &rest)) || !uri_is_any_uri(url))
+    if ((!value_after(url, STR("http://"), &rest) && !value_after(url, STR("https://"), &rest)) || !uri_is_any_uri(url))
         return false;
     if (memchr(rest.p, '?', rest.n) || memchr(rest.p, '#', rest.n) || memchr(rest.p, '@', rest.n))
         return false;
@@ -403,8 +405,8 @@ bool read_upstream_url(const struct option *o, const struct incoming *in, void *
     struct str url;
     (void)o;
     return is_base_url(in->text, &url)
-               ? replace(to, str_dup(url), expected)
-               : expect(expected, "http:// or https://, host, port and path; no user, query, fragment");
+               ? value_replace(to, str_dup(url), expected)
+               : value_expect(expected, "http:// or https://, host, port and path; no user, query, fragment");
 }
 
 bool read_public_url(const struct option *o, const struct incoming *in, void *to, struct shown *expected)
@@ -413,9 +415,9 @@ bool read_public_url(const struct option *o, const struct incoming *in, void *to
     struct str url;
     (void)o;
     if (!is_base_url(in->text, &url))
-        return expect(expected, "http:// or https://, host, port and path; no user, query, fragment");
+        return value_expect(expected, "http:// or https://, host, port and path; no user, query, fragment");
     for (size_t i = 0; i < s->n; i++)
         if (str_eq_z(url, s->v[i]))
-            return expect(expected, "each URL once");
-    return strings_add(s, url) || expect(expected, "more memory");
+            return value_expect(expected, "each URL once");
+    return strings_add(s, url) || value_expect(expected, "more memory");
 }

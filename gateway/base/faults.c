@@ -48,7 +48,7 @@ void faults_lint(struct faults *f, const char *file, int line, int column, const
     va_end(arguments);
 }
 
-static void print(const struct faults *f, bool lints, FILE *to)
+static void faults_show(const struct faults *f, bool lints, FILE *to)
 {
     for (size_t i = 0; i < f->n; i++)
         if (lints || !f->v[i].lint)
@@ -59,18 +59,18 @@ static void print(const struct faults *f, bool lints, FILE *to)
 
 void faults_print(const struct faults *f, FILE *to)
 {
-    print(f, true, to);
+    faults_show(f, true, to);
 }
 
 void faults_print_errors(const struct faults *f, FILE *to)
 {
-    print(f, false, to);
+    faults_show(f, false, to);
 }
 
 void faults_log(const struct faults *f)
 {
     if (!log_is_json()) {
-        print(f, true, stderr);
+        faults_show(f, true, stderr);
         return;
     }
     for (size_t i = 0; i < f->n; i++)

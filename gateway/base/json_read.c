@@ -31,7 +31,7 @@ struct reading {
     unsigned depth;
 };
 
-static struct json_value *fault(struct reading *r, const char *why)
+static struct json_value *json_fault(struct reading *r, const char *why)
 {
     r->why = r->why ? r->why : why;
     return NULL;
@@ -43,7 +43,7 @@ static struct json_value *new_value(struct reading *r, enum json_kind kind)
     if (!d->chunks || d->used == CHUNK_VALUES) {
         struct chunk *more = calloc(1, sizeof *more);
         if (!more)
-            return fault(r, "out of memory");
+            return json_fault(r, "out of memory");
         more->next = d->chunks;
         d->chunks = more;
         d->used = 0;
@@ -53,7 +53,7 @@ static struct json_value *new_value(struct reading *r, enum json_kind kind)
     return v;
 }
 
-static void space(struct reading *r)
+static void json_space(struct reading *r)
 {
     while (r->at < r->s.n && strchr(" \t\r\n", r->s.p[r->at]) && r->s.p[r->at])
         r->at++;
@@ -67,7 +67,7 @@ static bool next_is(struct reading *r, char c)
     return true;
 }
 
-static void put(struct reading *r, const void *p, size_t n)
+static void json_put(struct reading *r, const void *p, size_t n)
 {
     memcpy(r->doc->texts + r->doc->n, p, n);
     r->doc->n += n;
@@ -102,7 +102,7 @@ static void put_character(struct reading *r, unsigned c)
     }
     if (c >= 0x80)
         b[n++] = (unsigned char)(0x80 | (c & 63));
-    put(r, b, n);
+    json_put(r, b, n);
 }
 
 /* What follows \u: one character, which may take two escapes (RFC 8259, section 7). */
@@ -128,7 +128,7 @@ static bool escape(struct reading *r)
     const char *known = r->at < r->s.n && r->s.p[r->at] ? strchr(FROM, r->s.p[r->at]) : NULL;
     if (!known)
         return false;
-    put(r, TO + (known - FROM), 1);
+    json_put(r, TO + (known - FROM), 1);
     r->at++;
     return true;
 }
@@ -139,20 +139,20 @@ static bool read_string(struct reading *r, struct str *out)
     const size_t from = r->doc->n;
     for (;;) {
         if (r->at >= r->s.n)
-            return fault(r, "a string has no end");
+            return json_fault(r, "a string has no end");
         const unsigned char c = (unsigned char)r->s.p[r->at];
         if (c == '"')
             break;
         if (c == '\\') {
             r->at++;
             if (!escape(r))
-                return fault(r, "an escape in a string is malformed");
+                return json_fault(r, "an escape in a string is malformed");
             continue;
         }
         const size_t n = str_utf8_length((struct str){r->s.p + r->at, r->s.n - r->at});
         if (c < 0x20 || !n)
-            return fault(r, c < 0x20 ? "a control character in a string" : "the text is not UTF-8");
-        put(r, r->s.p + r->at, n);
+            return json_fault(r, c < 0x20 ? "a control character in a string" : "the text is not UTF-8");
+        json_put(r, r->s.p + r->at, n);
         r->at += n;
     }
     r->at++;
@@ -168,14 +168,14 @@ static size_t read_digits(struct reading *r)
     return r->at - from;
 }
 
-static struct json_value *written(struct reading *r, enum json_kind kind, size_t from)
+static struct json_value *json_written(struct reading *r, enum json_kind kind, size_t from)
 {
     struct json_value *v = new_value(r, kind);
     if (!v)
         return NULL;
     v->at = from;
     v->text = (struct str){r->doc->texts + r->doc->n, r->at - from};
-    put(r, r->s.p + from, r->at - from);
+    json_put(r, r->s.p + from, r->at - from);
     return v;
 }
 
@@ -193,7 +193,7 @@ static struct json_value *read_number(struct reading *r)
             next_is(r, '-');
         good = read_digits(r) > 0;
     }
-    return good ? written(r, JSON_NUMBER, from) : fault(r, "a value is expected");
+    return good ? json_written(r, JSON_NUMBER, from) : json_fault(r, "a value is expected");
 }
 
 static struct json_value *read_word(struct reading *r)
@@ -206,7 +206,7 @@ static struct json_value *read_word(struct reading *r)
     for (size_t i = 0; i < sizeof WORDS / sizeof *WORDS; i++)
         if (str_starts((struct str){r->s.p + from, r->s.n - from}, WORDS[i].word)) {
             r->at += WORDS[i].word.n;
-            return written(r, WORDS[i].kind, from);
+            return json_written(r, WORDS[i].kind, from);
         }
     return read_number(r);
 }
@@ -217,10 +217,10 @@ static struct json_value *read_value(struct reading *r);
 static bool read_key(struct reading *r, const struct json_value *object, struct str *key)
 {
     size_t n = 0;
-    space(r);
+    json_space(r);
     const size_t at = r->at;
     if (!next_is(r, '"')) {
-        fault(r, "a key in quotes is expected");
+        json_fault(r, "a key in quotes is expected");
         return false;
     }
     if (!read_string(r, key))
@@ -230,12 +230,12 @@ static bool read_key(struct reading *r, const struct json_value *object, struct 
         n++;
     if (same || n == MEMBERS_MAX) {
         r->at = at;
-        fault(r, same ? "a key stands twice in an object" : "an object has too many members");
+        json_fault(r, same ? "a key stands twice in an object" : "an object has too many members");
         return false;
     }
-    space(r);
+    json_space(r);
     if (!next_is(r, ':'))
-        fault(r, "`:` is expected");
+        json_fault(r, "`:` is expected");
     return !r->why;
 }
 
@@ -245,7 +245,7 @@ static struct json_value *read_members(struct reading *r, struct json_value *v)
     const bool object = v->kind == JSON_OBJECT;
     const char close = object ? '}' : ']';
     struct json_value **last = &v->first;
-    space(r);
+    json_space(r);
     if (next_is(r, close))
         return v;
     do {
@@ -258,9 +258,9 @@ static struct json_value *read_members(struct reading *r, struct json_value *v)
         member->key = key;
         *last = member;
         last = &member->next;
-        space(r);
+        json_space(r);
     } while (next_is(r, ','));
-    return next_is(r, close) ? v : fault(r, object ? "`,` or `}` is expected" : "`,` or `]` is expected");
+    return next_is(r, close) ? v : json_fault(r, object ? "`,` or `}` is expected" : "`,` or `]` is expected");
 }
 
 static struct json_value *read_nested(struct reading *r, enum json_kind kind)
@@ -269,7 +269,7 @@ static struct json_value *read_nested(struct reading *r, enum json_kind kind)
     if (!v)
         return NULL;
     if (r->depth == DEPTH_MAX)
-        return fault(r, "nested too deep");
+        return json_fault(r, "nested too deep");
     r->at++;
     r->depth++;
     v = read_members(r, v);
@@ -279,9 +279,9 @@ static struct json_value *read_nested(struct reading *r, enum json_kind kind)
 
 static struct json_value *read_value(struct reading *r)
 {
-    space(r);
+    json_space(r);
     if (r->at >= r->s.n)
-        return fault(r, "the text ends too early");
+        return json_fault(r, "the text ends too early");
     switch (r->s.p[r->at]) {
     case '{': return read_nested(r, JSON_OBJECT);
     case '[': return read_nested(r, JSON_ARRAY);
@@ -308,9 +308,9 @@ struct json_doc *json_read(struct str text, size_t *at, const char **why)
     struct reading r = {.doc = doc, .s = text};
     doc->root = read_value(&r);
     if (doc->root)
-        space(&r);
+        json_space(&r);
     if (doc->root && r.at < text.n)
-        fault(&r, "something follows the value");
+        json_fault(&r, "something follows the value");
     if (!r.why)
         return doc;
     *at = r.at;

@@ -36,7 +36,7 @@ bool log_is_json(void)
     return atomic_load_explicit(&the_format, memory_order_relaxed) == LOG_FORMAT_JSON;
 }
 
-static void put(const struct buf *line)
+static void log_put(const struct buf *line)
 {
     struct pollfd out = {.fd = STDERR_FILENO, .events = POLLOUT};
     if (!line->failed && poll(&out, 1, WAIT_MS) == 1 && out.revents & POLLOUT)
@@ -92,7 +92,7 @@ void log_event(enum log_level level, const char *what, const char *name, const c
         part[2].n /= 2;
         buf_reset(&line);
     }
-    put(&line);
+    log_put(&line);
 }
 
 void complain(const char *format, ...)

@@ -59,7 +59,7 @@ static unsigned slot_of(const char *labels)
     return h % SLOTS;
 }
 
-static struct series *look(enum metric m, unsigned slot, const char *labels)
+static struct series *metrics_look(enum metric m, unsigned slot, const char *labels)
 {
     for (struct series *s = atomic_load_explicit(&table[m][slot], memory_order_acquire); s; s = s->next)
         if (strcmp(s->labels, labels) == 0)
@@ -72,11 +72,11 @@ static struct series *series_of(enum metric m, const char *labels)
 {
     labels = labels ? labels : "";
     const unsigned slot = slot_of(labels);
-    struct series *s = look(m, slot, labels);
+    struct series *s = metrics_look(m, slot, labels);
     if (s)
         return s;
     pthread_mutex_lock(&adding);
-    s = look(m, slot, labels);
+    s = metrics_look(m, slot, labels);
     if (!s && (s = calloc(1, sizeof *s))) {
         s->labels = str_dup(str_z(labels));
         if (s->labels) {
@@ -130,7 +130,7 @@ void metric_observe(enum metric m, const char *labels, double value)
 double metric_get(enum metric m, const char *labels)
 {
     labels = labels ? labels : "";
-    const struct series *s = look(m, slot_of(labels), labels);
+    const struct series *s = metrics_look(m, slot_of(labels), labels);
     return s ? atomic_load_explicit(&s->value, memory_order_relaxed) : 0;
 }
 

@@ -232,7 +232,7 @@ static bool inside_line(const struct batch *b)
 }
 
 /* The rest of a line whose beginning is in the old file goes there too, or nowhere. */
-static void reopen(struct sink *s)
+static void sink_open_again(struct sink *s)
 {
     struct batch *b = &s->batch;
     const bool resends = s->target.kind->resends;
@@ -284,7 +284,7 @@ static struct task next_task(struct sink *s)
     return t;
 }
 
-static void *run(void *arg)
+static void *sink_run(void *arg)
 {
     struct sink *s = arg;
     sigset_t all;
@@ -295,7 +295,7 @@ static void *run(void *arg)
         if (t.closing && ((!t.lines && s->batch.lines == 0) || time_mono_us() >= t.deadline_us))
             return NULL;
         if (t.reopen && s->target.kind->reopen)
-            reopen(s);
+            sink_open_again(s);
         if (s->batch.lines == 0 && t.lines)
             batch_fill(s);
         if (s->batch.lines > 0)
@@ -318,7 +318,7 @@ static void sink_free(struct sink *s)
     free(s);
 }
 
-static bool start(struct sink *s, const char *where, char *why, size_t why_size)
+static bool sink_start(struct sink *s, const char *where, char *why, size_t why_size)
 {
     s->newest = sink_newest_new();
     s->target.name = str_dup(str_z(where));
@@ -331,7 +331,7 @@ static bool start(struct sink *s, const char *where, char *why, size_t why_size)
     if (!(is_syslog ? s->ways.syslog : sink_file_open)(&s->target, where, why, why_size))
         return false;
     s->queue = malloc(QUEUE_BYTES);
-    s->has_thread = s->queue && pthread_create(&s->thread, NULL, run, s) == 0;
+    s->has_thread = s->queue && pthread_create(&s->thread, NULL, sink_run, s) == 0;
     return s->has_thread;
 }
 
@@ -351,13 +351,13 @@ struct sink *sink_open(const char *where, const struct sink_ways *ways, char *wh
     atomic_init(&s->told, 0);
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->asked, NULL);
-    if (start(s, where, why, why_size))
+    if (sink_start(s, where, why, why_size))
         return s;
     sink_free(s);
     return NULL;
 }
 
-static void append(struct sink *s, const char *p, size_t n)
+static void sink_append(struct sink *s, const char *p, size_t n)
 {
     const size_t at = (s->head + s->n) % QUEUE_BYTES;
     const size_t first = n < QUEUE_BYTES - at ? n : QUEUE_BYTES - at;
@@ -377,8 +377,8 @@ void sink_write(struct sink *s, struct str line)
     const bool was_empty = s->n == 0;
     const bool fits = line.n <= LONGEST && line.n < QUEUE_BYTES - s->n;
     if (fits) {
-        append(s, line.p, line.n);
-        append(s, "\n", 1);
+        sink_append(s, line.p, line.n);
+        sink_append(s, "\n", 1);
         if (was_empty)
             pthread_cond_signal(&s->asked);
     }

@@ -52,7 +52,7 @@ static int64_t days_to_year(int64_t year)
 #define DAYS_TO_1970 INT64_C(719162)
 
 /* Reads `width` digits at *at of s. */
-static inline __attribute__((always_inline)) bool digits(struct str s, size_t *at, int width, int *out)
+static inline __attribute__((always_inline)) bool take_digits(struct str s, size_t *at, int width, int *out)
 {
     int value = 0;
     if (s.n - *at < (size_t)width)
@@ -88,8 +88,8 @@ static bool take_date(int year, int month, int day, int64_t *seconds)
 static bool read_date(struct str s, size_t *at, int64_t *seconds)
 {
     int year, month, day;
-    return digits(s, at, 4, &year) && literal(s, at, '-') && digits(s, at, 2, &month) && literal(s, at, '-') &&
-           digits(s, at, 2, &day) && take_date(year, month, day, seconds);
+    return take_digits(s, at, 4, &year) && literal(s, at, '-') && take_digits(s, at, 2, &month) &&
+           literal(s, at, '-') && take_digits(s, at, 2, &day) && take_date(year, month, day, seconds);
 }
 
 static bool take_clock(int hour, int minute, int second, int *seconds)
@@ -102,8 +102,8 @@ static bool take_clock(int hour, int minute, int second, int *seconds)
 static bool read_clock(struct str s, size_t *at, int *seconds)
 {
     int hour, minute, second;
-    if (!digits(s, at, 2, &hour) || !literal(s, at, ':') || !digits(s, at, 2, &minute) || !literal(s, at, ':') ||
-        !digits(s, at, 2, &second))
+    if (!take_digits(s, at, 2, &hour) || !literal(s, at, ':') || !take_digits(s, at, 2, &minute) ||
+        !literal(s, at, ':') || !take_digits(s, at, 2, &second))
         return false;
     return take_clock(hour, minute, second, seconds);
 }
@@ -135,7 +135,7 @@ static bool read_zone(struct str s, size_t *at, int *seconds, bool *has_zone)
     if (sign != '+' && sign != '-')
         return false;
     ++*at;
-    if (!digits(s, at, 2, &hour) || !literal(s, at, ':') || !digits(s, at, 2, &minute) || minute > 59 ||
+    if (!take_digits(s, at, 2, &hour) || !literal(s, at, ':') || !take_digits(s, at, 2, &minute) || minute > 59 ||
         hour * 60 + minute > 14 * 60)
         return false;
     *seconds = (hour * 3600 + minute * 60) * (sign == '-' ? -1 : 1);

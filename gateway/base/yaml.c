@@ -29,7 +29,7 @@ struct walk {
     size_t nodes;
 };
 
-static void *keep(struct yaml *y, size_t n)
+static void *yaml_keep(struct yaml *y, size_t n)
 {
     struct chunk *c = y->memory;
     n = (n + sizeof(max_align_t) - 1) / sizeof(max_align_t) * sizeof(max_align_t);
@@ -92,7 +92,7 @@ static bool keep_text(struct walk *w, const yaml_event_t *e, struct str *out)
     const struct str s = {(const char *)e->data.scalar.value, e->data.scalar.length};
     if (!plain_text(s))
         return fault_at(w, e->start_mark, "a text with a control character in it");
-    char *p = keep(w->y, s.n + 1);
+    char *p = yaml_keep(w->y, s.n + 1);
     if (!p)
         return no_memory(w);
     memcpy(p, s.p, s.n);
@@ -117,7 +117,7 @@ static bool has_anchor_or_tag(const yaml_event_t *e)
 
 static struct yaml_node *read_node(struct walk *w, yaml_event_t *e, unsigned depth);
 
-static void append(struct yaml_node *parent, struct yaml_node **last, struct yaml_node *node)
+static void yaml_append(struct yaml_node *parent, struct yaml_node **last, struct yaml_node *node)
 {
     if (*last)
         (*last)->next = node;
@@ -139,7 +139,7 @@ static bool read_list(struct walk *w, struct yaml_node *list, unsigned depth)
         yaml_event_delete(&e);
         if (end || !node)
             return end;
-        append(list, &last, node);
+        yaml_append(list, &last, node);
     }
 }
 
@@ -193,7 +193,7 @@ static bool read_mapping(struct walk *w, struct yaml_node *mapping, unsigned dep
         node->key = key.key;
         node->key_line = key.key_line;
         node->key_column = key.key_column;
-        append(mapping, &last, node);
+        yaml_append(mapping, &last, node);
     }
 }
 
@@ -214,7 +214,7 @@ static struct yaml_node *read_node(struct walk *w, yaml_event_t *e, unsigned dep
 {
     if (node_is_refused(w, e, depth))
         return NULL;
-    struct yaml_node *node = keep(w->y, sizeof *node);
+    struct yaml_node *node = yaml_keep(w->y, sizeof *node);
     if (!node) {
         no_memory(w);
         return NULL;

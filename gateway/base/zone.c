@@ -163,7 +163,7 @@ static bool read_footer(const char *p, struct footer *f)
     return read_change(&p, &f->to_summer) && read_change(&p, &f->to_standard) && !*p;
 }
 
-static bool add(struct zone *z, int64_t at_s, int32_t offset_s)
+static bool zone_add(struct zone *z, int64_t at_s, int32_t offset_s)
 {
     if (z->n == TRANSITIONS_MAX || (z->n && at_s <= z->v[z->n - 1].at_s))
         return z->n < TRANSITIONS_MAX; /* what the file's own transitions have told already */
@@ -174,13 +174,13 @@ static bool add(struct zone *z, int64_t at_s, int32_t offset_s)
 static bool write_out(struct zone *z, const struct footer *f)
 {
     if (!f->has_summer)
-        return z->n || add(z, INT64_MIN / 4, f->standard_s);
+        return z->n || zone_add(z, INT64_MIN / 4, f->standard_s);
     for (int year = YEAR_FIRST; year <= YEAR_LAST; year++) {
         const int64_t summer = change_day(&f->to_summer, year) * DAY_S + f->to_summer.time_s - f->standard_s;
         const int64_t standard = change_day(&f->to_standard, year) * DAY_S + f->to_standard.time_s - f->summer_s;
         const bool north = summer < standard;
-        if (!add(z, north ? summer : standard, north ? f->summer_s : f->standard_s) ||
-            !add(z, north ? standard : summer, north ? f->standard_s : f->summer_s))
+        if (!zone_add(z, north ? summer : standard, north ? f->summer_s : f->standard_s) ||
+            !zone_add(z, north ? standard : summer, north ? f->standard_s : f->summer_s))
             return false;
     }
     return true;
@@ -225,7 +225,8 @@ static bool read_block(struct zone *z, const unsigned char *p, size_t n)
     z->first_s = (int32_t)big_endian(types, 4);
     for (size_t i = 0; i < c[3]; i++) {
         if (indices[i] >= c[4] ||
-            !add(z, big_endian(times + i * TIME_N, TIME_N), (int32_t)big_endian(types + (size_t)indices[i] * 6, 4)))
+            !zone_add(z, big_endian(times + i * TIME_N, TIME_N),
+                      (int32_t)big_endian(types + (size_t)indices[i] * 6, 4)))
             return false;
     }
     const size_t used = HEADER + block_size(c, TIME_N);

@@ -72,7 +72,7 @@ static void want_all(struct wants *w, const struct config *c)
 }
 
 /* In the child: errno for each file, 0 where it can be opened. */
-static void look(const struct wants *w, const struct identity *who, int to)
+static void access_look(const struct wants *w, const struct identity *who, int to)
 {
     int found[FILES_MAX] = {0};
     if (!identity_take(who))
@@ -83,14 +83,14 @@ static void look(const struct wants *w, const struct identity *who, int to)
     _exit(write(to, found, w->n * sizeof *found) == (ssize_t)(w->n * sizeof *found) ? EXIT_DONE : EXIT_NEGATIVE);
 }
 
-static bool ask(const struct wants *w, const struct identity *who, int found[FILES_MAX])
+static bool access_ask(const struct wants *w, const struct identity *who, int found[FILES_MAX])
 {
     int ends[2], status = 0;
     if (pipe2(ends, O_CLOEXEC) != 0)
         return false;
     const pid_t child = fork();
     if (child == 0)
-        look(w, who, ends[1]);
+        access_look(w, who, ends[1]);
     close(ends[1]);
     const ssize_t want_n = (ssize_t)(w->n * sizeof *found);
     const bool ok = child > 0 && read(ends[0], found, (size_t)want_n) == want_n; /* below PIPE_BUF: at once */
@@ -116,7 +116,7 @@ void check_user(const struct config *c, struct faults *faults)
     struct wants *w = calloc(1, sizeof *w);
     if (w)
         want_all(w, c);
-    if (!w || !ask(w, &who, found))
+    if (!w || !access_ask(w, &who, found))
         faults_add(faults, c->file, 0, 0, "`user`: this process cannot become %s to look at files", c->user);
     for (size_t i = 0; w && i < w->n; i++) {
         const int mode = w->v[i].mode;

@@ -56,7 +56,7 @@ static int open_locked(const char *path)
 }
 
 /* Puts a file with that text in the place of the one at `path` (absolute, and no link), with its mode and owner. */
-static bool replace(const char *path, int old, const struct buf *text)
+static bool kept_replace(const char *path, int old, const struct buf *text)
 {
     char fresh[PATH_MAX + 8];
     struct stat was;
@@ -107,7 +107,7 @@ static bool has(const struct keyfile *f, const struct key_entry *e, bool *differ
 }
 
 /* Under the lock: what the file lacks of the new keys goes behind what it has. */
-static bool add(struct client *c, char *path, int fd, const struct client_got *got)
+static bool kept_add(struct client *c, char *path, int fd, const struct client_got *got)
 {
     struct buf text BUF_CLEANUP = BUF_INIT_SECRET(FILE_BYTES);
     struct faults faults = {0};
@@ -124,7 +124,7 @@ static bool add(struct client *c, char *path, int fd, const struct client_got *g
         complain("%s: has another key under the ID of a new one: nothing was kept", path);
         return false;
     }
-    ok = ok && !text.failed && (text.n == before || replace(path, fd, &text));
+    ok = ok && !text.failed && (text.n == before || kept_replace(path, fd, &text));
     if (!ok)
         return false;
     struct client fresh = {.user = c->user};
@@ -149,7 +149,7 @@ bool client_keep(struct client *c, const char *file, struct client_got *got)
     }
     const int fd = realpath(file, path) ? open_locked(path) : -1;
     errno = fd < 0 ? errno : 0;
-    const bool ok = fd >= 0 && add(c, path, fd, got);
+    const bool ok = fd >= 0 && kept_add(c, path, fd, got);
     if (!ok)
         complain("%s: the new keys cannot be kept%s%s", file, errno ? ": " : "", errno ? strerror(errno) : "");
     if (fd >= 0)

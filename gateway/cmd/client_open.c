@@ -20,7 +20,7 @@ struct opening {
     struct kms_response response;
 };
 
-static const struct key_entry *find(const struct client *c, struct str id)
+static const struct key_entry *open_find(const struct client *c, struct str id)
 {
     for (size_t i = 0; i < c->file.n; i++)
         if (str_eq(c->file.v[i].user, c->user) && str_eq(c->file.v[i].id, id))
@@ -31,7 +31,7 @@ static const struct key_entry *find(const struct client *c, struct str id)
 static bool give_trk(void *arg, struct str id, struct secret_key *out)
 {
     const struct opening *o = arg;
-    const struct key_entry *e = find(o->client, id);
+    const struct key_entry *e = open_find(o->client, id);
     if (!e || e->type != KEY_TRK || e->state == KEY_REVOKED)
         return false;
     *out = e->key;
@@ -153,7 +153,7 @@ static void show_certificate(void *arg, const struct kms_certificate *c)
 /* The key that the reply claims to be signed by, if it may sign for this user: his InK; his TrK where he has no InK. */
 static const struct key_entry *signer_of(const struct opening *o, struct str key_name)
 {
-    const struct key_entry *e = find(o->client, key_name), *own = client_signer(o->client);
+    const struct key_entry *e = open_find(o->client, key_name), *own = client_signer(o->client);
     if (o->expect->signer)
         return e == o->expect->signer ? e : NULL;
     return e && own && e->state != KEY_REVOKED && e->type == own->type ? e : NULL;

@@ -8,7 +8,7 @@
 
 enum { CONNECT_SECONDS = 10, WHOLE_SECONDS = 60 };
 
-static size_t take(char *p, size_t size, size_t n, void *arg)
+static size_t post_take(char *p, size_t size, size_t n, void *arg)
 {
     struct buf *reply = arg;
     buf_bytes(reply, p, size * n);
@@ -125,7 +125,7 @@ static bool set_up(CURL *curl, const struct client_post *what, struct curl_slist
               curl_easy_setopt(curl, CURLOPT_CONNECTTIMEOUT, (long)CONNECT_SECONDS) == CURLE_OK &&
               curl_easy_setopt(curl, CURLOPT_TIMEOUT, (long)WHOLE_SECONDS) == CURLE_OK &&
               curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L) == CURLE_OK &&
-              curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, take) == CURLE_OK &&
+              curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, post_take) == CURLE_OK &&
               curl_easy_setopt(curl, CURLOPT_WRITEDATA, reply) == CURLE_OK;
     if (ok && what->ca)
         ok = curl_easy_setopt(curl, CURLOPT_CAINFO, what->ca) == CURLE_OK &&

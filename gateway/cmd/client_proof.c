@@ -136,7 +136,7 @@ static bool mathematics_hold(const struct proof *p, const uint8_t uid[MIKEY_UID]
     return ok;
 }
 
-static bool judge(struct proof *p, const struct kms_key_content *key, struct buf *out)
+static bool proof_judge(struct proof *p, const struct kms_key_content *key, struct buf *out)
 {
     const struct proof_kms *kms = p->want->kms;
     uint8_t uid[MIKEY_UID];
@@ -177,7 +177,7 @@ static bool judge(struct proof *p, const struct kms_key_content *key, struct buf
     return true;
 }
 
-static void take(struct proof *p, const struct kms_key_content *key, unsigned which, uint8_t *to, size_t n)
+static void proof_take(struct proof *p, const struct kms_key_content *key, unsigned which, uint8_t *to, size_t n)
 {
     if (key->n != n)
         return;
@@ -195,13 +195,13 @@ void proof_key(struct proof *p, const struct kms_key_content *key, struct buf *o
         p->sets++;
     }
     if (str_eq_z(key->element, "UserDecryptKey"))
-        take(p, key, HAVE_RSK, p->rsk, sizeof p->rsk);
+        proof_take(p, key, HAVE_RSK, p->rsk, sizeof p->rsk);
     else if (str_eq_z(key->element, "UserSigningKeySSK"))
-        take(p, key, HAVE_SSK, p->ssk, sizeof p->ssk);
+        proof_take(p, key, HAVE_SSK, p->ssk, sizeof p->ssk);
     else
-        take(p, key, HAVE_PVT, p->pvt, sizeof p->pvt);
+        proof_take(p, key, HAVE_PVT, p->pvt, sizeof p->pvt);
     if (p->have != HAVE_ALL)
         return;
-    p->wrong += !judge(p, key, out);
+    p->wrong += !proof_judge(p, key, out);
     p->have = 0;
 }

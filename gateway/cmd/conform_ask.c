@@ -55,7 +55,7 @@ static char *span(char *p, size_t n, const char *start, const char *end, size_t 
  * The request that was signed moves behind its signature, and another one stands where it stood: who follows the
  * reference finds all as it was signed, and who then reads the first KmsRequest reads what nobody has signed.
  */
-static bool move(struct buf *out, size_t from)
+static bool conform_move(struct buf *out, size_t from)
 {
     static const char last[] = "</SignedKmsRequest>";
     static const char id[] = " Id=\"xmldoc\"", device[] = "<DeviceId>";
@@ -79,7 +79,7 @@ static bool move(struct buf *out, size_t from)
 static bool spoil(struct buf *out, size_t from, enum conform_flaw flaw)
 {
     if (flaw == FLAW_MOVED)
-        return move(out, from);
+        return conform_move(out, from);
     const char *mark = flaw == FLAW_SIGNATURE ? "SignatureValue>" : "<DeviceId>";
     if (flaw == FLAW_DTD) {
         static const char dtd[] = "<!DOCTYPE SignedKmsRequest>";
@@ -217,7 +217,7 @@ static bool ask_of(struct conform *c, const char *resource, enum conform_flaw fl
     return true;
 }
 
-static bool ask(struct conform *c, enum conform_flaw flaw, const char *name, struct conform_reply *r)
+static bool conform_ask(struct conform *c, enum conform_flaw flaw, const char *name, struct conform_reply *r)
 {
     return ask_of(c, "/init", flaw, name, r);
 }
@@ -226,7 +226,7 @@ static bool ask(struct conform *c, enum conform_flaw flaw, const char *name, str
 static bool twin_accepted(struct conform *c, char text[CONFORM_TEXT])
 {
     struct conform_reply r;
-    const bool ok = ask(c, FLAW_NONE, "twin", &r) && conform_accepted(&r, text);
+    const bool ok = conform_ask(c, FLAW_NONE, "twin", &r) && conform_accepted(&r, text);
     conform_reply_free(&r);
     return ok;
 }
@@ -256,7 +256,7 @@ static void try_refusal(struct conform *c, const struct refusal *f)
     struct conform_reply r;
     if (twin_accepted(c, twin))
         *twin = '\0';
-    if (ask(c, f->flaw, f->name, &r))
+    if (conform_ask(c, f->flaw, f->name, &r))
         judge_refusal(conform_row(c, f->clause, f->what, "/init", CONFORM_HOLDS, r.exchange), &r, twin);
     conform_reply_free(&r);
 }
@@ -303,7 +303,7 @@ static void try_error_form(struct conform *c)
 {
     struct conform_reply r;
     char text[CONFORM_TEXT] = "";
-    if (!ask(c, FLAW_KMS_URI, "error", &r))
+    if (!conform_ask(c, FLAW_KMS_URI, "error", &r))
         return;
     struct conform_row *row = conform_row(c, "D.3", "a refusal is a KmsResponse with KmsError", "/init", CONFORM_HOLDS,
                                           r.exchange);
@@ -323,7 +323,7 @@ static void try_error_form(struct conform *c)
 void conform_requests(struct conform *c)
 {
     struct conform_reply r;
-    if (!ask(c, FLAW_NONE, "valid", &r))
+    if (!conform_ask(c, FLAW_NONE, "valid", &r))
         return;
     struct conform_row *row = conform_row(c, "D.2.2", "a valid signed request is accepted", "/init", CONFORM_HOLDS,
                                           r.exchange);

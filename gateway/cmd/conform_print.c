@@ -9,7 +9,7 @@
 static const char *const NAMES[] = {
     [CONFORM_HOLDS] = "holds", [CONFORM_FAILS] = "does not", [CONFORM_UNKNOWN] = "cannot be told"};
 
-static size_t count(const struct conform *c, enum conform_result result)
+static size_t table_sum(const struct conform *c, enum conform_result result)
 {
     size_t n = 0;
     for (size_t i = 0; i < c->n; i++)
@@ -44,8 +44,8 @@ void conform_print_text(const struct conform *c, struct buf *out)
     screen_head(&s, COLUMNS, COLUMN_COUNT, out);
     for (size_t i = 0; i < c->n; i++)
         print_row(&s, c, &c->rows[i], out);
-    buf_printf(out, "\n%zu hold, %zu do not, %zu cannot be told\n", count(c, CONFORM_HOLDS), count(c, CONFORM_FAILS),
-               count(c, CONFORM_UNKNOWN));
+    buf_printf(out, "\n%zu hold, %zu do not, %zu cannot be told\n", table_sum(c, CONFORM_HOLDS),
+               table_sum(c, CONFORM_FAILS), table_sum(c, CONFORM_UNKNOWN));
     if (c->folder >= 0) {
         buf_printf(out, "%u exchanges are kept in ", c->sent);
         text_escape(out, str_z(c->options->out));
@@ -61,9 +61,9 @@ void conform_print_json(const struct conform *c, struct buf *out)
     json_object(&j, NULL);
     json_string(&j, "url", str_z(c->options->url), 0);
     json_string(&j, "user", c->client.user, 0);
-    json_int(&j, "holds", (int64_t)count(c, CONFORM_HOLDS));
-    json_int(&j, "fails", (int64_t)count(c, CONFORM_FAILS));
-    json_int(&j, "unknown", (int64_t)count(c, CONFORM_UNKNOWN));
+    json_int(&j, "holds", (int64_t)table_sum(c, CONFORM_HOLDS));
+    json_int(&j, "fails", (int64_t)table_sum(c, CONFORM_FAILS));
+    json_int(&j, "unknown", (int64_t)table_sum(c, CONFORM_UNKNOWN));
     json_array(&j, "checks");
     for (size_t i = 0; i < c->n; i++) {
         const struct conform_row *r = &c->rows[i];
@@ -84,7 +84,7 @@ void conform_print_json(const struct conform *c, struct buf *out)
 }
 
 /* XML 1.0 has no control characters, nor bytes that are no UTF-8: they are shown escaped. */
-static void attribute(struct buf *out, const char *name, const char *value)
+static void table_attribute(struct buf *out, const char *name, const char *value)
 {
     struct buf plain BUF_CLEANUP = BUF_INIT(64 << 10);
     text_escape(&plain, str_z(value));
@@ -99,22 +99,22 @@ static void junit_case(const struct conform_row *r, struct buf *out)
     char name[CONFORM_TEXT + 160];
     snprintf(name, sizeof name, "%s, on %s", r->what, r->resource);
     buf_z(out, "    <testcase");
-    attribute(out, "classname", r->clause);
-    attribute(out, "name", name);
+    table_attribute(out, "classname", r->clause);
+    table_attribute(out, "name", name);
     if (r->result == CONFORM_HOLDS) {
         buf_z(out, "/>\n");
         return;
     }
     buf_z(out, r->result == CONFORM_FAILS ? "><failure" : "><skipped");
-    attribute(out, "message", r->found);
+    table_attribute(out, "message", r->found);
     buf_z(out, "/></testcase>\n");
 }
 
 void conform_print_junit(const struct conform *c, struct buf *out)
 {
     buf_z(out, "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n  <testsuite name=\"TS 33.180 Annex D\"");
-    buf_printf(out, " tests=\"%zu\" failures=\"%zu\" skipped=\"%zu\">\n", c->n, count(c, CONFORM_FAILS),
-               count(c, CONFORM_UNKNOWN));
+    buf_printf(out, " tests=\"%zu\" failures=\"%zu\" skipped=\"%zu\">\n", c->n, table_sum(c, CONFORM_FAILS),
+               table_sum(c, CONFORM_UNKNOWN));
     for (size_t i = 0; i < c->n; i++)
         junit_case(&c->rows[i], out);
     buf_z(out, "  </testsuite>\n</testsuites>\n");

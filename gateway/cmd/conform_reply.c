@@ -38,7 +38,7 @@ static xmlNode *child(const xmlNode *parent, const char *ns, const char *name)
 }
 
 /* The text of an element that holds only that; NULL: there is no such element. The caller frees by xmlFree(). */
-static char *field(const struct conform_reply *r, const char *name)
+static char *reply_field(const struct conform_reply *r, const char *name)
 {
     const xmlNode *n = child(r->response, INTERFACE, name);
     return n ? (char *)xmlNodeGetContent(n) : NULL;
@@ -46,7 +46,7 @@ static char *field(const struct conform_reply *r, const char *name)
 
 static bool field_is(const struct conform_reply *r, const char *name, struct str due, char text[CONFORM_TEXT])
 {
-    char *found = field(r, name);
+    char *found = reply_field(r, name);
     const bool same = found && str_eq(str_trim(str_z(found)), due);
     if (!same)
         snprintf(text, CONFORM_TEXT, "%s is %s%.80s%s, expected `%.*s`", name, found ? "`" : "not there",
@@ -177,7 +177,7 @@ static bool fields_hold(const struct conform *c, const struct conform_reply *r, 
     if (url.failed || !field_is(r, "UserUri", c->client.user, text) || !field_is(r, "KmsUri", c->kms_uri, text) ||
         !field_is(r, "ClientReqUrl", buf_view(&url), text))
         return false;
-    char *time = field(r, "Time");
+    char *time = reply_field(r, "Time");
     const bool now = time && time_parse(str_trim(str_z(time)), &at, &zone) && llabs(at - time_now_us()) < TIME_APART_US;
     if (!now)
         snprintf(text, CONFORM_TEXT, "Time is %.60s, expected about now", time ? time : "not there");
@@ -271,7 +271,7 @@ static void pass_over(void *arg, const struct kms_key_content *key)
 }
 
 /* What is encrypted can be opened with the TrK, and is what the schema says. */
-static bool opens(const struct conform *c, const struct xml_signed *proof, char text[CONFORM_TEXT])
+static bool reply_opens(const struct conform *c, const struct xml_signed *proof, char text[CONFORM_TEXT])
 {
     const struct kms_reader reader = {give_trk, pass_over, NULL, (void *)(uintptr_t)c};
     struct kms_response response;
@@ -301,7 +301,7 @@ static bool encryption_holds(const struct conform *c, const struct conform_reply
         snprintf(text, CONFORM_TEXT, "%u of %u key contents name kw-aes256, which cannot wrap their octets", k.misnamed,
                  k.keys);
     else
-        return !*any || (field_is(r, "TrK-ID", c->trk->id, text) && (!proof || opens(c, proof, text)));
+        return !*any || (field_is(r, "TrK-ID", c->trk->id, text) && (!proof || reply_opens(c, proof, text)));
     return false;
 }
 

@@ -235,7 +235,7 @@ static bool tell_end(const struct demo *d)
     return true;
 }
 
-static bool tell(struct demo *d)
+static bool demo_tell(struct demo *d)
 {
     struct proof_kms kms = {.known = false};
     printf("%skmsgate demo%s: an older KMS, kmsgate in front of it, a client; all on this machine alone\n\n"
@@ -264,7 +264,7 @@ static bool play(struct demo *d, bool keep)
     if (!stage_begin(&d->stage))
         return false;
     snprintf(d->keys, sizeof d->keys, "%s/keys.jsonl", d->stage.folder);
-    bool ok = client_load(&d->client, DEMO_USER, d->keys) && tell(d);
+    bool ok = client_load(&d->client, DEMO_USER, d->keys) && demo_tell(d);
     if (ok && keep) {
         tell_what_runs(d);
         ok = fflush(stdout) == 0 && stage_wait(&d->stage);

@@ -154,7 +154,7 @@ static char **clean_environment(void)
 }
 
 /* In the child, from fork to exec: async-signal-safe calls alone. It dies with the demo. */
-static void become(const struct stage *s, const char *log, const char *const argv[], char *const environment[])
+static void stage_become(const struct stage *s, const char *log, const char *const argv[], char *const environment[])
 {
     sigset_t none;
     sigemptyset(&none);
@@ -167,14 +167,14 @@ static void become(const struct stage *s, const char *log, const char *const arg
 }
 
 /* posix_spawn() cannot ask for the signal that a parent's death sends, hence fork. 0: told. */
-static pid_t start(const struct stage *s, const char *log, const char *const argv[])
+static pid_t stage_start(const struct stage *s, const char *log, const char *const argv[])
 {
     char path[PATH_MAX];
     path_of(s, log, path);
     char **environment = clean_environment();
     const pid_t child = environment ? fork() : -1;
     if (child == 0)
-        become(s, path, argv, environment);
+        stage_become(s, path, argv, environment);
     if (child < 0)
         complain("demo: %s cannot be started: %s", argv[0], strerror(errno));
     free(environment);
@@ -202,7 +202,7 @@ static bool ends_within(pid_t child, int seconds, int *code)
     return true;
 }
 
-static void end(pid_t *child)
+static void demo_stage_end(pid_t *child)
 {
     int code;
     if (*child && kill(*child, SIGTERM) == 0 && !ends_within(*child, END_SECONDS, &code)) {
@@ -285,15 +285,15 @@ static bool start_kms(struct stage *s)
 {
     const char *const argv[] = {s->legacy, "--listen", "127.0.0.1:0", "--kms-uri", DEMO_KMS_URI, "--log",
                                 "legacy.jsonl", NULL};
-    return (s->kms = start(s, "legacy_kms.log", argv)) &&
+    return (s->kms = stage_start(s, "legacy_kms.log", argv)) &&
         comes(kms_listens, s, &s->kms, "the legacy KMS", "legacy_kms.log");
 }
 
 /* A command that ends by itself; called so. */
-static bool run(const struct stage *s, const char *called, const char *log, const char *const argv[])
+static bool stage_run(const struct stage *s, const char *called, const char *log, const char *const argv[])
 {
     int code = -1;
-    const pid_t child = start(s, log, argv);
+    const pid_t child = stage_start(s, log, argv);
     if (!child)
         return false;
     if (!ends_within(child, START_SECONDS, &code)) {
@@ -311,13 +311,13 @@ static bool import_keys(const struct stage *s)
 {
     const char *const argv[] = {s->program, "keys", "import", "--first", "--config", "gateway.yaml", "keys.jsonl",
                                 NULL};
-    return run(s, "kmsgate keys import", "import.log", argv);
+    return stage_run(s, "kmsgate keys import", "import.log", argv);
 }
 
 bool stage_make_due(const struct stage *s)
 {
     const char *const argv[] = {s->program, "keys", "renew", "--config", "gateway.yaml", "--user", DEMO_USER, NULL};
-    return run(s, "kmsgate keys renew", "renew.log", argv);
+    return stage_run(s, "kmsgate keys renew", "renew.log", argv);
 }
 
 /* The standard's, in which the last response rule is the only one, and new keys. */
@@ -360,7 +360,7 @@ static bool start_gateway(struct stage *s)
             return false;
         s->port = port[0];
         s->admin_port = port[1];
-        if (!write_config(s) || (i == 0 && !import_keys(s)) || !(s->gateway = start(s, "gateway.log", argv)))
+        if (!write_config(s) || (i == 0 && !import_keys(s)) || !(s->gateway = stage_start(s, "gateway.log", argv)))
             return false;
         if (comes(gateway_ready, s, &s->gateway, "the gateway", "gateway.log"))
             return true;
@@ -391,8 +391,8 @@ bool stage_begin(struct stage *s)
 
 void stage_end(struct stage *s)
 {
-    end(&s->gateway);
-    end(&s->kms);
+    demo_stage_end(&s->gateway);
+    demo_stage_end(&s->kms);
     if (s->folder[0])
         remove_folder(s);
     s->folder[0] = 0;

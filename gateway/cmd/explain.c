@@ -105,7 +105,7 @@ static bool find_target(const struct request *q, struct str body, const struct s
     return false;
 }
 
-static int print(const struct request *q, const struct explained *x)
+static int explain_show(const struct request *q, const struct explained *x)
 {
     struct buf out BUF_CLEANUP = BUF_INIT(4 << 20);
     if (q->json)
@@ -124,8 +124,8 @@ static int print(const struct request *q, const struct explained *x)
     return x->j->decision.accepted ? EXIT_DONE : EXIT_NEGATIVE;
 }
 
-static int judge(const struct request *q, const struct config *c, const struct gate *gate, struct keystore *keys,
-                 struct str body)
+static int explain_judge(const struct request *q, const struct config *c, const struct gate *gate,
+                         struct keystore *keys, struct str body)
 {
     struct buf target BUF_CLEANUP = BUF_INIT(c->limits.body + 1);
     const char *from;
@@ -140,7 +140,7 @@ static int judge(const struct request *q, const struct config *c, const struct g
         (void)!gate_request(j, body, q->now_us);
     ok = ok && explain(&(struct explain_in){j, body, q->now_us, q->at != NULL, keys, q->config}, &why);
     if (ok)
-        code = print(q, &(struct explained){q->file, body.n, from, j, &why, q->now_us});
+        code = explain_show(q, &(struct explained){q->file, body.n, from, j, &why, q->now_us});
     else
         complain("out of memory");
     explanation_free(&why);
@@ -161,7 +161,7 @@ static int explain_file(const struct request *q, const struct config *c, struct 
         complain("%s: is of an earlier version; it is read as it will be when it is taken over", c->keys);
     const struct gate gate = {.public_url = &c->public_url, .rules = rules, .keys = keys};
     if (rules && keys && client_read(q->file, &body) && is_body(q->file, buf_view(&body)))
-        code = judge(q, c, &gate, keys, body.p ? buf_view(&body) : STR(""));
+        code = explain_judge(q, c, &gate, keys, body.p ? buf_view(&body) : STR(""));
     keystore_close(keys);
     rules_unref(rules);
     return code;

@@ -142,7 +142,7 @@ void explain_print(const struct explained *x, struct buf *out)
     print_why(x, out);
 }
 
-static void text(struct json *j, const char *key, const char *z)
+static void explain_print_text(struct json *j, const char *key, const char *z)
 {
     json_string(j, key, str_z(z), 0);
 }
@@ -153,11 +153,11 @@ static void json_rules(const struct explained *x, struct json *j)
     for (size_t i = 0; i < x->why->rule_count; i++) {
         const struct explained_rule *r = x->why->rules + i;
         json_object(j, NULL);
-        text(j, "id", r->rule->id);
-        text(j, "file", x->j->rules->file);
+        explain_print_text(j, "id", r->rule->id);
+        explain_print_text(j, "file", x->j->rules->file);
         json_int(j, "line", r->rule->line);
         json_bool(j, "matches", r->matches);
-        text(j, "why", r->why);
+        explain_print_text(j, "why", r->why);
         json_end(j);
     }
     json_end(j);
@@ -169,11 +169,11 @@ static void json_checks(const struct explained *x, struct json *j)
     for (size_t c = 0; x->why->has_checks && c < CHECK_COUNT; c++) {
         const struct explained_check *k = x->why->checks + c;
         json_object(j, NULL);
-        text(j, "name", check_name((enum check)c));
-        text(j, "mode", mode_name(k->mode));
-        text(j, "result", check_result_name(k->result));
-        text(j, "found", k->found);
-        text(j, "expected", k->expected);
+        explain_print_text(j, "name", check_name((enum check)c));
+        explain_print_text(j, "mode", mode_name(k->mode));
+        explain_print_text(j, "result", check_result_name(k->result));
+        explain_print_text(j, "found", k->found);
+        explain_print_text(j, "expected", k->expected);
         json_end(j);
     }
     json_end(j);
@@ -184,17 +184,17 @@ static void json_why(const struct explained *x, struct json *j)
     const struct explanation *e = x->why;
     json_array(j, "cause");
     if (e->stage && e->stage[0])
-        text(j, NULL, e->stage);
+        explain_print_text(j, NULL, e->stage);
     for (size_t i = 0; i < e->diagnosis.n; i++)
-        text(j, NULL, e->diagnosis.v[i]);
+        explain_print_text(j, NULL, e->diagnosis.v[i]);
     json_end(j);
     json_array(j, "to_mend");
     for (size_t i = 0; i < e->advice_count; i++) {
         json_object(j, NULL);
-        text(j, "place", e->advice[i].place);
-        text(j, "change", e->advice[i].change);
-        text(j, "costs", e->advice[i].cost);
-        text(j, "rule", e->advice[i].rule);
+        explain_print_text(j, "place", e->advice[i].place);
+        explain_print_text(j, "change", e->advice[i].change);
+        explain_print_text(j, "costs", e->advice[i].cost);
+        explain_print_text(j, "rule", e->advice[i].rule);
         json_end(j);
     }
     json_end(j);
@@ -207,27 +207,27 @@ void explain_print_json(const struct explained *x, struct buf *out)
     char at[TIME_TEXT];
     time_format(x->now_us, true, at);
     json_object(&j, NULL);
-    text(&j, "file", x->file);
-    text(&j, "at", at);
-    text(&j, "source", d->source);
+    explain_print_text(&j, "file", x->file);
+    explain_print_text(&j, "at", at);
+    explain_print_text(&j, "source", d->source);
     json_string(&j, "target", x->j->head.target, 0);
-    text(&j, "target_from", x->target_from);
+    explain_print_text(&j, "target_from", x->target_from);
     if (x->j->form)
-        text(&j, "form", form_name(x->j->form));
+        explain_print_text(&j, "form", form_name(x->j->form));
     json_string(&j, "user", d->user, 0);
     json_rules(x, &j);
     json_checks(x, &j);
-    text(&j, "verdict", d->accepted ? "accept" : "reject");
-    text(&j, "reason", reason_name(d->reason));
+    explain_print_text(&j, "verdict", d->accepted ? "accept" : "reject");
+    explain_print_text(&j, "reason", reason_name(d->reason));
     json_int(&j, "status", d->accepted ? 200 : reason_status(d->reason));
-    text(&j, "rule", d->rule);
+    explain_print_text(&j, "rule", d->rule);
     json_bool(&j, "proven", d->proven);
     json_array(&j, "shadow");
     for (size_t c = 0; c < SHADOW_COUNT; c++)
         if (d->shadow[c] != REASON_OK)
-            text(&j, NULL, reason_name(d->shadow[c]));
+            explain_print_text(&j, NULL, reason_name(d->shadow[c]));
     json_end(&j);
-    text(&j, "rules_hash", x->j->rules->hash);
+    explain_print_text(&j, "rules_hash", x->j->rules->hash);
     json_why(x, &j);
     json_end(&j);
     buf_char(out, '\n');

@@ -22,7 +22,7 @@ struct telling {
     struct keys_progress progress;
 };
 
-static void tell(void *arg, size_t at, const char *text)
+static void import_tell(void *arg, size_t at, const char *text)
 {
     struct telling *t = arg;
     int line = t->file && at < t->n ? (int)t->file->line[at] : 0;
@@ -95,7 +95,7 @@ static int import_file(struct keystore *ks, const struct keys_options *o)
                                (o->replace ? KEY_PUT_REPLACE : 0) | (o->force ? KEY_PUT_FORCE : 0) |
                                    (o->dry ? KEY_PUT_DRY : 0),
                                counts,
-                               &(struct key_telling){.fault = tell, .progress = show_import, .arg = &t});
+                               &(struct key_telling){.fault = import_tell, .progress = show_import, .arg = &t});
     keys_progress_end(&t.progress);
     keyfile_free(&file);
     faults_print(&faults, stderr);
@@ -156,7 +156,7 @@ int keys_add(struct keystore *ks, const struct keys_options *o)
         struct telling t = {.n = 1, .faults = &faults, .database = keystore_where(ks)};
         size_t counts[3] = {0};
         ok = keystore_import(ks, &e, 1, KEY_PUT_BY_HAND | (o->force ? KEY_PUT_FORCE : 0), counts,
-                             &(struct key_telling){.fault = tell, .arg = &t});
+                             &(struct key_telling){.fault = import_tell, .arg = &t});
         faults_print(&faults, stderr);
         faults_free(&faults);
         if (ok)

@@ -37,7 +37,7 @@ static bool one_user(struct keystore *ks, struct walk *w)
     return r != KEYSTORE_FAILED;
 }
 
-static int walk(struct keystore *ks, struct walk *w)
+static int keys_walk(struct keystore *ks, struct walk *w)
 {
     bool one = w->options->user.p != NULL;
     w->now_us = time_now_us();
@@ -178,7 +178,7 @@ static bool list_key(void *arg, const struct keyring *ring, const struct key *ke
 int keys_list(struct keystore *ks, const struct keys_options *o)
 {
     struct walk w = {.options = o, .each = list_key, .screen = screen_of(STDOUT_FILENO)};
-    return walk(ks, &w);
+    return keys_walk(ks, &w);
 }
 
 static const char *use(const struct keyring *ring, const struct key *key, int64_t now_us)
@@ -214,7 +214,7 @@ static bool show_key(void *arg, const struct keyring *ring, const struct key *ke
 int keys_show(struct keystore *ks, const struct keys_options *o)
 {
     struct walk w = {.options = o, .each = show_key};
-    return walk(ks, &w);
+    return keys_walk(ks, &w);
 }
 
 /* Past stdio, whose buffers nobody wipes. */
@@ -275,7 +275,7 @@ int keys_export(struct keystore *ks, const struct keys_options *o)
 {
     struct walk w = {.options = o, .each = export_key, .progress = keys_progress_new("keys"), .all = count_keys(ks)};
     w.progress.terminal = w.progress.terminal && !isatty(STDOUT_FILENO); /* where the keys themselves are seen */
-    const int code = walk(ks, &w);
+    const int code = keys_walk(ks, &w);
     keys_progress_end(&w.progress);
     return code;
 }

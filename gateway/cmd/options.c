@@ -83,7 +83,7 @@ static const char *expected(enum value_type type, const char *argument, const ch
     }
 }
 
-static const struct command_option *find(const struct command *c, struct str name)
+static const struct command_option *options_find(const struct command *c, struct str name)
 {
     for (size_t i = 0; i < c->option_count; i++) {
         const struct command_option *o = c->options + i;
@@ -94,7 +94,7 @@ static const struct command_option *find(const struct command *c, struct str nam
     return NULL;
 }
 
-static enum options_result unknown(const struct command *c, struct str name)
+static enum options_result options_unknown(const struct command *c, struct str name)
 {
     const char *near = name.n > 3 && c->option_count
                            ? similar_name((struct str){name.p + 2, name.n - 2}, &c->options->name,
@@ -109,9 +109,9 @@ static enum options_result take_option(struct reading *r, int argc, char **argv,
 {
     const char *word = argv[*i];
     const struct str name = {word, strcspn(word, "=")};
-    const struct command_option *o = find(r->c, name);
+    const struct command_option *o = options_find(r->c, name);
     if (!o)
-        return unknown(r->c, name);
+        return options_unknown(r->c, name);
     const char *value = word[name.n] ? word + name.n + 1 : NULL;
     if (!o->argument) {
         if (value)
@@ -159,7 +159,7 @@ static enum options_result take_operands(struct reading *r)
     return OPTIONS_OK;
 }
 
-static enum options_result complete(struct reading *r)
+static enum options_result options_complete(struct reading *r)
 {
     for (size_t i = 0; i < r->c->option_count; i++) {
         const struct command_option *o = r->c->options + i;
@@ -189,5 +189,5 @@ enum options_result options_read(const struct command *c, int argc, char **argv,
         else if (take_option(&r, argc, argv, &i) != OPTIONS_OK)
             return OPTIONS_WRONG;
     }
-    return complete(&r);
+    return options_complete(&r);
 }

@@ -29,7 +29,7 @@ static void write_out(struct replaying *p, const struct buf *out)
     p->failed |= out->failed || fwrite(out->p ? out->p : "", 1, out->n, stdout) != out->n;
 }
 
-static void tell(struct replaying *p, const struct record *r, const struct rejudged *again, enum change c)
+static void replay_tell(struct replaying *p, const struct record *r, const struct rejudged *again, enum change c)
 {
     struct buf out BUF_CLEANUP = BUF_INIT(64 * 1024);
     if (p->json) {
@@ -41,7 +41,7 @@ static void tell(struct replaying *p, const struct record *r, const struct rejud
     write_out(p, &out);
 }
 
-static void count(struct replaying *p, const struct record *r, enum change c)
+static void replay_take(struct replaying *p, const struct record *r, enum change c)
 {
     struct replayed *sum = &p->sum;
     if (!sum->decisions || r->time_us < sum->first_us)
@@ -65,9 +65,9 @@ static bool take_record(void *arg, const struct record *r, struct str line)
         return false;
     }
     const enum change c = change_of(r, &again);
-    count(p, r, c);
+    replay_take(p, r, c);
     if (c != CHANGE_NONE)
-        tell(p, r, &again, c);
+        replay_tell(p, r, &again, c);
     return !p->failed;
 }
 

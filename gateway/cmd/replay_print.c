@@ -203,7 +203,7 @@ void replay_print_summary(const struct replayed *sum, struct buf *out)
                    "unknown where the new rules enforce it.\n");
 }
 
-static void text(struct json *j, const char *key, const char *z)
+static void replay_text(struct json *j, const char *key, const char *z)
 {
     json_string(j, key, str_z(z), 0);
 }
@@ -213,7 +213,7 @@ static void json_shadow(struct json *j, const char *key, const enum reason shado
     json_array(j, key);
     for (size_t i = 0; i < SHADOW_COUNT; i++)
         if (shadow[i] != REASON_OK)
-            text(j, NULL, reason_name(shadow[i]));
+            replay_text(j, NULL, reason_name(shadow[i]));
     json_end(j);
 }
 
@@ -224,7 +224,7 @@ static void json_checks(struct json *j, const char *key, unsigned checks)
     json_array(j, key);
     for (int c = 0; c < CHECK_COUNT; c++)
         if (checks & 1u << c)
-            text(j, NULL, check_name((enum check)c));
+            replay_text(j, NULL, check_name((enum check)c));
     json_end(j);
 }
 
@@ -233,17 +233,17 @@ static void json_becomes(struct json *j, const struct rejudged *a)
     static const char *const OUTCOMES[] = {
         [OUTCOME_ACCEPT] = "accept", [OUTCOME_REJECT] = "reject", [OUTCOME_OPEN] = "unknown"};
     json_object(j, "to");
-    text(j, "verdict", OUTCOMES[a->outcome]);
+    replay_text(j, "verdict", OUTCOMES[a->outcome]);
     if (a->outcome == OUTCOME_REJECT && !a->reason_open)
-        text(j, "reason", reason_name(a->reason));
+        replay_text(j, "reason", reason_name(a->reason));
     if (a->rule)
-        text(j, "rule", a->rule->id);
-    text(j, "why", a->why_open);
+        replay_text(j, "rule", a->rule->id);
+    replay_text(j, "why", a->why_open);
     json_checks(j, "accept_if", a->open);
     json_checks(j, "shadow_unknown", a->shadow_open);
     json_shadow(j, "shadow", a->shadow);
     if (a->response_judged)
-        text(j, "response_rule", a->response ? a->response->id : "none");
+        replay_text(j, "response_rule", a->response ? a->response->id : "none");
     json_end(j);
 }
 
@@ -253,13 +253,13 @@ void replay_json_change(const struct record *r, const struct rejudged *a, enum c
     char at[TIME_TEXT];
     time_format(r->time_us, true, at);
     json_object(&j, NULL);
-    text(&j, "change", change_name(c));
-    text(&j, "time", at);
+    replay_text(&j, "change", change_name(c));
+    replay_text(&j, "time", at);
     json_string(&j, "id", r->id, 0);
     json_string(&j, "user", r->user, 0);
     json_object(&j, "from");
-    text(&j, "verdict", r->accepted ? "accept" : "reject");
-    text(&j, "reason", reason_name(r->reason));
+    replay_text(&j, "verdict", r->accepted ? "accept" : "reject");
+    replay_text(&j, "reason", reason_name(r->reason));
     json_string(&j, "rule", r->rule, 0);
     json_shadow(&j, "shadow", r->shadow);
     json_string(&j, "response_rule", r->response_rule, 0);
@@ -277,7 +277,7 @@ static void json_rows(struct json *j, const char *key, const struct tally *t)
     json_array(j, key);
     for (size_t i = 0; v && i < n; i++) {
         json_object(j, NULL);
-        text(j, "name", v[i]->name);
+        replay_text(j, "name", v[i]->name);
         for (int c = 0; c < CHANGE_COUNT; c++)
             if (v[i]->counts[c])
                 json_int(j, change_name((enum change)c), (int64_t)v[i]->counts[c]);
@@ -292,14 +292,14 @@ void replay_json_summary(const struct replayed *sum, const char *rules_hash, str
     struct json j = {.out = out};
     char at[TIME_TEXT];
     json_object(&j, NULL);
-    text(&j, "rules", rules_hash);
+    replay_text(&j, "rules", rules_hash);
     json_int(&j, "decisions", (int64_t)sum->decisions);
     json_int(&j, "broken", (int64_t)sum->broken);
     if (sum->decisions) {
         time_format(sum->first_us, true, at);
-        text(&j, "first", at);
+        replay_text(&j, "first", at);
         time_format(sum->last_us, true, at);
-        text(&j, "last", at);
+        replay_text(&j, "last", at);
     }
     for (int c = 0; c < CHANGE_COUNT; c++)
         json_int(&j, change_name((enum change)c), (int64_t)sum->counts[c]);

@@ -64,7 +64,7 @@ enum change change_of(const struct record *r, const struct rejudged *again)
     return same ? CHANGE_NONE : CHANGE_RULE;
 }
 
-static size_t hash(struct str s)
+static size_t tally_hash(struct str s)
 {
     uint64_t h = UINT64_C(14695981039346656037); /* FNV-1a */
     for (size_t i = 0; i < s.n; i++)
@@ -72,15 +72,15 @@ static size_t hash(struct str s)
     return (size_t)(h ^ h >> 32);
 }
 
-static struct tally_row *place(const struct tally *t, struct str name)
+static struct tally_row *tally_place(const struct tally *t, struct str name)
 {
-    size_t i = hash(name) & (t->cap - 1);
+    size_t i = tally_hash(name) & (t->cap - 1);
     while (t->rows[i].name && !str_eq_z(name, t->rows[i].name))
         i = (i + 1) & (t->cap - 1);
     return &t->rows[i];
 }
 
-static bool grow(struct tally *t)
+static bool tally_grow(struct tally *t)
 {
     struct tally more = {.n = t->n, .cap = t->cap ? 2 * t->cap : 64};
     more.rows = calloc(more.cap, sizeof *more.rows);
@@ -88,7 +88,7 @@ static bool grow(struct tally *t)
         return false;
     for (size_t i = 0; i < t->cap; i++)
         if (t->rows[i].name)
-            *place(&more, str_z(t->rows[i].name)) = t->rows[i];
+            *tally_place(&more, str_z(t->rows[i].name)) = t->rows[i];
     free(t->rows);
     *t = more;
     return true;
@@ -96,9 +96,9 @@ static bool grow(struct tally *t)
 
 bool tally_add(struct tally *t, struct str name, enum change c)
 {
-    if (4 * (t->n + 1) > 3 * t->cap && !grow(t))
+    if (4 * (t->n + 1) > 3 * t->cap && !tally_grow(t))
         return false;
-    struct tally_row *row = place(t, name);
+    struct tally_row *row = tally_place(t, name);
     if (!row->name) {
         row->name = str_dup(name);
         if (!row->name)

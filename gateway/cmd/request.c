@@ -94,7 +94,7 @@ static bool find_kms(const struct request_options *q, struct client *c, struct p
     return true;
 }
 
-static bool keep(const char *path, const struct buf *reply)
+static bool request_keep(const char *path, const struct buf *reply)
 {
     const int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY, 0600);
     const bool ok = fd >= 0 && file_write_all(fd, reply->p, reply->n);
@@ -103,11 +103,11 @@ static bool keep(const char *path, const struct buf *reply)
     return (fd < 0 || close(fd) == 0) && ok;
 }
 
-static int ask(const struct request_options *q, struct client *c, const struct proof_kms *kms)
+static int request_ask(const struct request_options *q, struct client *c, const struct proof_kms *kms)
 {
     struct buf reply BUF_CLEANUP = BUF_INIT_SECRET(LIMIT_REPLY_OUT);
     long status = 0;
-    if (!exchange(q, c, q->url, false, &status, &reply) || (q->out && !keep(q->out, &reply)))
+    if (!exchange(q, c, q->url, false, &status, &reply) || (q->out && !request_keep(q->out, &reply)))
         return EXIT_NEGATIVE;
     struct client_got got;
     client_open(c, buf_view(&reply),
@@ -128,7 +128,7 @@ static int ask(const struct request_options *q, struct client *c, const struct p
     return code;
 }
 
-static int print(const struct request_options *q, const struct client *c)
+static int request_print(const struct request_options *q, const struct client *c)
 {
     struct buf body BUF_CLEANUP = BUF_INIT(1 << 20);
     if (!compose(q, c, str_z(q->url), &body))
@@ -149,9 +149,9 @@ static int request_exchange(const struct request_options *q)
     }
     if (client_load(&c, q->user, q->keys)) {
         if (q->print)
-            code = print(q, &c);
+            code = request_print(q, &c);
         else if (find_kms(q, &c, &kms))
-            code = ask(q, &c, &kms);
+            code = request_ask(q, &c, &kms);
     }
     client_free(&c);
     proof_kms_free(&kms);

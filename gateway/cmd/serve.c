@@ -163,7 +163,7 @@ static void watch(struct server *s, const sigset_t *signals)
     }
 }
 
-static int run(struct server *s, const sigset_t *signals)
+static int serve_all(struct server *s, const sigset_t *signals)
 {
     struct detail why = {""};
     clock_tick(s); /* from here on a step is seen */
@@ -260,7 +260,7 @@ static int serve(const char *file, bool allow_root)
     }
     faults_log(&faults);
     faults_free(&faults);
-    const int code = ok ? run(s, &signals) : EXIT_NEGATIVE;
+    const int code = ok ? serve_all(s, &signals) : EXIT_NEGATIVE;
     if (ok && code != EXIT_DONE) {
         close_sockets(s);
         _exit(code);

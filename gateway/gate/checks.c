@@ -40,7 +40,7 @@ bool checks_stop(enum check c)
 }
 
 /* Notes what became of check c; true when it refuses the request. */
-static bool note(struct judgement *j, enum check c, enum reason r)
+static bool checks_note(struct judgement *j, enum check c, enum reason r)
 {
     struct decision *d = &j->decision;
     const enum mode mode = j->rule->checks.mode[c];
@@ -60,7 +60,7 @@ static bool note(struct judgement *j, enum check c, enum reason r)
 }
 
 /* Replay is spent last, and only for what is otherwise accepted and proven. */
-static bool due(const struct judgement *j, enum check c, enum reason first)
+static bool checks_due(const struct judgement *j, enum check c, enum reason first)
 {
     if (!checks_for(c, j->form))
         return false;
@@ -73,7 +73,7 @@ enum reason checks_run(struct judgement *j, int64_t now_us)
     bool stopped = false;
     for (enum check c = 0; c < CHECK_COUNT; c++) {
         const bool off = j->rule->checks.mode[c] == MODE_OFF;
-        if (stopped || !due(j, c, first) || (off && !CHECKS[c].quiet)) {
+        if (stopped || !checks_due(j, c, first) || (off && !CHECKS[c].quiet)) {
             j->decision.checks[c] = off ? CHECK_OFF : CHECK_SKIP;
             continue;
         }
@@ -82,7 +82,7 @@ enum reason checks_run(struct judgement *j, int64_t now_us)
             j->decision.checks[c] = CHECK_SKIP; /* until checks_spent() */
             continue;
         }
-        if (!note(j, c, r))
+        if (!checks_note(j, c, r))
             continue;
         if (first == REASON_OK)
             first = r;
@@ -107,5 +107,5 @@ enum reason checks_spent(struct judgement *j, enum reason reason)
 {
     j->spent = reason == REASON_OK;
     checks_replay_found(j, reason, &j->decision.found[CHECK_REPLAY]);
-    return note(j, CHECK_REPLAY, reason) ? reason : REASON_OK;
+    return checks_note(j, CHECK_REPLAY, reason) ? reason : REASON_OK;
 }

@@ -33,7 +33,7 @@ void decision_clear(struct decision *d)
     decision_init(d);
 }
 
-static void text(struct json *j, const char *key, struct str value)
+static void decision_text(struct json *j, const char *key, struct str value)
 {
     if (value.n > 0)
         json_string(j, key, value, LIMIT_DECISION_TEXT);
@@ -45,22 +45,22 @@ static void url(struct json *j, const char *key, struct str value)
     size_t n = 0;
     while (n < value.n && value.p[n] != '?' && value.p[n] != '#')
         n++;
-    text(j, key, (struct str){value.p, n});
+    decision_text(j, key, (struct str){value.p, n});
 }
 
 static void write_who(const struct decision *d, struct json *j)
 {
-    text(j, "rule", str_z(d->rule));
+    decision_text(j, "rule", str_z(d->rule));
     if (d->judged && d->form)
-        text(j, "form", str_z(form_name(d->form)));
+        decision_text(j, "form", str_z(form_name(d->form)));
     if (d->judged)
         json_bool(j, "proven", d->proven);
-    text(j, "user", d->user);
-    text(j, "client_id", d->client_id);
-    text(j, "device_id", d->device_id);
-    text(j, "key_id", d->key_id);
+    decision_text(j, "user", d->user);
+    decision_text(j, "client_id", d->client_id);
+    decision_text(j, "device_id", d->device_id);
+    decision_text(j, "key_id", d->key_id);
     if (d->has_key_type)
-        text(j, "key_type", str_z(key_type_name(d->key_type)));
+        decision_text(j, "key_type", str_z(key_type_name(d->key_type)));
 }
 
 static void write_checks(const struct decision *d, struct json *j)
@@ -72,7 +72,7 @@ static void write_checks(const struct decision *d, struct json *j)
         if (!any)
             json_object(j, "checks");
         any = true;
-        text(j, check_name((enum check)c), str_z(check_result_name(d->checks[c])));
+        decision_text(j, check_name((enum check)c), str_z(check_result_name(d->checks[c])));
     }
     if (any)
         json_end(j);
@@ -80,8 +80,8 @@ static void write_checks(const struct decision *d, struct json *j)
 
 static void write_verdict(const struct decision *d, struct json *j)
 {
-    text(j, "verdict", d->accepted ? STR("accept") : STR("reject"));
-    text(j, "reason", str_z(reason_name(d->reason)));
+    decision_text(j, "verdict", d->accepted ? STR("accept") : STR("reject"));
+    decision_text(j, "reason", str_z(reason_name(d->reason)));
     bool any = false;
     for (size_t i = 0; i < SHADOW_COUNT; i++) {
         const enum reason r = d->shadow[(i + SHADOW_FORM) % SHADOW_COUNT]; /* the form is judged before the checks */
@@ -90,7 +90,7 @@ static void write_verdict(const struct decision *d, struct json *j)
         if (!any)
             json_array(j, "shadow");
         any = true;
-        text(j, NULL, str_z(reason_name(r)));
+        decision_text(j, NULL, str_z(reason_name(r)));
     }
     if (any)
         json_end(j);
@@ -102,12 +102,12 @@ static void write_claims(const struct decision *d, struct json *j)
         d->claims.signature_id.n || d->claims.version.n || d->claims.c14n || d->claims.hmac_bits) {
         json_object(j, "claims");
         url(j, "kms_uri", d->claims.kms_uri);
-        text(j, "time", d->claims.time);
+        decision_text(j, "time", d->claims.time);
         url(j, "client_req_url", d->claims.client_req_url);
-        text(j, "trk_id", d->claims.trk_id);
-        text(j, "signature_id", d->claims.signature_id);
-        text(j, "version", d->claims.version);
-        text(j, "c14n", str_z(d->claims.c14n));
+        decision_text(j, "trk_id", d->claims.trk_id);
+        decision_text(j, "signature_id", d->claims.signature_id);
+        decision_text(j, "version", d->claims.version);
+        decision_text(j, "c14n", str_z(d->claims.c14n));
         if (d->claims.hmac_bits)
             json_int(j, "hmac_bits", d->claims.hmac_bits);
         json_end(j);
@@ -115,7 +115,7 @@ static void write_claims(const struct decision *d, struct json *j)
     if (d->captured)
         json_bool(j, "captured", true);
     url(j, "expected_url", str_z(d->expected_url));
-    text(j, "rules", str_z(d->rules_hash));
+    decision_text(j, "rules", str_z(d->rules_hash));
     if (d->skew_us != TIME_NONE)
         json_int(j, "skew_ms", d->skew_us / 1000);
 }
@@ -139,19 +139,19 @@ static void write_reply(const struct decision *d, struct json *j)
     }
     if (d->response.rule || d->response.message || d->response.signed_by.n || d->response.encrypted_by.n) {
         json_object(j, "response");
-        text(j, "rule", str_z(d->response.rule));
-        text(j, "message", str_z(d->response.message));
-        text(j, "signed_by", d->response.signed_by);
-        text(j, "encrypted_by", d->response.encrypted_by);
+        decision_text(j, "rule", str_z(d->response.rule));
+        decision_text(j, "message", str_z(d->response.message));
+        decision_text(j, "signed_by", d->response.signed_by);
+        decision_text(j, "encrypted_by", d->response.encrypted_by);
         if (d->response.renewed[0].n) {
             json_array(j, "renewed");
-            text(j, NULL, d->response.renewed[0]);
-            text(j, NULL, d->response.renewed[1]);
+            decision_text(j, NULL, d->response.renewed[0]);
+            decision_text(j, NULL, d->response.renewed[1]);
             json_end(j);
         }
         json_end(j);
     }
-    text(j, "trace_id", str_z(d->trace_id));
+    decision_text(j, "trace_id", str_z(d->trace_id));
     if (d->us.total != TIME_NONE || d->us.judge != TIME_NONE || d->us.upstream != TIME_NONE ||
         d->us.protect != TIME_NONE) {
         json_object(j, "ms");
@@ -169,10 +169,10 @@ void decision_json(const struct decision *d, struct buf *out)
     struct json j = {.out = out};
     time_format(d->time_us, true, time);
     json_object(&j, NULL);
-    text(&j, "time", str_z(time));
-    text(&j, "id", str_z(d->id));
-    text(&j, "source", str_z(d->source));
-    text(&j, "method", d->method);
+    decision_text(&j, "time", str_z(time));
+    decision_text(&j, "id", str_z(d->id));
+    decision_text(&j, "source", str_z(d->source));
+    decision_text(&j, "method", d->method);
     url(&j, "path", d->path);
     write_who(d, &j);
     write_checks(d, &j);

@@ -56,7 +56,7 @@ static void put_encoded(struct buf *out, struct str value)
     uri_percent_encode(value, "-._~:@/+", out);
 }
 
-static enum reason fill(const struct judgement *j, struct str text, struct buf *out)
+static enum reason forward_fill(const struct judgement *j, struct str text, struct buf *out)
 {
     const int first = holder_at(text);
     const bool alone = first < HOLDER_COUNT && text.n == str_z(HOLDERS[first]).n;
@@ -95,7 +95,7 @@ enum reason forward_values(const struct judgement *j, struct detail *why)
     const struct forward *f = &j->rule->forward;
     for (size_t i = 0; i < f->header_count; i++) {
         struct buf value BUF_CLEANUP = BUF_INIT(LIMIT_REPLY_OUT);
-        const enum reason r = fill(j, str_z(f->headers[i].value), &value);
+        const enum reason r = forward_fill(j, str_z(f->headers[i].value), &value);
         if (r == REASON_XML_INVALID)
             detail_set(why, "what goes into the header %s has a control character in it or white space around it",
                        f->headers[i].name);
@@ -117,7 +117,7 @@ static enum reason fill_headers(const struct judgement *j, struct gate_outgoing 
         out->headers[out->header_count++].name = f->headers[i].name;
         if (!may_tell(j, f->headers[i].value))
             return REASON_INTERNAL;
-        const enum reason r = fill(j, str_z(f->headers[i].value), value);
+        const enum reason r = forward_fill(j, str_z(f->headers[i].value), value);
         if (r != REASON_OK)
             return r;
         if (value->n == 0) {

@@ -103,7 +103,7 @@ static enum reason unambiguous(struct judgement *j)
     return r;
 }
 
-static enum reason judge(struct judgement *j, struct str body, int64_t now_us)
+static enum reason gate_judge(struct judgement *j, struct str body, int64_t now_us)
 {
     enum reason r = read_body(j, body);
     if (j->form)
@@ -143,7 +143,7 @@ enum gate_action gate_request(struct judgement *j, struct str body, int64_t now_
         d->reason = REASON_INTERNAL;
         return GATE_REFUSE;
     }
-    const enum reason r = judge(j, body, now_us);
+    const enum reason r = gate_judge(j, body, now_us);
     d->reason = r;
     j->looking = worth_a_look(j, r);
     return j->looking || j->spending.waits ? GATE_WAIT : conclude(j, r);

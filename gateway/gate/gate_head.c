@@ -38,7 +38,7 @@ void judgement_free(struct judgement *j)
     block_give(j);
 }
 
-static char *put(char *at, struct str *s)
+static char *head_put(char *at, struct str *s)
 {
     if (!s->p)
         return at;
@@ -54,9 +54,9 @@ static bool copy_head(struct judgement *j, const struct gate_head *head)
     if (!j->target)
         return false;
     j->head = *head;
-    char *at = put(j->target, &j->head.target);
-    at = put(at, &j->head.method);
-    put(at, &j->head.content_type);
+    char *at = head_put(j->target, &j->head.target);
+    at = head_put(at, &j->head.method);
+    head_put(at, &j->head.content_type);
     return true;
 }
 
@@ -68,7 +68,7 @@ static struct str before(struct str s, char c)
     return (struct str){s.p, n};
 }
 
-static struct str after(struct str s, size_t n)
+static struct str head_after(struct str s, size_t n)
 {
     n = n < s.n ? n : s.n;
     return (struct str){s.p + n, s.n - n};
@@ -78,7 +78,7 @@ static struct str after(struct str s, size_t n)
 static bool parameter_holds(struct str parameter)
 {
     const struct str name = before(parameter, '=');
-    struct str value = after(parameter, name.n + 1);
+    struct str value = head_after(parameter, name.n + 1);
     if (value.n >= 2 && value.p[0] == '"' && value.p[value.n - 1] == '"')
         value = (struct str){value.p + 1, value.n - 2};
     return str_ieq_z(name, "charset") && str_ieq_z(value, "utf-8");
@@ -93,13 +93,13 @@ static bool media_type_holds(struct str s)
     bool charset = false;
     if (!str_ieq_z(str_trim(type), "application/xml") && !str_ieq_z(str_trim(type), "text/xml"))
         return false;
-    for (struct str rest = after(s, type.n + 1); rest.n > 0;) {
+    for (struct str rest = head_after(s, type.n + 1); rest.n > 0;) {
         const struct str part = before(rest, ';');
         const struct str parameter = str_trim(part);
         if (parameter.n > 0 && (charset || !parameter_holds(parameter)))
             return false;
         charset |= parameter.n > 0;
-        rest = after(rest, part.n + 1);
+        rest = head_after(rest, part.n + 1);
     }
     return true;
 }

@@ -112,7 +112,7 @@ static bool is_proven(const struct judgement *j)
            mode[CHECK_KEY_POLICY] == MODE_ENFORCE && mode[CHECK_REPLAY] == MODE_ENFORCE;
 }
 
-static void count(enum key_type type, const char *result)
+static void renewal_count(enum key_type type, const char *result)
 {
     char labels[64];
     snprintf(labels, sizeof labels, "type=\"%s\",result=\"%s\"", key_type_name(type), result);
@@ -120,7 +120,7 @@ static void count(enum key_type type, const char *result)
 }
 
 /* False: it cannot be sent. */
-static bool take(struct renewal *r, enum key_type type, struct str id, const struct secret_key *key)
+static bool renewal_take(struct renewal *r, enum key_type type, struct str id, const struct secret_key *key)
 {
     char *copy = str_dup(id);
     if (!copy)
@@ -132,23 +132,23 @@ static bool take(struct renewal *r, enum key_type type, struct str id, const str
 
 /* What he was sent under this TrK before is sent again as his keys have it: nobody has to wait for the store, nor does
  * it have to be there. */
-static bool resend(const struct occasion *o, const struct key *key, struct renewal *r)
+static bool renewal_resend(const struct occasion *o, const struct key *key, struct renewal *r)
 {
     struct secret_key clear SECRET_CLEANUP = {{0}};
     if (!key || !key_sent_under(key, o->trk->id) || !keyring_open(&o->j->ring, key, &clear) ||
-        !take(r, key->type, key->id, &clear))
+        !renewal_take(r, key->type, key->id, &clear))
         return false;
-    count(key->type, "resent");
+    renewal_count(key->type, "resent");
     return true;
 }
 
-static void offer(const struct occasion *o, struct renewal *r)
+static void renewal_offer(const struct occasion *o, struct renewal *r)
 {
     static const enum key_type TYPES[RENEWAL_KEYS] = {KEY_TRK, KEY_INK};
     for (size_t i = 0; i < RENEWAL_KEYS; i++) {
         struct str id;
         const struct key *there;
-        if (is_due(o, TYPES[i], &id, &there) && !resend(o, there, r))
+        if (is_due(o, TYPES[i], &id, &there) && !renewal_resend(o, there, r))
             r->wishes[r->n++] = (struct key_wish){.deed = KEY_OFFER, .type = TYPES[i], .user = o->j->request.user_uri,
                                                   .id = id, .trk = o->trk->id, .keep_old_us = keep_old(o->rule)};
     }
@@ -179,7 +179,7 @@ static const struct key *find_sent(const struct occasion *o, enum key_type type,
 static enum reason learn_one(const struct occasion *o, const struct kms_issued_key *issued, struct renewal *r)
 {
     const enum key_type type = issued->integrity ? KEY_INK : KEY_TRK;
-    if (resend(o, find_sent(o, type, issued), r))
+    if (renewal_resend(o, find_sent(o, type, issued), r))
         return REASON_OK;
     char *id = issued->id.p ? str_dup(issued->id) : NULL; /* the reply's document does not live as long as a wish */
     if (issued->id.p && !id)
@@ -191,7 +191,7 @@ static enum reason learn_one(const struct occasion *o, const struct kms_issued_k
     return REASON_OK;
 }
 
-static enum reason learn(const struct occasion *o, struct renewal *r, struct detail *why)
+static enum reason renewal_learn(const struct occasion *o, struct renewal *r, struct detail *why)
 {
     struct kms_issued_key v[KMS_ISSUED_MAX] = {{.integrity = false}};
     struct occasion for_trk = *o;
@@ -225,9 +225,9 @@ enum reason renewal_due(const struct occasion *o, struct renewal **out, struct d
         return REASON_INTERNAL;
     r->trk = o->trk ? o->trk->id : STR_MISSING;
     if (learns)
-        reason = learn(o, r, why);
+        reason = renewal_learn(o, r, why);
     else
-        offer(o, r);
+        renewal_offer(o, r);
     if (reason == REASON_OK && (r->n || r->keys[0].id || r->keys[1].id))
         *out = r;
     else
@@ -243,7 +243,7 @@ size_t gate_wishes(const struct judgement *j, const struct key_wish **wishes)
 }
 
 /* A reply whose key could not be learnt does not go out: its client would sign with a key that nobody here knows. */
-static void fail(struct renewal *r, enum reason reason, const char *what, const struct key_fate *f)
+static void renewal_fail(struct renewal *r, enum reason reason, const char *what, const struct key_fate *f)
 {
     if (r->fails != REASON_OK)
         return;
@@ -253,7 +253,7 @@ static void fail(struct renewal *r, enum reason reason, const char *what, const 
 
 static const char *grant(struct renewal *r, enum key_type type, const struct key_fate *f)
 {
-    if (!take(r, type, f->id, &f->key))
+    if (!renewal_take(r, type, f->id, &f->key))
         return "failed";
     return f->outcome == KEY_TAKEN_UP ? "learnt" : f->outcome == KEY_RESENT ? "resent" : "offered";
 }
@@ -268,13 +268,13 @@ void gate_granted(struct judgement *j, const struct key_fate *v, size_t n)
         const struct key_fate *f = i < n ? &v[i] : NULL;
         const enum key_outcome outcome = f ? f->outcome : KEY_DEFERRED;
         if (outcome == KEY_OFFERED_NEW || outcome == KEY_RESENT || outcome == KEY_TAKEN_UP)
-            count(type, grant(r, type, f));
+            renewal_count(type, grant(r, type, f));
         else if (outcome != KEY_NOTHING || learns)
-            count(type, outcome == KEY_DEFERRED ? "deferred" : "failed");
+            renewal_count(type, outcome == KEY_DEFERRED ? "deferred" : "failed");
         if (learns && outcome == KEY_REFUSED)
-            fail(r, REASON_UPSTREAM_INVALID, "the new key that the upstream issues is not taken", f);
+            renewal_fail(r, REASON_UPSTREAM_INVALID, "the new key that the upstream issues is not taken", f);
         else if (learns && !r->keys[type == KEY_INK].id)
-            fail(r, REASON_KEYS_UNAVAILABLE, "the new key that the upstream issues cannot be committed", f);
+            renewal_fail(r, REASON_KEYS_UNAVAILABLE, "the new key that the upstream issues cannot be committed", f);
     }
 }
 
@@ -296,5 +296,5 @@ size_t gate_confirms(const struct judgement *j, struct key_wish out[2])
 void gate_confirmed(enum key_type type, const struct key_fate *f)
 {
     if (f->outcome == KEY_CONFIRMED)
-        count(type, "confirmed");
+        renewal_count(type, "confirmed");
 }

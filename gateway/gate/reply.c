@@ -37,13 +37,13 @@ static void making_free(struct making *m)
     reply_texts_free(&m->texts);
 }
 
-static enum reason refuse(struct making *m, enum reason r, const char *why)
+static enum reason reply_reject(struct making *m, enum reason r, const char *why)
 {
     detail_set(&m->why, "%s", why);
     return r;
 }
 
-static enum kms_message owed(enum resource_kind kind)
+static enum kms_message reply_owed(enum resource_kind kind)
 {
     switch (kind) {
     case RESOURCE_INIT:
@@ -69,7 +69,7 @@ static enum reason note_rule(struct making *m, const struct response_rule *rule)
 {
     m->rule = rule;
     if (!rule)
-        return refuse(m, REASON_UPSTREAM_INVALID, "no response rule matches");
+        return reply_reject(m, REASON_UPSTREAM_INVALID, "no response rule matches");
     m->j->decision.response.rule = rule->id;
     return REASON_OK;
 }
@@ -96,7 +96,7 @@ struct look {
  * By another dialect than before: in one pass where it is the standard's own words in the closed profile, else by tree.
  * New keys of ours stand where only a tree tells.
  */
-static void look(struct making *m, struct str body, const struct dialect *by, struct look *l)
+static void reply_look(struct making *m, struct str body, const struct dialect *by, struct look *l)
 {
     xml_free(m->doc);
     response_profile_free(m->profile);
@@ -126,7 +126,7 @@ static enum reason read_by_rule(struct making *m, const struct gate_upstream *up
             continue;
         if (!looked || (!is_empty(up) && l.by != p->dialect)) {
             looked = true;
-            look(m, up->body, p->dialect, &l);
+            reply_look(m, up->body, p->dialect, &l);
             if (l.parsed == REASON_INTERNAL)
                 return l.parsed;
         }
@@ -161,27 +161,28 @@ static enum reason check_new_keys(struct making *m)
     if (!m->read.has_new_key)
         return REASON_OK;
     if (!m->read.user_uri.p || !str_eq(m->read.user_uri, m->j->request.user_uri))
-        return refuse(m, REASON_UPSTREAM_WRONG_USER,
-                      "the upstream issues a new key (NewTransportKey, NewIntegrityKey), and its reply's UserUri does "
-                      "not name the requester");
+        return reply_reject(m, REASON_UPSTREAM_WRONG_USER,
+                            "the upstream issues a new key (NewTransportKey, NewIntegrityKey), and its reply's "
+                            "UserUri does not name the requester");
     if (m->rule->new_keys.what != NEW_KEYS_REFUSE)
         return REASON_OK;
-    return refuse(m, REASON_UPSTREAM_INVALID,
-                  "the upstream issues a new key (NewTransportKey, NewIntegrityKey), and the response rule has "
-                  "`new_keys: refuse`: the gateway would not know the key that the client signs with from then on");
+    return reply_reject(m, REASON_UPSTREAM_INVALID,
+                        "the upstream issues a new key (NewTransportKey, NewIntegrityKey), and the response rule has "
+                        "`new_keys: refuse`: the gateway would not know the key that the client signs with from "
+                        "then on");
 }
 
 /* The message, as the resource owes it, or a KmsError. */
 static enum reason read_reply(struct making *m, const struct gate_upstream *up)
 {
     const struct judgement *j = m->j;
-    const enum kms_message due = owed(j->resource.kind);
+    const enum kms_message due = reply_owed(j->resource.kind);
     enum reason r = read_by_rule(m, up);
     if (r != REASON_OK)
         return r;
     if (is_empty(up))
         return due == KMS_MESSAGE_NONE ? REASON_OK
-                                       : refuse(m, REASON_UPSTREAM_INVALID, "the upstream's reply is empty");
+                                       : reply_reject(m, REASON_UPSTREAM_INVALID, "the upstream's reply is empty");
     if (m->profile)
         response_profile_fields(m->profile, &m->read);
     else
@@ -196,9 +197,10 @@ static enum reason read_reply(struct making *m, const struct gate_upstream *up)
     if (m->r->message == KMS_MESSAGE_ERROR)
         return REASON_OK;
     if (m->r->message != due)
-        return refuse(m, REASON_UPSTREAM_INVALID, "the upstream's reply holds another message than the resource owes");
+        return reply_reject(m, REASON_UPSTREAM_INVALID,
+                            "the upstream's reply holds another message than the resource owes");
     if (j->resource.kind == RESOURCE_CERT && m->r->certificates != 1)
-        return refuse(m, REASON_UPSTREAM_INVALID, "the upstream's reply does not hold exactly one certificate");
+        return reply_reject(m, REASON_UPSTREAM_INVALID, "the upstream's reply does not hold exactly one certificate");
     return REASON_OK;
 }
 
@@ -217,7 +219,7 @@ static enum reason choose_signer(struct making *m, int64_t now_us)
     m->signer.key = keyring_newest(&j->ring, KEY_INK, now_us);
     if (!m->signer.key && !keyring_has_ink(&j->ring))
         m->signer.key = keyring_newest(&j->ring, KEY_TRK, now_us);
-    return m->signer.key ? REASON_OK : refuse(m, REASON_PROTECT_NO_KEY, "the user has no key that may sign");
+    return m->signer.key ? REASON_OK : reply_reject(m, REASON_PROTECT_NO_KEY, "the user has no key that may sign");
 }
 
 static const struct key *choose_trk(const struct judgement *j, int64_t now_us)
@@ -258,7 +260,7 @@ static enum reason plan_new_keys(struct making *m, int64_t now_us, struct gate_r
     const struct occasion occasion = {j, m->rule, m->r, choose_trk(j, now_us), now_us};
     m->plan.own_new_keys = m->r->has_new_key;
     if (!j->gate->asks_keeper)
-        return learns ? refuse(m, REASON_KEYS_UNAVAILABLE, "there is nobody who keeps keys") : REASON_OK;
+        return learns ? reply_reject(m, REASON_KEYS_UNAVAILABLE, "there is nobody who keeps keys") : REASON_OK;
     if (!j->renewal) {
         const enum reason r = renewal_due(&occasion, &j->renewal, &m->why);
         out->waits = renewal_waits(j->renewal);
@@ -269,11 +271,12 @@ static enum reason plan_new_keys(struct making *m, int64_t now_us, struct gate_r
     if (!given)
         return REASON_OK;
     if (given->fails != REASON_OK)
-        return refuse(m, given->fails, given->why.text);
+        return reply_reject(m, given->fails, given->why.text);
     if (occasion.trk && str_eq(occasion.trk->id, given->trk))
         take_new_keys(m, given);
     else if (learns)
-        return refuse(m, REASON_KEYS_UNAVAILABLE, "the TrK under which the new key was to be sent has ended meanwhile");
+        return reply_reject(m, REASON_KEYS_UNAVAILABLE,
+                            "the TrK under which the new key was to be sent has ended meanwhile");
     return REASON_OK;
 }
 
@@ -312,10 +315,10 @@ static enum reason plan_encryption(struct making *m, int64_t now_us)
         return REASON_OK;
     m->trk = choose_trk(m->j, now_us);
     if (!m->trk)
-        return must ? refuse(m, REASON_PROTECT_NO_KEY, "the user has no TrK")
-                    : refuse(m, REASON_UPSTREAM_INVALID, "an EncryptedKey, and the user has no TrK");
+        return must ? reply_reject(m, REASON_PROTECT_NO_KEY, "the user has no TrK")
+                    : reply_reject(m, REASON_UPSTREAM_INVALID, "an EncryptedKey, and the user has no TrK");
     if (!open_keys(m, &trk))
-        return refuse(m, REASON_INTERNAL, "the TrK, or the key that is to sign, could not be opened");
+        return reply_reject(m, REASON_INTERNAL, "the TrK, or the key that is to sign, could not be opened");
     m->plan.enc = xmlenc_new(&trk, m->trk->id);
     secret_key_clear(&trk);
     m->plan.trk_id = m->trk->id;
@@ -367,7 +370,7 @@ static enum reason plan_envelope(struct making *m, int64_t now_us)
     const bool whole = m->plan.user_uri.p && m->plan.kms_uri.p && m->plan.time.p && m->plan.client_req_url.p;
     const bool payload = r->message != KMS_MESSAGE_NONE && r->message != KMS_MESSAGE_ERROR;
     if (!whole || (payload && m->plan.user_uri.n == 0))
-        return refuse(m, REASON_UPSTREAM_INVALID, "the upstream's reply lacks a field that the rule keeps");
+        return reply_reject(m, REASON_UPSTREAM_INVALID, "the upstream's reply lacks a field that the rule keeps");
     return REASON_OK;
 }
 
@@ -449,16 +452,17 @@ static enum reason make_error(struct making *m, const struct gate_upstream *up, 
     return r == REASON_OK ? REASON_UPSTREAM_ERROR : r;
 }
 
-static enum reason make(struct making *m, const struct gate_upstream *up, int64_t now_us, struct gate_response *out)
+static enum reason reply_make(struct making *m, const struct gate_upstream *up, int64_t now_us,
+                              struct gate_response *out)
 {
     const struct decision *d = &m->j->decision;
     if (!m->j->rule || !d->accepted)
-        return refuse(m, REASON_INTERNAL, "the request was not let through");
+        return reply_reject(m, REASON_INTERNAL, "the request was not let through");
     if (up->status >= 200 && up->status < 300)
         return make_reply(m, up, now_us, out);
     if (up->status >= 400 && up->status < 600)
         return make_error(m, up, now_us, out);
-    return refuse(m, REASON_UPSTREAM_INVALID, "the upstream's status is neither a success nor an error");
+    return reply_reject(m, REASON_UPSTREAM_INVALID, "the upstream's status is neither a success nor an error");
 }
 
 enum reason gate_reply(struct judgement *j, const struct gate_upstream *up, int64_t now_us, struct gate_response *out)
@@ -466,11 +470,11 @@ enum reason gate_reply(struct judgement *j, const struct gate_upstream *up, int6
     struct making m = {.j = j};
     *out = (struct gate_response){.body = BUF_INIT_KEYS(LIMIT_REPLY_OUT)};
     j->decision.upstream.status = up->status;
-    enum reason r = make(&m, up, now_us, out);
+    enum reason r = reply_make(&m, up, now_us, out);
     making_free(&m);
     if (m.again) { /* j->renewal is there now, so that it is read by tree */
         m = (struct making){.j = j};
-        r = make(&m, up, now_us, out);
+        r = reply_make(&m, up, now_us, out);
         making_free(&m);
     }
     if (r != REASON_OK && r != REASON_UPSTREAM_ERROR) {

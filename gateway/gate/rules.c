@@ -97,7 +97,7 @@ static const struct yaml_field ROOT[] = {
     {"lints", yaml_sub, .offset = 0, .sub = LINTS},
     {0}};
 
-static bool hash(struct str bytes, char out[65])
+static bool rules_hash_text(struct str bytes, char out[65])
 {
     unsigned char md[EVP_MAX_MD_SIZE];
     unsigned n = 0;
@@ -153,7 +153,7 @@ struct rules *rules_load(const char *path, struct faults *faults)
         return NULL;
     struct rules *r = calloc(1, sizeof *r);
     const struct str bytes = {y->bytes, y->n};
-    if (r && (r->file = str_dup(str_z(path))) && (r->text = str_dup(bytes)) && hash(bytes, r->hash)) {
+    if (r && (r->file = str_dup(str_z(path))) && (r->text = str_dup(bytes)) && rules_hash_text(bytes, r->hash)) {
         struct reading g = {.in = {path, faults}, .r = r, .root = y->root};
         r->refs = 1;
         read_all(&g);

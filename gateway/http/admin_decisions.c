@@ -21,7 +21,7 @@ struct filter {
 };
 
 /* `*` stands for any text in a user's URI, a rule's name and an address; the others are words. */
-static bool holds(const void *arg, struct str line)
+static bool admin_decisions_holds(const void *arg, struct str line)
 {
     const struct filter *f = arg;
     size_t at;
@@ -124,7 +124,7 @@ static void stream_rewind(struct stream *t)
         uint64_t at = next - back, lost = 0;
         if (!sink_follow(t->sink, &at, &lost, &line) || lost)
             return;
-        if (holds(&t->filter, buf_view(&line))) {
+        if (admin_decisions_holds(&t->filter, buf_view(&line))) {
             found++;
             t->at = next - back;
         }
@@ -156,7 +156,7 @@ bool stream_pump(struct stream *t, size_t room, struct buf *out)
         if (t->lost)
             buf_printf(out, "{\"lost\":%llu}\n", (unsigned long long)t->lost);
         t->lost = 0;
-        if (!holds(&t->filter, buf_view(&line)))
+        if (!admin_decisions_holds(&t->filter, buf_view(&line)))
             continue;
         buf_str(out, buf_view(&line));
         buf_char(out, '\n');
@@ -164,7 +164,7 @@ bool stream_pump(struct stream *t, size_t room, struct buf *out)
     return !out->failed;
 }
 
-static void follow(struct server *s, struct filter *f, bool head_only, struct admin_answer *a)
+static void decisions_follow(struct server *s, struct filter *f, bool head_only, struct admin_answer *a)
 {
     a->type = "application/x-ndjson";
     if (head_only)
@@ -183,10 +183,10 @@ void admin_decisions(struct server *s, const struct admin_request *q, struct adm
         f.field[i] = BUF_INIT(FIELD_MAX);
     const bool good = read_query(&f, q->query);
     if (good && f.follow) {
-        follow(s, &f, q->head_only, a);
+        decisions_follow(s, &f, q->head_only, a);
     } else if (good) {
         a->type = "application/json";
-        sink_recent(s->sink, (size_t)f.n, f.any ? holds : NULL, &f, &a->body);
+        sink_recent(s->sink, (size_t)f.n, f.any ? admin_decisions_holds : NULL, &f, &a->body);
     } else {
         a->status = 400;
         buf_printf(&a->body, "expected /decisions with n=0 to %d, user=, reason=, verdict=accept or reject, rule=, "

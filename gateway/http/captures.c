@@ -196,7 +196,7 @@ static void *captures_run(void *arg)
     return NULL;
 }
 
-static int older(const void *a, const void *b)
+static int captures_older(const void *a, const void *b)
 {
     const struct kept *x = a, *y = b;
     return x->time_us < y->time_us ? -1 : x->time_us > y->time_us;
@@ -233,7 +233,7 @@ static bool look_around(struct captures *c)
         ok = look_at(c, e->d_name);
     closedir(d);
     if (c->n)
-        qsort(c->kept, c->n, sizeof *c->kept, older); /* head is 0 */
+        qsort(c->kept, c->n, sizeof *c->kept, captures_older); /* head is 0 */
     make_room(c, 0);
     return ok;
 }

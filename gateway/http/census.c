@@ -55,7 +55,7 @@ static void note_judgement(struct note *n, const struct judgement *j)
     n->exception = request_rule_loosened(j->rule, NULL, NULL) > 0;
 }
 
-static uint16_t put(char *bytes, size_t *at, struct str text, size_t max)
+static uint16_t census_put(char *bytes, size_t *at, struct str text, size_t max)
 {
     const size_t n = text.p ? text_cut(text, max) : 0;
     memcpy(bytes + *at, n ? text.p : "", n);
@@ -80,11 +80,11 @@ void census_note(struct census *t, unsigned worker, const struct judgement *j)
     size_t size = sizeof n;
     note_judgement(&n, j);
     note_keys(&n, key, j);
-    n.rule_n = put(bytes, &size, str_z(d->rule), NOTE_RULE_MAX);
-    n.user_n = put(bytes, &size, d->user, LIMIT_DECISION_TEXT);
+    n.rule_n = census_put(bytes, &size, str_z(d->rule), NOTE_RULE_MAX);
+    n.user_n = census_put(bytes, &size, d->user, LIMIT_DECISION_TEXT);
     for (int i = 0; i < 2; i++) {
-        n.key_n[i] = put(bytes, &size, key[i], NOTE_KEY_MAX);
-        n.renewed_n[i] = put(bytes, &size, d->response.renewed[i], NOTE_KEY_MAX);
+        n.key_n[i] = census_put(bytes, &size, key[i], NOTE_KEY_MAX);
+        n.renewed_n[i] = census_put(bytes, &size, d->response.renewed[i], NOTE_KEY_MAX);
     }
     memcpy(bytes, &n, sizeof n);
     const size_t head = atomic_load_explicit(&r->head, memory_order_relaxed);
@@ -144,7 +144,7 @@ void census_take(struct census *t)
     }
 }
 
-static void *run(void *arg)
+static void *census_run(void *arg)
 {
     static const struct timespec PAUSE = {0, 100000000};
     enum { TURNS_A_MINUTE = 600 };
@@ -197,7 +197,7 @@ struct census *census_new(unsigned workers, int64_t since_us, const char *folder
     const bool ok = census_room(t, workers) && random_bytes(&t->seed, sizeof t->seed);
     if (ok && folder)
         census_recall(t, since_us);
-    t->started = ok && pthread_create(&t->thread, NULL, run, t) == 0;
+    t->started = ok && pthread_create(&t->thread, NULL, census_run, t) == 0;
     if (t->started)
         return t;
     census_free(t);

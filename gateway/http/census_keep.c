@@ -74,7 +74,7 @@ static bool kept_path(const struct census *t, const char *suffix, char out[PATH_
     return n > 0 && n < PATH_MAX;
 }
 
-static bool replace(const struct census *t, struct str text)
+static bool census_replace(const struct census *t, struct str text)
 {
     char path[PATH_MAX], fresh[PATH_MAX];
     if (!kept_path(t, "", path) || !kept_path(t, ".new", fresh))
@@ -98,7 +98,7 @@ void census_keep(struct census *t, int64_t now_us)
     pthread_mutex_unlock(&t->lock);
     if (counted == t->kept)
         return;
-    const bool ok = !text.failed && replace(t, buf_view(&text));
+    const bool ok = !text.failed && census_replace(t, buf_view(&text));
     if (!ok && !t->keep_failed)
         log_warn("console", t->folder, KEPT_FILE " cannot be written: %s; a restart forgets how rules were used",
                  strerror(errno));

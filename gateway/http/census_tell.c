@@ -12,7 +12,7 @@ static void begin(struct census *t)
     census_take(t);
 }
 
-static void end(struct census *t)
+static void census_end(struct census *t)
 {
     pthread_mutex_unlock(&t->lock);
 }
@@ -74,7 +74,7 @@ void census_tell_traffic(struct census *t, int64_t now_us, struct json *j)
     put_bins(j, "minutes", t->fine, FINE_BINS, FINE_S, now_us);
     put_bins(j, "day", t->coarse, COARSE_BINS, COARSE_S, now_us);
     json_end(j);
-    end(t);
+    census_end(t);
 }
 
 static int by_weight(const struct cell *a, const struct cell *b)
@@ -173,7 +173,7 @@ void census_tell_passes(struct census *t, int64_t now_us, struct json *j)
     json_int(j, "forgotten", (int64_t)t->passing.dropped);
     put_passes(t, now_us, j);
     json_end(j);
-    end(t);
+    census_end(t);
 }
 
 static void put_clock(struct json *j, const struct cell *c)
@@ -205,7 +205,7 @@ void census_tell_clocks(struct census *t, int64_t now_us, struct json *j)
     json_end(j);
     json_end(j);
     free(v);
-    end(t);
+    census_end(t);
 }
 
 static void put_old_key(struct json *j, const struct cell *c)
@@ -251,7 +251,7 @@ void census_tell_keys(struct census *t, int64_t now_us, struct json *j)
     json_end(j);
     put_renewed(t, j);
     free(v);
-    end(t);
+    census_end(t);
 }
 
 bool census_use(struct census *t, struct str rule, int64_t now_us, struct census_use *out)
@@ -268,7 +268,7 @@ bool census_use(struct census *t, struct str rule, int64_t now_us, struct census
         out->first_us = p->span.first_us;
         out->last_us = p->span.last_us;
     }
-    end(t);
+    census_end(t);
     return p != NULL;
 }
 
@@ -280,6 +280,6 @@ size_t census_drifting(struct census *t, int64_t now_us, unsigned percent)
         const struct cell *c = &t->clocks.v[i];
         n += c->hash && c->of && c->weight > percent * 10u && now_us - c->last_us < DAY_US;
     }
-    end(t);
+    census_end(t);
     return n;
 }

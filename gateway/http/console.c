@@ -79,7 +79,7 @@ void console_time(struct json *j, const char *key, int64_t us)
     json_string(j, key, str_z(text), 0);
 }
 
-static void tell(struct server *s, const struct api *api, const struct admin_request *q, struct admin_answer *a)
+static void console_tell(struct server *s, const struct api *api, const struct admin_request *q, struct admin_answer *a)
 {
     struct json j = {.out = &a->body};
     if (q->query.p) {
@@ -101,5 +101,5 @@ void console_page(struct server *s, const struct admin_request *q, struct admin_
         }
     for (size_t i = 0; i < sizeof APIS / sizeof *APIS; i++)
         if (str_eq_z(q->path, APIS[i].path))
-            tell(s, &APIS[i], q, a);
+            console_tell(s, &APIS[i], q, a);
 }

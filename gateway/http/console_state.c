@@ -127,7 +127,7 @@ static void limits(struct json *j)
             trouble(j, "bad", TODO[b] ? TODO[b] : "See the log.", "A limit is reached: %s.", bounds_text(b));
 }
 
-static void parts(struct server *s, int64_t now_us, struct json *j)
+static void console_parts(struct server *s, int64_t now_us, struct json *j)
 {
     size_t n[2][KEY_STATES], usable = 0;
     const long long age = keystore_age_us(s->keys) / US_PER_S;
@@ -204,7 +204,7 @@ static void troubles(struct server *s, const struct rules *r, int64_t now_us, st
     const size_t drifting = census_drifting(s->census, now_us, DRIFT_PERCENT);
     json_array(j, "troubles");
     readiness(admin_unready(s), j);
-    parts(s, now_us, j);
+    console_parts(s, now_us, j);
     limits(j);
     reloads(s, now_us, j);
     if (drifting)

@@ -4,7 +4,7 @@
 
 #include "base/block.h"
 
-static void refuse(struct guard *g, enum reason reason, int status)
+static void guard_refuse(struct guard *g, enum reason reason, int status)
 {
     g->state = GUARD_REFUSED;
     g->reason = reason;
@@ -13,7 +13,7 @@ static void refuse(struct guard *g, enum reason reason, int status)
 
 static void refuse_framing(struct guard *g)
 {
-    refuse(g, REASON_HTTP_FRAMING, 400);
+    guard_refuse(g, REASON_HTTP_FRAMING, 400);
 }
 
 void guard_init(struct guard *g, const struct limits_config *limits)
@@ -50,7 +50,7 @@ bool guard_begun(const struct guard *g)
     return g->head.n > 0 || g->skipped_line || g->state != GUARD_HEAD;
 }
 
-static const struct guard_header *find(const struct guard *g, const char *name, size_t *count)
+static const struct guard_header *guard_find(const struct guard *g, const char *name, size_t *count)
 {
     const struct guard_header *found = NULL;
     const struct str wanted = str_z(name);
@@ -67,7 +67,7 @@ static const struct guard_header *find(const struct guard *g, const char *name, 
 struct str guard_header(const struct guard *g, const char *name)
 {
     size_t count;
-    const struct guard_header *h = find(g, name, &count);
+    const struct guard_header *h = guard_find(g, name, &count);
     return h ? h->value : STR_MISSING;
 }
 
@@ -120,9 +120,9 @@ static void read_request_line(struct guard *g, struct str line)
     g->target = target;
     g->http11 = str_eq_z(version, "HTTP/1.1");
     if (!g->http11 && !str_eq_z(version, "HTTP/1.0"))
-        refuse(g, REASON_HTTP_VERSION, 505);
+        guard_refuse(g, REASON_HTTP_VERSION, 505);
     else if (target.n > g->limits->target)
-        refuse(g, REASON_HTTP_TOO_LARGE, 414);
+        guard_refuse(g, REASON_HTTP_TOO_LARGE, 414);
 }
 
 static void read_header_line(struct guard *g, struct str line)
@@ -147,8 +147,8 @@ static bool host_is_plain(struct str host)
 static void read_framing(struct guard *g)
 {
     size_t lengths, encodings;
-    const struct guard_header *length = find(g, "content-length", &lengths);
-    const struct guard_header *encoding = find(g, "transfer-encoding", &encodings);
+    const struct guard_header *length = guard_find(g, "content-length", &lengths);
+    const struct guard_header *encoding = guard_find(g, "transfer-encoding", &encodings);
     if (lengths > 1 || encodings > 1 || (lengths && encodings) || (encodings && !g->http11)) {
         refuse_framing(g);
         return;
@@ -164,7 +164,7 @@ static void read_framing(struct guard *g)
     case FRAMING_LENGTH:
         break;
     case FRAMING_LARGE:
-        refuse(g, REASON_HTTP_TOO_LARGE, 413);
+        guard_refuse(g, REASON_HTTP_TOO_LARGE, 413);
         break;
     case FRAMING_NONE:
         refuse_framing(g);
@@ -177,11 +177,11 @@ static void read_meaning(struct guard *g)
     static const char *const SINGLE[] = {"host", "content-type", "content-encoding", "authorization", "expect"};
     size_t count;
     for (size_t i = 0; i < sizeof SINGLE / sizeof *SINGLE; i++)
-        if (find(g, SINGLE[i], &count) && count > 1) {
+        if (guard_find(g, SINGLE[i], &count) && count > 1) {
             refuse_framing(g);
             return;
         }
-    const struct guard_header *host = find(g, "host", &count);
+    const struct guard_header *host = guard_find(g, "host", &count);
     if (!host || !host_is_plain(host->value)) {
         refuse_framing(g);
         return;
@@ -192,7 +192,7 @@ static void read_meaning(struct guard *g)
     const struct str expect = guard_header(g, "expect");
     if (g->http11 && expect.p) {
         if (!str_ieq_z(expect, "100-continue")) {
-            refuse(g, REASON_HTTP_EXPECT, 417);
+            guard_refuse(g, REASON_HTTP_EXPECT, 417);
             return;
         }
         g->expect_continue = g->chunked || g->length > 0;
@@ -206,7 +206,7 @@ static void read_head(struct guard *g)
 {
     g->headers = block_take((g->lines ? g->lines : 1) * sizeof *g->headers); /* of a count that is bounded */
     if (!g->headers || g->head.failed) {
-        refuse(g, REASON_INTERNAL, 500);
+        guard_refuse(g, REASON_INTERNAL, 500);
         return;
     }
     const char *p = g->head.p;
@@ -240,7 +240,7 @@ static void end_line(struct guard *g)
         return;
     }
     if (g->line_at > 0 && (++g->lines > g->limits->header_count || g->header_bytes > g->limits->headers))
-        refuse(g, REASON_HTTP_TOO_LARGE, 431);
+        guard_refuse(g, REASON_HTTP_TOO_LARGE, 431);
     g->line_at = g->head.n;
 }
 
@@ -280,9 +280,9 @@ static size_t head_bytes(struct guard *g, const char *p, size_t n)
     if (g->line_at)
         g->header_bytes += take;
     if (g->head.failed && g->head.n + take <= g->head.max) { /* not its ceiling: want of memory */
-        refuse(g, REASON_INTERNAL, 500);
+        guard_refuse(g, REASON_INTERNAL, 500);
     } else if (g->head.failed || (take == room && run > room)) {
-        refuse(g, REASON_HTTP_TOO_LARGE, g->line_at ? 431 : 414);
+        guard_refuse(g, REASON_HTTP_TOO_LARGE, g->line_at ? 431 : 414);
     } else if (take < whole) {
         refuse_framing(g);
     } else if (lf) {
@@ -300,9 +300,9 @@ static void chunk_byte(struct guard *g, char c)
     else if (g->chunks.state == CHUNK_BAD)
         refuse_framing(g);
     else if (g->only_empty && g->chunks.left)
-        refuse(g, REASON_HTTP_MEDIA_TYPE, 415);
+        guard_refuse(g, REASON_HTTP_MEDIA_TYPE, 415);
     else if (g->chunks.state == CHUNK_LARGE)
-        refuse(g, REASON_HTTP_TOO_LARGE, 413);
+        guard_refuse(g, REASON_HTTP_TOO_LARGE, 413);
     g->length = g->chunks.left;
 }
 
@@ -318,7 +318,7 @@ static size_t body_bytes(struct guard *g, const char *p, size_t n)
     if (g->chunked)
         framing_chunk_data(&g->chunks, take);
     if (g->body.failed)
-        refuse(g, REASON_INTERNAL, 500);
+        guard_refuse(g, REASON_INTERNAL, 500);
     else if (g->length == 0 && !g->chunked)
         g->state = GUARD_DONE;
     return take;

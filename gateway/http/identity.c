@@ -95,7 +95,7 @@ static void drop_bounds(void)
     (void)prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
 }
 
-static bool become(const struct identity *who)
+static bool identity_become(const struct identity *who)
 {
     uid_t u[3];
     gid_t g[3];
@@ -117,7 +117,7 @@ bool identity_take(const struct identity *who)
     bool ok = prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0;
     drop_bounds();
     if (ok && who->change)
-        ok = become(who);
+        ok = identity_become(who);
     else if (ok)
         ok = keep_capabilities(geteuid() == 0 ? ROOT_KEEPS : 0);
     if (!ok)

@@ -45,7 +45,7 @@ static bool waits(const struct exchange *x)
 }
 
 /* The only place where an exchange changes its state. */
-static void enter(struct exchange *x, enum exchange_state state)
+static void proxy_enter(struct exchange *x, enum exchange_state state)
 {
     if (waits(x))
         event_del(&x->patience);
@@ -210,8 +210,8 @@ bool proxy_head(struct conn *c, enum reason reason, int status)
 }
 
 /* Sends it, if there is still somebody to send it to; the exchange is over. */
-static void answer(struct exchange *x, enum reason reason, const struct gate_response *r,
-                   const struct upstream_result *up)
+static void proxy_answer(struct exchange *x, enum reason reason, const struct gate_response *r,
+                         const struct upstream_result *up)
 {
     struct conn *c = x->conn;
     decide(x, reason, r->status);
@@ -239,18 +239,18 @@ static void answer(struct exchange *x, enum reason reason, const struct gate_res
     exchange_free(x);
 }
 
-static void refuse(struct exchange *x, enum reason reason)
+static void proxy_refuse(struct exchange *x, enum reason reason)
 {
     struct gate_response r = {0};
     gate_refuse(x->judgement, reason, 0, time_now_us(), &r);
-    answer(x, reason, &r, NULL);
+    proxy_answer(x, reason, &r, NULL);
     buf_free(&r.body);
 }
 
 static void on_kept(void *arg, const struct key_fate *v, size_t n);
 
 /* New keys are to be committed first. The upstream's answer is kept until then. */
-static void keep(struct exchange *x, const struct gate_upstream *up)
+static void proxy_keep(struct exchange *x, const struct gate_upstream *up)
 {
     const struct key_wish *wishes;
     const size_t n = gate_wishes(x->judgement, &wishes);
@@ -258,10 +258,10 @@ static void keep(struct exchange *x, const struct gate_upstream *up)
     x->up_body = BUF_INIT_KEYS(up->body.n + 1);
     buf_str(&x->up_body, up->body);
     if (x->up_body.failed) {
-        refuse(x, REASON_INTERNAL);
+        proxy_refuse(x, REASON_INTERNAL);
         return;
     }
-    enter(x, EXCHANGE_KEEP);
+    proxy_enter(x, EXCHANGE_KEEP);
     x->keeping = keeping_ask(x->worker, wishes, n, on_kept, x);
     if (!x->keeping)
         on_kept(x, NULL, 0);
@@ -276,9 +276,9 @@ static void reply(struct exchange *x, const struct gate_upstream *up, const stru
     const enum reason reason = gate_reply(x->judgement, up, time_now_us(), &r);
     d->us.protect += time_mono_us() - from;
     if (r.waits)
-        keep(x, up);
+        proxy_keep(x, up);
     else
-        answer(x, reason, &r, result);
+        proxy_answer(x, reason, &r, result);
     buf_free(&r.body);
 }
 
@@ -286,7 +286,7 @@ static void on_kept(void *arg, const struct key_fate *v, size_t n)
 {
     struct exchange *x = arg;
     x->keeping = NULL;
-    enter(x, EXCHANGE_UPSTREAM);
+    proxy_enter(x, EXCHANGE_UPSTREAM);
     gate_granted(x->judgement, v, n);
     reply(x, &(struct gate_upstream){x->up_status, buf_view(&x->up_body)}, NULL);
 }
@@ -300,7 +300,7 @@ static void on_upstream(void *arg, const struct upstream_result *result)
     if (result->reason != REASON_OK) {
         if (result->unsent)
             gate_unsent(x->judgement);
-        refuse(x, result->reason);
+        proxy_refuse(x, result->reason);
         return;
     }
     d->us.protect = 0;
@@ -328,7 +328,7 @@ static bool write_headers(struct exchange *x, struct upstream_call *call, const 
 }
 
 /* What was judged good goes to the upstream. */
-static enum reason ask(struct exchange *x)
+static enum reason proxy_ask(struct exchange *x)
 {
     struct gate_outgoing out = {0};
     struct conn *c = x->conn;
@@ -379,9 +379,9 @@ static void act(struct exchange *x, enum gate_action action)
 {
     enum reason r = x->judgement->decision.reason;
     if (action == GATE_FORWARD) {
-        enter(x, EXCHANGE_UPSTREAM);
+        proxy_enter(x, EXCHANGE_UPSTREAM);
         keeping_confirm(x->worker, x->judgement);
-        r = has_share(x) ? ask(x) : REASON_HTTP_BUSY;
+        r = has_share(x) ? proxy_ask(x) : REASON_HTTP_BUSY;
         if (r == REASON_OK)
             return;
         gate_unsent(x->judgement);
@@ -391,13 +391,13 @@ static void act(struct exchange *x, enum gate_action action)
     } else {
         capture(x);
     }
-    refuse(x, r);
+    proxy_refuse(x, r);
 }
 
 static void on_spent(void *arg, enum reason reason)
 {
     struct exchange *x = arg;
-    enter(x, EXCHANGE_JUDGE); /* it waits no longer */
+    proxy_enter(x, EXCHANGE_JUDGE); /* it waits no longer */
     act(x, gate_spent(x->judgement, reason));
 }
 
@@ -409,21 +409,21 @@ static void on_looked(void *arg, const struct key_fate *v, size_t n)
     x->keeping = NULL;
     shares_leave(x->worker->server->shares, x->who);
     x->who = 0;
-    enter(x, EXCHANGE_JUDGE);
+    proxy_enter(x, EXCHANGE_JUDGE);
     const enum gate_action action = gate_looked(x->judgement);
     x->judgement->decision.us.judge += time_mono_us() - from;
     if (action == GATE_WAIT)
-        enter(x, EXCHANGE_SPEND);
+        proxy_enter(x, EXCHANGE_SPEND);
     else
         act(x, action);
 }
 
 /* Whoever it comes from, nobody may fill the places of all with what waits only to be refused. */
-static void look(struct exchange *x)
+static void proxy_look(struct exchange *x)
 {
     struct shares *s = x->worker->server->shares;
     const uint64_t who = shares_source(s, &x->judgement->head.source);
-    enter(x, EXCHANGE_LOOK);
+    proxy_enter(x, EXCHANGE_LOOK);
     if (shares_enter(s, who)) {
         x->who = who;
         x->keeping = keeping_look(x->worker, on_looked, x);
@@ -432,7 +432,7 @@ static void look(struct exchange *x)
         on_looked(x, NULL, 0);
 }
 
-static void judge(struct exchange *x)
+static void proxy_judge(struct exchange *x)
 {
     struct decision *d = &x->judgement->decision;
     const struct buf *body = &x->conn->guard.body;
@@ -441,9 +441,9 @@ static void judge(struct exchange *x)
     const enum gate_action action = gate_request(x->judgement, body->n ? buf_view(body) : STR(""), d->time_us);
     d->us.judge = time_mono_us() - from;
     if (action == GATE_WAIT && x->judgement->looking)
-        look(x);
+        proxy_look(x);
     else if (action == GATE_WAIT)
-        enter(x, EXCHANGE_SPEND);
+        proxy_enter(x, EXCHANGE_SPEND);
     else
         act(x, action);
 }
@@ -466,15 +466,15 @@ void proxy_complete(struct conn *c)
 {
     struct exchange *x = c->exchange;
     struct server *s = c->front->server;
-    enter(x, EXCHANGE_JUDGE);
+    proxy_enter(x, EXCHANGE_JUDGE);
     x->counted = true; /* from now on: a slow body takes a connection, but nobody else's place here */
     const bool late = atomic_fetch_add(&s->in_flight, 1) >= c->front->settings->config->limits.in_flight;
     const bool fair = shares_begin(s->shares, x->judgement->resource.kind);
     if (late || !fair) {
         bounds_hit(late ? BOUND_IN_FLIGHT : BOUND_RESOURCE);
-        refuse(x, REASON_HTTP_BUSY);
+        proxy_refuse(x, REASON_HTTP_BUSY);
     } else {
-        judge(x);
+        proxy_judge(x);
     }
 }
 
@@ -487,10 +487,10 @@ void proxy_vanished(struct conn *c)
     x->conn = NULL;
     if (x->state == EXCHANGE_SPEND) {
         replay_cancel(&x->judgement->spending);
-        enter(x, EXCHANGE_JUDGE); /* no longer waited for */
+        proxy_enter(x, EXCHANGE_JUDGE); /* no longer waited for */
     } else if (x->state == EXCHANGE_KEEP || x->state == EXCHANGE_LOOK) {
         keeping_cancel(x->keeping); /* what is committed all the same is sent with the next reply */
-        enter(x, EXCHANGE_JUDGE);
+        proxy_enter(x, EXCHANGE_JUDGE);
     } else if (x->state != EXCHANGE_BODY) {
         return; /* it ends when its call ends */
     }

@@ -19,7 +19,7 @@ static void tell_restart(void *arg, const struct config_change *change)
 }
 
 /* What workers do not look up by themselves. */
-static void apply(struct server *s, const struct limits_config *before, const struct limits_config *limits)
+static void reload_apply(struct server *s, const struct limits_config *before, const struct limits_config *limits)
 {
     if (limits->connections != before->connections || limits->in_flight != before->in_flight) {
         const unsigned most = descriptors_prepare(s->config, limits);
@@ -38,7 +38,7 @@ static void take_over(struct server *s, struct config *fresh)
     log_setup(fresh->log_level, fresh->log_format);
     config_compare(s->now, fresh, tell_live, s);
     config_compare(s->config, fresh, tell_restart, s);
-    apply(s, &s->now->limits, &fresh->limits);
+    reload_apply(s, &s->now->limits, &fresh->limits);
     pthread_mutex_lock(&s->lock);
     struct config *old = s->now;
     s->now = fresh;

@@ -7,7 +7,7 @@
 #include "http/sandbox.h"
 
 /* A number in text; what is none, or too many, leaves the list as it is: such a port cannot be reached then. */
-static void add(struct sandbox_ports *to, struct str port)
+static void ports_add(struct sandbox_ports *to, struct str port)
 {
     uint64_t number;
     if (to->n < SANDBOX_PORTS && str_to_u64(port, UINT16_MAX, &number))
@@ -32,12 +32,12 @@ static void add_postgres(struct sandbox_ports *to, struct str uri)
     const char *at = memrchr(hosts.p, '@', hosts.n);
     if (at)
         hosts = (struct str){at + 1, hosts.n - (size_t)(at + 1 - hosts.p)};
-    add(to, STR("5432"));
+    ports_add(to, STR("5432"));
     while (hosts.n) {
         const struct str one = cut(&hosts, ",");
         const char *colon = memrchr(one.p, ':', one.n);
         if (colon)
-            add(to, (struct str){colon + 1, one.n - (size_t)(colon + 1 - one.p)});
+            ports_add(to, (struct str){colon + 1, one.n - (size_t)(colon + 1 - one.p)});
         if (hosts.n)
             hosts = (struct str){hosts.p + 1, hosts.n - 1};
     }
@@ -49,7 +49,7 @@ static void add_postgres(struct sandbox_ports *to, struct str uri)
             continue;
         for (one = (struct str){one.p + PARAMETER.n, one.n - PARAMETER.n}; one.n;
              one = one.n ? (struct str){one.p + 1, one.n - 1} : one)
-            add(to, cut(&one, ","));
+            ports_add(to, cut(&one, ","));
     }
 }
 
@@ -57,16 +57,16 @@ bool sandbox_ports(const struct config *c, const char *upstream_port, struct san
 {
     struct str host, port;
     *out = (struct sandbox_ports){.n = 0};
-    add(out, str_z(upstream_port));
-    add(out, STR("53")); /* an answer of a name server that is too long for a datagram */
+    ports_add(out, str_z(upstream_port));
+    ports_add(out, STR("53")); /* an answer of a name server that is too long for a datagram */
     for (size_t i = 0; i < c->replay.host_count; i++)
-        add(out, str_z(c->replay.hosts[i].port));
+        ports_add(out, str_z(c->replay.hosts[i].port));
     if (str_starts(str_z(c->keys), STR("postgresql://")))
         add_postgres(out, str_z(c->keys));
     if (str_starts(str_z(c->decisions), STR("syslog+"))) {
         const char *behind = strstr(c->decisions, "://");
         if (behind && net_host_port(str_z(behind + 3), &host, &port))
-            add(out, port);
+            ports_add(out, port);
     }
     return !c->replay.host_count || !c->replay.master; /* Sentinels tell of servers at ports that nobody knows yet */
 }

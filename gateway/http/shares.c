@@ -81,7 +81,7 @@ void shares_end(struct shares *s, unsigned kind)
 }
 
 /* FNV-1a over a seed, then mixed (the finalizer of SplitMix64). */
-static uint64_t hash(const struct shares *s, char kind, struct str bytes)
+static uint64_t shares_hash(const struct shares *s, char kind, struct str bytes)
 {
     uint64_t h = s->seed[0] ^ (uint64_t)(unsigned char)kind;
     for (size_t i = 0; i < bytes.n; i++)
@@ -95,7 +95,7 @@ static uint64_t hash(const struct shares *s, char kind, struct str bytes)
 
 uint64_t shares_user(const struct shares *s, struct str user)
 {
-    return user.n ? hash(s, 'u', user) : 0;
+    return user.n ? shares_hash(s, 'u', user) : 0;
 }
 
 uint64_t shares_source(const struct shares *s, const struct ip *source)
@@ -104,11 +104,11 @@ uint64_t shares_source(const struct shares *s, const struct ip *source)
     if (!source->known)
         return 0;
     const size_t n = memcmp(source->b, FOUR, sizeof FOUR) == 0 ? sizeof source->b : 8;
-    return hash(s, 's', (struct str){(const char *)source->b, n});
+    return shares_hash(s, 's', (struct str){(const char *)source->b, n});
 }
 
 /* The holder's place, or the free one where it would be. There is always a free one. */
-static size_t find(const struct shares *s, uint64_t who)
+static size_t shares_find(const struct shares *s, uint64_t who)
 {
     size_t i = (size_t)who & (s->size - 1);
     while (s->table[i].who && s->table[i].who != who)
@@ -117,7 +117,7 @@ static size_t find(const struct shares *s, uint64_t who)
 }
 
 /* At most half full. */
-static bool grow(struct shares *s)
+static bool shares_grow(struct shares *s)
 {
     if (s->used < s->size / 2)
         return true;
@@ -127,7 +127,7 @@ static bool grow(struct shares *s)
         return false;
     for (size_t i = 0; i < s->size; i++)
         if (s->table[i].who)
-            larger.table[find(&larger, s->table[i].who)] = s->table[i];
+            larger.table[shares_find(&larger, s->table[i].who)] = s->table[i];
     free(s->table);
     s->table = larger.table;
     s->size = larger.size;
@@ -139,9 +139,9 @@ bool shares_enter(struct shares *s, uint64_t who)
     if (!who)
         return true;
     pthread_mutex_lock(&s->lock);
-    bool ok = grow(s);
+    bool ok = shares_grow(s);
     if (ok) {
-        struct holder *h = &s->table[find(s, who)];
+        struct holder *h = &s->table[shares_find(s, who)];
         ok = h->n < atomic_load(&s->part);
         if (ok) {
             s->used += !h->who;
@@ -173,7 +173,7 @@ void shares_leave(struct shares *s, uint64_t who)
     if (!who)
         return;
     pthread_mutex_lock(&s->lock);
-    const size_t i = find(s, who);
+    const size_t i = shares_find(s, who);
     if (s->table[i].who && --s->table[i].n == 0)
         vacate(s, i);
     pthread_mutex_unlock(&s->lock);

@@ -32,7 +32,7 @@ static uint64_t file_of(const struct listen_config *l)
     return (uint64_t)st.st_ino + (uint64_t)st.st_ctim.tv_sec * 1000000000u + (uint64_t)st.st_ctim.tv_nsec;
 }
 
-static void tell(const struct listen_config *l)
+static void sockets_tell(const struct listen_config *l)
 {
     log_error("listener", l->address, "cannot listen: %s", strerror(errno));
 }
@@ -62,7 +62,7 @@ int socket_bind(const struct listen_config *l, uint64_t *file)
         *file = file_of(l);
     if (ok)
         return fd;
-    tell(l);
+    sockets_tell(l);
     if (fd >= 0)
         close(fd);
     return -1;
@@ -72,7 +72,7 @@ bool socket_listen(const struct listen_config *l, int fd)
 {
     if (listen(fd, 1024) == 0)
         return true;
-    tell(l);
+    sockets_tell(l);
     return false;
 }
 

@@ -64,7 +64,7 @@ static int64_t tickets_now(const struct tickets *t)
     return (t->shared ? time_now_us() : time_mono_us()) + t->shift_us;
 }
 
-static bool hmac(const struct secret_key *key, const void *data, size_t n, uint8_t out[32])
+static bool tickets_hmac(const struct secret_key *key, const void *data, size_t n, uint8_t out[32])
 {
     unsigned length = 32;
     return HMAC(EVP_sha256(), key->b, sizeof key->b, data, n, out, &length) != NULL;
@@ -74,7 +74,7 @@ static bool hour_secret(const struct tickets *t, int64_t hour, struct secret_key
 {
     char text[32];
     const int n = snprintf(text, sizeof text, "hour %lld", (long long)hour);
-    return t->shared ? hmac(&t->fleet, text, (size_t)n, out->b) : RAND_bytes(out->b, sizeof out->b) == 1;
+    return t->shared ? tickets_hmac(&t->fleet, text, (size_t)n, out->b) : RAND_bytes(out->b, sizeof out->b) == 1;
 }
 
 /* The hour's secret in place; what is older than the one before is wiped. Under the lock. */
@@ -96,16 +96,16 @@ static bool tickets_turn(struct tickets *t)
     return true;
 }
 
-static bool derive(const struct secret_key *secret, const struct bound *b, struct ticket_keys *out)
+static bool tickets_derive(const struct secret_key *secret, const struct bound *b, struct ticket_keys *out)
 {
     uint8_t label[1 + TICKETS_BINDING];
     memcpy(label + 1, b->binding, TICKETS_BINDING);
     label[0] = 'n';
-    bool ok = hmac(secret, label, sizeof label, out->name);
+    bool ok = tickets_hmac(secret, label, sizeof label, out->name);
     label[0] = 'c';
-    ok = ok && hmac(secret, label, sizeof label, out->cipher);
+    ok = ok && tickets_hmac(secret, label, sizeof label, out->cipher);
     label[0] = 'm';
-    return ok && hmac(secret, label, sizeof label, out->mac);
+    return ok && tickets_hmac(secret, label, sizeof label, out->mac);
 }
 
 /* The keys by which a ticket of this name was sealed: 0 none, 1 the hour's, 2 those of the hour before. */
@@ -118,7 +118,7 @@ static int find_keys(const struct bound *b, const uint8_t name[NAME], struct tic
     for (int i = 0; ok && !found && i < OPEN; i++) {
         if (t->hours[i].hour < 0)
             continue;
-        ok = derive(&t->hours[i].secret, b, out);
+        ok = tickets_derive(&t->hours[i].secret, b, out);
         if (ok && (!name || secret_equal(out->name, name, NAME)))
             found = i + 1;
     }

@@ -8,7 +8,7 @@ static int64_t nanoseconds(const struct timespec *t)
     return (int64_t)t->tv_sec * 1000000000 + t->tv_nsec;
 }
 
-static void look(const struct watch *w, struct watch_stamp out[WATCH_FILES])
+static void watch_look(const struct watch *w, struct watch_stamp out[WATCH_FILES])
 {
     memset(out, 0, WATCH_FILES * sizeof *out);
     for (size_t i = 0; i < WATCH_FILES; i++) {
@@ -24,7 +24,7 @@ static void look(const struct watch *w, struct watch_stamp out[WATCH_FILES])
     }
 }
 
-static bool same(const struct watch_stamp *a, const struct watch_stamp *b)
+static bool watch_same(const struct watch_stamp *a, const struct watch_stamp *b)
 {
     bool equal = true;
     for (size_t i = 0; i < WATCH_FILES; i++)
@@ -42,7 +42,7 @@ void watch_init(struct watch *w, const char *const path[WATCH_FILES])
 
 void watch_read(struct watch *w)
 {
-    look(w, w->known);
+    watch_look(w, w->known);
     memcpy(w->pending, w->known, sizeof w->pending);
     w->ticks = 0;
 }
@@ -50,13 +50,13 @@ void watch_read(struct watch *w)
 bool watch_tick(struct watch *w)
 {
     struct watch_stamp now[WATCH_FILES];
-    look(w, now);
-    if (!same(now, w->pending)) {
+    watch_look(w, now);
+    if (!watch_same(now, w->pending)) {
         memcpy(w->pending, now, sizeof now);
         w->ticks = 0;
         return false;
     }
-    if (same(now, w->known))
+    if (watch_same(now, w->known))
         return false;
     bool complete = true;
     for (size_t i = 0; i < WATCH_FILES; i++)

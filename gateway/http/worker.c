@@ -114,7 +114,7 @@ void worker_stop(struct worker *w)
     close(w->wake_fd); /* not before: others wake the worker until here */
 }
 
-static void *run(void *arg)
+static void *worker_run(void *arg)
 {
     struct worker *w = arg;
     event_base_dispatch(w->front.base);
@@ -150,7 +150,7 @@ static void on_reply_held(void *arg, size_t before, size_t now)
     }
 }
 
-static void follow(struct front *f)
+static void worker_catch_up(struct front *f)
 {
     worker_follow(worker_of(f));
 }
@@ -171,7 +171,7 @@ static void ask_others(struct front *f)
 }
 
 static const struct service EXCHANGE = {.head = proxy_head, .complete = proxy_complete, .vanished = proxy_vanished,
-                                        .follow = follow, .wake = wake_owner, .ask_others = ask_others};
+                                        .follow = worker_catch_up, .wake = wake_owner, .ask_others = ask_others};
 
 /* At a time at most: a connection's deadline, an exchange's patience, a call's deadline and the shares of its connects,
  * and those that a worker has for itself. */
@@ -221,6 +221,6 @@ bool worker_start(struct worker *w)
         if (fd < 0 || !listener_open(&w->listeners[i], fd, s->tls[i]))
             return false;
     }
-    w->started = locked_thread_start(&w->thread, run, w);
+    w->started = locked_thread_start(&w->thread, worker_run, w);
     return w->started;
 }

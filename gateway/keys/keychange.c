@@ -226,7 +226,7 @@ bool change_taken(struct change *c, struct str id)
     return change_find(c, id) || find_tomb(c, id);
 }
 
-static bool hash(const struct change *c, const struct secret_key *clear, struct secret_key *out)
+static bool keychange_hash(const struct change *c, const struct secret_key *clear, struct secret_key *out)
 {
     return seal_hash(c->ks->seals[c->ks->first], clear, out);
 }
@@ -235,7 +235,7 @@ bool change_is_tomb(struct change *c, struct str id, const struct secret_key *cl
 {
     struct secret_key h SECRET_CLEANUP = {{0}};
     const struct tomb *t = find_tomb(c, id);
-    *same = t && hash(c, clear, &h) && secret_equal(t->hash.b, h.b, sizeof h.b);
+    *same = t && keychange_hash(c, clear, &h) && secret_equal(t->hash.b, h.b, sizeof h.b);
     return t != NULL;
 }
 
@@ -249,7 +249,7 @@ bool change_was_revoked(struct change *c, const struct secret_key *clear, struct
             return true;
         }
     }
-    if (!c->tomb_n || !hash(c, clear, &h))
+    if (!c->tomb_n || !keychange_hash(c, clear, &h))
         return false;
     for (size_t i = 0; i < c->tomb_n; i++)
         if (secret_equal(c->tombs[i].hash.b, h.b, sizeof h.b)) {
@@ -384,7 +384,7 @@ static bool bury(struct change *c, struct stored *s, struct detail *why)
     }
     struct key tomb = {.type = s->key.type, .state = KEY_PRUNED, .origin = s->key.origin, .not_after = TIME_NONE,
                        .since = TIME_NONE, .keep_old = TIME_NONE, .id = s->key.id};
-    return hash(c, &s->clear, &h) ? put_row(c, &tomb, &h, why) : fails(c, why);
+    return keychange_hash(c, &s->clear, &h) ? put_row(c, &tomb, &h, why) : fails(c, why);
 }
 
 bool change_prune(struct change *c, struct detail *why)

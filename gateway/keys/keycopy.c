@@ -31,7 +31,7 @@ struct keycopy {
     bool ends;
 };
 
-static bool place(char out[PATH_MAX], const char *folder, const char *name)
+static bool keycopy_place(char out[PATH_MAX], const char *folder, const char *name)
 {
     const int n = snprintf(out, PATH_MAX, "%s/%s", folder, name);
     return n > 0 && n < PATH_MAX;
@@ -72,7 +72,7 @@ static bool write_stamp(struct keycopy *c, uint64_t seq, int64_t us, struct deta
     return ok;
 }
 
-static uint64_t digits(const char *p)
+static uint64_t keycopy_digits(const char *p)
 {
     uint64_t v = 0;
     for (int i = 0; i < 20 && p[i] >= '0' && p[i] <= '9'; i++)
@@ -85,14 +85,15 @@ bool keycopy_stamp(const struct keystore *ks, const char *folder, uint64_t *seq,
     char path[PATH_MAX], line[STAMP_LINE + 1] = "", text[STAMP_TEXT + 1];
     uint8_t mac[MAC];
     size_t n = 0;
-    const int fd = place(path, folder, KEYCOPY_STAMP) ? open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK) : -1;
+    const int fd = keycopy_place(path, folder, KEYCOPY_STAMP)
+        ? open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK) : -1;
     const ssize_t got = fd >= 0 ? read(fd, line, sizeof line) : -1;
     if (fd >= 0)
         close(fd);
     if (got != STAMP_LINE || line[STAMP_LINE - 1] != '\n')
         return false;
-    *seq = digits(line + STAMP_TEXT - 41);
-    const uint64_t at = digits(line + STAMP_TEXT - 20);
+    *seq = keycopy_digits(line + STAMP_TEXT - 41);
+    const uint64_t at = keycopy_digits(line + STAMP_TEXT - 20);
     *us = (int64_t)(at & INT64_MAX);
     return stamp_text(ks, *seq, at, text) && str_eq((struct str){line, STAMP_TEXT}, str_z(text)) &&
            hex_decode((struct str){line + STAMP_TEXT + 1, 2 * MAC}, mac, MAC, &n) && n == MAC &&
@@ -236,8 +237,8 @@ struct keycopy *keycopy_start(struct keystore *ks, const char *folder)
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(&c->wake, &attr);
     pthread_condattr_destroy(&attr);
-    if (place(c->path, folder, KEYCOPY_FILE) && place(c->fresh, folder, KEYCOPY_FILE ".new") &&
-        place(c->stamp, folder, KEYCOPY_STAMP) && (c->db = keydb_open(ks->database, &why)) &&
+    if (keycopy_place(c->path, folder, KEYCOPY_FILE) && keycopy_place(c->fresh, folder, KEYCOPY_FILE ".new") &&
+        keycopy_place(c->stamp, folder, KEYCOPY_STAMP) && (c->db = keydb_open(ks->database, &why)) &&
         pthread_create(&c->thread, NULL, keep_copy, c) == 0)
         return c;
     keydb_close(c->db);

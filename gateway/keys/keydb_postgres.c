@@ -13,7 +13,7 @@ static const Oid NUMBER[] = {PG_INT8}, TEXT_AND_NUMBER[] = {PG_TEXT, PG_INT8},
                  NAME_AND_NUMBER[] = {PG_TEXT, PG_TEXT, PG_INT8};
 
 /* Every db of this kind is one of these. */
-static struct keydb_postgres *own(struct keydb *db)
+static struct keydb_postgres *postgres_own(struct keydb *db)
 {
     return (struct keydb_postgres *)db;
 }
@@ -26,7 +26,7 @@ static bool unmade(const struct keydb_postgres *db)
 
 void postgres_close(struct keydb *base)
 {
-    struct keydb_postgres *db = own(base);
+    struct keydb_postgres *db = postgres_own(base);
     pg_drop(db);
     pg_target_free(db->target);
     free(db);
@@ -65,7 +65,7 @@ static void postgres_identity(const struct keydb *base, uint64_t out[2])
 
 static void postgres_patience(struct keydb *base, int ms)
 {
-    own(base)->patience_ms = ms > 0 ? ms : PG_PATIENCE_MS;
+    postgres_own(base)->patience_ms = ms > 0 ? ms : PG_PATIENCE_MS;
 }
 
 static bool take_meta(void *arg, const struct pg_value *v, struct detail *why)
@@ -105,7 +105,7 @@ static enum keydb_result ready(struct keydb_postgres *db, struct detail *why)
 
 static enum keydb_result postgres_version(struct keydb *base, int64_t *version, struct detail *why)
 {
-    struct keydb_postgres *db = own(base);
+    struct keydb_postgres *db = postgres_own(base);
     uint64_t hash = UINT64_C(14695981039346656037); /* FNV-1a: two states of the row differ in almost all of it */
     enum keydb_result r = db->in == PG_IDLE && !db->draft ? ready(db, why) : KEYDB_OK;
     if (unmade(db))
@@ -127,7 +127,7 @@ static enum keydb_result postgres_version(struct keydb *base, int64_t *version, 
 
 static enum keydb_result postgres_begin(struct keydb *base, bool write, struct detail *why)
 {
-    struct keydb_postgres *db = own(base);
+    struct keydb_postgres *db = postgres_own(base);
     char lock[160];
     enum keydb_result r = db->draft ? pg_draft_begin(db, write, why) : ready(db, why);
     if (r != KEYDB_OK || db->draft)
@@ -151,7 +151,7 @@ static enum keydb_result postgres_begin(struct keydb *base, bool write, struct d
     return r;
 }
 
-static void end(struct keydb_postgres *db)
+static void postgres_end(struct keydb_postgres *db)
 {
     db->in = PG_IDLE;
     db->known = false;
@@ -161,14 +161,14 @@ static void end(struct keydb_postgres *db)
 
 static enum keydb_result postgres_commit(struct keydb *base, struct detail *why)
 {
-    struct keydb_postgres *db = own(base);
+    struct keydb_postgres *db = postgres_own(base);
     enum keydb_result r = unmade(db) ? KEYDB_OK : pg_hand_flush(db, why);
     if (r == KEYDB_OK && !unmade(db))
         r = pg_commit(db, why);
     if (r == KEYDB_OK && db->in == PG_WRITES)
         pg_draft_made(db);
     if (r == KEYDB_OK)
-        end(db);
+        postgres_end(db);
     else
         pg_drop(db);
     return r;
@@ -176,18 +176,18 @@ static enum keydb_result postgres_commit(struct keydb *base, struct detail *why)
 
 static void postgres_rollback(struct keydb *base)
 {
-    struct keydb_postgres *db = own(base);
+    struct keydb_postgres *db = postgres_own(base);
     struct detail why;
     if (db->in == PG_IDLE)
         return;
     if (db->conn && !unmade(db) && pg_run(db, "ROLLBACK", "roll back", &why) != KEYDB_OK && db->conn)
         pg_drop(db);
-    end(db);
+    postgres_end(db);
 }
 
 static enum keydb_result postgres_meta(struct keydb *base, struct keydb_meta *out, struct detail *why)
 {
-    struct keydb_postgres *db = own(base);
+    struct keydb_postgres *db = postgres_own(base);
     const bool there = unmade(db) || (db->known && db->in != PG_IDLE);
     const enum keydb_result r = there ? KEYDB_OK : read_meta(db, META, 0, why);
     *out = unmade(db) ? db->first : db->meta;
@@ -212,13 +212,14 @@ enum keydb_result pg_write_meta(struct keydb_postgres *db, const struct keydb_me
 
 static enum keydb_result postgres_set_meta(struct keydb *base, const struct keydb_meta *meta, struct detail *why)
 {
-    return pg_write_meta(own(base), meta, "UPDATE kmsgate.meta SET version = $1, keys = $2, last_seq = $3, salt = $4, "
-                                          "key_check = $5, sums = $6 WHERE one", why);
+    return pg_write_meta(postgres_own(base), meta,
+                         "UPDATE kmsgate.meta SET version = $1, keys = $2, last_seq = $3, salt = $4, "
+                         "key_check = $5, sums = $6 WHERE one", why);
 }
 
 static enum keydb_result postgres_all(struct keydb *base, keydb_each each, void *arg, struct detail *why)
 {
-    struct keydb_postgres *db = own(base);
+    struct keydb_postgres *db = postgres_own(base);
     if (unmade(db))
         return KEYDB_OK;
     const enum keydb_result r = pg_hand_flush(db, why);
@@ -254,7 +255,7 @@ static enum keydb_result postgres_since(struct keydb *base, uint64_t seq, keydb_
     const struct pg_ask ask = {.sql = ROW " WHERE seq > $1 ORDER BY seq", .doing = "read the keys", .n = 1,
                                .types = NUMBER, .values = {{number, 8}}, .row = take_row,
                                .columns = PG_COLUMN_COUNT, .arg = &t, .ms = PG_STALL_MS};
-    return unmade(own(base)) ? KEYDB_OK : pg_ask(own(base), &ask, why);
+    return unmade(postgres_own(base)) ? KEYDB_OK : pg_ask(postgres_own(base), &ask, why);
 }
 
 struct name_taker {
@@ -286,14 +287,14 @@ static enum keydb_result postgres_removed(struct keydb *base, uint64_t seq, keyd
                                       "k.id = r.id)",
                                .doing = "read the keys", .n = 1, .types = NUMBER, .values = {{number, 8}},
                                .row = take_name, .columns = 2, .arg = &t, .ms = PG_STALL_MS};
-    return unmade(own(base)) ? KEYDB_OK : pg_ask(own(base), &ask, why);
+    return unmade(postgres_own(base)) ? KEYDB_OK : pg_ask(postgres_own(base), &ask, why);
 }
 
 /* Outside a writer's transaction nothing is kept at hand. */
 static enum keydb_result postgres_of_user(struct keydb *base, struct str user, keydb_each each, void *arg,
                                           struct detail *why)
 {
-    struct keydb_postgres *db = own(base);
+    struct keydb_postgres *db = postgres_own(base);
     struct detail d;
     const bool reads = db->in == PG_READS;
     if (unmade(db))
@@ -316,13 +317,13 @@ static enum keydb_result postgres_of_user(struct keydb *base, struct str user, k
 
 static enum keydb_result postgres_fetch(struct keydb *base, const struct str *users, size_t n, struct detail *why)
 {
-    return own(base)->hand ? pg_hand_fetch(own(base), users, n, why) : KEYDB_OK;
+    return postgres_own(base)->hand ? pg_hand_fetch(postgres_own(base), users, n, why) : KEYDB_OK;
 }
 
 static enum keydb_result postgres_users(struct keydb *base, struct str after, size_t limit, keydb_each_removed each,
                                         void *arg, struct detail *why)
 {
-    struct keydb_postgres *db = own(base);
+    struct keydb_postgres *db = postgres_own(base);
     struct name_taker t = {each, arg, limit, false};
     char number[8];
     pg_put_number(limit, number);
@@ -339,12 +340,12 @@ static enum keydb_result postgres_users(struct keydb *base, struct str after, si
 
 static enum keydb_result postgres_put(struct keydb *base, const struct key_row *row, struct detail *why)
 {
-    return own(base)->hand ? pg_hand_put(own(base), row, why) : KEYDB_AWAY;
+    return postgres_own(base)->hand ? pg_hand_put(postgres_own(base), row, why) : KEYDB_AWAY;
 }
 
 static enum keydb_result postgres_remove(struct keydb *base, const struct key_row *row, struct detail *why)
 {
-    struct keydb_postgres *db = own(base);
+    struct keydb_postgres *db = postgres_own(base);
     const uint64_t seq = row->key.seq;
     char number[8];
     pg_put_number(seq, number);

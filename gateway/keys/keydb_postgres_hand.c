@@ -64,7 +64,7 @@ static struct pg_user **slot_of(struct pg_hand *h, struct str name)
     return &h->slots[(hash ^ hash >> 16) % SLOTS];
 }
 
-static struct pg_user *find(struct pg_hand *h, struct str name)
+static struct pg_user *hand_find(struct pg_hand *h, struct str name)
 {
     struct pg_user *u = *slot_of(h, name);
     while (u && !str_eq((struct str){u->name, u->name_n}, name))
@@ -86,7 +86,7 @@ static struct pg_user *add_user(struct pg_hand *h, struct str name)
 }
 
 /* Over the row of that ID, if there is one. */
-static struct pg_kept *keep(struct pg_hand *h, struct pg_user *u, const struct key_row *row)
+static struct pg_kept *hand_keep(struct pg_hand *h, struct pg_user *u, const struct key_row *row)
 {
     struct pg_kept *k = calloc(1, sizeof *k + row->key.id.n + row->key.sent.n + 1), **at = &u->rows;
     if (!k)
@@ -120,12 +120,12 @@ static bool take_fetched(void *arg, const struct pg_value *v, struct detail *why
 {
     struct pg_hand *h = arg;
     struct key_row row;
-    struct pg_user *u = pg_take_row(v, &row) ? find(h, row.user) : NULL;
+    struct pg_user *u = pg_take_row(v, &row) ? hand_find(h, row.user) : NULL;
     if (!u || u->n == USER_ROWS) {
         detail_set(why, "tampered with: a row is not as kmsgate writes it");
         return false;
     }
-    return keep(h, u, &row) || lacks_memory(why);
+    return hand_keep(h, u, &row) || lacks_memory(why);
 }
 
 /* Users that are not at hand yet become so, without rows; their names as a list for the server. */
@@ -136,7 +136,7 @@ static bool note_users(struct pg_hand *h, const struct str *users, size_t n, siz
     bool ok = rows && v;
     *noted = 0;
     for (size_t i = 0; ok && i < n; i++) {
-        if (find(h, users[i]))
+        if (hand_find(h, users[i]))
             continue;
         ok = add_user(h, users[i]) != NULL;
         rows[*noted].user = users[i];
@@ -183,10 +183,10 @@ enum keydb_result pg_hand_fetch(struct keydb_postgres *db, const struct str *use
 enum keydb_result pg_hand_of_user(struct keydb_postgres *db, struct str user, keydb_each each, void *arg,
                                   struct detail *why)
 {
-    const enum keydb_result r = find(db->hand, user) ? KEYDB_OK : pg_hand_fetch(db, &user, 1, why);
+    const enum keydb_result r = hand_find(db->hand, user) ? KEYDB_OK : pg_hand_fetch(db, &user, 1, why);
     if (r != KEYDB_OK)
         return r;
-    for (const struct pg_kept *k = find(db->hand, user)->rows; k; k = k->next)
+    for (const struct pg_kept *k = hand_find(db->hand, user)->rows; k; k = k->next)
         if (!each(arg, &k->row, why))
             return KEYDB_REFUSED;
     return KEYDB_OK;
@@ -194,10 +194,10 @@ enum keydb_result pg_hand_of_user(struct keydb_postgres *db, struct str user, ke
 
 enum keydb_result pg_hand_put(struct keydb_postgres *db, const struct key_row *row, struct detail *why)
 {
-    const enum keydb_result r = find(db->hand, row->user) ? KEYDB_OK : pg_hand_fetch(db, &row->user, 1, why);
+    const enum keydb_result r = hand_find(db->hand, row->user) ? KEYDB_OK : pg_hand_fetch(db, &row->user, 1, why);
     if (r != KEYDB_OK)
         return r;
-    struct pg_kept *k = keep(db->hand, find(db->hand, row->user), row);
+    struct pg_kept *k = hand_keep(db->hand, hand_find(db->hand, row->user), row);
     if (!k) {
         lacks_memory(why);
         return KEYDB_FAILED;
@@ -270,7 +270,7 @@ enum keydb_result pg_hand_flush(struct keydb_postgres *db, struct detail *why)
 enum keydb_result pg_hand_remove(struct keydb_postgres *db, const struct key_row *row, struct detail *why)
 {
     const enum keydb_result r = pg_hand_flush(db, why);
-    struct pg_user *u = r == KEYDB_OK ? find(db->hand, row->user) : NULL;
+    struct pg_user *u = r == KEYDB_OK ? hand_find(db->hand, row->user) : NULL;
     for (struct pg_kept **at = u ? &u->rows : NULL; at && *at; at = &(*at)->next)
         if (str_eq((*at)->row.key.id, row->key.id)) {
             struct pg_kept *gone = *at;

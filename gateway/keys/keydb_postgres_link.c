@@ -88,7 +88,7 @@ static enum keydb_result late(struct keydb_postgres *db, const char *doing, stru
     return KEYDB_AWAY;
 }
 
-static enum keydb_result fault(struct keydb_postgres *db, const PGresult *r, const char *doing, struct detail *why)
+static enum keydb_result link_fault(struct keydb_postgres *db, const PGresult *r, const char *doing, struct detail *why)
 {
     const char *state = PQresultErrorField(r, PG_DIAG_SQLSTATE);
     const char *text = PQresultErrorField(r, PG_DIAG_MESSAGE_PRIMARY);
@@ -186,7 +186,7 @@ enum keydb_result pg_ask(struct keydb_postgres *db, const struct pg_ask *ask, st
         else if (status == PGRES_COMMAND_OK)
             snprintf(db->tag, sizeof db->tag, "%s", PQcmdStatus(got));
         else
-            next = fault(db, got, ask->doing, r == KEYDB_OK ? why : &later);
+            next = link_fault(db, got, ask->doing, r == KEYDB_OK ? why : &later);
         PQclear(got);
         r = r == KEYDB_OK ? next : r;
         if (!db->conn)
@@ -251,7 +251,7 @@ enum keydb_result pg_copy_out(struct keydb_postgres *db, const char *sql, keydb_
         return db->conn ? lost(db, "read the keys", why) : KEYDB_AWAY;
     PGresult *got = next_result(db, ms_ahead(PG_STALL_MS), "read the keys", &r, why);
     if (got && PQresultStatus(got) != PGRES_COPY_OUT) {
-        r = fault(db, got, "read the keys", why);
+        r = link_fault(db, got, "read the keys", why);
         PQclear(got);
         return r;
     }
@@ -268,7 +268,7 @@ enum keydb_result pg_copy_out(struct keydb_postgres *db, const char *sql, keydb_
     }
     while ((got = next_result(db, ms_ahead(PG_ANSWER_MS), "read the keys", &r, why))) {
         if (PQresultStatus(got) != PGRES_COMMAND_OK && r == KEYDB_OK)
-            r = fault(db, got, "read the keys", why);
+            r = link_fault(db, got, "read the keys", why);
         PQclear(got);
         if (!db->conn)
             return r;

@@ -20,7 +20,7 @@ static void forget_environment(void)
     PQconninfoFree(all);
 }
 
-static struct str part(const char *list, size_t i)
+static struct str target_part(const char *list, size_t i)
 {
     const char *p = list;
     while (p && i--) {
@@ -31,7 +31,7 @@ static struct str part(const char *list, size_t i)
     return p ? (struct str){p, end ? (size_t)(end - p) : strlen(p)} : STR_MISSING;
 }
 
-static size_t parts(const char *list)
+static size_t target_parts(const char *list)
 {
     size_t n = list && *list;
     for (; list && *list; list++)
@@ -39,7 +39,7 @@ static size_t parts(const char *list)
     return n;
 }
 
-static bool add(struct pg_target *t, const char *keyword, const char *value)
+static bool target_add(struct pg_target *t, const char *keyword, const char *value)
 {
     if (!value || !*value)
         return true;
@@ -76,7 +76,7 @@ static bool add_own(struct pg_target *t, const PQconninfoOption *o)
             value = PRESET[i].value;
     if (!value)
         value = o->compiled;
-    return str_eq_z(str_z(o->keyword), "client_encoding") ? add(t, o->keyword, "UTF8") : add(t, o->keyword, value);
+    return target_add(t, o->keyword, str_eq_z(str_z(o->keyword), "client_encoding") ? "UTF8" : value);
 }
 
 /* What libpq would only refuse later, in words that repeat it: it may be a piece of a password that was not escaped. */
@@ -96,7 +96,7 @@ static bool is_sound(const struct pg_target *t, struct detail *why)
     return true;
 }
 
-static bool take(struct pg_target *t, const PQconninfoOption *all, struct detail *why)
+static bool target_take(struct pg_target *t, const PQconninfoOption *all, struct detail *why)
 {
     static const char *const REFUSED[] = {"service", "options", "replication", NULL};
     static const char *const HOSTS[] = {"host", "hostaddr", "port", "connect_timeout", NULL};
@@ -112,7 +112,7 @@ static bool take(struct pg_target *t, const PQconninfoOption *all, struct detail
         if (o->val && !(*to = str_dup(str_z(o->val))))
             return false;
     }
-    t->hosts = parts(t->hostaddr) > parts(t->host) ? parts(t->hostaddr) : parts(t->host);
+    t->hosts = target_parts(t->hostaddr) > target_parts(t->host) ? target_parts(t->hostaddr) : target_parts(t->host);
     t->hosts = t->hosts ? t->hosts : 1;
     for (const PQconninfoOption *o = all; o->keyword; o++)
         if (!is_one_of(o->keyword, HOSTS) && !is_one_of(o->keyword, REFUSED) && !add_own(t, o))
@@ -120,7 +120,7 @@ static bool take(struct pg_target *t, const PQconninfoOption *all, struct detail
     return true;
 }
 
-static PQconninfoOption *parse(const char *uri, struct detail *why)
+static PQconninfoOption *target_parse(const char *uri, struct detail *why)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     char *said = NULL; /* it repeats the URI, and with it a password: it is not shown */
@@ -147,8 +147,8 @@ struct pg_target *pg_target_new(const char *uri, struct detail *why)
 {
     struct pg_target *t = calloc(1, sizeof *t);
     detail_set(why, "out of memory");
-    PQconninfoOption *all = t ? parse(uri, why) : NULL;
-    const bool ok = all && take(t, all, why) && is_sound(t, why);
+    PQconninfoOption *all = t ? target_parse(uri, why) : NULL;
+    const bool ok = all && target_take(t, all, why) && is_sound(t, why);
     forget(all);
     if (ok)
         return t;
@@ -184,9 +184,9 @@ PGconn *pg_target_start(const struct pg_target *t, size_t host)
     const struct {
         const char *keyword;
         struct str value;
-    } own[] = {{"host", part(t->host, host)},
-               {"hostaddr", part(t->hostaddr, host)},
-               {"port", part(t->port, parts(t->port) > 1 ? host : 0)}};
+    } own[] = {{"host", target_part(t->host, host)},
+               {"hostaddr", target_part(t->hostaddr, host)},
+               {"port", target_part(t->port, target_parts(t->port) > 1 ? host : 0)}};
     char *copies[3] = {NULL};
     size_t n = 0;
     for (; n < t->n; n++) {
@@ -225,7 +225,7 @@ void keydb_postgres_lint(const char *where, const char *shown, struct faults *fa
         if (str_eq_z(str_z(t->keywords[i]), "sslmode"))
             mode = t->values[i];
     for (size_t i = 0; i < t->hosts; i++)
-        far |= !is_near(t->hostaddr ? part(t->hostaddr, i) : part(t->host, i));
+        far |= !is_near(t->hostaddr ? target_part(t->hostaddr, i) : target_part(t->host, i));
     if (far && !str_eq_z(str_z(mode), "verify-full"))
         faults_lint(faults, shown, 0, 0,
                     "database-unverified: with sslmode=%s whoever sits between can pass for the database, read who has "

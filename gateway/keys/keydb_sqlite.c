@@ -29,7 +29,7 @@ static const char *const STATEMENTS[] = {
 _Static_assert(sizeof STATEMENTS / sizeof *STATEMENTS == KEYDB_SQL_COUNT, "a text for each statement");
 
 /* Every db of this kind is one of these. */
-static struct keydb_sqlite *own(struct keydb *db)
+static struct keydb_sqlite *sqlite_own(struct keydb *db)
 {
     return (struct keydb_sqlite *)db;
 }
@@ -62,7 +62,7 @@ enum keydb_result sqlite_prepare(struct keydb_sqlite *db, struct detail *why)
 }
 
 /* Runs a statement that returns no row, and whose values are bound. */
-static enum keydb_result run(struct keydb_sqlite *db, sqlite3_stmt *st, const char *doing, struct detail *why)
+static enum keydb_result sqlite_run(struct keydb_sqlite *db, sqlite3_stmt *st, const char *doing, struct detail *why)
 {
     int rc = sqlite3_step(st);
     enum keydb_result r = rc == SQLITE_DONE ? KEYDB_OK : sqlite_fault(db, rc, doing, why);
@@ -73,12 +73,12 @@ static enum keydb_result run(struct keydb_sqlite *db, sqlite3_stmt *st, const ch
 
 static enum keydb_result simple(struct keydb_sqlite *db, enum keydb_sql which, const char *doing, struct detail *why)
 {
-    return run(db, db->statement[which], doing, why);
+    return sqlite_run(db, db->statement[which], doing, why);
 }
 
 static enum keydb_result sqlite_version(struct keydb *base, int64_t *version, struct detail *why)
 {
-    struct keydb_sqlite *db = own(base);
+    struct keydb_sqlite *db = sqlite_own(base);
     sqlite3_stmt *st = db->statement[KEYDB_SQL_VERSION];
     enum keydb_result r = KEYDB_OK;
     int rc = sqlite3_step(st);
@@ -92,7 +92,7 @@ static enum keydb_result sqlite_version(struct keydb *base, int64_t *version, st
 
 static enum keydb_result sqlite_begin(struct keydb *base, bool write, struct detail *why)
 {
-    struct keydb_sqlite *db = own(base);
+    struct keydb_sqlite *db = sqlite_own(base);
     if (write && sqlite3_db_readonly(db->sql, "main") == 1) {
         detail_set(why, "is read-only here");
         return KEYDB_FAILED;
@@ -102,14 +102,14 @@ static enum keydb_result sqlite_begin(struct keydb *base, bool write, struct det
 
 static enum keydb_result sqlite_commit(struct keydb *base, struct detail *why)
 {
-    struct keydb_sqlite *db = own(base);
+    struct keydb_sqlite *db = sqlite_own(base);
     const enum keydb_result r = simple(db, KEYDB_SQL_COMMIT, "write", why);
     return r == KEYDB_OK && db->draft ? sqlite_publish(db, why) : r;
 }
 
 static void sqlite_rollback(struct keydb *base)
 {
-    struct keydb_sqlite *db = own(base);
+    struct keydb_sqlite *db = sqlite_own(base);
     /* a failed statement may have ended the transaction already */
     if (!sqlite3_get_autocommit(db->sql) && simple(db, KEYDB_SQL_ROLLBACK, "roll back", NULL) != KEYDB_OK)
         sqlite3_exec(db->sql, "ROLLBACK", NULL, NULL, NULL);
@@ -151,7 +151,7 @@ static enum keydb_result misshapen(struct keydb_sqlite *db, const char *what, st
 
 static enum keydb_result sqlite_meta(struct keydb *base, struct keydb_meta *out, struct detail *why)
 {
-    struct keydb_sqlite *db = own(base);
+    struct keydb_sqlite *db = sqlite_own(base);
     sqlite3_stmt *st = db->statement[KEYDB_SQL_META];
     enum keydb_result r = KEYDB_OK;
     int rc = sqlite3_step(st);
@@ -172,7 +172,7 @@ static enum keydb_result sqlite_meta(struct keydb *base, struct keydb_meta *out,
 
 static enum keydb_result sqlite_set_meta(struct keydb *base, const struct keydb_meta *m, struct detail *why)
 {
-    struct keydb_sqlite *db = own(base);
+    struct keydb_sqlite *db = sqlite_own(base);
     sqlite3_stmt *st = db->statement[KEYDB_SQL_SET_META];
     sqlite3_bind_int64(st, 1, (int64_t)m->version);
     sqlite3_bind_int64(st, 2, (int64_t)m->count);
@@ -180,7 +180,8 @@ static enum keydb_result sqlite_set_meta(struct keydb *base, const struct keydb_
     sqlite3_bind_blob(st, 4, m->salt, sizeof m->salt, SQLITE_STATIC);
     sqlite3_bind_blob(st, 5, m->check, sizeof m->check, SQLITE_STATIC);
     sqlite3_bind_blob(st, 6, m->sums, sizeof m->sums, SQLITE_STATIC);
-    return run(db, st, "write the meta row", why); /* a column that was not bound is NULL, which the table refuses */
+    /* a column that was not bound is NULL, which the table refuses */
+    return sqlite_run(db, st, "write the meta row", why);
 }
 
 /* Times may be TIME_NONE, the most negative number. */
@@ -243,13 +244,13 @@ static enum keydb_result each_row(struct keydb_sqlite *db, sqlite3_stmt *st, key
 
 static enum keydb_result sqlite_all(struct keydb *base, keydb_each each, void *arg, struct detail *why)
 {
-    struct keydb_sqlite *db = own(base);
+    struct keydb_sqlite *db = sqlite_own(base);
     return each_row(db, db->statement[KEYDB_SQL_ALL], each, arg, why);
 }
 
 static enum keydb_result sqlite_since(struct keydb *base, uint64_t seq, keydb_each each, void *arg, struct detail *why)
 {
-    struct keydb_sqlite *db = own(base);
+    struct keydb_sqlite *db = sqlite_own(base);
     sqlite3_stmt *st = db->statement[KEYDB_SQL_SINCE];
     sqlite3_bind_int64(st, 1, (int64_t)seq);
     return each_row(db, st, each, arg, why);
@@ -258,7 +259,7 @@ static enum keydb_result sqlite_since(struct keydb *base, uint64_t seq, keydb_ea
 static enum keydb_result sqlite_of_user(struct keydb *base, struct str user, keydb_each each, void *arg,
                                         struct detail *why)
 {
-    struct keydb_sqlite *db = own(base);
+    struct keydb_sqlite *db = sqlite_own(base);
     sqlite3_stmt *st = db->statement[KEYDB_SQL_OF_USER];
     sqlite3_bind_text(st, 1, user.p, (int)user.n, SQLITE_STATIC);
     return each_row(db, st, each, arg, why);
@@ -286,18 +287,18 @@ static enum keydb_result each_name(struct keydb_sqlite *db, sqlite3_stmt *st, ke
 static enum keydb_result sqlite_removed(struct keydb *base, uint64_t seq, keydb_each_removed each, void *arg,
                                         struct detail *why)
 {
-    sqlite3_stmt *st = own(base)->statement[KEYDB_SQL_REMOVED];
+    sqlite3_stmt *st = sqlite_own(base)->statement[KEYDB_SQL_REMOVED];
     sqlite3_bind_int64(st, 1, (int64_t)seq);
-    return each_name(own(base), st, each, arg, why);
+    return each_name(sqlite_own(base), st, each, arg, why);
 }
 
 static enum keydb_result sqlite_users(struct keydb *base, struct str after, size_t limit, keydb_each_removed each,
                                       void *arg, struct detail *why)
 {
-    sqlite3_stmt *st = own(base)->statement[KEYDB_SQL_USERS];
+    sqlite3_stmt *st = sqlite_own(base)->statement[KEYDB_SQL_USERS];
     sqlite3_bind_text(st, 1, after.p ? after.p : "", (int)after.n, SQLITE_STATIC);
     sqlite3_bind_int64(st, 2, (int64_t)limit);
-    return each_name(own(base), st, each, arg, why);
+    return each_name(sqlite_own(base), st, each, arg, why);
 }
 
 static void bind_name(sqlite3_stmt *st, const struct key_row *row)
@@ -308,7 +309,7 @@ static void bind_name(sqlite3_stmt *st, const struct key_row *row)
 
 static enum keydb_result sqlite_put(struct keydb *base, const struct key_row *row, struct detail *why)
 {
-    sqlite3_stmt *st = own(base)->statement[KEYDB_SQL_PUT];
+    sqlite3_stmt *st = sqlite_own(base)->statement[KEYDB_SQL_PUT];
     const struct key *k = &row->key;
     bind_name(st, row);
     sqlite3_bind_int64(st, 3, k->type);
@@ -322,23 +323,24 @@ static enum keydb_result sqlite_put(struct keydb *base, const struct key_row *ro
     sqlite3_bind_int64(st, 11, row->master);
     sqlite3_bind_int64(st, 12, (int64_t)k->seq);
     sqlite3_bind_blob(st, 13, k->sealed, sizeof k->sealed, SQLITE_STATIC);
-    return run(own(base), st, "write a key", why); /* a column that was not bound is NULL, which the table refuses */
+    /* a column that was not bound is NULL, which the table refuses */
+    return sqlite_run(sqlite_own(base), st, "write a key", why);
 }
 
 static enum keydb_result sqlite_remove(struct keydb *base, const struct key_row *row, struct detail *why)
 {
-    struct keydb_sqlite *db = own(base);
+    struct keydb_sqlite *db = sqlite_own(base);
     sqlite3_stmt *note = db->statement[KEYDB_SQL_NOTE], *forget = db->statement[KEYDB_SQL_FORGET];
     bind_name(db->statement[KEYDB_SQL_REMOVE], row);
-    enum keydb_result r = run(db, db->statement[KEYDB_SQL_REMOVE], "remove a key", why);
+    enum keydb_result r = sqlite_run(db, db->statement[KEYDB_SQL_REMOVE], "remove a key", why);
     if (r != KEYDB_OK)
         return r;
     bind_name(note, row);
     sqlite3_bind_int64(note, 3, (int64_t)row->key.seq);
-    if ((r = run(db, note, "remove a key", why)) != KEYDB_OK || row->key.seq <= KEYDB_REMOVALS)
+    if ((r = sqlite_run(db, note, "remove a key", why)) != KEYDB_OK || row->key.seq <= KEYDB_REMOVALS)
         return r;
     sqlite3_bind_int64(forget, 1, (int64_t)(row->key.seq - KEYDB_REMOVALS));
-    return run(db, forget, "remove a key", why);
+    return sqlite_run(db, forget, "remove a key", why);
 }
 
 static bool sqlite_readonly(const struct keydb *base)
@@ -355,7 +357,7 @@ static void sqlite_identity(const struct keydb *base, uint64_t out[2])
 static void sqlite_patience(struct keydb *base, int ms)
 {
     enum { USUAL_MS = 10000 };
-    sqlite3_busy_timeout(own(base)->sql, ms > 0 ? ms : USUAL_MS);
+    sqlite3_busy_timeout(sqlite_own(base)->sql, ms > 0 ? ms : USUAL_MS);
 }
 
 const struct keydb_kind KEYDB_SQLITE = {

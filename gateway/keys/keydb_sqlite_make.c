@@ -70,7 +70,7 @@ static bool write_new(const char *path, bool nameless, const unsigned char *byte
 
 /* Written to a file without a name, which then gets one: nobody ever sees half a database, whoever is killed meanwhile
  * leaves nothing behind, and of two makers one wins. */
-static enum keydb_result publish(struct keydb_sqlite *db, const char *path, struct detail *why)
+static enum keydb_result keydb_sqlite_make_publish(struct keydb_sqlite *db, const char *path, struct detail *why)
 {
     sqlite3_int64 n = 0;
     unsigned char *bytes = sqlite3_serialize(db->sql, "main", &n, 0);
@@ -98,7 +98,7 @@ enum keydb_result sqlite_create(const char *path, const struct keydb_meta *meta,
     struct keydb_sqlite *db = make_empty(meta, why);
     if (!db)
         return KEYDB_FAILED;
-    const enum keydb_result r = publish(db, path, why);
+    const enum keydb_result r = keydb_sqlite_make_publish(db, path, why);
     sqlite_close(&db->db);
     return r;
 }
@@ -152,7 +152,7 @@ struct keydb *sqlite_draft(const char *path, const struct keydb_meta *meta, bool
 enum keydb_result sqlite_publish(struct keydb_sqlite *db, struct detail *why)
 {
     struct detail later;
-    const enum keydb_result r = publish(db, db->draft, why);
+    const enum keydb_result r = keydb_sqlite_make_publish(db, db->draft, why);
     if (r == KEYDB_REFUSED)
         detail_set(why, "another process has made it meanwhile; nothing was written, run this again");
     if (r != KEYDB_OK)

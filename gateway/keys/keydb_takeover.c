@@ -30,7 +30,7 @@ struct takeover {
     bool active;
 };
 
-static enum keydb_result refuse(struct detail *why, const char *text)
+static enum keydb_result takeover_refuse(struct detail *why, const char *text)
 {
     detail_set(why, "tampered with: %s", text);
     return KEYDB_REFUSED;
@@ -52,7 +52,7 @@ static enum keydb_result check_v1_schema(struct takeover *t, struct detail *why)
     enum keydb_result r = rc == SQLITE_DONE ? KEYDB_OK : sqlite_fault(t->db, rc, "read the schema", why);
     sqlite3_finalize(st);
     if (r == KEYDB_OK && (found != 3 || ours != 3))
-        return refuse(why, "its tables are not those of version 1");
+        return takeover_refuse(why, "its tables are not those of version 1");
     return r;
 }
 
@@ -66,14 +66,14 @@ static enum keydb_result read_v1_meta(struct takeover *t, struct detail *why)
     if (rc == SQLITE_OK)
         rc = sqlite3_step(st);
     if (rc == SQLITE_DONE)
-        r = refuse(why, "the meta row is gone");
+        r = takeover_refuse(why, "the meta row is gone");
     else if (rc != SQLITE_ROW)
         r = sqlite_fault(t->db, rc, "read the meta row", why);
     else if (!sqlite_take_number(st, 0, &m->version) || !sqlite_take_number(st, 1, &m->count) ||
              !sqlite_take_number(st, 2, &m->seq_sum) || !sqlite_take_number(st, 3, &m->last_seq) ||
              !sqlite_take_blob(st, 4, m->salt, sizeof m->salt) ||
              !sqlite_take_blob(st, 5, m->check, sizeof m->check) || !sqlite_take_blob(st, 6, m->mac, sizeof m->mac))
-        r = refuse(why, "the meta row is not as kmsgate writes it");
+        r = takeover_refuse(why, "the meta row is not as kmsgate writes it");
     sqlite3_finalize(st);
     return r;
 }
@@ -96,7 +96,7 @@ static enum keydb_result choose_seal(struct takeover *t, const struct secret_key
         return KEYDB_REFUSED;
     }
     if (!seal_v1_vouches(t->seal, &t->old) || t->old.version != 1)
-        return refuse(why, "the meta row does not verify");
+        return takeover_refuse(why, "the meta row does not verify");
     if (!(t->opener = seal_opener_new(t->seal))) {
         detail_set(why, "out of memory");
         return KEYDB_FAILED;
@@ -173,13 +173,14 @@ static enum keydb_result take_over_rows(struct takeover *t, struct detail *why)
     while (rc == SQLITE_OK && r == KEYDB_OK && (rc = sqlite3_step(st)) == SQLITE_ROW) {
         struct key_row row;
         rc = SQLITE_OK;
-        r = take_v1_row(st, &row) ? take_over_row(t, &row, why) : refuse(why, "a row is not as kmsgate writes it");
+        r = take_v1_row(st, &row) ? take_over_row(t, &row, why)
+                                  : takeover_refuse(why, "a row is not as kmsgate writes it");
     }
     if (r == KEYDB_OK && rc != SQLITE_DONE)
         r = sqlite_fault(t->db, rc, "read the keys", why);
     sqlite3_finalize(st);
     if (r == KEYDB_OK && (t->count != t->old.count || t->seq_sum != t->old.seq_sum || t->last_seq > t->old.last_seq))
-        return refuse(why, "keys are missing, or were put back to an earlier state");
+        return takeover_refuse(why, "keys are missing, or were put back to an earlier state");
     return r;
 }
 

@@ -31,13 +31,13 @@ struct reading {
     bool over; /* no more to read */
 };
 
-static bool fault(struct reading *r, size_t column, const char *text)
+static bool keyfile_fault(struct reading *r, size_t column, const char *text)
 {
     faults_add(r->faults, r->name, (int)r->line, (int)column, "%s", text);
     return false;
 }
 
-static bool grow(struct keyfile *f)
+static bool keyfile_grow(struct keyfile *f)
 {
     if (f->n < f->cap)
         return true;
@@ -71,13 +71,13 @@ static bool sort_members(struct reading *r, const struct json_value *object, con
 {
     bool ok = true;
     if (object->kind != JSON_OBJECT)
-        return fault(r, object->at + 1, "want one JSON object a line");
+        return keyfile_fault(r, object->at + 1, "want one JSON object a line");
     for (const struct json_value *v = object->first; v; v = v->next) {
         size_t m = 0;
         while (m < M_COUNT && !str_eq_z(v->key, MEMBERS[m].name))
             m++;
         if (m == M_COUNT)
-            ok = fault(r, v->at + 1, "unknown member; known are user, type, id, key, state, not_after");
+            ok = keyfile_fault(r, v->at + 1, "unknown member; known are user, type, id, key, state, not_after");
         else if (v->kind != JSON_STRING) {
             faults_add(r->faults, r->name, (int)r->line, (int)v->at + 1, "`%s` must be a string", MEMBERS[m].name);
             ok = false;
@@ -111,13 +111,13 @@ static bool take_not_after(struct reading *r, const struct json_value *v, int64_
     *out = TIME_NONE;
     if (!v || (time_parse(v->text, out, &zone) && zone))
         return true;
-    return fault(r, v->at + 1, "`not_after` must be a time with a zone, such as 2027-01-01T00:00:00Z");
+    return keyfile_fault(r, v->at + 1, "`not_after` must be a time with a zone, such as 2027-01-01T00:00:00Z");
 }
 
 static bool take_type(struct reading *r, const struct json_value *v, enum key_type *out)
 {
     *out = str_eq_z(v->text, "trk") ? KEY_TRK : KEY_INK;
-    return *out == KEY_TRK || str_eq_z(v->text, "ink") || fault(r, v->at + 1, "`type` must be ink or trk");
+    return *out == KEY_TRK || str_eq_z(v->text, "ink") || keyfile_fault(r, v->at + 1, "`type` must be ink or trk");
 }
 
 static bool take_state(struct reading *r, const struct json_value *v, enum key_state *out)
@@ -130,7 +130,7 @@ static bool take_state(struct reading *r, const struct json_value *v, enum key_s
             *out = s;
             return true;
         }
-    return fault(r, v->at + 1, "`state` must be active, retiring, revoked or offered");
+    return keyfile_fault(r, v->at + 1, "`state` must be active, retiring, revoked or offered");
 }
 
 static bool take_text(struct reading *r, const struct json_value *v, const char *name)
@@ -146,8 +146,8 @@ static bool take_entry(struct reading *r, const struct json_value *object)
     const struct json_value *m[M_COUNT] = {NULL};
     if (!sort_members(r, object, m))
         return false;
-    if (r->out->n >= ENTRIES_MAX || !grow(r->out))
-        return fault(r, 0, "out of memory, or too many keys for one file");
+    if (r->out->n >= ENTRIES_MAX || !keyfile_grow(r->out))
+        return keyfile_fault(r, 0, "out of memory, or too many keys for one file");
     struct key_entry *e = &r->out->v[r->out->n];
     bool ok = take_text(r, m[M_USER], "user");
     ok = take_text(r, m[M_ID], "id") && ok;
@@ -173,14 +173,14 @@ static void take_line(struct reading *r, struct str line)
         return;
     struct json_doc *doc = json_read(line, &at, &why);
     if (!doc)
-        fault(r, at + 1, why);
+        keyfile_fault(r, at + 1, why);
     else
         take_entry(r, json_root(doc));
     json_free(doc);
 }
 
 /* Fills the window; false at the end of the file or on an error, which becomes a fault. */
-static bool fill(struct reading *r)
+static bool keyfile_fill(struct reading *r)
 {
     if (r->over)
         return false;
@@ -212,12 +212,12 @@ static void read_lines(struct reading *r)
         char *begin = r->window->b + r->begin;
         char *newline = memchr(begin, '\n', r->end - r->begin);
         size_t n = newline ? (size_t)(newline - begin) : r->end - r->begin;
-        if (!newline && n <= LINE_MAX_BYTES && fill(r))
+        if (!newline && n <= LINE_MAX_BYTES && keyfile_fill(r))
             continue;
         if (!skipping)
             r->line++;
         if (n > LINE_MAX_BYTES && !skipping)
-            fault(r, 0, "the line is too long");
+            keyfile_fault(r, 0, "the line is too long");
         else if (!skipping && n > 0)
             take_line(r, (struct str){begin, n});
         r->begin += n + (newline != NULL);

@@ -191,7 +191,7 @@ static struct looker *take_lookers(struct keykeeper *k)
     return first;
 }
 
-static void look(struct keykeeper *k)
+static void keykeeper_note(struct keykeeper *k)
 {
     char why[256] = "";
     bool changed = false;
@@ -228,14 +228,14 @@ static bool has_lookers(struct keykeeper *k)
     return any;
 }
 
-static void *keep(void *arg)
+static void *keykeeper_keep(void *arg)
 {
     struct keykeeper *k = arg;
     int64_t turn_us = 0, look_us = 0;
     for (;;) {
         const int64_t now = time_mono_us();
         if (now >= turn_us || (now >= look_us && has_lookers(k))) {
-            look(k);
+            keykeeper_note(k);
             turn_us = time_mono_us() + TURN_MS * INT64_C(1000);
             look_us = now + US_PER_S / KEYKEEPER_LOOKS_S;
         }
@@ -252,7 +252,7 @@ static void *keep(void *arg)
         if (first)
             run_errands(k, first);
         if (ends) {
-            look(k); /* nobody is left waiting */
+            keykeeper_note(k); /* nobody is left waiting */
             return NULL;
         }
     }
@@ -274,7 +274,7 @@ struct keykeeper *keykeeper_start(struct keystore *ks,
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(&k->wake, &attr);
     pthread_condattr_destroy(&attr);
-    if (locked_thread_start(&k->thread, keep, k))
+    if (locked_thread_start(&k->thread, keykeeper_keep, k))
         return k;
     pthread_cond_destroy(&k->wake);
     pthread_mutex_destroy(&k->lock);

@@ -33,7 +33,7 @@ static bool lacks_memory(struct changes *c, struct detail *why)
     return false;
 }
 
-static bool keep(struct changes *c, const struct key_row *row, struct detail *why)
+static bool keystore_follow_keep(struct changes *c, const struct key_row *row, struct detail *why)
 {
     if (c->n == c->cap) {
         size_t cap = c->cap ? c->cap * 2 : 16;
@@ -98,13 +98,13 @@ static bool collect(void *arg, const struct key_row *claim, struct detail *why)
         return false;
     if (row.key.state == KEY_PRUNED) {
         row.key.seq = 0;
-        return !known || keep(c, &row, why);
+        return !known || keystore_follow_keep(c, &row, why);
     }
     if (!keystore_tag(&c->openers, &row.key, &tag))
         return lacks_memory(c, why);
     seal_sum_add(&c->sum, &tag);
     c->count++;
-    return keep(c, &row, why);
+    return keystore_follow_keep(c, &row, why);
 }
 
 static bool collect_removed(void *arg, struct str user, struct str id, struct detail *why)
@@ -118,7 +118,7 @@ static bool collect_removed(void *arg, struct str user, struct str id, struct de
         c->r = KEYDB_REFUSED;
         return false;
     }
-    return take_out(c, &old, why) && keep(c, &row, why);
+    return take_out(c, &old, why) && keystore_follow_keep(c, &row, why);
 }
 
 static void changes_free(struct changes *c)
@@ -156,7 +156,7 @@ static size_t apply_some(struct keystore *ks, const struct key_row *const *v, si
 }
 
 /* Requests are judged meanwhile, and wait for a few rows at most, however many there are. */
-static bool apply(struct keystore *ks, const struct changes *c)
+static bool keystore_apply(struct keystore *ks, const struct changes *c)
 {
     const struct key_row **v = calloc(c->n + 1, sizeof *v); /* NOLINT(bugprone-sizeof-expression): pointers */
     bool ok = v != NULL;
@@ -205,7 +205,7 @@ static enum keydb_result take_changes(struct keystore *ks, const struct keydb_me
         r = KEYDB_FAILED;
     if (r == KEYDB_OK)
         r = check_state(c.count, &c.sum, meta, want, why);
-    if (r == KEYDB_OK && !apply(ks, &c)) {
+    if (r == KEYDB_OK && !keystore_apply(ks, &c)) {
         detail_set(why, "out of memory");
         r = KEYDB_FAILED;
     }
@@ -279,7 +279,7 @@ static bool is_there_or_pruned(void *arg, const struct key_row *row)
     return false;
 }
 
-static enum keydb_result older(const struct keystore *ks, struct detail *why, uint64_t there)
+static enum keydb_result keystore_older(const struct keystore *ks, struct detail *why, uint64_t there)
 {
     detail_set(why, "is older than what is in use (change %llu, in use %llu); the keys in use stay. Restart%s to take "
                     "the old ones", (unsigned long long)there, (unsigned long long)ks->now.last_seq,
@@ -293,7 +293,7 @@ static enum keydb_result check_succession(const struct keystore *ks, struct keyd
 {
     struct succession s = {.mine = &ks->now, .next = next, .db = db, .now_us = time_now_us(), .why = why};
     if (next->last_seq < ks->now.last_seq)
-        return older(ks, why, next->last_seq);
+        return keystore_older(ks, why, next->last_seq);
     if (table_each(next->table, follows_mine, &s) && table_each(ks->now.table, is_there_or_pruned, &s))
         return KEYDB_OK;
     return KEYDB_REFUSED;
@@ -322,7 +322,7 @@ static enum keydb_result absorb(struct keystore *ks, bool touched, bool *changed
         return r;
     const uint64_t have = ks->now.last_seq;
     if (meta.last_seq < have)
-        return older(ks, why, meta.last_seq);
+        return keystore_older(ks, why, meta.last_seq);
     if (meta.last_seq == have) {
         r = check_state(table_size(ks->now.table), &ks->now.sum, &meta, &sums[0], why);
         return r == KEYDB_OK && touched ? reload(ks, ks->db, why) : r; /* no change of ours leaves the number alone */
@@ -349,7 +349,7 @@ enum keydb_result keystore_absorb(struct keystore *ks, bool *changed, struct det
 
 /* Another file has taken the name, a restored copy, say; or something else than a database wrote to it. It is taken
  * over if it is the same database and comes after what is in use. */
-static enum keydb_result reopen(struct keystore *ks, bool *changed, struct detail *why)
+static enum keydb_result keystore_reopen(struct keystore *ks, bool *changed, struct detail *why)
 {
     struct keydb *db = keydb_open(ks->database, why);
     int64_t version = 0;
@@ -377,14 +377,14 @@ static enum keydb_result reopen(struct keystore *ks, bool *changed, struct detai
     return KEYDB_OK;
 }
 
-static enum keydb_result follow(struct keystore *ks, bool *changed, struct detail *why)
+static enum keydb_result keystore_follow_follow(struct keystore *ks, bool *changed, struct detail *why)
 {
     const uint64_t stamp = keydb_stamp(ks->db, ks->database);
     if (stamp && stamp == ks->refused_stamp) { /* told again, without reading it again */
         *why = ks->refusal;
         return KEYDB_REFUSED;
     }
-    enum keydb_result r = reopen(ks, changed, why);
+    enum keydb_result r = keystore_reopen(ks, changed, why);
     ks->reopened_us = time_mono_us();
     if (r == KEYDB_REFUSED) {
         ks->refused_stamp = stamp;
@@ -396,7 +396,7 @@ static enum keydb_result follow(struct keystore *ks, bool *changed, struct detai
 static enum keydb_result refresh(struct keystore *ks, bool *changed, struct detail *why)
 {
     if (!keydb_is_current(ks->db, ks->database))
-        return follow(ks, changed, why);
+        return keystore_follow_follow(ks, changed, why);
     const uint64_t stamp = keydb_stamp(ks->db, ks->database);
     int64_t version;
     enum keydb_result r = keydb_version(ks->db, &version, why);
@@ -407,7 +407,7 @@ static enum keydb_result refresh(struct keystore *ks, bool *changed, struct deta
             return KEYDB_OK;
         if (ks->refused_stamp != stamp && time_mono_us() - ks->reopened_us < REOPEN_EACH_S * US_PER_S)
             return KEYDB_BUSY;
-        return follow(ks, changed, why);
+        return keystore_follow_follow(ks, changed, why);
     }
     if (version == ks->refused) {
         *why = ks->refusal;

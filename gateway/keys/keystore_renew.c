@@ -102,7 +102,7 @@ static enum outcome note_trk(struct change *c, struct stored *s, struct str trk,
     return change_write(c, s, why) ? DONE : FAILED;
 }
 
-static enum outcome resend(struct change *c, struct stored *s, const struct key_wish *w, struct key_fate *f)
+static enum outcome renew_resend(struct change *c, struct stored *s, const struct key_wish *w, struct key_fate *f)
 {
     const enum outcome o = note_trk(c, s, w->trk, &f->why);
     if (o == DONE)
@@ -134,17 +134,17 @@ static enum outcome insert(struct change *c, const struct key_wish *w, struct st
     return DONE;
 }
 
-static enum outcome offer(struct change *c, const struct key_wish *w, struct key_fate *f)
+static enum outcome renew_offer(struct change *c, const struct key_wish *w, struct key_fate *f)
 {
     struct buf id BUF_CLEANUP = BUF_INIT(2 * KEY_TEXT_MAX);
     struct stored *trk = change_find(c, w->trk), *there = change_newest(c, w->type, KEY_OFFERED);
     if (!trk || trk->key.type != KEY_TRK || !key_usable(&trk->key, c->now_us))
         return DONE; /* revoked since the reply was begun */
     if (there)
-        return resend(c, there, w, f);
+        return renew_resend(c, there, w, f);
     there = change_newest(c, w->type, KEY_ACTIVE);
     if (there && !str_eq(there->key.id, w->id))
-        return resend(c, there, w, f); /* renewed meanwhile, or the client uses an older one */
+        return renew_resend(c, there, w, f); /* renewed meanwhile, or the client uses an older one */
     if (change_retiring(c, w->type) >= KEY_RETIRING_MAX || !next_id(c, w->id, w->type, STR_MISSING, &id, &f->why))
         return DONE;
     struct key_wish made = *w;
@@ -238,17 +238,18 @@ static bool learnable(struct change *c, const struct key_wish *w, const struct k
     return false;
 }
 
-static bool opens(struct change *c, struct str trk)
+static bool renew_opens(struct change *c, struct str trk)
 {
     const struct stored *s = change_find(c, trk);
     return s && s->key.type == KEY_TRK && key_usable(&s->key, c->now_us);
 }
 
 /* `twin`: what came in the same reply. Both are learnt or neither: a reply without one of them is not sent. */
-static enum outcome learn(struct change *c, const struct key_wish *w, const struct key_wish *twin, struct key_fate *f)
+static enum outcome renew_learn(struct change *c, const struct key_wish *w, const struct key_wish *twin,
+                                struct key_fate *f)
 {
     struct buf id BUF_CLEANUP = BUF_INIT(2 * KEY_TEXT_MAX), other BUF_CLEANUP = BUF_INIT(2 * KEY_TEXT_MAX);
-    if (!opens(c, w->trk)) {
+    if (!renew_opens(c, w->trk)) {
         detail_set(&f->why, "the TrK that it would be sent under was revoked meanwhile, or has expired");
         f->outcome = KEY_DEFERRED;
         return DONE;
@@ -259,7 +260,7 @@ static enum outcome learn(struct change *c, const struct key_wish *w, const stru
     }
     struct stored *there = known(c, w), *older = change_newest(c, w->type, KEY_OFFERED);
     if (there)
-        return resend(c, there, w, f);
+        return renew_resend(c, there, w, f);
     if (older) {
         older->key.state = KEY_RETIRING;
         older->key.not_after = c->now_us + w->keep_old_us;
@@ -281,7 +282,9 @@ static enum outcome do_one(struct change *c, const struct key_wish *w, const str
     f->outcome = KEY_NOTHING;
     if (!change_fetch(c, w->user, &f->why))
         return FAILED;
-    return w->deed == KEY_LEARN ? learn(c, w, twin, f) : w->deed == KEY_OFFER ? offer(c, w, f) : confirm(c, w, f);
+    return w->deed == KEY_LEARN   ? renew_learn(c, w, twin, f)
+           : w->deed == KEY_OFFER ? renew_offer(c, w, f)
+                                  : confirm(c, w, f);
 }
 
 static void defer_all(struct key_fate *v, size_t n, const struct detail *why)

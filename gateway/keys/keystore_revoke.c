@@ -12,7 +12,7 @@ struct revoking {
     size_t n;
 };
 
-static void note(struct revoking *r, const struct stored *s, bool revoked)
+static void revoke_note(struct revoking *r, const struct stored *s, bool revoked)
 {
     r->told[r->n].key = s;
     r->told[r->n++].revoked = revoked;
@@ -30,7 +30,7 @@ static bool revoke_sent(struct revoking *r, struct str trk, struct detail *why)
             continue;
         if (o->key.state != KEY_REVOKED && o->key.since != TIME_NONE && !r->cascade) {
             r->met[i] = true;
-            note(r, o, false);
+            revoke_note(r, o, false);
         } else if (!revoke_one(r, o, why)) { /* at most as deep as the user has keys: each is met once */
             return false;
         }
@@ -48,7 +48,7 @@ static bool revoke_one(struct revoking *r, struct stored *s, struct detail *why)
         s->key.state = KEY_REVOKED;
         if (!change_write(r->c, s, why))
             return false;
-        note(r, s, true);
+        revoke_note(r, s, true);
     }
     return s->key.type != KEY_TRK || revoke_sent(r, s->key.id, why);
 }
@@ -100,7 +100,7 @@ bool keystore_revoke(struct keystore *ks, struct str user, struct str id, bool c
     return ok;
 }
 
-static bool retire(struct change *c, struct str user, struct str id, enum key_state state, struct detail *why)
+static bool revoke_retire(struct change *c, struct str user, struct str id, enum key_state state, struct detail *why)
 {
     struct key_row row = {.user = user, .key = {.id = id}};
     if (!change_fetch(c, user, why))
@@ -133,7 +133,7 @@ bool keystore_set_state(struct keystore *ks, struct str user, struct str id, enu
     if (state == KEY_REVOKED)
         return keystore_revoke(ks, user, id, false, NULL, NULL, faults);
     struct change *c = change_begin(ks, 0, &result, &why);
-    const bool ok = c && retire(c, user, id, state, &why) && change_commit(c, &why);
+    const bool ok = c && revoke_retire(c, user, id, state, &why) && change_commit(c, &why);
     change_end(ks, c);
     if (!ok)
         faults_add(faults, ks->where, 0, 0, "%s", why.text);

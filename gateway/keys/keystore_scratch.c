@@ -5,7 +5,7 @@
 #include "keys/keystore_inside.h"
 
 /* Without a database: what is in the table is all there ever is. */
-static bool fill(struct keystore *ks, const struct key_entry *v, size_t n)
+static bool scratch_fill(struct keystore *ks, const struct key_entry *v, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         struct key_row row = {.user = v[i].user,
@@ -25,7 +25,8 @@ struct keystore *keystore_scratch(const struct key_entry *v, size_t n)
     struct keystore *ks = calloc(1, sizeof *ks);
     const bool ok = ks && RAND_bytes(master.b, sizeof master.b) == 1 && RAND_bytes(salt, sizeof salt) == 1 &&
                     (ks->locks = keystore_locks_new()) && (ks->seals[0] = seal_new(&master, salt)) &&
-                    (ks->seal_n = 1) && (ks->listed[0] = true) && (ks->now.table = table_new()) && fill(ks, v, n);
+                    (ks->seal_n = 1) && (ks->listed[0] = true) && (ks->now.table = table_new()) &&
+                    scratch_fill(ks, v, n);
     if (ok)
         return ks;
     keystore_close(ks);

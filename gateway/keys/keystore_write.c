@@ -167,7 +167,7 @@ struct teller {
     size_t told;
 };
 
-static void tell(struct teller *t, size_t at, const char *text)
+static void keystore_write_tell(struct teller *t, size_t at, const char *text)
 {
     if (t->told++ < FAULTS_TOLD && t->to->fault)
         t->to->fault(t->to->arg, at, text);
@@ -178,7 +178,7 @@ static void tell_entry(struct teller *t, size_t at, const struct key_entry *e, c
     struct key_row row = {.user = e->user, .key = {.id = e->id}};
     struct detail text;
     detail_set(&text, "%s: %s", key_row_name(&row).text, why->text);
-    tell(t, at, text.text);
+    keystore_write_tell(t, at, text.text);
 }
 
 /* `replace` is about what the store has: two keys of one ID in one file are a mistake in any case. */
@@ -186,7 +186,7 @@ static bool check_doubles(const struct key_entry *v, size_t n, struct teller *t)
 {
     struct ordered *order = malloc((n + 1) * sizeof *order);
     if (!order) {
-        tell(t, n, "out of memory");
+        keystore_write_tell(t, n, "out of memory");
         return false;
     }
     for (size_t i = 0; i < n; i++)
@@ -226,7 +226,7 @@ static bool put_all(struct change *c, const struct key_entry *v, size_t n, unsig
         if (t->to->progress && i % PROGRESS_EACH == 0)
             t->to->progress(t->to->arg, i, n);
         if (i % PROGRESS_EACH == 0 && !fetch_ahead(c, v + i, n - i, &why)) {
-            tell(t, n, why.text);
+            keystore_write_tell(t, n, why.text);
             break;
         }
         enum outcome o = put_entry(c, &v[i], how, &did, &why);
@@ -235,7 +235,7 @@ static bool put_all(struct change *c, const struct key_entry *v, size_t n, unsig
             continue;
         }
         if (o == FAILED) {
-            tell(t, n, why.text);
+            keystore_write_tell(t, n, why.text);
             break;
         }
         tell_entry(t, i, &v[i], &why);
@@ -260,7 +260,7 @@ bool keystore_import(struct keystore *ks, const struct key_entry *v, size_t n, u
         ok = change_commit(c, &why);
     change_end(ks, c);
     if (!ok && t.told == 0)
-        tell(&t, n, why.text);
+        keystore_write_tell(&t, n, why.text);
     return ok;
 }
 

@@ -44,7 +44,8 @@ struct seal_opener {
     struct crypto_keyed *mac;
 };
 
-static bool derive(EVP_KDF *kdf, const struct secret_key *master, const uint8_t *salt, const char *label, uint8_t *out)
+static bool seal_derive(EVP_KDF *kdf, const struct secret_key *master, const uint8_t *salt, const char *label,
+                        uint8_t *out)
 {
     EVP_KDF_CTX *ctx = EVP_KDF_CTX_new(kdf);
     if (!ctx)
@@ -70,11 +71,11 @@ struct seal *seal_new(const struct secret_key *master, const uint8_t salt[SEAL_S
     s->number = atomic_fetch_add(&numbers, 1) + 1;
     EVP_KDF *kdf = EVP_KDF_fetch(NULL, "HKDF", NULL);
     s->gcm = EVP_CIPHER_fetch(NULL, "AES-256-GCM", NULL);
-    bool ok = kdf && s->gcm && derive(kdf, master, salt, "kmsgate: rows", s->row_key) &&
-              derive(kdf, master, salt, "kmsgate: meta", s->mac_key) &&
-              derive(kdf, master, salt, "kmsgate: row tags", s->tag_key) &&
-              derive(kdf, master, salt, "kmsgate: sums", s->sum_key) &&
-              derive(kdf, master, salt, "kmsgate: master key check", s->check);
+    bool ok = kdf && s->gcm && seal_derive(kdf, master, salt, "kmsgate: rows", s->row_key) &&
+              seal_derive(kdf, master, salt, "kmsgate: meta", s->mac_key) &&
+              seal_derive(kdf, master, salt, "kmsgate: row tags", s->tag_key) &&
+              seal_derive(kdf, master, salt, "kmsgate: sums", s->sum_key) &&
+              seal_derive(kdf, master, salt, "kmsgate: master key check", s->check);
     EVP_KDF_free(kdf);
     memcpy(s->salt, salt, sizeof s->salt);
     for (int i = 0; i < 4; i++) /* 31 bits: a number that any database keeps */
@@ -171,7 +172,7 @@ static bool encrypt(const struct seal *s, const uint8_t *key, struct str aad, co
 }
 
 /* With ctx's key set up. What does not verify leaves nothing in `clear`. */
-static bool decrypt(EVP_CIPHER_CTX *ctx, struct str aad, const uint8_t *sealed, void *clear, size_t n)
+static bool seal_decrypt(EVP_CIPHER_CTX *ctx, struct str aad, const uint8_t *sealed, void *clear, size_t n)
 {
     const uint8_t *nonce = sealed, *text = nonce + NONCE;
     uint8_t tag[TAG];
@@ -211,7 +212,7 @@ bool seal_open_sums(const struct seal *s, const void *aad, size_t n, const uint8
     uint8_t clear[2 * SEAL_SUM];
     EVP_CIPHER_CTX *ctx = EVP_CIPHER_CTX_new();
     *failed = !ctx || EVP_DecryptInit_ex2(ctx, s->gcm, s->sum_key, NULL, NULL) != 1;
-    bool ok = !*failed && decrypt(ctx, (struct str){aad, n}, in, clear, sizeof clear);
+    bool ok = !*failed && seal_decrypt(ctx, (struct str){aad, n}, in, clear, sizeof clear);
     EVP_CIPHER_CTX_free(ctx);
     for (int i = 0; ok && i < 8; i++) {
         uint64_t *w = &sums[i / 4].w[i % 4];
@@ -250,7 +251,7 @@ bool seal_opener_open(struct seal_opener *o, struct str user, const struct key *
 {
     uint8_t aad[AAD_MAX];
     const int n = associated_data(user, key, aad);
-    return n && decrypt(o->ctx, (struct str){(char *)aad, (size_t)n}, key->sealed, clear->b, KEY_BYTES);
+    return n && seal_decrypt(o->ctx, (struct str){(char *)aad, (size_t)n}, key->sealed, clear->b, KEY_BYTES);
 }
 
 bool seal_opener_tag(struct seal_opener *o, const struct key *key, struct seal_sum *tag)
@@ -301,12 +302,12 @@ bool seal_v1_open(const struct seal *s, struct str user, const struct key *key, 
     const int n = associated_data_v1(user, key, aad);
     EVP_CIPHER_CTX *ctx = EVP_CIPHER_CTX_new();
     bool ok = n && ctx && EVP_DecryptInit_ex2(ctx, s->gcm, s->row_key, NULL, NULL) == 1 &&
-              decrypt(ctx, (struct str){(char *)aad, (size_t)n}, key->sealed, clear->b, KEY_BYTES);
+              seal_decrypt(ctx, (struct str){(char *)aad, (size_t)n}, key->sealed, clear->b, KEY_BYTES);
     EVP_CIPHER_CTX_free(ctx);
     return ok;
 }
 
-static bool hmac(const uint8_t *key, const void *p, size_t n, uint8_t mac[32])
+static bool seal_hmac(const uint8_t *key, const void *p, size_t n, uint8_t mac[32])
 {
     unsigned mac_n = 0;
     return HMAC(EVP_sha256(), key, KEY_BYTES, p, n, mac, &mac_n) != NULL && mac_n == 32;
@@ -314,12 +315,12 @@ static bool hmac(const uint8_t *key, const void *p, size_t n, uint8_t mac[32])
 
 bool seal_mac(const struct seal *s, const void *p, size_t n, uint8_t mac[32])
 {
-    return hmac(s->mac_key, p, n, mac);
+    return seal_hmac(s->mac_key, p, n, mac);
 }
 
 bool seal_hash(const struct seal *s, const struct secret_key *clear, struct secret_key *hash)
 {
-    return hmac(s->salt, clear->b, sizeof clear->b, hash->b);
+    return seal_hmac(s->salt, clear->b, sizeof clear->b, hash->b);
 }
 
 bool seal_v1_vouches(const struct seal *s, const struct seal_v1_meta *meta)

@@ -340,7 +340,7 @@ bool table_set(struct table *t, const struct key_row *row)
     return set_extra(t, k, number_of(t, u, k), key);
 }
 
-static struct key_slot *find(const struct table *t, struct str user, struct str id, struct user_slot **u)
+static struct key_slot *table_seek(const struct table *t, struct str user, struct str id, struct user_slot **u)
 {
     *u = user.p && id.p ? find_user(t, user, name_hash(t->seed, user), NULL) : NULL;
     return *u ? find_key(t, *u, id) : NULL;
@@ -349,7 +349,7 @@ static struct key_slot *find(const struct table *t, struct str user, struct str 
 void table_remove(struct table *t, struct str user, struct str id)
 {
     struct user_slot *u;
-    struct key_slot *k = find(t, user, id, &u);
+    struct key_slot *k = table_seek(t, user, id, &u);
     if (!k)
         return;
     uint32_t number = number_of(t, u, k), *link = &u->first;
@@ -388,7 +388,7 @@ static inline __attribute__((always_inline)) void take_key(const struct table *t
 bool table_find(const struct table *t, struct str user, struct str id, struct key *out)
 {
     struct user_slot *u;
-    const struct key_slot *k = find(t, user, id, &u);
+    const struct key_slot *k = table_seek(t, user, id, &u);
     if (k)
         take_key(t, k, out);
     return k != NULL;

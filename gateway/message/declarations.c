@@ -40,7 +40,7 @@ struct str declarations_of(struct str text)
 }
 
 /* Takes the first declaration, ` xmlns:prefix="…"`, off *rest; its prefix, empty for the default namespace. */
-static struct str take(struct str *rest, struct str *whole)
+static struct str declarations_take(struct str *rest, struct str *whole)
 {
     const char *equals = memchr(rest->p, '=', rest->n);
     const char *close = equals ? memchr(equals + 2, '"', rest->n - (size_t)(equals + 2 - rest->p)) : NULL;
@@ -57,7 +57,7 @@ size_t declarations_count(struct str text)
     struct str rest = declarations_of(text), whole;
     size_t n = 0;
     while (rest.n)
-        n += take(&rest, &whole).n > 0;
+        n += declarations_take(&rest, &whole).n > 0;
     return n;
 }
 
@@ -88,7 +88,7 @@ bool declarations_drop(struct str text, unsigned set, struct buf *out)
     struct str rest = all, whole;
     buf_bytes(out, text.p, (size_t)(all.p - text.p));
     for (size_t i = 0; rest.n;) {
-        const bool prefixed = take(&rest, &whole).n > 0;
+        const bool prefixed = declarations_take(&rest, &whole).n > 0;
         if (!prefixed || !(set & 1u << i))
             buf_str(out, whole);
         i += prefixed;
@@ -122,7 +122,7 @@ bool declarations_add(struct str text, unsigned set, struct buf *out)
             continue;
         while (rest.n) {
             struct str next = rest;
-            const struct str theirs = take(&next, &whole);
+            const struct str theirs = declarations_take(&next, &whole);
             if (str_eq(theirs, mine))
                 return false;
             if (!stands_before(theirs, mine))
@@ -137,7 +137,7 @@ bool declarations_add(struct str text, unsigned set, struct buf *out)
     return !out->failed;
 }
 
-static void name(struct buf *names, struct str prefix)
+static void declarations_name(struct buf *names, struct str prefix)
 {
     if (names->n + prefix.n + 6 > DECLARATIONS_NAMES)
         return;
@@ -157,7 +157,7 @@ void declarations_known_names(unsigned set, char out[DECLARATIONS_NAMES])
     struct buf names BUF_CLEANUP = BUF_INIT(DECLARATIONS_NAMES);
     for (size_t i = 0; i < KNOWN_COUNT; i++)
         if (set & 1u << i)
-            name(&names, str_z(KNOWN[i].prefix));
+            declarations_name(&names, str_z(KNOWN[i].prefix));
     put_names(&names, out);
 }
 
@@ -165,7 +165,7 @@ static bool declares(struct str text, struct str declaration)
 {
     struct str rest = declarations_of(text), whole;
     while (rest.n) {
-        (void)take(&rest, &whole);
+        (void)declarations_take(&rest, &whole);
         if (str_eq(whole, declaration))
             return true;
     }
@@ -177,9 +177,9 @@ void declarations_more(struct str text, struct str other, char out[DECLARATIONS_
     struct buf names BUF_CLEANUP = BUF_INIT(DECLARATIONS_NAMES);
     struct str rest = declarations_of(text), whole;
     while (rest.n) {
-        const struct str prefix = take(&rest, &whole);
+        const struct str prefix = declarations_take(&rest, &whole);
         if (prefix.n && !declares(other, whole))
-            name(&names, prefix);
+            declarations_name(&names, prefix);
     }
     put_names(&names, out);
 }

@@ -105,7 +105,7 @@ bool dialect_is_foreign(struct str ns)
     return str_starts(ns, STR("http://www.w3.org/"));
 }
 
-static void refuse(struct translation *t, enum reason reason, const xmlNode *at, const char *what)
+static void dialect_deny(struct translation *t, enum reason reason, const xmlNode *at, const char *what)
 {
     const struct str name = xml_name(at);
     if (t->reason != REASON_OK)
@@ -115,7 +115,7 @@ static void refuse(struct translation *t, enum reason reason, const xmlNode *at,
 }
 
 /* The namespace as the dialect lists it; NULL: it does not. */
-static const char *listed(const struct dialect *d, struct str ns)
+static const char *dialect_listed(const struct dialect *d, struct str ns)
 {
     for (size_t i = 0; i < d->namespaces.n; i++)
         if (str_eq_z(ns, d->namespaces.v[i]))
@@ -133,15 +133,15 @@ static const struct dialect_name *renamed(const struct dialect_name *v, size_t n
 
 /* Every declaration of a listed namespace becomes one of the standard's: for elements, attributes and the values of
  * xsi:type alike. */
-static void declarations(struct translation *t, xmlNode *n)
+static void dialect_declarations(struct translation *t, xmlNode *n)
 {
     for (xmlNs *ns = n->nsDef; ns; ns = ns->next) {
         const struct str uri = str_z((const char *)ns->href);
-        if (!uri.n || str_eq_z(uri, NS_KMS) || !listed(t->d, uri))
+        if (!uri.n || str_eq_z(uri, NS_KMS) || !dialect_listed(t->d, uri))
             continue;
         xmlChar *standard = xmlStrdup((const xmlChar *)NS_KMS);
         if (!standard) {
-            refuse(t, REASON_INTERNAL, n, "no memory");
+            dialect_deny(t, REASON_INTERNAL, n, "no memory");
             return;
         }
         xmlFree((xmlChar *)ns->href);
@@ -158,7 +158,7 @@ static void attributes(struct translation *t, xmlNode *n)
             continue;
         for (const xmlAttr *b = n->properties; b; b = b->next)
             if (b != a && !b->ns && str_eq_z(str_z((const char *)b->name), (const char *)a->name))
-                refuse(t, REASON_UPSTREAM_INVALID, n, "found an attribute twice, expected it once");
+                dialect_deny(t, REASON_UPSTREAM_INVALID, n, "found an attribute twice, expected it once");
         a->ns = NULL;
         n->_private = (void *)&CHANGED;
     }
@@ -194,22 +194,21 @@ static void foreign_attributes(struct translation *t, const xmlNode *n)
     size_t prefix;
     for (const xmlAttr *a = n->properties; a; a = a->next) {
         const struct str value = xml_attr_value(a);
-        const struct dialect_name *type =
-            is_type(a) && value.p ? renamed_type(t->d, str_trim(value), &prefix) : NULL;
+        const struct dialect_name *type = is_type(a) && value.p ? renamed_type(t->d, str_trim(value), &prefix) : NULL;
         if (a->ns && !xml_attr_in(a, NS_KMS) && hides_key(t->d, str_z((const char *)a->name)))
-            refuse(t, REASON_UPSTREAM_INVALID, n, "found the name of a key in an attribute of another namespace");
+            dialect_deny(t, REASON_UPSTREAM_INVALID, n, "found the name of a key in an attribute of another namespace");
         if (type && !xml_in(n, NS_KMS) && (str_eq_z(str_z(type->to), TYPE_CLEAR)))
-            refuse(t, REASON_UPSTREAM_INVALID, n, "found the type of a key in an element of another namespace");
+            dialect_deny(t, REASON_UPSTREAM_INVALID, n, "found the type of a key in an element of another namespace");
     }
 }
 
 static void foreign(struct translation *t, const xmlNode *n)
 {
     if (hides_key(t->d, xml_name(n)))
-        refuse(t, REASON_UPSTREAM_INVALID, n, "found the name of a key in an element of another namespace");
+        dialect_deny(t, REASON_UPSTREAM_INVALID, n, "found the name of a key in an element of another namespace");
     for (const xmlAttr *a = n->properties; a; a = a->next)
         if (!a->ns && hides_key(t->d, str_z((const char *)a->name)))
-            refuse(t, REASON_UPSTREAM_INVALID, n, "found the name of a key in an attribute of another namespace");
+            dialect_deny(t, REASON_UPSTREAM_INVALID, n, "found the name of a key in an attribute of another namespace");
     foreign_attributes(t, n);
 }
 
@@ -225,7 +224,7 @@ static void type(struct translation *t, xmlNode *n)
         if (!as)
             continue;
         if (prefix > TYPE_PREFIX) {
-            refuse(t, REASON_UPSTREAM_INVALID, n, "found a type with a prefix that is too long");
+            dialect_deny(t, REASON_UPSTREAM_INVALID, n, "found a type with a prefix that is too long");
             return;
         }
         buf_bytes(&text, str_trim(value).p, prefix);
@@ -233,14 +232,14 @@ static void type(struct translation *t, xmlNode *n)
         if (!text.failed)
             xmlNodeSetContentLen(a->children, (const xmlChar *)text.p, (int)text.n);
         if (text.failed || !a->children->content)
-            refuse(t, REASON_INTERNAL, n, "no memory");
+            dialect_deny(t, REASON_INTERNAL, n, "no memory");
         n->_private = (void *)&CHANGED;
     }
 }
 
-static void element(struct translation *t, xmlNode *n)
+static void dialect_element(struct translation *t, xmlNode *n)
 {
-    if (xml_in(n, "") && listed(t->d, STR(""))) {
+    if (xml_in(n, "") && dialect_listed(t->d, STR(""))) {
         n->ns = t->doc->standard;
         n->_private = (void *)&CHANGED;
     }
@@ -253,12 +252,13 @@ static void element(struct translation *t, xmlNode *n)
     type(t, n);
     const struct dialect_name *as = renamed(t->d->rename, t->d->rename_count, xml_name(n));
     if (!as && hides_key(t->d, xml_name(n)))
-        refuse(t, REASON_UPSTREAM_INVALID, n, "found the name of a key, written otherwise than the dialect has it");
+        dialect_deny(t, REASON_UPSTREAM_INVALID, n,
+                     "found the name of a key, written otherwise than the dialect has it");
     if (as) {
         xmlNodeSetName(n, (const xmlChar *)as->to);
         n->_private = (void *)as;
         if (!str_eq_z(xml_name(n), as->to))
-            refuse(t, REASON_INTERNAL, n, "no memory");
+            dialect_deny(t, REASON_INTERNAL, n, "no memory");
     }
 }
 
@@ -271,7 +271,7 @@ static bool declares_changed(const xmlNode *n)
 }
 
 /* Its signature is over its own form, the declarations around it included: translated, it would not hold. */
-static void sealed(struct translation *t, const xmlNode *top)
+static void dialect_sealed(struct translation *t, const xmlNode *top)
 {
     bool touched = false;
     for (const xmlNode *n = top->parent; n && n->type == XML_ELEMENT_NODE; n = n->parent)
@@ -279,7 +279,7 @@ static void sealed(struct translation *t, const xmlNode *top)
     for (const xmlNode *n = top; n; n = xml_following(n, top))
         touched |= n->_private || declares_changed(n);
     if (touched)
-        refuse(t, REASON_UPSTREAM_INVALID, top, "its signature would not outlive the dialect");
+        dialect_deny(t, REASON_UPSTREAM_INVALID, top, "its signature would not outlive the dialect");
 }
 
 /* The one text node of a leaf. The old text may be a key: it is wiped. */
@@ -290,10 +290,10 @@ static void set_text(struct translation *t, const xmlNode *leaf, struct str text
         secret_wipe(node->content, str_z((const char *)node->content).n);
     xmlNodeSetContentLen(node, (const xmlChar *)text.p, (int)text.n);
     if (!node->content)
-        refuse(t, REASON_INTERNAL, leaf, "no memory");
+        dialect_deny(t, REASON_INTERNAL, leaf, "no memory");
 }
 
-static bool blank(char c)
+static bool dialect_blank(char c)
 {
     return c == ' ' || c == '\t' || c == '\r' || c == '\n';
 }
@@ -302,8 +302,8 @@ static bool blank(char c)
  * *n octets were read where those of e are due: right; or a point without its first octet, which is then put there; or
  * a number whose zeros in front are too many or too few.
  */
-static bool complete(const struct dialect *d, const struct schema_element *e, uint8_t octets[LIMIT_KEY_CONTENT],
-                     size_t n)
+static bool dialect_complete(const struct dialect *d, const struct schema_element *e, uint8_t octets[LIMIT_KEY_CONTENT],
+                             size_t n)
 {
     enum { UNCOMPRESSED = 4, IS_POINT = 1 }; /* two coordinates behind one octet; keys without it have an even number */
     const size_t want = e->octets;
@@ -335,21 +335,21 @@ static enum reason octets_of(const struct dialect *d, const struct schema_elemen
     struct buf dense BUF_CLEANUP = BUF_INIT_KEYS(2 * LIMIT_KEY_CONTENT);
     size_t n = 0, digits = 0;
     for (size_t i = 0; i < text.n; i++)
-        digits += !blank(text.p[i]);
+        digits += !dialect_blank(text.p[i]);
     if (!digits || digits >= dense.max)
         return REASON_UPSTREAM_INVALID;
     if (digits % 2 && d->key_octets == OCTETS_NUMERIC && schema_is_number(e))
         buf_char(&dense, '0');
     const size_t pad = dense.n;
     for (size_t i = 0; i < text.n && !dense.failed; i++)
-        if (!blank(text.p[i]))
+        if (!dialect_blank(text.p[i]))
             buf_char(&dense, text.p[i]);
     if (dense.failed)
         return REASON_INTERNAL;
     const struct str hex = buf_view(&dense), base64 = {dense.p + pad, dense.n - pad};
-    if (d->key_text != KEY_TEXT_BASE64 && hex_decode(hex, octets, room, &n) && complete(d, e, octets, n))
+    if (d->key_text != KEY_TEXT_BASE64 && hex_decode(hex, octets, room, &n) && dialect_complete(d, e, octets, n))
         return REASON_OK;
-    if (d->key_text != KEY_TEXT_HEX && base64_decode(base64, octets, room, &n) && complete(d, e, octets, n))
+    if (d->key_text != KEY_TEXT_HEX && base64_decode(base64, octets, room, &n) && dialect_complete(d, e, octets, n))
         return REASON_OK;
     return REASON_UPSTREAM_INVALID;
 }
@@ -362,7 +362,7 @@ static void key(struct translation *t, const xmlNode *n, const struct schema_ele
     if (reason == REASON_OK)
         buf_hex(&hex, octets, e->octets, true);
     if (reason == REASON_INTERNAL || hex.failed) {
-        refuse(t, REASON_INTERNAL, n, "no memory");
+        dialect_deny(t, REASON_INTERNAL, n, "no memory");
     } else if (reason == REASON_OK) {
         set_text(t, n, buf_view(&hex));
     } else if (t->reason == REASON_OK) {
@@ -382,7 +382,7 @@ static void instant(struct translation *t, const xmlNode *n, struct str text)
     struct buf copy BUF_CLEANUP = BUF_INIT(4096);
     buf_str(&copy, str_trim(text));
     if (copy.failed && str_trim(text).n <= copy.max) /* else it is no time */
-        refuse(t, REASON_INTERNAL, n, "no memory");
+        dialect_deny(t, REASON_INTERNAL, n, "no memory");
     if (copy.failed)
         return;
     if (copy.n > DATE && copy.p[DATE] == ' ')
@@ -408,7 +408,7 @@ static void value(struct translation *t, const xmlNode *n)
         if (trimmed)
             set_text(t, n, str_z(trimmed));
         else
-            refuse(t, REASON_INTERNAL, n, "no memory");
+            dialect_deny(t, REASON_INTERNAL, n, "no memory");
         free(trimmed);
     }
 }
@@ -434,16 +434,16 @@ static void translate(struct translation *t)
     xmlNode *top = xmlDocGetRootElement(t->doc->tree);
     t->doc->standard = xmlNewNs(NULL, (const xmlChar *)NS_KMS, NULL);
     if (!t->doc->standard)
-        refuse(t, REASON_INTERNAL, top, "no memory");
-    t->doc->root_namespace = listed(t->d, top->ns ? xml_namespace(top) : STR(""));
+        dialect_deny(t, REASON_INTERNAL, top, "no memory");
+    t->doc->root_namespace = dialect_listed(t->d, top->ns ? xml_namespace(top) : STR(""));
     for (xmlNode *n = top; n && t->reason == REASON_OK; n = following(n, top, true))
-        declarations(t, n);
+        dialect_declarations(t, n);
     for (xmlNode *n = top; n && t->reason == REASON_OK; n = following(n, top, true))
-        element(t, n);
+        dialect_element(t, n);
     for (xmlNode *n = top, *next; n && t->reason == REASON_OK; n = next) {
         const bool is_sealed = xml_is(n, NS_KMS, "SignedKmsCertificate") && schema_is_sealed(n);
         if (is_sealed)
-            sealed(t, n);
+            dialect_sealed(t, n);
         else
             value(t, n);
         next = following(n, top, !is_sealed);
@@ -463,7 +463,7 @@ static void hint_encoding(struct str text, struct detail *why)
                     "the declaration", found.text);
 }
 
-static enum reason parse(struct str text, const struct dialect *d, struct xml_doc **out, struct detail *why)
+static enum reason dialect_read(struct str text, const struct dialect *d, struct xml_doc **out, struct detail *why)
 {
     struct buf room BUF_CLEANUP = BUF_INIT_KEYS(LIMIT_REPLY_OUT);
     struct xml_limits limits = XML_LIMITS_REPLY;
@@ -481,7 +481,7 @@ static enum reason parse(struct str text, const struct dialect *d, struct xml_do
 
 enum reason dialect_parse(struct str text, const struct dialect *d, struct xml_doc **out, struct detail *why)
 {
-    const enum reason parsed = parse(text, d, out, why);
+    const enum reason parsed = dialect_read(text, d, out, why);
     if (parsed != REASON_OK)
         return parsed;
     struct translation t = {.doc = *out, .d = d, .why = why, .reason = REASON_OK};

@@ -2,7 +2,7 @@
 
 #include "message/dialect_internal.h"
 
-static bool blank(char c)
+static bool dialect_blank(char c)
 {
     return c == ' ' || c == '\t' || c == '\r' || c == '\n';
 }
@@ -12,14 +12,14 @@ static struct str declared_encoding(struct str text, size_t *end)
 {
     static const char KEY[] = "encoding";
     *end = 0;
-    if (!str_starts(text, STR("<?xml")) || text.n < 6 || !blank(text.p[5]))
+    if (!str_starts(text, STR("<?xml")) || text.n < 6 || !dialect_blank(text.p[5]))
         return STR_MISSING;
     const char *close = memmem(text.p, text.n, "?>", 2);
     if (!close)
         return STR_MISSING;
     *end = (size_t)(close - text.p) + 2;
     const char *p = memmem(text.p, *end, KEY, sizeof KEY - 1);
-    for (p = p ? p + sizeof KEY - 1 : close; p < close && (blank(*p) || *p == '='); p++)
+    for (p = p ? p + sizeof KEY - 1 : close; p < close && (dialect_blank(*p) || *p == '='); p++)
         ;
     if (p == close || (*p != '"' && *p != '\''))
         return STR_MISSING;
@@ -55,7 +55,7 @@ bool dialect_recode(struct str text, struct buf *room, struct str *out)
 {
     size_t at = 0, end;
     *out = text;
-    while (at < text.n && blank(text.p[at]))
+    while (at < text.n && dialect_blank(text.p[at]))
         at++;
     const struct str body = {text.p + at, text.n - at};
     const struct str encoding = text.n ? declared_encoding(body, &end) : STR_MISSING;

@@ -7,7 +7,7 @@ struct walk {
     struct detail *why;
 };
 
-static enum reason invalid(struct detail *why, const char *where, struct str found, const char *expected)
+static enum reason schema_invalid(struct detail *why, const char *where, struct str found, const char *expected)
 {
     detail_set(why, "%s: found %.*s, expected %s", where, (int)(found.n > 96 ? 96 : found.n), found.p ? found.p : "",
                expected);
@@ -33,7 +33,7 @@ static enum reason check_attributes(const xmlNode *n, const char *const allowed[
         else
             known = foreign && !str_eq_z(str_z((const char *)a->ns->href), NS_KMS);
         if (!known)
-            return invalid(why, (const char *)n->name, name, "no such attribute");
+            return schema_invalid(why, (const char *)n->name, name, "no such attribute");
     }
     return REASON_OK;
 }
@@ -60,18 +60,18 @@ static const struct request_leaf ERROR_CODE = {{"ErrorCode", 9}, 0, false, true,
 static const struct request_leaf ERROR_MSG = {{"ErrorMsg", 8}, 0, false, true, false, is_string, "a string"};
 
 /* Takes the next child if it is this one; one that is not there is a fault where it is required. */
-static enum reason take(struct walk *w, const struct request_leaf *leaf)
+static enum reason schema_take(struct walk *w, const struct request_leaf *leaf)
 {
     if (!xml_is(w->at, NS_KMS, leaf->name.p))
-        return leaf->required ? invalid(w->why, leaf->name.p, name_or_end(w->at), "it here") : REASON_OK;
+        return leaf->required ? schema_invalid(w->why, leaf->name.p, name_or_end(w->at), "it here") : REASON_OK;
     const struct str text = xml_text(w->at);
     const enum reason r = check_attributes(w->at, (const char *const[2]){NULL, NULL}, false, w->why);
     if (r != REASON_OK)
         return r;
     if (!text.p)
-        return invalid(w->why, leaf->name.p, STR("child elements"), leaf->expected);
+        return schema_invalid(w->why, leaf->name.p, STR("child elements"), leaf->expected);
     if (!leaf->holds(text))
-        return invalid(w->why, leaf->name.p, text, leaf->expected);
+        return schema_invalid(w->why, leaf->name.p, text, leaf->expected);
     w->at = xml_next(w->at);
     return REASON_OK;
 }
@@ -81,7 +81,8 @@ static enum reason check_foreign(const xmlNode *top, struct detail *why)
 {
     for (const xmlNode *n = xml_following(top, top); n; n = xml_following(n, top)) {
         if (xml_in(n, NS_KMS))
-            return invalid(why, (const char *)top->name, xml_name(n), "nothing of the interface's namespace in it");
+            return schema_invalid(why, (const char *)top->name, xml_name(n),
+                                  "nothing of the interface's namespace in it");
     }
     return REASON_OK;
 }
@@ -89,11 +90,11 @@ static enum reason check_foreign(const xmlNode *top, struct detail *why)
 static enum reason check_krr_list(const xmlNode *n, bool redirect, struct detail *why)
 {
     if (!redirect)
-        return invalid(why, "KmsRequest", STR("KrrList"), "it with /redirect only");
+        return schema_invalid(why, "KmsRequest", STR("KrrList"), "it with /redirect only");
     const enum reason r = check_attributes(n, (const char *const[2]){"Id", NULL}, false, why);
     if (r != REASON_OK)
         return r;
-    return xml_blank(n) ? check_foreign(n, why) : invalid(why, "KrrList", STR("text"), "elements");
+    return xml_blank(n) ? check_foreign(n, why) : schema_invalid(why, "KrrList", STR("text"), "elements");
 }
 
 static enum reason check_client_error(const xmlNode *n, struct detail *why)
@@ -101,14 +102,14 @@ static enum reason check_client_error(const xmlNode *n, struct detail *why)
     struct walk w = {xml_child(n), why};
     enum reason r = check_attributes(n, (const char *const[2]){NULL, NULL}, true, why);
     if (r == REASON_OK && !xml_blank(n))
-        r = invalid(why, "ClientError", STR("text"), "elements");
+        r = schema_invalid(why, "ClientError", STR("text"), "elements");
     if (r == REASON_OK)
-        r = take(&w, &ERROR_CODE);
+        r = schema_take(&w, &ERROR_CODE);
     if (r == REASON_OK)
-        r = take(&w, &ERROR_MSG);
+        r = schema_take(&w, &ERROR_MSG);
     for (; r == REASON_OK && w.at; w.at = xml_next(w.at))
         r = xml_in(w.at, NS_KMS) || xml_in(w.at, "")
-                ? invalid(why, "ClientError", xml_name(w.at), "elements of other namespaces or the end")
+                ? schema_invalid(why, "ClientError", xml_name(w.at), "elements of other namespaces or the end")
                 : check_foreign(w.at, why);
     return r;
 }
@@ -123,10 +124,10 @@ static enum reason check_rest(struct walk *w, bool redirect)
         enum reason r;
         if (xml_is(n, NS_KMS, "TrK-ID") && !trk_id) {
             trk_id = true;
-            r = take(w, &REQUEST_LEAVES[REQUEST_TRK_ID]);
+            r = schema_take(w, &REQUEST_LEAVES[REQUEST_TRK_ID]);
         } else if (xml_is(n, NS_KMS, "Signature-ID") && !signature_id) {
             signature_id = true;
-            r = take(w, &REQUEST_LEAVES[REQUEST_SIGNATURE_ID]);
+            r = schema_take(w, &REQUEST_LEAVES[REQUEST_SIGNATURE_ID]);
         } else if (xml_is(n, NS_KMS, "KrrList") && reached < KRR_LIST) {
             reached = KRR_LIST;
             r = check_krr_list(n, redirect, w->why);
@@ -140,7 +141,7 @@ static enum reason check_rest(struct walk *w, bool redirect)
             r = check_foreign(n, w->why);
             w->at = xml_next(n);
         } else {
-            r = invalid(w->why, "KmsRequest", xml_name(n), "another element or the end here");
+            r = schema_invalid(w->why, "KmsRequest", xml_name(n), "another element or the end here");
         }
         if (r != REASON_OK)
             return r;
@@ -152,7 +153,7 @@ enum reason kms_request_version(struct str version, struct str versions, struct 
 {
     if (!version.p || request_version_listed(version, versions))
         return REASON_OK;
-    return invalid(why, "Version", version, "one that the rule lists");
+    return schema_invalid(why, "Version", version, "one that the rule lists");
 }
 
 static enum reason check_request(const xmlNode *n, struct str versions, bool redirect, struct detail *why)
@@ -165,12 +166,12 @@ static enum reason check_request(const xmlNode *n, struct str versions, bool red
     if (r != REASON_OK)
         return r;
     if (!xml_blank(n))
-        return invalid(why, "KmsRequest", STR("text"), "elements");
+        return schema_invalid(why, "KmsRequest", STR("text"), "elements");
     int order = REQUEST_BY_SCHEMA;
     for (size_t i = 0; i < REQUEST_ORDERED && r == REASON_OK; i++) {
         if (i == REQUEST_TIME && !xml_is(w.at, NS_KMS, REQUEST_LEAVES[REQUEST_TIME].name.p))
             order = REQUEST_BY_TABLE;
-        r = take(&w, &REQUEST_LEAVES[REQUEST_ORDER[order][i]]);
+        r = schema_take(&w, &REQUEST_LEAVES[REQUEST_ORDER[order][i]]);
     }
     return r == REASON_OK ? check_rest(&w, redirect) : r;
 }
@@ -182,18 +183,18 @@ enum reason kms_request_schema(const struct xml_doc *doc, struct str versions, b
     if (root == KMS_ROOT_REQUEST)
         return check_request(top, versions, redirect, why);
     if (root != KMS_ROOT_SIGNED_REQUEST)
-        return invalid(why, "root", xml_name(top), "KmsRequest or SignedKmsRequest of " NS_KMS);
+        return schema_invalid(why, "root", xml_name(top), "KmsRequest or SignedKmsRequest of " NS_KMS);
     const xmlNode *request = xml_child(top), *signature = xml_next(request);
     const enum reason r = check_attributes(top, (const char *const[2]){"Id", NULL}, false, why);
     if (r != REASON_OK)
         return r;
     if (!xml_blank(top))
-        return invalid(why, "SignedKmsRequest", STR("text"), "elements");
+        return schema_invalid(why, "SignedKmsRequest", STR("text"), "elements");
     if (!xml_is(request, NS_KMS, "KmsRequest"))
-        return invalid(why, "SignedKmsRequest", name_or_end(request), "KmsRequest first");
+        return schema_invalid(why, "SignedKmsRequest", name_or_end(request), "KmsRequest first");
     if (signature && (!xml_is(signature, NS_DS, "Signature") || xml_next(signature)))
-        return invalid(why, "SignedKmsRequest", xml_name(xml_next(signature) ? xml_next(signature) : signature),
-                       "one Signature behind KmsRequest, then the end");
+        return schema_invalid(why, "SignedKmsRequest", xml_name(xml_next(signature) ? xml_next(signature) : signature),
+                              "one Signature behind KmsRequest, then the end");
     if (signature) {
         const enum reason foreign = check_foreign(signature, why);
         if (foreign != REASON_OK)

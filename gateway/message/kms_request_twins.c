@@ -24,7 +24,7 @@ static size_t named(const xmlNode *element, const char *const *list, size_t n)
     return i;
 }
 
-static enum reason invalid(struct detail *why, const xmlNode *n, const char *what)
+static enum reason twins_invalid(struct detail *why, const xmlNode *n, const char *what)
 {
     const struct str ns = xml_namespace(n);
     detail_set(why, "%s of namespace %.*s: %s", (const char *)n->name, ns.p ? (int)(ns.n > 96 ? 96 : ns.n) : 6,
@@ -43,15 +43,15 @@ static enum reason check_own(const xmlNode *n, const xmlNode *request, bool seen
 {
     const size_t i = named(n, FIELDS, FIELD_COUNT);
     if (xml_is(n, NS_KMS, "KmsRequest") && n != request)
-        return invalid(why, n, "a second one");
+        return twins_invalid(why, n, "a second one");
     if (i == FIELD_COUNT)
         return REASON_OK;
     if (n->parent != request)
-        return invalid(why, n, "found where no field of the request stands");
+        return twins_invalid(why, n, "found where no field of the request stands");
     if (seen[i])
-        return invalid(why, n, "a second one");
+        return twins_invalid(why, n, "a second one");
     seen[i] = true;
-    return xml_text(n).p ? REASON_OK : invalid(why, n, "found elements in it, expected text");
+    return xml_text(n).p ? REASON_OK : twins_invalid(why, n, "found elements in it, expected text");
 }
 
 enum reason kms_request_twins(const struct xml_doc *doc, struct detail *why)
@@ -67,7 +67,8 @@ enum reason kms_request_twins(const struct xml_doc *doc, struct detail *why)
             if (r != REASON_OK)
                 return r;
         } else if (named(n, NAMES, NAME_COUNT) < NAME_COUNT && !of_redirects(n)) {
-            return invalid(why, n, "it has the name of an element of KmsRequest: an older KMS would take it for that");
+            return twins_invalid(why, n, "it has the name of an element of KmsRequest: an older KMS would take it "
+                                 "for that");
         }
     }
     return REASON_OK;

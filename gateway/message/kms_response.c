@@ -22,7 +22,7 @@ const xmlNode *response_child(const xmlNode *n, const char *name)
 }
 
 /* Trimmed; empty is as good as missing. */
-static struct str field(const xmlNode *response, const char *name)
+static struct str response_field(const xmlNode *response, const char *name)
 {
     const struct str text = xml_text(response_child(response, name));
     const struct str value = text.p ? str_trim(text) : STR_MISSING;
@@ -55,13 +55,13 @@ bool response_fields(const struct xml_doc *doc, const xmlNode *response, struct 
 {
     const xmlNode *error = response_child(response, "KmsError"), *message = response_child(response, "KmsMessage");
     *out = (struct kms_response){.doc = doc, .node = response};
-    out->user_uri = field(response, "UserUri");
-    out->kms_uri = field(response, "KmsUri");
-    out->time = field(response, "Time");
+    out->user_uri = response_field(response, "UserUri");
+    out->kms_uri = response_field(response, "KmsUri");
+    out->time = response_field(response, "Time");
     const struct str kms_id = xml_text(response_child(response, "KmsId"));
     out->kms_id = schema_is_free_text(kms_id) ? kms_id : STR_MISSING;
     out->kms_id_unfit = kms_id.p && !out->kms_id.p ? kms_id : STR_MISSING;
-    out->client_req_url = field(response, "ClientReqUrl");
+    out->client_req_url = response_field(response, "ClientReqUrl");
     if (error && message) {
         detail_set(why, "KmsResponse: found a KmsError beside a KmsMessage, expected one of them");
         return false;
@@ -69,7 +69,7 @@ bool response_fields(const struct xml_doc *doc, const xmlNode *response, struct 
     if (error) {
         out->message = KMS_MESSAGE_ERROR;
         out->error_msg = xml_text(response_child(error, "ErrorMsg"));
-        if (read_code(field(error, "ErrorCode"), &out->error_code))
+        if (read_code(response_field(error, "ErrorCode"), &out->error_code))
             return true;
         detail_set(why, "ErrorCode: expected a number of 64 bits");
         return false;
@@ -133,7 +133,7 @@ enum reason kms_response_users(const struct kms_response *r, struct str user, st
         return REASON_UPSTREAM_WRONG_USER;
     }
     for (const xmlNode *n = xml_child(prov); n; n = xml_next(n)) {
-        const struct str of = field(n, "UserUri");
+        const struct str of = response_field(n, "UserUri");
         if (xml_is(n, NS_KMS, "KmsKeySet") && !str_eq(of, user) && !str_eq(of, path_user))
             return tell_key_set(of, why);
     }

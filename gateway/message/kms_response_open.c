@@ -10,7 +10,7 @@ struct opening {
     enum reason reason;  /* of the first thing that went wrong */
 };
 
-static bool fail(struct opening *o, enum reason reason, const char *what)
+static bool open_fail(struct opening *o, enum reason reason, const char *what)
 {
     detail_set(o->why, "%s", what);
     o->reason = reason;
@@ -22,13 +22,13 @@ static bool want_trk(struct opening *o, struct str key_name)
 {
     struct secret_key clear SECRET_CLEANUP = {{0}};
     if (!str_eq(key_name, o->trk_id))
-        return fail(o, REASON_UPSTREAM_INVALID, "TrK-ID: expected the KeyName of what is encrypted");
+        return open_fail(o, REASON_UPSTREAM_INVALID, "TrK-ID: expected the KeyName of what is encrypted");
     if (o->enc)
         return true;
     if (!o->reader->trk(o->reader->arg, key_name, &clear))
-        return fail(o, REASON_KEY_UNKNOWN, "TrK-ID: there is no such TrK");
+        return open_fail(o, REASON_KEY_UNKNOWN, "TrK-ID: there is no such TrK");
     o->enc = xmlenc_new(&clear, key_name);
-    return o->enc ? true : fail(o, REASON_INTERNAL, "the TrK cannot be used");
+    return o->enc ? true : open_fail(o, REASON_INTERNAL, "the TrK cannot be used");
 }
 
 static struct str text_in(const xmlNode *set, const char *name)
@@ -84,7 +84,7 @@ static bool show_certificate(struct opening *o, const xmlNode *init)
         c.period = 0;
     if (!n || !pub_key(n, "PubEncKey", c.pub_enc, sizeof c.pub_enc) ||
         !pub_key(n, "PubAuthKey", c.pub_auth, sizeof c.pub_auth))
-        return fail(o, REASON_UPSTREAM_INVALID, "KmsInit: its certificate cannot be read");
+        return open_fail(o, REASON_UPSTREAM_INVALID, "KmsInit: its certificate cannot be read");
     o->reader->certificate(o->reader->arg, &c);
     return true;
 }
@@ -106,7 +106,7 @@ static bool open_group(struct opening *o, const xmlNode *parent, const struct sc
 }
 
 /* The clear content, as a KmsMessage again: others may have written it without its declarations. */
-static bool decrypt(struct opening *o, const xmlNode *data, struct buf *out)
+static bool open_decrypt(struct opening *o, const xmlNode *data, struct buf *out)
 {
     struct encrypted found, key;
     struct secret_key content SECRET_CLEANUP = {{0}};
@@ -118,17 +118,17 @@ static bool decrypt(struct opening *o, const xmlNode *data, struct buf *out)
     struct buf cipher BUF_CLEANUP = BUF_INIT(found.cipher.n + 1);
     uint8_t *room = (uint8_t *)buf_reserve(&cipher, found.cipher.n);
     if (!room)
-        return fail(o, REASON_INTERNAL, "no memory");
+        return open_fail(o, REASON_INTERNAL, "no memory");
     if (!base64_decode(key.cipher, wrapped, sizeof wrapped, &n) ||
         !xmlenc_open_key(o->enc, key.algorithm, wrapped, n, content.b, sizeof content.b, &key_n) ||
             key_n != KEY_BYTES ||
         !base64_decode(found.cipher, room, found.cipher.n, &cipher_n))
-        return fail(o, REASON_UPSTREAM_INVALID, "the key of KmsMessage does not open under the TrK");
+        return open_fail(o, REASON_UPSTREAM_INVALID, "the key of KmsMessage does not open under the TrK");
     buf_z(out, "<KmsMessage xmlns=\"" NS_KMS "\" xmlns:xsi=\"" NS_XSI "\">");
     if (!xmlenc_open_gcm(content.b, room, cipher_n, out))
-        return fail(o, REASON_UPSTREAM_INVALID, "KmsMessage does not open under its key");
+        return open_fail(o, REASON_UPSTREAM_INVALID, "KmsMessage does not open under its key");
     buf_z(out, "</KmsMessage>");
-    return out->failed ? fail(o, REASON_INTERNAL, "no memory") : true;
+    return out->failed ? open_fail(o, REASON_INTERNAL, "no memory") : true;
 }
 
 static bool open_encrypted(struct opening *o, const xmlNode *data, struct kms_response *r)
@@ -137,7 +137,7 @@ static bool open_encrypted(struct opening *o, const xmlNode *data, struct kms_re
     struct buf text BUF_CLEANUP = BUF_INIT_KEYS(LIMIT_REPLY_OUT);
     struct xml_doc *doc = NULL;
     const struct schema_element *e = NULL;
-    if (!decrypt(o, data, &text))
+    if (!open_decrypt(o, data, &text))
         return false;
     const enum reason parsed = xml_parse(buf_view(&text), &XML_LIMITS_PROTECTED, &doc, o->why);
     if (parsed != REASON_OK) {

@@ -10,7 +10,7 @@ enum { REPEATS_MIN = 64u << 10 };
 static void group(struct writing *w, const xmlNode *n, const struct schema_element *e, const char *declare);
 
 /* One that nobody has signed is but an envelope. */
-static void sealed(struct writing *w, const xmlNode *n, const struct schema_element *e)
+static void response_sealed(struct writing *w, const xmlNode *n, const struct schema_element *e)
 {
     static const struct schema_group own = {.version = ""};
     const struct schema_element certificate = {.name = "KmsCertificate", .type = TYPE_GROUP, .group = e->group};
@@ -95,7 +95,7 @@ static void lookup(struct writing *w, const xmlNode *n, const char *declare)
     writing_close(w, name);
 }
 
-static void element(struct writing *w, const xmlNode *n, const struct schema_element *e, const char *declare)
+static void response_element(struct writing *w, const xmlNode *n, const struct schema_element *e, const char *declare)
 {
     switch (e->type) {
     case TYPE_GROUP:
@@ -105,7 +105,7 @@ static void element(struct writing *w, const xmlNode *n, const struct schema_ele
         lookup(w, n, declare);
         break;
     case TYPE_SEALED:
-        sealed(w, n, e);
+        response_sealed(w, n, e);
         break;
     case TYPE_KEY:
         key_content(w, n, e);
@@ -127,7 +127,7 @@ static void children_in_order(struct writing *w, const xmlNode *n, const struct 
         if (e && w->plan->own_new_keys && schema_is_new_key(e))
             continue;
         if (e)
-            element(w, child, e, "");
+            response_element(w, child, e, "");
         else if (w->plan->keep_extensions)
             writing_verbatim(w, child);
     }
@@ -145,7 +145,7 @@ static void children(struct writing *w, const xmlNode *n, const struct schema_gr
         const xmlNode *child = i < g->count && !own ? xml_child(n) : NULL;
         for (; child && !writing_stopped(w); child = xml_next(child))
             if (xml_is(child, NS_KMS, g->elements[i].name))
-                element(w, child, &g->elements[i], "");
+                response_element(w, child, &g->elements[i], "");
     }
 }
 
@@ -180,7 +180,7 @@ static void payload(struct writing *w, const struct payload *p, const char *decl
     if (p->profile)
         writing_profile(w, p->profile, declare);
     else if (p->node)
-        element(w, p->node, p->e, declare);
+        response_element(w, p->node, p->e, declare);
     extensions(w, p->message);
 }
 
@@ -245,7 +245,7 @@ enum { PART_PAYLOAD = 5, PARTS };
 static const char *const PART_NAMES[PARTS] = {"UserUri", "KmsUri", "Time", "KmsId", "ClientReqUrl", NULL};
 
 /* n: the upstream's own, if it has one. */
-static void part(struct writing *w, size_t at, const xmlNode *n)
+static void response_part(struct writing *w, size_t at, const xmlNode *n)
 {
     const struct kms_response_plan *p = w->plan;
     const struct str texts[] = {p->user_uri, p->kms_uri, p->time, p->kms_id, p->client_req_url};
@@ -268,20 +268,20 @@ static size_t part_of(const xmlNode *n)
 }
 
 /* Spoken, what the upstream has comes in its order. */
-static void parts(struct writing *w)
+static void response_parts(struct writing *w)
 {
     bool done[PARTS] = {false};
     const xmlNode *own = w->r && w->plan->speak ? w->r->node : NULL;
     for (const xmlNode *n = xml_child(own); n; n = xml_next(n)) {
         const size_t at = part_of(n);
         if (at < PARTS && !done[at])
-            part(w, at, n);
+            response_part(w, at, n);
         if (at < PARTS)
             done[at] = true;
     }
     for (size_t at = 0; at < PARTS; at++)
         if (!done[at])
-            part(w, at, NULL);
+            response_part(w, at, NULL);
 }
 
 /* No key that is encrypted may stand beside it in clear. */
@@ -325,7 +325,7 @@ enum reason kms_response_write(const struct kms_response *r, const struct kms_re
         schema_tell_unfree("KmsId", r->kms_id_unfit, plan->left_out);
     else if (r && r->profile && plan->left_out)
         *plan->left_out = r->profile->left_out;
-    parts(&w);
+    response_parts(&w);
     if (w.encrypted)
         writing_leaf(&w, writing_name(&w, NULL, "TrK-ID"), plan->trk_id);
     writing_leaf(&w, writing_name(&w, NULL, "Signature-ID"), plan->signature_id);

@@ -22,7 +22,7 @@ bool writing_stopped(const struct writing *w)
  * What is kept as it came declares again what was declared around it, and a namespace can be as long as the reply. As
  * much again as the reply is long is enough for what is meant well, and keeps the work linear.
  */
-static bool keep(struct writing *w, size_t n)
+static bool writing_keep(struct writing *w, size_t n)
 {
     if (n > w->repeats)
         writing_fail(w, REASON_UPSTREAM_INVALID,
@@ -83,7 +83,7 @@ static void attribute_text(struct writing *w, const char *name, struct str value
     buf_char(w->out, '"');
 }
 
-static void attribute(struct writing *w, const char *name, struct str value)
+static void writing_attribute(struct writing *w, const char *name, struct str value)
 {
     if (!value.p)
         return;
@@ -96,7 +96,7 @@ static void attribute(struct writing *w, const char *name, struct str value)
 static void free_attribute(struct writing *w, const xmlNode *n, const char *name, struct str value, bool stays)
 {
     if (stays)
-        attribute(w, name, value);
+        writing_attribute(w, name, value);
     else if (value.p && w->plan->left_out)
         schema_tell_attribute(name, xml_name(n), value, w->plan->left_out);
 }
@@ -109,18 +109,18 @@ static void own_attributes(struct writing *w, const xmlNode *n, const struct sch
         const struct str name = str_z(SORTED[i]), value = xml_attr(n, NULL, SORTED[i]);
         if (str_eq_z(name, "Version")) {
             if (g->version && g->version[0])
-                attribute(w, SORTED[i], str_z(g->version));
+                writing_attribute(w, SORTED[i], str_z(g->version));
             else if (g->version)
                 free_attribute(w, n, SORTED[i], value, schema_is_free_text(value));
         } else if (str_eq_z(name, "Id")) {
             if (g == &SCHEMA_RESPONSE)
-                attribute(w, SORTED[i], STR("xmldoc"));
+                writing_attribute(w, SORTED[i], STR("xmldoc"));
             else if (g->version)
                 free_attribute(w, n, SORTED[i], value, schema_id_stays(value));
         } else {
             for (size_t k = 0; k < g->attribute_count; k++) {
                 if (str_eq_z(name, g->attributes[k].name))
-                    attribute(w, SORTED[i], value.p ? str_trim(value) : value);
+                    writing_attribute(w, SORTED[i], value.p ? str_trim(value) : value);
             }
         }
     }
@@ -164,7 +164,7 @@ static size_t take_foreign(struct writing *w, const xmlNode *n, const struct sch
     return count;
 }
 
-static void declarations(struct writing *w, struct qualified *v, size_t n)
+static void writing_declarations(struct writing *w, struct qualified *v, size_t n)
 {
     if (n > 1)
         qsort(v, n, sizeof *v, by_prefix);
@@ -172,7 +172,7 @@ static void declarations(struct writing *w, struct qualified *v, size_t n)
         const bool is_own = str_eq_z(str_z(v[i].uri), NS_XSI);
         if (str_eq_z(str_z(v[i].prefix), "xml") || (i && strcmp(v[i].prefix, v[i - 1].prefix) == 0))
             continue;
-        if (!is_own && !keep(w, strlen(v[i].uri)))
+        if (!is_own && !writing_keep(w, strlen(v[i].uri)))
             return;
         buf_z(w->out, " xmlns:");
         buf_z(w->out, v[i].prefix);
@@ -189,7 +189,7 @@ void writing_attributes(struct writing *w, const xmlNode *n, const struct schema
     size_t count = take_foreign(w, n, g, v);
     if (declares)
         v[count++] = (struct qualified){"xsi", NS_XSI, type ? "type" : NULL, str_z(type)};
-    declarations(w, v, count);
+    writing_declarations(w, v, count);
     own_attributes(w, n, g);
     if (count > 1)
         qsort(v, count, sizeof *v, by_uri_and_name);
@@ -263,7 +263,7 @@ void writing_verbatim(struct writing *w, const xmlNode *n)
         writing_fail(w, REASON_INTERNAL, "an element could not be canonicalized");
         return;
     }
-    if (!keep(w, text.n))
+    if (!writing_keep(w, text.n))
         return;
     writing_passes(w, buf_view(&text));
     const xmlNs *ns = xmlSearchNs(n->doc, (xmlNode *)n, NULL);

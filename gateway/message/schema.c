@@ -12,7 +12,7 @@
 #define SHOWN(s) (int)((s).n > 96 ? 96 : (s).n), (s).p ? (s).p : ""
 
 /* Never shows a value: it may be a key that stands where none should. */
-static bool invalid(const struct schema_check *c, const xmlNode *at, struct str name, const char *expected)
+static bool schema_invalid(const struct schema_check *c, const xmlNode *at, struct str name, const char *expected)
 {
     const struct str where = xml_name(at);
     detail_set(c->why, "%.*s: found %.*s, expected %s", SHOWN(where), SHOWN(name), expected);
@@ -218,14 +218,14 @@ static bool check_own_attribute(const struct schema_check *c, const xmlNode *n, 
 {
     const struct str name = str_z((const char *)a->name), value = xml_attr_value(a);
     if (g && g->version && str_eq_z(name, "Id"))
-        return value.p ? true : invalid(c, n, name, "text in it");
+        return value.p ? true : schema_invalid(c, n, name, "text in it");
     if (g && g->version && str_eq_z(name, "Version"))
-        return !demands_version(c, g) || str_eq_z(value, g->version) ? true : invalid(c, n, name, g->version);
+        return !demands_version(c, g) || str_eq_z(value, g->version) ? true : schema_invalid(c, n, name, g->version);
     for (size_t i = 0; g && i < g->attribute_count; i++) {
         if (str_eq_z(name, g->attributes[i].name))
-            return schema_attribute_holds(&g->attributes[i], value) ? true : invalid(c, n, name, "another value of it");
+            return schema_attribute_holds(&g->attributes[i], value) || schema_invalid(c, n, name, "another value");
     }
-    return invalid(c, n, name, "no such attribute");
+    return schema_invalid(c, n, name, "no such attribute");
 }
 
 /* Of XML Schema's attributes: type where there are several, and hints on where schemas are. */
@@ -236,14 +236,14 @@ static bool check_xsi(const struct schema_check *c, const xmlNode *n, const xmlA
     if (str_eq_z(name, "schemaLocation") || str_eq_z(name, "noNamespaceSchemaLocation"))
         return true;
     if (!str_eq_z(name, "type") || !extended)
-        return invalid(c, n, name, "no such attribute");
+        return schema_invalid(c, n, name, "no such attribute");
     const struct str type = type_name(n, xml_attr_value(a));
     if (str_eq_z(type, extended) || (c->mode != SCHEMA_STRICT && str_eq_z(type, plain)))
         return true;
     char due[120];
     snprintf(due, sizeof due, "%s%s", extended, c->mode == SCHEMA_LENIENT
         ? "; a dialect's `rename_types` reads a type that the KMS calls otherwise" : "");
-    return invalid(c, n, type.p ? type : STR("an xsi:type of another namespace"), due);
+    return schema_invalid(c, n, type.p ? type : STR("an xsi:type of another namespace"), due);
 }
 
 /* An xsi:type that says, under whatever prefix, that a key in clear is what stands there. */
@@ -262,7 +262,7 @@ static bool says_clear_key(const xmlAttr *a)
 static bool check_foreign_attribute(const struct schema_check *c, const xmlNode *n, const xmlAttr *a)
 {
     if (schema_names_key(str_z((const char *)a->name)) || says_clear_key(a))
-        return invalid(c, n, str_z((const char *)a->name), "no such attribute");
+        return schema_invalid(c, n, str_z((const char *)a->name), "no such attribute");
     return true;
 }
 
@@ -279,18 +279,18 @@ static bool check_attributes(const struct schema_check *c, const xmlNode *n, con
             continue;
         }
         if (a->ns && !is_xsi)
-            return invalid(c, n, str_z((const char *)a->name), "no such attribute");
+            return schema_invalid(c, n, str_z((const char *)a->name), "no such attribute");
         if (is_xsi ? !check_xsi(c, n, a, plain, wanted) : !check_own_attribute(c, n, a, g))
             return false;
         typed |= is_xsi && str_eq_z(str_z((const char *)a->name), "type");
     }
     if (wanted && c->mode == SCHEMA_STRICT && !typed)
-        return invalid(c, n, STR("no xsi:type"), wanted);
+        return schema_invalid(c, n, STR("no xsi:type"), wanted);
     if (g && demands_version(c, g) && !xml_attr(n, NULL, "Version").p)
-        return invalid(c, n, STR("no Version"), g->version);
+        return schema_invalid(c, n, STR("no Version"), g->version);
     for (size_t i = 0; g && i < g->attribute_count; i++) {
         if (g->attributes[i].required && !xml_attr(n, NULL, g->attributes[i].name).p)
-            return invalid(c, n, STR("too few attributes"), g->attributes[i].name);
+            return schema_invalid(c, n, STR("too few attributes"), g->attributes[i].name);
     }
     return true;
 }
@@ -300,7 +300,7 @@ static bool check_foreign(const struct schema_check *c, const xmlNode *top)
 {
     for (const xmlNode *n = top; n; n = xml_following(n, top)) {
         if (xml_in(n, NS_KMS) || schema_names_key(xml_name(n)))
-            return invalid(c, top, xml_name(n), "nothing of the interface in an element of another namespace");
+            return schema_invalid(c, top, xml_name(n), "nothing of the interface in an element of another namespace");
         for (const xmlAttr *a = n->properties; a; a = a->next)
             if (!check_foreign_attribute(c, top, a))
                 return false;
@@ -319,7 +319,7 @@ static bool check_key(struct schema_check *c, const xmlNode *n, const struct sch
         return false;
     if (!key) {
         if (c->mode != SCHEMA_LENIENT && is_new)
-            return invalid(c, n, STR("it in clear"), "an EncryptedKey");
+            return schema_invalid(c, n, STR("it in clear"), "an EncryptedKey");
         c->has_clear_key = true;
         if (schema_hex_holds(schema_value(n, TYPE_KEY), e->octets))
             return true;
@@ -327,11 +327,11 @@ static bool check_key(struct schema_check *c, const xmlNode *n, const struct sch
         return false;
     }
     if (xml_next(key) || !xml_blank(n))
-        return invalid(c, n, STR("more"), "one EncryptedKey alone");
+        return schema_invalid(c, n, STR("more"), "one EncryptedKey alone");
     if (!encrypted_key_read(key, &found, c->why))
         return false;
     if (c->mode != SCHEMA_LENIENT && c->wrapped_by.p && !str_eq(c->wrapped_by, found.key_name))
-        return invalid(c, n, STR("another KeyName"), "the same for all keys");
+        return schema_invalid(c, n, STR("another KeyName"), "the same for all keys");
     c->wrapped_by = found.key_name;
     c->has_encrypted = true;
     c->has_encrypted_content |= !is_new;
@@ -345,11 +345,11 @@ static bool check_lookup(const struct schema_check *c, const xmlNode *n, unsigne
     if (depth > 0 && schema_is_foreign(n))
         return check_foreign(c, n);
     if (!xml_in(n, NS_KMS) || schema_names_key(xml_name(n)) || depth > LOOKUP_DEPTH)
-        return invalid(c, n, STR("it"), "elements of the interface, not deep, no keys");
+        return schema_invalid(c, n, STR("it"), "elements of the interface, not deep, no keys");
     if (!check_attributes(c, n, &own, NULL, NULL))
         return false;
     if (xml_child(n) && !xml_blank(n))
-        return invalid(c, n, STR("text"), "elements");
+        return schema_invalid(c, n, STR("text"), "elements");
     for (const xmlNode *child = xml_child(n); child; child = xml_next(child)) {
         if (!check_lookup(c, child, depth + 1))
             return false;
@@ -370,7 +370,7 @@ static bool check_sealed(struct schema_check *c, const xmlNode *n, const struct 
         return false;
     if (!xml_blank(n) || !xml_is(inner, NS_KMS, "KmsCertificate") ||
         (is_sealed ? !xml_is(signature, NS_DS, "Signature") || xml_next(signature) : signature != NULL))
-        return invalid(c, n, STR("other content"), "KmsCertificate, and a Signature behind it or none");
+        return schema_invalid(c, n, STR("other content"), "KmsCertificate, and a Signature behind it or none");
     if (!is_sealed)
         return schema_holds(c, inner, certificate);
     return check_foreign(c, signature) && schema_holds(&inside, inner, &any_version);
@@ -382,11 +382,11 @@ static bool check_payload(struct schema_check *c, const xmlNode *n)
     struct encrypted found, key;
     const bool is_encrypted = xml_is(data, NS_XENC, "EncryptedData");
     if (c->mode == SCHEMA_LENIENT && is_encrypted)
-        return invalid(c, n, xml_name(data), "a message in clear: nothing here could open it");
+        return schema_invalid(c, n, xml_name(data), "a message in clear: nothing here could open it");
     if (!is_encrypted)
         return schema_holds(c, n, &SCHEMA_MESSAGE);
     if (xml_next(data) || !xml_blank(n))
-        return invalid(c, n, STR("more"), "one EncryptedData alone");
+        return schema_invalid(c, n, STR("more"), "one EncryptedData alone");
     if (!check_attributes(c, n, &SCHEMA_MESSAGE, NULL, NULL))
         return false;
     if (!encrypted_data_read(data, &found, c->why) || !encrypted_key_read(found.key, &key, c->why))
@@ -417,13 +417,13 @@ static bool check_element(struct schema_check *c, const xmlNode *n, const struct
     if (!check_attributes(c, n, NULL, NULL, NULL))
         return false;
     if (!text.p)
-        return invalid(c, n, STR("elements"), "text");
+        return schema_invalid(c, n, STR("elements"), "text");
     if (e->type == TYPE_HEX && !schema_hex_holds(text, e->octets)) {
         schema_tell_key(c->why, e, text);
         return false;
     }
     if (e->type != TYPE_HEX && !schema_value_holds(text, e->type, may_be_empty))
-        return invalid(c, n, STR("other text"), "a value of its type");
+        return schema_invalid(c, n, STR("other text"), "a value of its type");
     return true;
 }
 
@@ -444,19 +444,19 @@ static bool enough(const struct schema_check *c, const xmlNode *n, const struct 
         const bool due = count == ONE || count == MANY || (count == ENVELOPE && c->mode != SCHEMA_LENIENT);
         const bool once = count != ANY && count != MANY;
         if ((due && seen[i] == 0) || (once && seen[i] > 1))
-            return invalid(c, n, seen[i] ? STR("more of") : STR("no"), g->elements[i].name);
+            return schema_invalid(c, n, seen[i] ? STR("more of") : STR("no"), g->elements[i].name);
         choices += count == CHOICE;
         chosen += count == CHOICE ? seen[i] : 0;
     }
     return choices == 0 || chosen == 1 || (g == &SCHEMA_MESSAGE && chosen == 0 && has_foreign(n))
-        ? true : invalid(c, n, STR("none or several"), "exactly one of those it may hold");
+        ? true : schema_invalid(c, n, STR("none or several"), "exactly one of those it may hold");
 }
 
 static bool unknown_child(const struct schema_check *c, const xmlNode *child)
 {
     if (c->mode != SCHEMA_LENIENT || schema_is_foreign(child))
-        return invalid(c, child->parent, xml_name(child), "no such element");
-    return invalid(c, child->parent, xml_name(child), xml_in(child, "")
+        return schema_invalid(c, child->parent, xml_name(child), "no such element");
+    return schema_invalid(c, child->parent, xml_name(child), xml_in(child, "")
         ? "no element without namespace; a dialect's `namespaces` with \"\" reads it as the standard's"
         : "no such element; a dialect's `rename` reads what the KMS calls otherwise");
 }
@@ -472,7 +472,7 @@ static bool check_child(struct schema_check *c, const xmlNode *child, const stru
     if (!e && (!schema_is_foreign(child) || g->extensions == NO_EXTENSIONS))
         return unknown_child(c, child);
     if (c->mode == SCHEMA_STRICT && place < *reached)
-        return invalid(c, child->parent, xml_name(child), "it earlier");
+        return schema_invalid(c, child->parent, xml_name(child), "it earlier");
     *reached = place;
     if (!e)
         return check_foreign(c, child);
@@ -490,7 +490,7 @@ bool schema_holds(struct schema_check *c, const xmlNode *node, const struct sche
     if (!check_attributes(c, node, group, group->plain, wanted))
         return false;
     if (!xml_blank(node))
-        return invalid(c, node, STR("text"), "elements");
+        return schema_invalid(c, node, STR("text"), "elements");
     for (const xmlNode *n = xml_child(node); n; n = xml_next(n)) {
         if (!check_child(c, n, group, seen, &reached))
             return false;

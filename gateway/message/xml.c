@@ -67,7 +67,7 @@ struct parse {
     uint64_t shortages; /* at the start */
 };
 
-static void refuse(xmlParserCtxtPtr ctxt, const char *what)
+static void xml_refuse(xmlParserCtxtPtr ctxt, const char *what)
 {
     struct parse *parse = ctxt->_private;
     if (parse->reason == REASON_OK) {
@@ -80,7 +80,7 @@ static void refuse(xmlParserCtxtPtr ctxt, const char *what)
 static void on_doctype(void *arg, const xmlChar *name, const xmlChar *external, const xmlChar *system)
 {
     (void)name, (void)external, (void)system;
-    refuse(arg, "a document type declaration, expected none");
+    xml_refuse(arg, "a document type declaration, expected none");
 }
 
 static void on_comment(void *arg, const xmlChar *text)
@@ -89,7 +89,7 @@ static void on_comment(void *arg, const xmlChar *text)
     const struct parse *parse = ctxt->_private;
     (void)text;
     if (!parse->limits->drop_comments)
-        refuse(ctxt, "a comment, expected none");
+        xml_refuse(ctxt, "a comment, expected none");
 }
 
 static void on_instruction(void *arg, const xmlChar *target, const xmlChar *text)
@@ -108,7 +108,7 @@ bool xml_absolute(const xmlChar *uri)
     return p > uri && *p == ':';
 }
 
-static bool listed(const struct strings *list, const xmlChar *uri)
+static bool xml_listed(const struct strings *list, const xmlChar *uri)
 {
     for (size_t i = 0; list && i < list->n; i++)
         if (str_eq_z(str_z((const char *)uri), list->v[i]))
@@ -134,13 +134,13 @@ static void on_element(START_ELEMENT)
     parse->declarations += (unsigned)n_ns; /* those in scope were counted by the scan */
     if (parse->elements > limits->elements || (unsigned)ctxt->nameNr >= limits->depth ||
         (unsigned)n_attrs > limits->attributes || parse->declarations > limits->declarations) {
-        refuse(ctxt, "more elements, levels, attributes or namespaces than allowed");
+        xml_refuse(ctxt, "more elements, levels, attributes or namespaces than allowed");
         return;
     }
     for (int i = 0; i < n_ns; i++) {
         const xmlChar *declared = ns[2 * i + 1];
-        if (declared && declared[0] && !xml_absolute(declared) && !listed(limits->relative, declared)) {
-            refuse(ctxt, "a relative namespace URI, expected an absolute one");
+        if (declared && declared[0] && !xml_absolute(declared) && !xml_listed(limits->relative, declared)) {
+            xml_refuse(ctxt, "a relative namespace URI, expected an absolute one");
             return;
         }
     }

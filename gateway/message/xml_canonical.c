@@ -34,7 +34,7 @@ static bool omitted(const struct xml_subtree *part, const xmlNode *n)
 
 enum { SORTED_MAX = 40 }; /* attributes, or namespaces in scope, of one element; with more it gives up */
 
-static struct str view(const xmlChar *z)
+static struct str canonical_view(const xmlChar *z)
 {
     return z ? str_z((const char *)z) : STR("");
 }
@@ -54,7 +54,7 @@ struct scope {
     enum { UNKNOWN, LESS, SAME, MORE } order[SORTED_MAX][SORTED_MAX];
 };
 
-static void enter(struct scope *s, const xmlNode *n)
+static void canonical_enter(struct scope *s, const xmlNode *n)
 {
     for (const xmlNs *ns = n->nsDef; ns; ns = ns->next, s->n++) {
         if (s->n >= SORTED_MAX)
@@ -153,10 +153,10 @@ static bool write_namespaces(const xmlNode *n, const xmlNode *apex, struct buf *
         buf_str(out, STR(" xmlns"));
         if (found[i]->prefix) {
             buf_char(out, ':');
-            buf_str(out, view(found[i]->prefix));
+            buf_str(out, canonical_view(found[i]->prefix));
         }
         buf_str(out, STR("=\""));
-        buf_xml_attr(out, view(found[i]->href));
+        buf_xml_attr(out, canonical_view(found[i]->href));
         buf_char(out, '"');
     }
     return true;
@@ -165,10 +165,10 @@ static bool write_namespaces(const xmlNode *n, const xmlNode *apex, struct buf *
 static void write_name(const xmlNs *ns, const xmlChar *name, struct buf *out)
 {
     if (ns && ns->prefix) {
-        buf_str(out, view(ns->prefix));
+        buf_str(out, canonical_view(ns->prefix));
         buf_char(out, ':');
     }
-    buf_str(out, view(name));
+    buf_str(out, canonical_view(name));
 }
 
 /* By namespace URI, those in none first, then by local name. */
@@ -207,7 +207,7 @@ static bool write_start(const xmlNode *n, const struct xml_subtree *part, struct
 {
     buf_char(out, '<');
     write_name(n->ns, n->name, out);
-    enter(s, n);
+    canonical_enter(s, n);
     if (!write_namespaces(n, part->apex, out) || !write_attributes(n, part->plain_attributes, s, out))
         return false;
     buf_char(out, '>');
@@ -238,7 +238,7 @@ static bool write_tree(const struct xml_subtree *part, struct buf *out)
     struct scope scope;
     scope.n = 0;
     for (const xmlNode *above = n->parent; above && above->type == XML_ELEMENT_NODE; above = above->parent)
-        enter(&scope, above);
+        canonical_enter(&scope, above);
     if ((!part->plain_attributes && inherits_attributes(n)) || !write_start(n, part, &scope, out))
         return false;
     bool inside = true; /* at n's start: its children come next */
@@ -254,7 +254,7 @@ static bool write_tree(const struct xml_subtree *part, struct buf *out)
                 return true;
             inside = false;
         } else if (next->type == XML_TEXT_NODE) {
-            buf_xml_text(out, view(next->content));
+            buf_xml_text(out, canonical_view(next->content));
             n = next;
             inside = false;
         } else if (next->type == XML_ELEMENT_NODE) {
@@ -307,7 +307,7 @@ static bool swap_uris(const xmlNode *n, struct buf *swapped)
         struct buf escaped BUF_CLEANUP = BUF_INIT(SIZE_MAX / 4);
         if (!ns->href || !xmlStrchr(ns->href, '&'))
             continue;
-        buf_xml_attr(&escaped, view(ns->href));
+        buf_xml_attr(&escaped, canonical_view(ns->href));
         const struct swapped s = {ns, ns->href};
         buf_bytes(swapped, &s, sizeof s);
         if (escaped.failed || swapped->failed)

@@ -32,7 +32,7 @@ static void wipe_and_free(void *p)
     plain_free(p);
 }
 
-static void *take(size_t n)
+static void *memory_lend(size_t n)
 {
     void *p = wiping ? locked_take(n) : NULL;
     if (p || (p = plain_malloc(n)))
@@ -44,7 +44,7 @@ static void *take(size_t n)
 static char *take_copy(const char *z)
 {
     const size_t n = strlen(z) + 1;
-    char *p = take(n);
+    char *p = memory_lend(n);
     return p ? memcpy(p, z, n) : NULL;
 }
 
@@ -52,13 +52,13 @@ static char *take_copy(const char *z)
 static void *move_and_wipe(void *p, size_t n)
 {
     if (!p)
-        return take(n);
+        return memory_lend(n);
     const size_t aside = aside_size(p);
     void *const same = wiping || aside ? NULL : plain_realloc(p, n);
     if (same)
         return same;
     const size_t have = aside ? aside : malloc_usable_size(p);
-    void *to = take(n);
+    void *to = memory_lend(n);
     if (!to)
         return NULL;
     memcpy(to, p, have < n ? have : n);
@@ -77,7 +77,7 @@ bool xml_memory_startup(void)
     if (plain_free)
         return true;
     return xmlMemGet(&plain_free, &plain_malloc, &plain_realloc, &unused) == 0 &&
-           xmlMemSetup(wipe_and_free, take, move_and_wipe, take_copy) == 0;
+           xmlMemSetup(wipe_and_free, memory_lend, move_and_wipe, take_copy) == 0;
 }
 
 void xml_secret_begin(bool secret)

@@ -39,14 +39,14 @@ static bool at(const struct scan *s, struct str token)
     return s->p < s->end && *s->p == *token.p && str_starts((struct str){s->p, (size_t)(s->end - s->p)}, token);
 }
 
-static bool space(char c)
+static bool xml_scan_space(char c)
 {
     return c == ' ' || c == '\t' || c == '\n' || c == '\r';
 }
 
 static void skip_space(struct scan *s)
 {
-    while (s->p < s->end && space(*s->p))
+    while (s->p < s->end && xml_scan_space(*s->p))
         s->p++;
 }
 
@@ -70,7 +70,7 @@ static bool goes_on_in_name(unsigned char c)
     return begins_name(c) || (unsigned)(c - '0') < 10 || c == '-' || c == '.';
 }
 
-static struct str name(struct scan *s)
+static struct str xml_scan_name(struct scan *s)
 {
     const char *from = s->p;
     if (s->p < s->end && begins_name((unsigned char)*s->p))
@@ -109,7 +109,7 @@ static bool character_reference(struct scan *s)
 }
 
 /* At "&". Without a DTD there are five entities. */
-static enum reason reference(struct scan *s)
+static enum reason scan_reference(struct scan *s)
 {
     static const char *const known[] = {"&lt;", "&gt;", "&amp;", "&quot;", "&apos;"};
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
@@ -145,7 +145,7 @@ static enum reason attribute_value(struct scan *s)
         return malformed(s, "found < in an attribute value");
     }
     while ((s->p = up_to(s->p, close, '&')) < close) {
-        const enum reason r = reference(s);
+        const enum reason r = scan_reference(s);
         if (r != REASON_OK)
             return r;
     }
@@ -164,9 +164,9 @@ static enum reason count_declaration(struct scan *s, unsigned *declared)
     return REASON_OK;
 }
 
-static enum reason attribute(struct scan *s, unsigned *attributes, unsigned *declared)
+static enum reason xml_scan_attribute(struct scan *s, unsigned *attributes, unsigned *declared)
 {
-    const struct str n = name(s);
+    const struct str n = xml_scan_name(s);
     if (n.n == 0)
         return malformed(s, "expected an attribute's name, > or />");
     if (n.p[0] == 'x' && (str_eq(n, STR("xmlns")) || str_starts(n, STR("xmlns:")))) {
@@ -189,7 +189,7 @@ static enum reason start_tag(struct scan *s)
 {
     unsigned attributes = 0, declared = 0;
     s->p++;
-    const struct str n = name(s);
+    const struct str n = xml_scan_name(s);
     if (n.n == 0)
         return malformed(s, "expected a name behind <");
     if (s->depth == 0 && s->elements > 0)
@@ -214,7 +214,7 @@ static enum reason start_tag(struct scan *s)
         }
         if (before == s->p)
             return malformed(s, "expected white space, > or /> in a start tag");
-        const enum reason r = attribute(s, &attributes, &declared);
+        const enum reason r = xml_scan_attribute(s, &attributes, &declared);
         if (r != REASON_OK)
             return r;
     }
@@ -223,7 +223,7 @@ static enum reason start_tag(struct scan *s)
 static enum reason end_tag(struct scan *s)
 {
     s->p += 2;
-    const struct str n = name(s);
+    const struct str n = xml_scan_name(s);
     if (s->depth == 0 || !str_eq(n, s->open[s->depth - 1]))
         return malformed(s, "found an end tag that closes no open element");
     skip_space(s);
@@ -275,10 +275,10 @@ static const char *nearest(struct scan *s)
 /* At anything but "<": up to the next byte that needs a look. */
 static enum reason character_data(struct scan *s)
 {
-    if (s->depth == 0 && !space(*s->p))
+    if (s->depth == 0 && !xml_scan_space(*s->p))
         return malformed(s, "found text outside the root element");
     if (*s->p == '&')
-        return reference(s);
+        return scan_reference(s);
     if (at(s, STR("]]>")))
         return malformed(s, "found ]]> in text");
     s->p++;
@@ -342,7 +342,7 @@ static bool pseudo_attribute(struct scan *s, struct str key, struct str *value)
 static enum reason xml_declaration(struct scan *s)
 {
     struct str version, encoding, standalone;
-    if (!at(s, STR("<?xml")) || s->end - s->p < 6 || !space(s->p[5]))
+    if (!at(s, STR("<?xml")) || s->end - s->p < 6 || !xml_scan_space(s->p[5]))
         return REASON_OK;
     s->p += 5;
     if (!pseudo_attribute(s, STR("version"), &version) || !version.p ||
@@ -393,7 +393,7 @@ static enum reason characters(struct scan *s)
         const unsigned char c = (unsigned char)*p;
         const bool no_character =
             c == 0xEF && s->end - p > 2 && (unsigned char)p[1] == 0xBF && (unsigned char)p[2] >= 0xBE;
-        if ((c < 0x20 && !space(*p)) || no_character) {
+        if ((c < 0x20 && !xml_scan_space(*p)) || no_character) {
             s->p = p;
             return malformed(s, "found a character that XML does not allow");
         }

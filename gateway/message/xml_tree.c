@@ -2,7 +2,7 @@
 
 #include "message/xml_internal.h"
 
-static struct str view(const xmlChar *z)
+static struct str tree_view(const xmlChar *z)
 {
     return str_z((const char *)z);
 }
@@ -38,7 +38,7 @@ const xmlNode *xml_following(const xmlNode *element, const xmlNode *top)
 }
 
 /* Most names differ in their first letter. */
-static bool same(const xmlChar *found, const char *name)
+static bool tree_same(const xmlChar *found, const char *name)
 {
     return found && found[0] == (xmlChar)name[0] && strcmp((const char *)found, name) == 0;
 }
@@ -47,12 +47,12 @@ bool xml_in(const xmlNode *element, const char *ns)
 {
     if (!element)
         return false;
-    return element->ns ? same(element->ns->href, ns) : ns[0] == '\0';
+    return element->ns ? tree_same(element->ns->href, ns) : ns[0] == '\0';
 }
 
 bool xml_is(const xmlNode *element, const char *ns, const char *name)
 {
-    return element && same(element->name, name) && xml_in(element, ns);
+    return element && tree_same(element->name, name) && xml_in(element, ns);
 }
 
 bool xml_in_krr_list(const xmlNode *element)
@@ -65,12 +65,12 @@ bool xml_in_krr_list(const xmlNode *element)
 
 struct str xml_name(const xmlNode *element)
 {
-    return element ? view(element->name) : STR_MISSING;
+    return element ? tree_view(element->name) : STR_MISSING;
 }
 
 struct str xml_namespace(const xmlNode *element)
 {
-    return element && element->ns ? view(element->ns->href) : STR_MISSING;
+    return element && element->ns ? tree_view(element->ns->href) : STR_MISSING;
 }
 
 /* The parser makes one node of adjacent text; anything else is refused, not put together. */
@@ -80,7 +80,7 @@ static struct str only_text(const xmlNode *children)
         return STR("");
     if (children->type != XML_TEXT_NODE || children->next || !children->content)
         return STR_MISSING;
-    return view(children->content);
+    return tree_view(children->content);
 }
 
 struct str xml_text(const xmlNode *element)
@@ -95,13 +95,13 @@ struct str xml_attr_value(const xmlAttr *attr)
 
 bool xml_attr_in(const xmlAttr *attr, const char *ns)
 {
-    return attr->ns && same(attr->ns->href, ns);
+    return attr->ns && tree_same(attr->ns->href, ns);
 }
 
 struct str xml_attr(const xmlNode *element, const char *ns, const char *name)
 {
     for (const xmlAttr *a = element ? element->properties : NULL; a; a = a->next) {
-        if (same(a->name, name) && (ns ? a->ns && same(a->ns->href, ns) : !a->ns))
+        if (tree_same(a->name, name) && (ns ? a->ns && tree_same(a->ns->href, ns) : !a->ns))
             return xml_attr_value(a);
     }
     return STR_MISSING;
@@ -110,7 +110,7 @@ struct str xml_attr(const xmlNode *element, const char *ns, const char *name)
 bool xml_blank(const xmlNode *element)
 {
     for (const xmlNode *n = element->children; n; n = n->next) {
-        if (n->type == XML_TEXT_NODE && str_trim(view(n->content)).n != 0)
+        if (n->type == XML_TEXT_NODE && str_trim(tree_view(n->content)).n != 0)
             return false;
     }
     return true;

@@ -79,7 +79,7 @@ static const xmlNode *last_child(const xmlNode *parent)
 
 /* The strictest reading decides in the gate; here the loosest, so that what is short or only not allowed is looked
  * at. */
-static bool look(struct look *l, const struct xml_doc *doc, struct str body)
+static bool diagnose_look(struct look *l, const struct xml_doc *doc, struct str body)
 {
     const struct xmlsig_policy any = {HASH_BYTES * 4, XMLSIG_C14N | XMLSIG_EXC_C14N | XMLSIG_C14N11};
     struct detail ignored;
@@ -182,7 +182,7 @@ static bool naked(const struct look *l, bool info, struct buf *out)
 }
 
 /* From `<name` to the `>` behind the last `</name`. */
-static bool written(const struct look *l, bool info, struct buf *out)
+static bool diagnose_written(const struct look *l, bool info, struct buf *out)
 {
     const xmlNode *node = info ? l->sig.info : l->sig.apex;
     const char *prefix = node->ns && node->ns->prefix ? (const char *)node->ns->prefix : "";
@@ -220,7 +220,7 @@ static bool form_text(const struct look *l, bool info, enum xmlsig_form form, st
     case XMLSIG_AS_BARE:
         return bare(l, info, out);
     case XMLSIG_AS_WRITTEN:
-        return written(l, info, out);
+        return diagnose_written(l, info, out);
     case XMLSIG_AS_NAKED:
         return naked(l, info, out);
     default:
@@ -265,7 +265,7 @@ static void cut_out(struct str text, size_t at, char out[160])
         memcpy(out, b.p, b.n + 1);
 }
 
-static void compare(struct str ours, struct str theirs, struct xmlsig_attempt *out)
+static void diagnose_compare(struct str ours, struct str theirs, struct xmlsig_attempt *out)
 {
     size_t at = 0;
     while (at < ours.n && at < theirs.n && ours.p[at] == theirs.p[at])
@@ -323,7 +323,7 @@ static bool fits_with_ends(struct seeking *s, struct str text)
         s->out->ends = (enum xmlsig_ends)ends;
         if (hashed.failed || !fits(&s->look, s->key, buf_view(&hashed), s->out))
             continue;
-        compare(buf_view(&s->ours), buf_view(&hashed), s->out);
+        diagnose_compare(buf_view(&s->ours), buf_view(&hashed), s->out);
         declarations_more(buf_view(&s->ours), text, s->out->added);
         return true;
     }
@@ -369,11 +369,12 @@ static void tell_both(struct seeking *s)
         s->out->form = XMLSIG_AS_EXCLUSIVE_OR_ALONE;
 }
 
-static bool find(const struct xml_doc *doc, struct str body, const struct secret_key *key, struct xmlsig_attempt *out)
+static bool diagnose_find(const struct xml_doc *doc, struct str body, const struct secret_key *key,
+                          struct xmlsig_attempt *out)
 {
     struct seeking s = {.key = key, .ceiling = 2 * xml_canonical_ceiling(doc->size), .out = out};
     *out = (struct xmlsig_attempt){.form = XMLSIG_AS_DECLARED};
-    if (!look(&s.look, doc, body))
+    if (!diagnose_look(&s.look, doc, body))
         return false;
     s.ours = BUF_INIT(s.ceiling);
     bool found = false;
@@ -393,11 +394,11 @@ static bool find(const struct xml_doc *doc, struct str body, const struct secret
 
 bool xmlsig_find_digest(const struct xml_doc *doc, struct str body, struct xmlsig_attempt *out)
 {
-    return find(doc, body, NULL, out);
+    return diagnose_find(doc, body, NULL, out);
 }
 
 bool xmlsig_find_hmac(const struct xml_doc *doc, struct str body, const struct secret_key *key,
                       struct xmlsig_attempt *out)
 {
-    return find(doc, body, key, out);
+    return diagnose_find(doc, body, key, out);
 }

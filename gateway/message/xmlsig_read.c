@@ -17,7 +17,7 @@ static enum reason profile(const struct reading *r, const char *what, struct str
     return REASON_SIGNATURE_PROFILE;
 }
 
-static enum reason reference(const struct reading *r, const char *what)
+static enum reason xmlsig_reference(const struct reading *r, const char *what)
 {
     detail_set(r->why, "%s", what);
     return REASON_SIGNATURE_REFERENCE;
@@ -25,7 +25,7 @@ static enum reason reference(const struct reading *r, const char *what)
 
 /* The closed form of an element of the signature: its name, only the attributes `Id` and `allowed`, no text between its
  * children. */
-static enum reason expect(const struct reading *r, const xmlNode *n, const char *name, const char *allowed)
+static enum reason xmlsig_expect(const struct reading *r, const xmlNode *n, const char *name, const char *allowed)
 {
     if (!n)
         return profile(r, "Signature", STR("nothing"), name);
@@ -45,7 +45,7 @@ static enum reason expect(const struct reading *r, const xmlNode *n, const char 
 static enum reason expect_algorithm(const struct reading *r, const xmlNode *n, const char *name, bool parameters,
                                     struct str *algorithm)
 {
-    const enum reason bad = expect(r, n, name, "Algorithm");
+    const enum reason bad = xmlsig_expect(r, n, name, "Algorithm");
     if (bad != REASON_OK)
         return bad;
     *algorithm = xml_attr(n, NULL, "Algorithm");
@@ -110,7 +110,7 @@ static enum reason read_hmac(const struct reading *r, const xmlNode *method)
         return profile(r, "SignatureMethod", algorithm, ALG_HMAC_SHA256);
     const xmlNode *length = xml_child(method);
     if (length) {
-        const enum reason wrong = expect(r, length, "HMACOutputLength", NULL);
+        const enum reason wrong = xmlsig_expect(r, length, "HMACOutputLength", NULL);
         if (wrong != REASON_OK)
             return wrong;
         const struct str text = str_trim(xml_text(length));
@@ -126,7 +126,7 @@ static enum reason read_hmac(const struct reading *r, const xmlNode *method)
 static enum reason read_transforms(const struct reading *r, const xmlNode *transforms)
 {
     struct str algorithm;
-    enum reason bad = expect(r, transforms, "Transforms", NULL);
+    enum reason bad = xmlsig_expect(r, transforms, "Transforms", NULL);
     if (bad != REASON_OK)
         return bad;
     const xmlNode *t = xml_child(transforms);
@@ -165,24 +165,24 @@ static enum reason read_target(const struct reading *r, struct str uri)
     struct signature *sig = r->sig;
     const struct str own = xml_attr(sig->payload, NULL, "Id"), outer = xml_attr(sig->top, NULL, "Id");
     if (!uri.p)
-        return reference(r, "Reference: found no URI, expected the Id of the message beside the signature");
+        return xmlsig_reference(r, "Reference: found no URI, expected the Id of the message beside the signature");
     if (uri.n == 0) {
         sig->apex = sig->top;
     } else {
         const struct str id = {uri.p + 1, uri.n - 1};
         if (uri.p[0] != '#' || id.n == 0)
-            return reference(r, "Reference: found a URI outside the message, expected # and an Id");
+            return xmlsig_reference(r, "Reference: found a URI outside the message, expected # and an Id");
         if (str_eq(id, own))
             sig->apex = sig->payload;
         else if (str_eq(id, outer))
             sig->apex = sig->top;
         else
-            return reference(r, "Reference: found another Id than that of the message beside the signature");
+            return xmlsig_reference(r, "Reference: found another Id than that of the message beside the signature");
         sig->reference_id = id;
         if (!signature_plain_id(id))
-            return reference(r, "Reference: found an Id with other characters than letters, digits and -._:");
+            return xmlsig_reference(r, "Reference: found an Id with other characters than letters, digits and -._:");
         if (count_id(r->doc, id) != 1)
-            return reference(r, "Reference: found its Id at more than one element");
+            return xmlsig_reference(r, "Reference: found its Id at more than one element");
     }
     if (sig->enveloped != (sig->apex == sig->top))
         return profile(r, "Transforms", sig->enveloped ? STR("enveloped-signature") : STR("no enveloped-signature"),
@@ -199,7 +199,7 @@ static enum reason read_digest(const struct reading *r, const xmlNode *method, s
     if (!str_eq_z(algorithm, ALG_SHA256))
         return profile(r, "DigestMethod", algorithm, ALG_SHA256);
     const xmlNode *value = xml_next(method);
-    bad = expect(r, value, "DigestValue", NULL);
+    bad = xmlsig_expect(r, value, "DigestValue", NULL);
     if (bad != REASON_OK)
         return bad;
     *digest = xml_text(value);
@@ -212,7 +212,7 @@ static enum reason read_signed_info(const struct reading *r, struct str *uri, st
 {
     struct signature *sig = r->sig;
     struct str algorithm;
-    enum reason bad = expect(r, sig->info, "SignedInfo", NULL);
+    enum reason bad = xmlsig_expect(r, sig->info, "SignedInfo", NULL);
     if (bad != REASON_OK)
         return bad;
     const xmlNode *n = xml_child(sig->info);
@@ -226,7 +226,7 @@ static enum reason read_signed_info(const struct reading *r, struct str *uri, st
     if (bad != REASON_OK)
         return bad;
     n = xml_next(n);
-    bad = expect(r, n, "Reference", "URI");
+    bad = xmlsig_expect(r, n, "Reference", "URI");
     if (bad != REASON_OK)
         return bad;
     if (xml_next(n))
@@ -244,11 +244,11 @@ static enum reason read_signed_info(const struct reading *r, struct str *uri, st
 
 static enum reason read_key_info(const struct reading *r, const xmlNode *info)
 {
-    const enum reason bad = expect(r, info, "KeyInfo", NULL);
+    const enum reason bad = xmlsig_expect(r, info, "KeyInfo", NULL);
     if (bad != REASON_OK)
         return bad;
     const xmlNode *name = xml_child(info);
-    const enum reason wrong = expect(r, name, "KeyName", NULL);
+    const enum reason wrong = xmlsig_expect(r, name, "KeyName", NULL);
     if (wrong != REASON_OK)
         return wrong;
     r->sig->key_name = xml_text(name);
@@ -300,7 +300,7 @@ static enum reason read_envelope(const struct reading *r)
         return profile(r, "Signature", STR("more than one"), "one");
     sig->payload = xml_child(sig->top);
     if (children != 2 || !xml_is(sig->payload, NS_KMS, root == KMS_ROOT_SIGNED_REQUEST ? "KmsRequest" : "KmsResponse"))
-        return reference(r, "found something else beside the Signature, expected one message before it");
+        return xmlsig_reference(r, "found something else beside the Signature, expected one message before it");
     return REASON_OK;
 }
 
@@ -313,7 +313,7 @@ enum reason signature_read(const struct xml_doc *doc, const struct xmlsig_policy
     enum reason bad = read_envelope(&r);
     if (bad != REASON_OK)
         return bad;
-    bad = expect(&r, sig->node, "Signature", NULL);
+    bad = xmlsig_expect(&r, sig->node, "Signature", NULL);
     if (bad != REASON_OK)
         return bad;
     sig->info = xml_child(sig->node);
@@ -321,7 +321,7 @@ enum reason signature_read(const struct xml_doc *doc, const struct xmlsig_policy
     if (bad != REASON_OK)
         return bad;
     const xmlNode *value = xml_next(sig->info);
-    bad = expect(&r, value, "SignatureValue", NULL);
+    bad = xmlsig_expect(&r, value, "SignatureValue", NULL);
     if (bad != REASON_OK)
         return bad;
     bad = read_key_info(&r, xml_next(value));

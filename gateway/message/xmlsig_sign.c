@@ -39,7 +39,7 @@ static void put_signed_info(const struct xmlsig_policy *profile, const uint8_t d
 }
 
 /* The digest of what is signed, the SignedInfo that names it, and the HMAC of that: the standard's form. */
-static bool make(struct str text, const struct secret_key *key, struct xmlsig_made *made)
+static bool sign_make(struct str text, const struct secret_key *key, struct xmlsig_made *made)
 {
     struct buf info = BUF_FIXED(made->info);
     if (!signature_hash(text, made->digest))
@@ -88,8 +88,8 @@ static bool put_end(const char *envelope, struct str key_id, const struct xmlsig
 }
 
 /* `text` is canonical. */
-static bool put(struct str text, const char *envelope, struct str key_id, const struct xmlsig_policy *profile,
-                const struct xmlsig_made *made, struct buf *out)
+static bool sign_put(struct str text, const char *envelope, struct str key_id, const struct xmlsig_policy *profile,
+                     const struct xmlsig_made *made, struct buf *out)
 {
     put_begin(envelope, out);
     buf_str(out, text);
@@ -104,7 +104,7 @@ static bool made_by_xmlsec(struct str text, const char *envelope, struct str key
     struct xml_doc *doc;
     struct signature sig;
     *made = (struct xmlsig_made){.info_n = 0};
-    if (!put(text, envelope, key_id, profile, made, &blank) ||
+    if (!sign_put(text, envelope, key_id, profile, made, &blank) ||
         xml_parse(buf_view(&blank), &XML_LIMITS_PROTECTED, &doc, NULL) != REASON_OK)
         return false;
     const bool ok = signature_read(doc, profile, &sig, NULL) == REASON_OK &&
@@ -126,7 +126,7 @@ bool xmlsig_sign_as(struct str payload, struct str key_id, const struct secret_k
     struct buf text BUF_CLEANUP = BUF_INIT_KEYS(LIMIT_REPLY_OUT); /* a rule may leave keys in clear */
     return key_id.n > 0 && profile->min_hmac_bits <= 8 * HASH_BYTES && canonical_payload(payload, &text, &envelope) &&
            made_by_xmlsec(buf_view(&text), envelope, key_id, key, profile, &made) &&
-           put(buf_view(&text), envelope, key_id, profile, &made, out);
+           sign_put(buf_view(&text), envelope, key_id, profile, &made, out);
 }
 
 bool xmlsig_sign(struct str payload, struct str key_id, const struct secret_key *key, struct buf *out)
@@ -134,8 +134,8 @@ bool xmlsig_sign(struct str payload, struct str key_id, const struct secret_key 
     const char *envelope;
     struct xmlsig_made made;
     struct buf text BUF_CLEANUP = BUF_INIT_KEYS(LIMIT_REPLY_OUT);
-    return key_id.n > 0 && canonical_payload(payload, &text, &envelope) && make(buf_view(&text), key, &made) &&
-           put(buf_view(&text), envelope, key_id, &XMLSIG_STANDARD, &made, out);
+    return key_id.n > 0 && canonical_payload(payload, &text, &envelope) && sign_make(buf_view(&text), key, &made) &&
+           sign_put(buf_view(&text), envelope, key_id, &XMLSIG_STANDARD, &made, out);
 }
 
 static const char RESPONSE[] = "SignedKmsResponse";
@@ -151,6 +151,6 @@ bool xmlsig_response_end(struct buf *out, size_t from, struct str key_id, const 
 {
     if (out->failed || from >= out->n || key_id.n == 0)
         return false;
-    return make((struct str){out->p + from, out->n - from}, key, made) &&
+    return sign_make((struct str){out->p + from, out->n - from}, key, made) &&
            put_end(RESPONSE, key_id, &XMLSIG_STANDARD, made, out);
 }

@@ -51,7 +51,7 @@ static struct redis *redis_of(const struct redis_line *l)
     return (struct redis *)l->line.replay;
 }
 
-static void publish(struct redis_line *l)
+static void redis_publish(struct redis_line *l)
 {
     const int fault = (int)l->talk.fault, before = atomic_load(&l->fault);
     if (before == (int)REDIS_FINE && fault != (int)REDIS_FINE)
@@ -286,7 +286,7 @@ void redis_line_connected(struct redis_line *l, enum redis_peer peer)
         redis_ask_sentinel(&l->talk, false);
     else
         talk_begin(&l->talk);
-    publish(l);
+    redis_publish(l);
 }
 
 /* A Sentinel may want a password, too; it is told it only then. */
@@ -313,14 +313,14 @@ static bool feed_sentinel(struct redis_line *l, const void *bytes, size_t n)
 bool redis_line_feed(struct redis_line *l, const void *bytes, size_t n)
 {
     const bool goes_on = l->asks_sentinel ? feed_sentinel(l, bytes, n) : talk_feed(&l->talk, bytes, n);
-    publish(l);
+    redis_publish(l);
     return goes_on;
 }
 
 bool redis_line_tick(struct redis_line *l)
 {
     const bool goes_on = talk_tick(&l->talk);
-    publish(l);
+    redis_publish(l);
     return goes_on;
 }
 
@@ -350,7 +350,7 @@ void redis_line_lost(struct redis_line *l, enum redis_fault kind, const char *wh
     if (kind != REDIS_FINE)
         talk_settle(&l->talk, kind, why);
     talk_end(&l->talk);
-    publish(l);
+    redis_publish(l);
 }
 
 static void redis_free(struct replay *replay)

@@ -10,7 +10,7 @@ enum { STATUS_DONE, STATUS_APART, STATUS_FOREIGN };
 enum { VERDICT_OK, VERDICT_SEEN, VERDICT_FULL, VERDICT_EARLY };
 enum { HEAD_ITEMS = 3, LOADS = 3 };
 
-static bool holds(struct str text, const char *part)
+static bool redis_holds(struct str text, const char *part)
 {
     const struct str p = str_z(part);
     for (size_t i = 0; i + p.n <= text.n; i++)
@@ -32,7 +32,7 @@ enum redis_fault redis_error_kind(struct str error)
         {"ERR Error compiling", REDIS_LIBRARY}, {"ERR Error registering", REDIS_LIBRARY},
     };
     /* rights are looked at inside the library, too */
-    if (holds(error, "can't run this command") || holds(error, "can't access"))
+    if (redis_holds(error, "can't run this command") || redis_holds(error, "can't access"))
         return REDIS_AUTH;
     for (size_t i = 0; i < sizeof KINDS / sizeof *KINDS; i++)
         if (str_starts(error, str_z(KINDS[i].start)))
@@ -57,7 +57,7 @@ static bool is_one(const struct redis_reply *r, int kind)
 }
 
 /* Whoever waits for it, if anybody does, hears of it once. */
-static void answer(struct talk *t, struct claim *c, enum reason reason)
+static void redis_answer(struct talk *t, struct claim *c, enum reason reason)
 {
     struct replay_call *call = c->call;
     (void)t;
@@ -86,11 +86,11 @@ static void verdict(struct talk *t, struct claim *c, int64_t v)
     }
     c->state = v == VERDICT_OK ? CLAIM_TAKEN : CLAIM_REFUSED;
     if (v != VERDICT_OK || !t->site->how.wait_replicas)
-        answer(t, c, REASONS[v]);
+        redis_answer(t, c, REASONS[v]);
 }
 
 /* Those at the front that nobody waits for the replicas' word on. */
-static void retire(struct talk *t)
+static void redis_retire(struct talk *t)
 {
     if (!t->site->how.wait_replicas)
         t->claim_answered = t->claim_spent;
@@ -107,9 +107,9 @@ static void refuse_all(struct talk *t, unsigned n, enum redis_fault fault)
             continue;
         if (c->call)
             redis_count(fault, 1);
-        answer(t, c, fault == REDIS_FULL ? REASON_REPLAY_FULL : REASON_REPLAY_UNAVAILABLE);
+        redis_answer(t, c, fault == REDIS_FULL ? REASON_REPLAY_FULL : REASON_REPLAY_UNAVAILABLE);
     }
-    retire(t);
+    redis_retire(t);
 }
 
 static bool is_spend_reply(const struct redis_reply *r, unsigned asked)
@@ -201,7 +201,7 @@ static bool on_spend(struct talk *t, const struct redis_reply *r, unsigned claim
         if (c->state == CLAIM_ASKED)
             verdict(t, c, r->item[k++].integer);
     }
-    retire(t);
+    redis_retire(t);
     return true;
 }
 
@@ -224,7 +224,7 @@ static bool on_wait(struct talk *t, const struct redis_reply *r, unsigned claims
             continue;
         if (!enough && c->call)
             redis_count(REDIS_REPLICAS, 1);
-        answer(t, c, enough ? REASON_OK : REASON_REPLAY_UNAVAILABLE);
+        redis_answer(t, c, enough ? REASON_OK : REASON_REPLAY_UNAVAILABLE);
     }
     return true;
 }
@@ -280,7 +280,7 @@ static bool on_version(struct talk *t, const struct redis_reply *r)
 /* Another gateway may have been faster; perhaps with a newer one. */
 static bool on_load(struct talk *t, const struct redis_reply *r)
 {
-    if (is_one(r, ITEM_ERROR) && !holds(r->item[0].text, "already exists"))
+    if (is_one(r, ITEM_ERROR) && !redis_holds(r->item[0].text, "already exists"))
         return redis_error_kind(r->item[0].text) == REDIS_SERVER
                    ? talk_fail(t, REDIS_LIBRARY, "it cannot be loaded: %.*s",
                                r->item[0].text.n < WHY / 2 ? (int)r->item[0].text.n : WHY / 2, r->item[0].text.p)
@@ -305,7 +305,7 @@ static bool on_forget(struct talk *t, const struct redis_reply *r)
     return kind == REDIS_FULL || kind == REDIS_REPLICAS || fail_by_error(t, r->item[0].text);
 }
 
-static bool take(struct talk *t, const struct redis_reply *r)
+static bool redis_take(struct talk *t, const struct redis_reply *r)
 {
     if (t->asked_first == t->asked_end)
         return unexpected(t);
@@ -344,7 +344,7 @@ bool talk_feed(struct talk *t, const void *bytes, size_t n)
             return talk_fail(t, REDIS_PROTOCOL, "what it says is no reply of a Redis server");
         default:
             t->silent = false;
-            if (!take(t, r))
+            if (!redis_take(t, r))
                 return false;
             break;
         }

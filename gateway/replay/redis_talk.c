@@ -65,7 +65,7 @@ void redis_argument_int(struct buf *out, int64_t value)
     redis_argument(out, text.p, text.n);
 }
 
-static char *put(char *to, struct str s)
+static char *talk_put(char *to, struct str s)
 {
     memcpy(to, s.p, s.n);
     return to + s.n;
@@ -73,9 +73,9 @@ static char *put(char *to, struct str s)
 
 static char *put_user(char *to, const uint8_t digest[REPLAY_DIGEST])
 {
-    to = put(to, STR("$26\r\n" KEY_PREFIX));
-    to = put(to, (struct str){(const char *)digest, REPLAY_DIGEST});
-    return put(to, STR("\r\n"));
+    to = talk_put(to, STR("$26\r\n" KEY_PREFIX));
+    to = talk_put(to, (struct str){(const char *)digest, REPLAY_DIGEST});
+    return talk_put(to, STR("\r\n"));
     _Static_assert(sizeof KEY_PREFIX - 1 + REPLAY_DIGEST == 26, "the key's length is written above");
 }
 
@@ -117,7 +117,7 @@ void talk_free(struct talk *t)
 }
 
 /* Trouble is told when it begins, when it becomes another, and each minute; by one of all conversations. */
-static void tell(struct talk *t, enum redis_fault fault, const char *why)
+static void talk_tell(struct talk *t, enum redis_fault fault, const char *why)
 {
     struct redis_site *s = t->site;
     const int64_t now = time_mono_us(), told = atomic_load(&s->told_us);
@@ -135,7 +135,7 @@ static void tell(struct talk *t, enum redis_fault fault, const char *why)
 
 void talk_settle(struct talk *t, enum redis_fault fault, const char *why)
 {
-    tell(t, fault, why);
+    talk_tell(t, fault, why);
     if (fault != REDIS_FINE)
         redis_count(fault, 1); /* each time, so that a rate tells that it lasts */
     if (fault == t->fault)
@@ -157,7 +157,7 @@ bool talk_fail(struct talk *t, enum redis_fault fault, const char *format, ...)
 }
 
 /* False: more is waited for than can be. */
-static bool ask(struct talk *t, int what, unsigned claims)
+static bool talk_ask(struct talk *t, int what, unsigned claims)
 {
     if (t->asked_end - t->asked_first == ASKED)
         return false;
@@ -167,7 +167,7 @@ static bool ask(struct talk *t, int what, unsigned claims)
 
 static void ask_info(struct talk *t, int what, const char *section)
 {
-    if (!ask(t, what, 0))
+    if (!talk_ask(t, what, 0))
         return;
     redis_command(&t->out, 2);
     redis_argument_z(&t->out, "INFO");
@@ -176,7 +176,7 @@ static void ask_info(struct talk *t, int what, const char *section)
 
 void talk_ask_version(struct talk *t)
 {
-    if (!ask(t, ASK_VERSION, 0))
+    if (!talk_ask(t, ASK_VERSION, 0))
         return;
     redis_command(&t->out, 3);
     redis_argument_z(&t->out, "FCALL");
@@ -186,7 +186,7 @@ void talk_ask_version(struct talk *t)
 
 void talk_load(struct talk *t, bool replace)
 {
-    if (!ask(t, ASK_LOAD, 0))
+    if (!talk_ask(t, ASK_LOAD, 0))
         return;
     redis_command(&t->out, replace ? 4 : 3);
     redis_argument_z(&t->out, "FUNCTION");
@@ -213,7 +213,7 @@ void talk_begin(struct talk *t)
     t->loads = 0;
     t->silent = t->unbroken = false;
     t->beat_us = t->look_us = time_mono_us();
-    if (s->password && ask(t, ASK_AUTH, 0)) {
+    if (s->password && talk_ask(t, ASK_AUTH, 0)) {
         redis_command(&t->out, s->how.user ? 3 : 2);
         redis_argument_z(&t->out, "AUTH");
         if (s->how.user)
@@ -270,7 +270,8 @@ void talk_cancel(struct talk *t, struct replay_call *call)
 
 void talk_forget(struct talk *t, const uint8_t digest[2][REPLAY_DIGEST])
 {
-    if (t->greeting || t->fault != REDIS_FINE || t->asked_end - t->asked_first > ASKED / 2 || !ask(t, ASK_FORGET, 0))
+    if (t->greeting || t->fault != REDIS_FINE || t->asked_end - t->asked_first > ASKED / 2 ||
+        !talk_ask(t, ASK_FORGET, 0))
         return; /* it stays spent */
     redis_command(&t->out, 5);
     redis_argument_z(&t->out, "FCALL");
@@ -293,25 +294,25 @@ static char *put_number(char *to, int64_t value)
     if (text.n > 9)
         *to++ = (char)('0' + text.n / 10);
     *to++ = (char)('0' + text.n % 10);
-    to = put(to, STR("\r\n"));
-    to = put(to, text);
-    return put(to, STR("\r\n"));
+    to = talk_put(to, STR("\r\n"));
+    to = talk_put(to, text);
+    return talk_put(to, STR("\r\n"));
 }
 
 /* In ms, away from what would let more through. */
 static char *put_time(char *to, int64_t us, bool up)
 {
     if (us == TIME_NONE)
-        return put(to, STR("$0\r\n\r\n"));
+        return talk_put(to, STR("$0\r\n\r\n"));
     const int64_t rest = ((us % 1000) + 1000) % 1000;
     return put_number(to, (us - rest) / 1000 + (up && rest ? 1 : 0));
 }
 
 static char *put_claim(char *to, const struct claim *c)
 {
-    to = put(to, STR("$16\r\n"));
-    to = put(to, (struct str){(const char *)c->digest[1], REPLAY_DIGEST});
-    to = put(to, STR("\r\n"));
+    to = talk_put(to, STR("$16\r\n"));
+    to = talk_put(to, (struct str){(const char *)c->digest[1], REPLAY_DIGEST});
+    to = talk_put(to, STR("\r\n"));
     to = put_time(put_time(to, c->earliest_us, false), c->latest_us, true);
     return put_time(to, c->wall_us, false);
     _Static_assert(REPLAY_DIGEST == 16, "its length is written above");
@@ -327,9 +328,9 @@ static char *put_stand(char *to, const struct redis_site *s)
     to = put_number(to, future_ms);
     to = put_number(to, d_ms);
     to = put_number(to, atomic_load(&s->user_max));
-    to = put(to, STR("$16\r\n"));
-    to = put(to, (struct str){s->mark, REDIS_MARK});
-    to = put(to, STR("\r\n"));
+    to = talk_put(to, STR("$16\r\n"));
+    to = talk_put(to, (struct str){s->mark, REDIS_MARK});
+    to = talk_put(to, STR("\r\n"));
     return put_number(to, atomic_load(&s->walls_us) / 1000);
     _Static_assert(REDIS_MARK == 16, "its length is written above");
 }
@@ -340,7 +341,7 @@ static bool ask_spend(struct talk *t)
     unsigned n = 0, all = 0;
     while (n < BATCH && t->claim_asked + all < t->claim_end)
         n += t->claims[(t->claim_asked + all++) % CLAIMS].state == CLAIM_NEW;
-    if (!ask(t, ASK_SPEND, all))
+    if (!talk_ask(t, ASK_SPEND, all))
         return false;
     redis_command(&t->out, 3 + 2 + n + 7 + 4 * (size_t)n);
     buf_str(&t->out, STR("$5\r\nFCALL\r\n$13\r\nkmsgate_spend\r\n"));
@@ -348,7 +349,7 @@ static bool ask_spend(struct talk *t)
     if (!to) /* the buffer is full, which ends the connection */
         return false;
     to = put_number(to, 2 + (int64_t)n);
-    to = put(to, STR("$15\r\n" KEY_PREFIX "epoch\r\n$15\r\n" KEY_PREFIX "walls\r\n"));
+    to = talk_put(to, STR("$15\r\n" KEY_PREFIX "epoch\r\n$15\r\n" KEY_PREFIX "walls\r\n"));
     for (unsigned i = 0; i < all; i++) {
         const struct claim *c = &t->claims[(t->claim_asked + i) % CLAIMS];
         if (c->state == CLAIM_NEW)
@@ -372,7 +373,7 @@ static bool ask_spend(struct talk *t)
 static void ask_wait(struct talk *t, unsigned claims)
 {
     const struct replay_redis *how = &t->site->how;
-    if (!how->wait_replicas || !ask(t, ASK_WAIT, claims))
+    if (!how->wait_replicas || !talk_ask(t, ASK_WAIT, claims))
         return;
     redis_command(&t->out, 3);
     redis_argument_z(&t->out, "WAIT");
@@ -382,7 +383,7 @@ static void ask_wait(struct talk *t, unsigned claims)
 
 void talk_probe(struct talk *t)
 {
-    if (!ask(t, ASK_PROBE, 0))
+    if (!talk_ask(t, ASK_PROBE, 0))
         return;
     redis_command(&t->out, 4);
     redis_argument_z(&t->out, "FCALL");

@@ -70,7 +70,7 @@ static bool digest_of(struct str a, const uint8_t *b, size_t b_n, uint8_t out[DI
     return ok;
 }
 
-static bool same(const uint8_t a[DIGEST], const uint8_t b[DIGEST])
+static bool spent_same(const uint8_t a[DIGEST], const uint8_t b[DIGEST])
 {
     return str_eq((struct str){(const char *)a, DIGEST}, (struct str){(const char *)b, DIGEST});
 }
@@ -207,7 +207,7 @@ static bool room_in_heap(struct shard *s)
 static struct user *find_user(const struct shard *s, const uint8_t digest[DIGEST])
 {
     struct user *u = s->users[slot(s, digest)];
-    while (u && !same(u->digest, digest))
+    while (u && !spent_same(u->digest, digest))
         u = u->next;
     return u;
 }
@@ -215,7 +215,7 @@ static struct user *find_user(const struct shard *s, const uint8_t digest[DIGEST
 static struct entry *find_entry(const struct shard *s, const uint8_t digest[DIGEST])
 {
     struct entry *e = s->bucket[slot(s, digest)];
-    while (e && !same(e->digest, digest))
+    while (e && !spent_same(e->digest, digest))
         e = e->next;
     return e;
 }

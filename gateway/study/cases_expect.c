@@ -129,7 +129,7 @@ static void differs(struct comparing *c, const struct yaml_node *at, const char 
     yaml_fault(c->in, at, "case %s: %s: expected %s, found %s", show(str_z(c->rc->name)).z, what, expected, found);
 }
 
-static void compare(struct comparing *c, const struct yaml_node *at, const char *what, const char *found)
+static void cases_compare(struct comparing *c, const struct yaml_node *at, const char *what, const char *found)
 {
     if (at && !str_eq_z(at->text, found ? found : "none"))
         differs(c, at, what, yaml_found(at).z, found ? show(str_z(found)).z : "none");
@@ -143,7 +143,7 @@ static void compare_rule(struct comparing *c, const struct yaml_node *at, const 
     for (size_t i = 0; i < n && !known; i++)
         known = str_eq_z(at->text, *(char *const *)(const void *)((const char *)ids + i * stride));
     if (known) {
-        compare(c, at, what, found);
+        cases_compare(c, at, what, found);
         return;
     }
     char text[400];
@@ -184,7 +184,7 @@ static void compare_verdict(struct comparing *c)
     const struct rules *r = c->o->j->rules;
     compare_rule(c, yaml_get(e, "rule"), "rule", d->rule, &r->requests->id, sizeof *r->requests, r->request_count);
     if (!accepted)
-        compare(c, yaml_get(e, "reason"), "reason", reason_name(c->o->request_reason));
+        cases_compare(c, yaml_get(e, "reason"), "reason", reason_name(c->o->request_reason));
     compare_flag(c, yaml_get(e, "proven"), "proven", d->proven);
 }
 
@@ -217,7 +217,7 @@ static void compare_checks(struct comparing *c)
     const struct yaml_node *checks = yaml_get(c->rc->expect, "checks");
     for (size_t i = 0; i < CHECK_COUNT; i++) {
         const char *found = check_result_name(c->o->j->decision.checks[i]);
-        compare(c, yaml_get(checks, check_name((enum check)i)), check_name((enum check)i), *found ? found : NULL);
+        cases_compare(c, yaml_get(checks, check_name((enum check)i)), check_name((enum check)i), *found ? found : NULL);
     }
 }
 
@@ -251,10 +251,10 @@ static void compare_response(struct comparing *c)
     snprintf(status, sizeof status, "%d", c->o->status);
     compare_rule(c, yaml_get(r, "rule"), "response.rule", d->response.rule, &j->rules->responses->id,
                  sizeof *j->rules->responses, j->rules->response_count);
-    compare(c, yaml_get(r, "reason"), "response.reason", reason_name(d->reason));
-    compare(c, yaml_get(r, "status"), "response.status", status);
-    compare(c, yaml_get(r, "message"), "response.message", d->response.message);
-    compare(c, yaml_get(r, "signed_by"), "response.signed_by", type_of(j, d->response.signed_by));
+    cases_compare(c, yaml_get(r, "reason"), "response.reason", reason_name(d->reason));
+    cases_compare(c, yaml_get(r, "status"), "response.status", status);
+    cases_compare(c, yaml_get(r, "message"), "response.message", d->response.message);
+    cases_compare(c, yaml_get(r, "signed_by"), "response.signed_by", type_of(j, d->response.signed_by));
     compare_flag(c, yaml_get(r, "encrypted"), "response.encrypted", d->response.encrypted_by.n > 0);
 }
 

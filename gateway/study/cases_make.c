@@ -120,7 +120,7 @@ static struct kms_request make_fields(const struct cases *c, const struct case_f
     };
 }
 
-static void put(struct buf *out, const char *name, struct str text)
+static void cases_put(struct buf *out, const char *name, struct str text)
 {
     if (!text.p)
         return;
@@ -139,14 +139,14 @@ static void put_request(const struct kms_request *r, bool broken, struct buf *ou
         buf_char(out, '"');
     }
     buf_char(out, '>');
-    put(out, "UserUri", r->user_uri);
-    put(out, "KmsUri", r->kms_uri);
-    put(out, "Time", r->time);
-    put(out, "ClientId", r->client_id);
-    put(out, "DeviceId", r->device_id);
-    put(out, "ClientReqUrl", r->client_req_url);
-    put(out, "TrK-ID", r->trk_id);
-    put(out, "Signature-ID", r->signature_id);
+    cases_put(out, "UserUri", r->user_uri);
+    cases_put(out, "KmsUri", r->kms_uri);
+    cases_put(out, "Time", r->time);
+    cases_put(out, "ClientId", r->client_id);
+    cases_put(out, "DeviceId", r->device_id);
+    cases_put(out, "ClientReqUrl", r->client_req_url);
+    cases_put(out, "TrK-ID", r->trk_id);
+    cases_put(out, "Signature-ID", r->signature_id);
     buf_z(out, broken ? "<NotOfTheSchema>1</NotOfTheSchema></KmsRequest>" : "</KmsRequest>");
 }
 
@@ -199,7 +199,7 @@ static void put_key_set(struct buf *out, struct str user)
 {
     enum { RSK = 257, SSK = 32, PVT = 65 };
     buf_z(out, "<KmsKeySet Version=\"1.1.0\"><KmsUri>old-kms.example.invalid</KmsUri>");
-    put(out, "UserUri", user);
+    cases_put(out, "UserUri", user);
     buf_z(out, "<UserID>00</UserID><KeyPeriodNo>1</KeyPeriodNo>");
     put_hex(out, "UserDecryptKey", RSK, true);
     put_hex(out, "UserSigningKeySSK", SSK, false);
@@ -207,7 +207,7 @@ static void put_key_set(struct buf *out, struct str user)
     buf_z(out, "</KmsKeySet>");
 }
 
-static int owed(const struct case_facts *f)
+static int cases_owed(const struct case_facts *f)
 {
     static const int BY_KIND[] = {
         [RESOURCE_INIT] = KMS_MESSAGE_INIT,           [RESOURCE_KEYPROV] = KMS_MESSAGE_KEYPROV,
@@ -223,7 +223,7 @@ static int owed(const struct case_facts *f)
 static bool make_reply(const struct case_facts *f, struct str user, struct case_made *out)
 {
     struct buf *b = &out->reply;
-    const int message = owed(f);
+    const int message = cases_owed(f);
     if (f->reply_n)
         buf_bytes(b, f->reply, f->reply_n);
     else if (f->reply)
@@ -231,9 +231,9 @@ static bool make_reply(const struct case_facts *f, struct str user, struct case_
     if (f->reply || message == KMS_MESSAGE_NONE)
         return !b->failed;
     buf_z(b, "<KmsResponse xmlns=\"" NS_KMS "\">");
-    put(b, "UserUri", user);
+    cases_put(b, "UserUri", user);
     buf_z(b, "<KmsUri>old-kms.example.invalid</KmsUri><Time>2020-01-01T00:00:00Z</Time>");
-    put(b, "ClientReqUrl", str_z(f->path));
+    cases_put(b, "ClientReqUrl", str_z(f->path));
     if (message == KMS_MESSAGE_ERROR) {
         buf_z(b, "<KmsError><ErrorCode>1</ErrorCode><ErrorMsg>made for a case</ErrorMsg></KmsError>");
     } else {

@@ -24,7 +24,7 @@ static void cover(struct running *r, const struct judgement *j)
             r->run->responses[i] = true;
 }
 
-static struct judgement *judge(const struct running *r, const struct gate *gate, struct str body)
+static struct judgement *cases_judge(const struct running *r, const struct gate *gate, struct str body)
 {
     const struct case_facts *f = &r->rc->facts;
     struct judgement *j = judgement_new(gate, "case");
@@ -34,7 +34,7 @@ static struct judgement *judge(const struct running *r, const struct gate *gate,
     return j;
 }
 
-static void note(const struct running *r, const char *what)
+static void cases_note(const struct running *r, const char *what)
 {
     struct buf text BUF_CLEANUP = BUF_INIT(2048);
     buf_printf(&text, "%s:%d: case %s: the upstream's reply: %s", r->in.file, r->rc->node->line,
@@ -44,7 +44,8 @@ static void note(const struct running *r, const char *what)
 }
 
 /* What goes to the upstream, and what its answer becomes. */
-static bool answer(const struct running *r, struct judgement *j, const struct case_made *made, struct case_outcome o)
+static bool cases_answer(const struct running *r, struct judgement *j, const struct case_made *made,
+                         struct case_outcome o)
 {
     struct gate_outgoing out = {0};
     struct gate_response reply = {0};
@@ -61,7 +62,7 @@ static bool answer(const struct running *r, struct judgement *j, const struct ca
     if (!same && reply.why.text[0])
         yaml_fault(&in, r->rc->node, "case %s: the upstream's reply: %s", show(str_z(r->rc->name)).z, reply.why.text);
     if (reply.left_out.text[0])
-        note(r, reply.left_out.text);
+        cases_note(r, reply.left_out.text);
     buf_free(&reply.body);
     gate_outgoing_free(&out);
     return same;
@@ -71,13 +72,13 @@ static bool hold(struct running *r, const struct gate *gate, const struct case_m
 {
     const struct str body = made->body.p ? buf_view(&made->body) : STR("");
     if (r->rc->facts.fails == CHECK_REPLAY) /* the first of two */
-        judgement_free(judge(r, gate, body));
-    struct judgement *j = judge(r, gate, body);
+        judgement_free(cases_judge(r, gate, body));
+    struct judgement *j = cases_judge(r, gate, body);
     if (!j)
         return false;
     struct case_outcome o = {.j = j, .body = body, .request_reason = j->decision.reason};
     memcpy(o.shadow, j->decision.shadow, sizeof o.shadow);
-    const bool same = j->decision.accepted ? answer(r, j, made, o) : case_compare(&r->in, r->rc, &o);
+    const bool same = j->decision.accepted ? cases_answer(r, j, made, o) : case_compare(&r->in, r->rc, &o);
     r->run->failed += !same;
     cover(r, j);
     judgement_free(j);

@@ -10,7 +10,7 @@ struct record_in {
     bool bad;
 };
 
-static void fault(struct record_in *in, const char *key, const char *expected)
+static void record_fault(struct record_in *in, const char *key, const char *expected)
 {
     if (!in->bad)
         detail_set(in->why, "`%s`: expected %s", key, expected);
@@ -22,13 +22,13 @@ static const struct json_value *member(struct record_in *in, const struct json_v
 {
     const struct json_value *v = of ? json_get(of, key) : NULL;
     if (v && v->kind != kind) {
-        fault(in, key, expected);
+        record_fault(in, key, expected);
         return NULL;
     }
     return v;
 }
 
-static struct str text(struct record_in *in, const struct json_value *of, const char *key)
+static struct str record_text(struct record_in *in, const struct json_value *of, const char *key)
 {
     const struct json_value *v = member(in, of, key, JSON_STRING, "a text");
     return v ? v->text : STR_MISSING;
@@ -41,12 +41,12 @@ static const struct json_value *object(struct record_in *in, const char *key)
 
 static enum form read_form(struct record_in *in)
 {
-    const struct str s = text(in, in->root, "form");
+    const struct str s = record_text(in, in->root, "form");
     for (unsigned f = FORM_SIGNED; f <= FORM_EMPTY; f *= 2)
         if (str_eq_z(s, form_name((enum form)f)))
             return (enum form)f;
     if (s.p)
-        fault(in, "form", "signed, unsigned or empty");
+        record_fault(in, "form", "signed, unsigned or empty");
     return 0;
 }
 
@@ -54,12 +54,12 @@ static void read_checks(struct record_in *in, struct record *out)
 {
     const struct json_value *checks = object(in, "checks");
     for (int c = 0; c < CHECK_COUNT; c++) {
-        const struct str s = text(in, checks, check_name((enum check)c));
+        const struct str s = record_text(in, checks, check_name((enum check)c));
         for (int r = CHECK_PASS; r <= CHECK_SKIP; r++)
             if (str_eq_z(s, check_result_name((enum check_result)r)))
                 out->checks[c] = (enum check_result)r;
         if (s.p && out->checks[c] == CHECK_NONE)
-            fault(in, check_name((enum check)c), "pass, fail, shadow_fail, off or skip");
+            record_fault(in, check_name((enum check)c), "pass, fail, shadow_fail, off or skip");
     }
 }
 
@@ -69,20 +69,20 @@ static void read_shadow(struct record_in *in, struct record *out)
     size_t n = 0;
     for (const struct json_value *v = list ? list->first : NULL; v; v = v->next)
         if (n == SHADOW_COUNT || v->kind != JSON_STRING || !reason_parse(v->text, &out->shadow[n++]))
-            fault(in, "shadow", "a list of reasons, at most one for the form and one for each check");
+            record_fault(in, "shadow", "a list of reasons, at most one for the form and one for each check");
 }
 
 static void read_verdict(struct record_in *in, struct record *out)
 {
-    const struct str verdict = text(in, in->root, "verdict"), reason = text(in, in->root, "reason");
+    const struct str verdict = record_text(in, in->root, "verdict"), reason = record_text(in, in->root, "reason");
     bool has_zone = false;
     out->accepted = str_eq_z(verdict, "accept");
     if (!out->accepted && !str_eq_z(verdict, "reject"))
-        fault(in, "verdict", "accept or reject");
+        record_fault(in, "verdict", "accept or reject");
     if (!reason_parse(reason, &out->reason))
-        fault(in, "reason", "one of the gateway's reasons");
-    if (!time_parse(text(in, in->root, "time"), &out->time_us, &has_zone) || !has_zone)
-        fault(in, "time", "a time with a zone");
+        record_fault(in, "reason", "one of the gateway's reasons");
+    if (!time_parse(record_text(in, in->root, "time"), &out->time_us, &has_zone) || !has_zone)
+        record_fault(in, "time", "a time with a zone");
     const struct json_value *proven = member(in, in->root, "proven", JSON_BOOL, "true or false");
     out->has_proven = proven != NULL;
     out->proven = proven && str_eq_z(proven->text, "true");
@@ -92,12 +92,12 @@ static void read_reply(struct record_in *in, struct record *out)
 {
     const struct json_value *response = object(in, "response");
     const struct json_value *status = member(in, object(in, "upstream"), "status", JSON_NUMBER, "a number");
-    const struct str message = text(in, response, "message");
+    const struct str message = record_text(in, response, "message");
     uint64_t n = 0;
     if (status && !str_to_u64(status->text, 999, &n))
-        fault(in, "upstream.status", "an HTTP status");
+        record_fault(in, "upstream.status", "an HTTP status");
     out->upstream_status = (int)n;
-    out->response_rule = text(in, response, "rule");
+    out->response_rule = record_text(in, response, "rule");
     out->message = -1;
     for (int m = KMS_MESSAGE_NONE; m <= KMS_MESSAGE_ERROR; m++)
         if (str_eq_z(message, kms_message_name((enum kms_message)m)))
@@ -110,7 +110,7 @@ static void read_bits(struct record_in *in, const struct json_value *claims, str
     const struct json_value *bits = member(in, claims, "hmac_bits", JSON_NUMBER, "a number");
     uint64_t n = 0;
     if (bits && !str_to_u64(bits->text, BITS_MAX, &n))
-        fault(in, "hmac_bits", "a number of bits");
+        record_fault(in, "hmac_bits", "a number of bits");
     out->claims.hmac_bits = (unsigned)n;
 }
 
@@ -118,12 +118,12 @@ static void read_c14n(struct record_in *in, const struct json_value *claims, str
 {
     static const char *const NAMES[] = {"c14n",          "exc-c14n",          "c14n11",
                                         "c14n-comments", "exc-c14n-comments", "c14n11-comments"}; /* by bit */
-    const struct str name = text(in, claims, "c14n");
+    const struct str name = record_text(in, claims, "c14n");
     for (unsigned i = 0; i < sizeof NAMES / sizeof *NAMES; i++)
         if (str_eq_z(name, NAMES[i]))
             out->claims.c14n = 1u << i;
     if (name.p && !out->claims.c14n)
-        fault(in, "c14n", "a canonicalization as rules name it");
+        record_fault(in, "c14n", "a canonicalization as rules name it");
 }
 
 bool record_read(struct str line, struct record *out, struct detail *why)
@@ -144,27 +144,27 @@ bool record_read(struct str line, struct record *out, struct detail *why)
     const struct json_value *claims = object(&in, "claims");
     read_verdict(&in, out);
     out->form = read_form(&in);
-    out->id = text(&in, in.root, "id");
-    out->path = text(&in, in.root, "path");
-    out->rule = text(&in, in.root, "rule");
-    out->user = text(&in, in.root, "user");
-    out->client_id = text(&in, in.root, "client_id");
-    out->device_id = text(&in, in.root, "device_id");
-    out->key_id = text(&in, in.root, "key_id");
-    out->key_type = text(&in, in.root, "key_type");
-    out->claims.kms_uri = text(&in, claims, "kms_uri");
-    out->claims.time = text(&in, claims, "time");
-    out->claims.client_req_url = text(&in, claims, "client_req_url");
-    out->claims.trk_id = text(&in, claims, "trk_id");
-    out->claims.signature_id = text(&in, claims, "signature_id");
-    out->claims.version = text(&in, claims, "version");
+    out->id = record_text(&in, in.root, "id");
+    out->path = record_text(&in, in.root, "path");
+    out->rule = record_text(&in, in.root, "rule");
+    out->user = record_text(&in, in.root, "user");
+    out->client_id = record_text(&in, in.root, "client_id");
+    out->device_id = record_text(&in, in.root, "device_id");
+    out->key_id = record_text(&in, in.root, "key_id");
+    out->key_type = record_text(&in, in.root, "key_type");
+    out->claims.kms_uri = record_text(&in, claims, "kms_uri");
+    out->claims.time = record_text(&in, claims, "time");
+    out->claims.client_req_url = record_text(&in, claims, "client_req_url");
+    out->claims.trk_id = record_text(&in, claims, "trk_id");
+    out->claims.signature_id = record_text(&in, claims, "signature_id");
+    out->claims.version = record_text(&in, claims, "version");
     read_bits(&in, claims, out);
     read_c14n(&in, claims, out);
     const struct json_value *captured = member(&in, in.root, "captured", JSON_BOOL, "true or false");
     out->captured = captured && str_eq_z(captured->text, "true");
-    out->expected_url = text(&in, in.root, "expected_url");
-    out->rules_hash = text(&in, in.root, "rules");
-    const struct str source = text(&in, in.root, "source");
+    out->expected_url = record_text(&in, in.root, "expected_url");
+    out->rules_hash = record_text(&in, in.root, "rules");
+    const struct str source = record_text(&in, in.root, "source");
     if (source.p && !ip_parse(source, &out->source))
         out->source = (struct ip){.known = false};
     read_checks(&in, out);

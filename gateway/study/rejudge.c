@@ -32,7 +32,7 @@ static struct told it_fails(enum reason r)
     return (struct told){.tells = FAILS, .reason = r};
 }
 
-static struct told run(struct again *a, check_fn *check)
+static struct told rejudge_run(struct again *a, check_fn *check)
 {
     struct detail ignored;
     const enum reason r = check(&a->j, a->r->time_us, &ignored);
@@ -130,7 +130,7 @@ static struct told tell_key_policy(struct again *a)
 
 static struct told tell_kms_uri(struct again *a)
 {
-    return record_cut(a->r->claims.kms_uri) ? IT_IS_OPEN : run(a, check_kms_uri);
+    return record_cut(a->r->claims.kms_uri) ? IT_IS_OPEN : rejudge_run(a, check_kms_uri);
 }
 
 /*
@@ -146,7 +146,7 @@ static struct told tell_time(struct again *a)
     struct detail ignored;
     if (record_cut(r->claims.time))
         return IT_IS_OPEN;
-    const struct told t = run(a, check_time);
+    const struct told t = rejudge_run(a, check_time);
     const int64_t skew = a->j.decision.skew_us;
     const enum reason later = check_time(&a->j, r->time_us + MS_US - 1, &ignored);
     if ((later == REASON_OK) != (t.tells == HOLDS))
@@ -174,7 +174,7 @@ static struct told tell_client_req_url(struct again *a)
         /* then their queries differ */
         return compare == URL_NORMALIZED ? IT_IS_OPEN : it_fails(REASON_CLIENT_REQ_URL_MISMATCH);
     }
-    const struct told t = run(a, check_client_req_url);
+    const struct told t = rejudge_run(a, check_client_req_url);
     /* one public URL of perhaps many is in the log: of another host nobody knows whether it is one of them */
     if (t.tells == FAILS && compare == URL_NORMALIZED && !str_ieq(uri_host(got), uri_host(expected)))
         return IT_IS_OPEN;
@@ -186,7 +186,7 @@ static struct told tell_path_user(struct again *a)
     const struct record *r = a->r;
     if (a->j.resource.kind != RESOURCE_KEYPROV || !a->j.resource.user_raw.p)
         return record_cut(r->path) ? IT_IS_OPEN : IT_HOLDS;
-    return record_cut(r->path) || record_cut(r->user) ? IT_IS_OPEN : run(a, check_path_user);
+    return record_cut(r->path) || record_cut(r->user) ? IT_IS_OPEN : rejudge_run(a, check_path_user);
 }
 
 static struct told tell_replay(struct again *a)
@@ -291,7 +291,7 @@ struct verdict {
     enum tells proven;
 };
 
-static bool due(const struct again *a, const struct verdict *v, const struct rejudged *out, enum check c)
+static bool rejudge_due(const struct again *a, const struct verdict *v, const struct rejudged *out, enum check c)
 {
     if (!checks_for(c, a->r->form) || a->j.rule->checks.mode[c] == MODE_OFF || v->stopped)
         return false;
@@ -305,7 +305,7 @@ static void judge_check(struct again *a, struct verdict *v, struct rejudged *out
         v->proven = tell_signature(a).tells;
         a->j.proven = v->proven == HOLDS;
     }
-    if (!due(a, v, out, c))
+    if (!rejudge_due(a, v, out, c))
         return;
     struct told t = TELL[c](a);
     /* what a group's keys may be asked by depends on the proof */
@@ -354,7 +354,7 @@ static void judge_reply(const struct again *a, struct rejudged *out)
     out->response = rules_response(a->rules, out->rule->id, r->form, 1u << r->message, r->upstream_status);
 }
 
-static void judge(struct again *a, struct rejudged *out)
+static void rejudge_judge(struct again *a, struct rejudged *out)
 {
     out->outcome = OUTCOME_REJECT;
     if (!choose(a, &out->rule, &out->why_open)) {
@@ -397,7 +397,7 @@ bool rejudge(const struct rules *rules, const struct record *r, struct rejudged 
     }
     a.failed = !look_again(&a);
     if (!a.failed)
-        judge(&a, out);
+        rejudge_judge(&a, out);
     buf_free(&a.j.path_user);
     buf_free(&a.j.path_room);
     free(a.base_text);

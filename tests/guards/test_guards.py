@@ -1,4 +1,5 @@
 """What a reviewer would have to say again and again, as tests: layers, sizes, banned calls, the binary's hardening."""
+import collections
 import os
 import re
 import subprocess
@@ -109,6 +110,17 @@ def test_sizes():
     assert total > 100, "the guard finds no functions"
     assert not wrong, "\n".join(wrong)
     assert long * 20 <= total, "%d of %d functions are longer than 60 lines" % (long, total)
+
+
+def test_a_bare_name_is_one_function():
+    """In a profile, a stack or a search, `run` in seven files says nothing: it bears its file's noun, as worker_run."""
+    where = collections.defaultdict(list)
+    for path in OURS:
+        for name, at, _, _ in functions(path):
+            if "_" not in name and name != "main":
+                where[name].append("%s:%d" % (rel(path), at))
+    assert len(where) > 100, "the guard finds no functions"
+    assert not {name: places for name, places in where.items() if len(places) > 1}
 
 
 BANNED = r"\b(strcpy|strcat|sprintf|vsprintf|gets|strtok|atoi|atol|atof|alloca|system|popen|rand|srand|mktemp|tmpnam|setenv|putenv)\s*\("
