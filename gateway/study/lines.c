@@ -1,13 +1,11 @@
 #include "study/lines.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
-#include <zlib.h>
 
 #include "base/log.h"
+#include "study/unpack.h"
 
 enum {
     LINE_MAX_BYTES = 1 << 20, /* a decision has a few kilobytes */
@@ -18,7 +16,7 @@ struct lines {
     char *const *names;
     size_t n, at;            /* the next file */
     const char *name;        /* as it is shown */
-    gzFile from;             /* reads what is not compressed, too; NULL: none is open */
+    struct unpack *from;     /* NULL: none is open */
     size_t number, broken;   /* the line; those that are no decisions, in this file */
     struct buf line;
     struct str text;         /* the decision in it */
@@ -53,34 +51,27 @@ static void lines_forget(struct lines *l)
 static enum lines_result lines_open_next(struct lines *l)
 {
     const char *name = l->names[l->at++];
-    const bool input = strcmp(name, "-") == 0;
-    const int fd = input ? dup(STDIN_FILENO) : -1;
-    l->name = input ? "standard input" : name;
+    const char *why = NULL;
+    l->name = str_eq_z(str_z(name), "-") ? "standard input" : name;
     l->number = l->broken = 0;
-    errno = 0;
-    l->from = !input ? gzopen(name, "rbe") : fd >= 0 ? gzdopen(fd, "rb") : NULL;
+    l->from = unpack_open(name, &why);
     if (l->from)
         return LINES_DECISION;
-    complain("%s: cannot be read: %s", l->name, errno ? strerror(errno) : "out of memory");
-    if (fd >= 0)
-        close(fd);
+    complain("%s: cannot be read: %s", l->name, why);
     return LINES_FAILED;
 }
 
-/* The file has come to its end. One that was cut within what was compressed has not. */
+/* Nothing more comes of the file: it is over, or cannot be read. */
 static enum lines_result lines_close_file(struct lines *l)
 {
-    int code = Z_OK;
-    const char *why = gzerror(l->from, &code);
-    const bool failed = code != Z_OK && code != Z_STREAM_END;
+    const char *why = unpack_why(l->from);
     if (l->broken > BROKEN_TOLD)
         fprintf(stderr, "%s: and %zu more lines that are not decisions\n", l->name, l->broken - BROKEN_TOLD);
-    if (failed)
-        complain("%s: cannot be read: %s", l->name,
-                 code == Z_ERRNO ? strerror(errno) : code == Z_BUF_ERROR ? "the compressed data ends too early" : why);
-    (void)gzclose_r(l->from);
+    if (why)
+        complain("%s: cannot be read: %s", l->name, why);
+    unpack_close(l->from);
     l->from = NULL;
-    return failed ? LINES_FAILED : LINES_DECISION;
+    return why ? LINES_FAILED : LINES_DECISION;
 }
 
 /* One line, without its end; of one that is too long no more than shows that it is. False at the end. */
@@ -88,19 +79,20 @@ static bool lines_read(struct lines *l)
 {
     int c;
     buf_reset(&l->line);
-    while ((c = gzgetc(l->from)) != -1 && c != '\n')
+    while ((c = unpack_octet(l->from)) >= 0 && c != '\n')
         if (l->line.n <= LINE_MAX_BYTES)
             buf_char(&l->line, (char)c);
     l->number++;
-    return c != -1 || l->line.n > 0;
+    return c >= 0 || (c == UNPACK_END && l->line.n > 0);
 }
 
-/* What stands behind journalctl's "Nov 23 18:00:00 host kmsgate[7]: ". */
+/* What stands behind journalctl's "Nov 23 18:00:00 host kmsgate[7]: ", or rsyslog's, without that colon. */
 static struct str lines_behind_prefix(struct str line)
 {
     const char *brace = line.n && line.p[0] != '{' ? memchr(line.p, '{', line.n) : NULL;
     const size_t before = brace ? (size_t)(brace - line.p) : 0;
-    if (before < 2 || !str_ends((struct str){line.p, before}, STR(": ")))
+    const struct str prefix = {line.p, before};
+    if (before < 2 || (!str_ends(prefix, STR(": ")) && !str_ends(prefix, STR("] "))))
         return line;
     return (struct str){brace, line.n - before};
 }
@@ -170,8 +162,7 @@ void lines_close(struct lines *l)
     if (!l)
         return;
     lines_forget(l);
-    if (l->from)
-        (void)gzclose_r(l->from);
+    unpack_close(l->from);
     buf_free(&l->line);
     free(l);
 }

@@ -36,6 +36,7 @@ DRESSES = {
     "gzip": lambda lines: gzip.compress(dumped(lines)),
     "two gzip members": lambda lines: gzip.compress(dumped(lines[:1])) + gzip.compress(dumped(lines[1:])),
     "journal": lambda lines: dumped([PREFIX + json.dumps(x) for x in lines]),
+    "rsyslog": lambda lines: dumped(["2026-11-23T18:00:00.000Z kms-gw kmsgate[77] " + json.dumps(x) for x in lines]),
     "journal json": lambda lines: dumped([{"__CURSOR": "s=1", "MESSAGE": json.dumps(x), "PRIORITY": "6"} for x in lines]),
     "journal json gzip": lambda lines: gzip.compress(dumped([{"MESSAGE": json.dumps(x)} for x in lines])),
 }
@@ -51,6 +52,31 @@ def test_each_dress_reads_the_same(tmp_path, dress, from_stdin):
     assert ids(tmp_path, name, stdin=stdin) == ["a", "b", "c"]
     out, err = kmsgate(tmp_path, "replay", "--rules", "r.yaml", name, stdin=stdin)
     assert err == "" and out == kmsgate(tmp_path, "replay", "--rules", "r.yaml", "-", stdin=dumped(LINES))[0]
+
+
+@pytest.mark.parametrize("dress", ["plain", "gzip", "journal"])
+def test_a_pipe_is_read_as_it_comes(tmp_path, dress):
+    """Each line is shown before the next is there, as behind `docker logs -f`, into a pipe, too."""
+    p = subprocess.Popen([BUILD / "kmsgate", "decisions", "--format", "json", "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                         cwd=tmp_path)
+    for line in LINES:
+        p.stdin.write(DRESSES[dress]([line]))
+        p.stdin.flush()
+        assert select.select([p.stdout], [], [], 60)[0], "nothing is shown until more comes"
+        assert json.loads(p.stdout.readline())["id"] == line["id"]
+    p.stdin.close()
+    assert p.stdout.read() == b"" and p.wait(60) == 0
+
+
+def test_a_pipe_that_brings_an_octet_at_a_time(tmp_path):
+    for dress in ("gzip", "two gzip members", "plain"):
+        p = subprocess.Popen([BUILD / "kmsgate", "decisions", "--format", "json", "-"], stdin=subprocess.PIPE,
+                             stdout=subprocess.PIPE, cwd=tmp_path)
+        for c in DRESSES[dress](LINES):
+            p.stdin.write(bytes([c]))
+            p.stdin.flush()
+        p.stdin.close()
+        assert [json.loads(x)["id"] for x in p.stdout] == ["a", "b", "c"] and p.wait(60) == 0
 
 
 def test_several_files_follow_each_other(tmp_path):

@@ -21,7 +21,7 @@ LAYERS = {"base": {"base"}, "keys": {"keys", "base"}, "message": {"message", "ba
           "study": {"study", "gate", "message", "replay", "keys", "base"},
           "cmd": {"cmd", "http", "study", "gate", "message", "replay", "keys", "base"}}
 # A foreign library's headers and the files that are its door.
-DOORS = {r"libxml/|xmlsec/": r"gateway/(message/|cmd/conform_reply)", r"evhtp": r"gateway/http/", r"curl/": r"gateway/cmd/client", r"zlib": r"gateway/study/lines",
+DOORS = {r"libxml/|xmlsec/": r"gateway/(message/|cmd/conform_reply)", r"evhtp": r"gateway/http/", r"curl/": r"gateway/cmd/client", r"zlib": r"gateway/study/unpack",
          r"sqlite3": r"gateway/keys/", r"libpq": r"gateway/keys/keydb_postgres", r"yaml\.h": r"gateway/base/yaml", r"event2?/": r"gateway/http/",
          r"hiredis/": r"gateway/replay/redis"}
 
