@@ -100,7 +100,7 @@ static bool groups_meet(const struct bounds *a, const struct group *of_a, const 
     return user && source;
 }
 
-static bool texts_add_all(struct texts *to, const struct texts *from)
+bool texts_add_all(struct texts *to, const struct texts *from)
 {
     for (size_t i = 0; i < from->n; i++)
         if (texts_add(to, from->v[i]) == SIZE_MAX)

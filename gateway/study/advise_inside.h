@@ -114,6 +114,7 @@ struct texts {
 };
 /* Its index; SIZE_MAX without memory. */
 size_t texts_add(struct texts *t, struct str s);
+bool texts_add_all(struct texts *to, const struct texts *from); /* false: no memory */
 void texts_free(struct texts *t);
 
 /* Requests with the same causes, of one rule, form, network and domain of users. */
@@ -153,5 +154,29 @@ bool group_excused(const struct group *g);
 /* Makes one of two groups whose exceptions would meet, since only the first of them would decide; and one of the small
  * groups of each cause that no exception is for, so that what a whole fleet has is not told network by network. */
 bool groups_join(struct advice *a);
+/* A window that lets in who is so late (or early), in steps: what it is, unless the rule's own is wider; 0: none is
+ * needed. */
+int64_t advice_window(int64_t need_us);
+
+/* The groups that have a place in the answer, in its order, and which of them an exception was written for. */
+enum taken { TAKEN_NOT, TAKEN_NOW, TAKEN };
+struct groups {
+    const struct group **of;
+    size_t n;
+    unsigned char *taken; /* enum taken, one for each */
+};
+/* One exception, for one group or for many that need the same. */
+enum { TOGETHER_NETWORKS = 64 };
+struct together {
+    struct group all;   /* of all its groups; count 0: nothing bounds the group, so that there is none */
+    struct texts users; /* whom it matches, by name and by glob; empty: whoever comes from the networks */
+    bool glob;          /* one at least is a glob */
+    struct cidr networks[TOGETHER_NETWORKS];
+    size_t network_count;
+};
+/* The exception for v->of[at], which is excused, and for whom else it is made; those are TAKEN. False: no memory. The
+ * caller frees it either way. */
+bool together_of(struct together *t, const struct groups *v, size_t at);
+void together_free(struct together *t);
 
 #endif

@@ -14,9 +14,15 @@ static const char *plural(size_t n)
     return n == 1 ? "" : "s";
 }
 
+int64_t advice_window(int64_t need_us)
+{
+    const int64_t step = STEP_S * US_PER_S;
+    return need_us > 0 ? (need_us + US_PER_S + step - 1) / step * step : 0;
+}
+
 static int64_t wider(int64_t window_us, int64_t need_us)
 {
-    const int64_t step = STEP_S * US_PER_S, due = (need_us + US_PER_S + step - 1) / step * step;
+    const int64_t due = advice_window(need_us);
     return need_us >= window_us && due > window_us ? due : window_us;
 }
 
@@ -193,24 +199,23 @@ static void put_network(const struct cidr *c, struct buf *out)
     buf_printf(out, "%s/%u", base, c->bits - (four ? FOUR_BITS : 0));
 }
 
-static void put_match(const struct group *g, const struct bounds *b, struct buf *out)
+static void put_match(const struct together *e, struct buf *out)
 {
-    buf_printf(out, "    match:\n      form: %s\n", form_name(g->form));
-    if (b->has_source) {
-        buf_z(out, "      source: [\"");
-        put_network(&b->source, out);
-        buf_z(out, "\"]\n");
+    buf_printf(out, "    match:\n      form: %s\n", form_name(e->all.form));
+    for (size_t i = 0; i < e->network_count; i++) {
+        buf_z(out, i ? ",\n               \"" : "      source: [\"");
+        put_network(e->networks + i, out);
+        buf_z(out, i + 1 < e->network_count ? "\"" : "\"]\n");
     }
-    if (!b->has_user)
+    if (!e->users.n)
         return;
+    const bool list = e->users.n > 1 || !e->glob;
     buf_z(out, "      user: ");
-    if (b->glob)
-        put_quoted(out, buf_view(&b->user));
-    for (size_t i = 0; i < g->users.n && !b->glob; i++) {
-        buf_z(out, i ? ",\n             " : "[");
-        put_quoted(out, g->users.v[i]);
+    for (size_t i = 0; i < e->users.n; i++) {
+        buf_z(out, i ? ",\n             " : list ? "[" : "");
+        put_quoted(out, e->users.v[i]);
     }
-    buf_z(out, b->glob ? "\n" : "]\n");
+    buf_z(out, list ? "]\n" : "\n");
 }
 
 static void put_when(const struct group *g, struct buf *out)
@@ -264,10 +269,10 @@ static void put_responses(const struct rules *r, const struct group *g, const ch
     }
 }
 
-static void put_exception(const struct advice *a, const struct group *g, const struct bounds *b, size_t number,
-                          struct buf *out)
+static void put_exception(const struct advice *a, const struct together *e, size_t number, struct buf *out)
 {
     char id[80], day[TIME_TEXT];
+    const struct group *g = &e->all;
     const struct request_rule *base = g->plight.rule;
     snprintf(id, sizeof id, "advise-%zu-%s", number, group_name(g));
     time_format(a->now_us + EXCEPTION_DAYS * DAY_S * US_PER_S, false, day);
@@ -275,6 +280,8 @@ static void put_exception(const struct advice *a, const struct group *g, const s
     put_when(g, out);
     buf_char(out, '\n');
     put_who(g, "  ", out);
+    if (e->network_count > 1)
+        buf_printf(out, "  # One rule for %zu networks: whom it names may come from any of them.\n", e->network_count);
     for (int c = 0; c < CAUSE_COUNT; c++)
         if (g->plight.causes & 1u << c)
             buf_printf(out, "  # Cause: %s.\n  # Costs: %s.\n", CAUSES[c].what, CAUSES[c].todo);
@@ -287,7 +294,7 @@ static void put_exception(const struct advice *a, const struct group *g, const s
     put_responses(a->rules, g, id, out);
     buf_printf(out, "  - id: %s\n    why: \"%s; advised from %zu refused request%s\"\n    until: %.10s\n", id,
                CAUSES[__builtin_ctz(g->plight.causes)].what, g->count, plural(g->count), day);
-    put_match(g, b, out);
+    put_match(e, out);
     buf_printf(out, "    accept: [%s]\n", form_name(g->form));
     const struct checks checks = advice_checks(g);
     put_checks(&checks, out);
@@ -388,43 +395,44 @@ static bool put_causes(const struct advice *a, struct buf *out)
     return true;
 }
 
-static void put_groups(const struct advice *a, const struct group **v, size_t n, struct buf *out)
+static bool put_groups(const struct advice *a, const struct groups *v, struct buf *out)
 {
     struct buf remedies BUF_CLEANUP = BUF_INIT(out->max);
     size_t number = 0;
-    for (size_t i = 0; i < n; i++) {
-        struct bounds b = {.user = BUF_INIT(1)};
-        if (group_excused(v[i]) && bounds_of(v[i], &b)) {
+    bool ok = true;
+    for (size_t i = 0; i < v->n && ok; i++) {
+        struct together e = {.network_count = 0};
+        if (v->taken[i])
+            continue;
+        ok = !group_excused(v->of[i]) || together_of(&e, v, i);
+        if (ok && e.all.count) {
             buf_z(out, number ? "\n" : "requests:\n");
-            put_exception(a, v[i], &b, ++number, out);
+            put_exception(a, &e, ++number, out);
         } else {
-            put_remedy(v[i], &remedies);
+            put_remedy(v->of[i], &remedies);
         }
-        buf_free(&b.user);
+        together_free(&e);
     }
     buf_z(out, number ? "" : "requests: []\n");
     if (remedies.n)
         buf_z(out, "\n# What no exception is for:\n");
     buf_str(out, remedies.n ? buf_view(&remedies) : STR(""));
-    out->failed |= remedies.failed;
+    return ok && !remedies.failed;
 }
 
 bool advice_write(struct advice *a, struct buf *out)
 {
-    const struct group **v = calloc(a->keys.n + 1, sizeof(void *));
-    size_t n = 0;
-    bool ok = v && groups_join(a);
-    if (!ok) {
-        free((void *)v);
-        return false;
-    }
-    for (size_t i = 0; i < a->keys.n; i++)
+    struct groups v = {.of = calloc(a->keys.n + 1, sizeof(void *)), .taken = calloc(a->keys.n + 1, 1)};
+    bool ok = v.of && v.taken && groups_join(a);
+    for (size_t i = 0; i < a->keys.n && ok; i++)
         if (a->groups[i].count)
-            v[n++] = a->groups + i;
-    qsort((void *)v, n, sizeof(void *), group_order);
-    put_head(a, n, out);
-    ok = put_causes(a, out);
-    put_groups(a, v, n, out);
-    free((void *)v);
+            v.of[v.n++] = a->groups + i;
+    if (ok) {
+        qsort((void *)v.of, v.n, sizeof(void *), group_order);
+        put_head(a, v.n, out);
+        ok = put_causes(a, out) && put_groups(a, &v, out);
+    }
+    free((void *)v.of);
+    free(v.taken);
     return ok && !out->failed;
 }

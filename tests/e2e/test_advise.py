@@ -377,3 +377,47 @@ def test_what_a_whole_fleet_has_is_told_once(tmp_path):
     head = said[:said.index("requests:")]
     assert "#   signature              80 requests of 31 users: the signature is wrong" in head
     assert "#   url-slash              40 requests of 40 users: ClientReqUrl has a trailing slash" in head
+
+
+def named(n):
+    """In each of n networks three users with a KmsUri that names the right host."""
+    return [refused("kms_uri.mismatch", "kms_uri", user="sip:u%02d-%d@example.org" % (i, j), source="10.%d.0.%d" % (i, j + 1),
+                    claims={"kms_uri": "https://kms.example.org"}) for i in range(n) for j in range(3)]
+
+
+def test_an_exception_of_many_networks_is_one_rule(tmp_path):
+    """Of forty networks: no forty rules, and none that is not bounded by both, or names a network whole."""
+    lines = named(40)
+    said = advise(tmp_path, lines)
+    rules = rules_of(said)
+    assert len(rules) == 2 and "One rule for 21 networks: whom it names may come from any of them." in said, said
+    assert sorted(u for r in rules for u in r["match"]["user"]) == sorted(d["user"] for d in lines)
+    assert sorted(s for r in rules for s in r["match"]["source"]) == sorted("10.%d.0.0/30" % i for i in range(40))
+    assert sum(int(r["why"].split()[-3]) for r in rules) == 120 and all(len(r["match"]["user"]) <= 64 for r in rules)
+    assert {json.dumps(r["checks"]) for r in rules} == {'{"kms_uri": {"compare": "host"}}'} and len({r["id"] for r in rules}) == 2
+    relaxed = pasted(said)
+    assert rules_of(advise(tmp_path, lines, relaxed, code=0)) == []
+    for other in ({"user": "sip:u00-9@example.org"}, {"source": "10.0.0.77"}, {"source": "10.40.0.1"}):
+        assert rules_of(advise(tmp_path, [dict(lines[0], **other)], relaxed)), other
+
+
+def test_a_glob_of_many_networks_is_one_rule(tmp_path):
+    lines = [dict(d, user="sip:%s-%02d@example.org" % (d["user"][4:7], k)) for d in named(6) for k in range(70)]
+    rule, = rules_of(advise(tmp_path, lines))
+    assert len(rule["match"]["source"]) == 6 and len(rule["match"]["user"]) == 6 and "sip:u00-*@example.org" in rule["match"]["user"]
+
+
+def test_few_networks_keep_their_own_rules(tmp_path):
+    said = advise(tmp_path, named(4))
+    assert len(rules_of(said)) == 4 and "One rule for" not in said
+    assert len(rules_of(advise(tmp_path, named(5)))) == 1
+
+
+def test_an_exception_of_many_networks_takes_in_nobody_else(tmp_path):
+    """One of those users comes late from another of those networks: he needs another rule, and this one would be first."""
+    lines = named(40) + [late(22, user="sip:u00-0@example.org", source="10.5.0.1")]
+    said = advise(tmp_path, lines)
+    rules = rules_of(said)
+    assert {r["id"].split("-", 2)[2] for r in rules} == {"kms-uri-host", "clock-behind"}, said
+    assert len(rules) == 4 and all(len(r["checks"]) == 1 for r in rules), said
+    assert rules_of(advise(tmp_path, lines, pasted(said), code=0)) == []
