@@ -45,6 +45,7 @@ struct command_option {
     const char *argument; /* what stands for its value in the help; NULL: a flag, which takes none */
     const char *preset;   /* what holds without it, as it would be written; NULL: nothing does */
     const char *help;     /* sentences; `x` is shown as a literal */
+    const char *words;    /* separated by `|`: what a shell offers, where others are right, too; NULL: nothing */
     size_t at;            /* offset of a `const char *`, or of a `bool` for a flag, in the struct that `run` gets */
     enum value_type type;
     bool required;

@@ -3,7 +3,13 @@
 
 #include "cmd/cmd.h"
 
-/* What the words of VALUE_CHOICE are separated by becomes a space. */
+/* What is to be offered as an option's value; NULL: nothing is known. */
+static const char *completion_offer(const struct command_option *o)
+{
+    return o->type == VALUE_CHOICE ? o->argument : o->words;
+}
+
+/* What such words are separated by becomes a space. */
 static void completion_choices(struct buf *out, const char *choices)
 {
     for (; *choices; choices++)
@@ -67,9 +73,9 @@ static void bash_value(struct buf *out, const struct command *c, const struct co
     if (o->letter)
         buf_printf(out, "|\"%s -%c\"", command_name(c).z, o->letter);
     buf_z(out, ")\n        ");
-    if (o->type == VALUE_CHOICE) {
+    if (completion_offer(o)) {
         buf_z(out, "mapfile -t COMPREPLY < <(compgen -W \"");
-        completion_choices(out, o->argument);
+        completion_choices(out, completion_offer(o));
         buf_z(out, "\" -- \"$cur\")\n        ");
     } else if (is_file(o->type) || o->type == VALUE_FOLDER) {
         buf_printf(out, "compopt -o filenames 2>/dev/null\n        mapfile -t COMPREPLY < <(compgen -%c -- \"$cur\")\n"
@@ -93,6 +99,11 @@ static void bash_words(struct buf *out, const struct command *c)
     for (size_t i = 0; i < c->option_count; i++)
         buf_printf(out, "--%s ", c->options[i].name);
     buf_z(out, "--help\" ;;\n");
+    if (c->sub) {
+        buf_printf(out, "    \"%s %s\") words=\"", COMMAND_HELP.name, c->name);
+        completion_names(out, c->sub);
+        buf_z(out, "--man --help\" ;;\n");
+    }
 }
 
 /* Calls `each` for every command and every subcommand. */
@@ -109,6 +120,9 @@ static void completion_walk(struct buf *out, const struct command *const *among,
 static void bash_name(struct buf *out, const struct command *c)
 {
     buf_printf(out, "        \"%s %s\") command=\"%s\" ;;\n", c->group ? c->group : "", c->name, command_name(c).z);
+    if (c->sub)
+        buf_printf(out, "        \"%s %s\") command=\"%s %s\" ;;\n", COMMAND_HELP.name, c->name, COMMAND_HELP.name,
+                   c->name);
 }
 
 static void bash_values(struct buf *out, const struct command *c)
@@ -153,14 +167,14 @@ static void zsh_help(struct buf *out, const char *help)
     zsh_text(out, text);
 }
 
-static void zsh_action(struct buf *out, const char *argument, enum value_type type)
+static void zsh_action(struct buf *out, const char *argument, enum value_type type, const char *offer)
 {
     buf_char(out, ':');
     zsh_text(out, argument);
     buf_char(out, ':');
-    if (type == VALUE_CHOICE) {
+    if (offer) {
         buf_char(out, '(');
-        completion_choices(out, argument);
+        completion_choices(out, offer);
         buf_char(out, ')');
     } else if (type == VALUE_FOLDER) {
         buf_z(out, "_files -/");
@@ -182,7 +196,7 @@ static void zsh_option(struct buf *out, const struct command_option *o)
     zsh_help(out, o->help);
     buf_char(out, ']');
     if (o->argument)
-        zsh_action(out, o->argument, o->type);
+        zsh_action(out, o->argument, o->type, completion_offer(o));
     buf_char(out, '\'');
 }
 
@@ -191,7 +205,7 @@ static void zsh_operand(struct buf *out, const struct command_operand *o)
     buf_printf(out, " \\\n            '%s", o->many ? "*" : "");
     if (o->optional && !o->many)
         buf_char(out, ':');
-    zsh_action(out, o->name, o->type);
+    zsh_action(out, o->name, o->type, o->type == VALUE_CHOICE ? o->name : NULL);
     buf_char(out, '\'');
 }
 
@@ -220,7 +234,14 @@ static void zsh_command(struct buf *out, const struct command *c)
         if (completion_of_help(c)) {
             buf_z(out, " \\\n            '1:command:(");
             completion_names(out, COMMANDS);
-            buf_z(out, ")'");
+            buf_z(out, ")' \\\n            '2:command:{ case $line[1] in ");
+            for (const struct command *const *g = COMMANDS; *g; g++)
+                if ((*g)->sub) {
+                    buf_printf(out, "(%s) compadd ", (*g)->name);
+                    completion_names(out, (*g)->sub);
+                    buf_z(out, ";; ");
+                }
+            buf_z(out, "esac }'");
         }
     }
     buf_z(out, " ;;\n");

@@ -1,5 +1,6 @@
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/config.h"
@@ -87,8 +88,18 @@ static bool decisions_tell(void *arg, const struct record *r, struct str line)
     return decisions_write(&out);
 }
 
+/* Lines that come one by one, as behind `tail -F` or `docker logs -f`, are shown one by one. */
+static void decisions_as_they_come(const struct words *files)
+{
+    struct stat st;
+    for (size_t i = 0; i < files->n; i++)
+        if (str_eq_z(str_z(files->v[i]), "-") && fstat(STDIN_FILENO, &st) == 0 && !S_ISREG(st.st_mode))
+            (void)setvbuf(stdout, NULL, _IOLBF, 0);
+}
+
 static int decisions_of_files(const struct decisions_options *q)
 {
+    decisions_as_they_come(&q->files);
     struct buf head BUF_CLEANUP = BUF_INIT(1024);
     struct lines_count count = {0};
     if (!format_is_json(q->format))
@@ -172,6 +183,10 @@ static int decisions_run(const void *given)
     return q->config ? decisions_of_config(q) : decisions_of_gateway(q, q->url, NULL, &token);
 }
 
+#define DECISIONS_REASON(e, name, status) name "|"
+static const char DECISIONS_REASONS[] = REASON_LIST(DECISIONS_REASON);
+#undef DECISIONS_REASON
+
 static const struct command_option DECISIONS_OPTIONS[] = {
     {.name = "config", .letter = 'c', .argument = "FILE", .type = VALUE_FILE,
      .at = offsetof(struct decisions_options, config),
@@ -182,9 +197,9 @@ static const struct command_option DECISIONS_OPTIONS[] = {
      .help = "The admin token, for `--url`."},
     {.name = "user", .argument = "GLOB", .at = offsetof(struct decisions_options, user),
      .help = "Show decisions about these users, such as `sip:*@field.example.org`."},
-    {.name = "reason", .argument = "GLOB", .at = offsetof(struct decisions_options, reason),
+    {.name = "reason", .argument = "GLOB", .words = DECISIONS_REASONS, .at = offsetof(struct decisions_options, reason),
      .help = "Show decisions with this reason, such as `time.*`."},
-    {.name = "verdict", .argument = "GLOB", .at = offsetof(struct decisions_options, verdict),
+    {.name = "verdict", .argument = "GLOB", .words = "accept|reject", .at = offsetof(struct decisions_options, verdict),
      .help = "Show decisions with this verdict: `accept` or `reject`."},
     {.name = "rule", .argument = "GLOB", .at = offsetof(struct decisions_options, rule),
      .help = "Show decisions of these request rules."},
@@ -203,5 +218,6 @@ const struct command COMMAND_DECISIONS = {
     .exits = "0 done, whatever matches; 1 a file cannot be read or contains no decisions, or the gateway does not "
              "answer",
     .examples = "kmsgate decisions --config gateway.yaml --follow\n"
-                "kmsgate decisions --verdict reject --reason 'time.*' decisions.jsonl\n",
+                "kmsgate decisions --verdict reject --reason 'time.*' decisions.jsonl\n"
+                "journalctl -u kmsgate -f | kmsgate decisions -\n",
     COMMAND_TAKES(DECISIONS_OPTIONS, DECISIONS_OPERANDS, struct decisions_options), .run = decisions_run};

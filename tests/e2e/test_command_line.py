@@ -139,6 +139,9 @@ def test_completion_of_bash(tmp_path):
     assert bash("kmsgate", "explain", "--format", "") == ["text", "json"]
     assert bash("kmsgate", "explain", "--format", "=", "j") == ["json"]
     assert bash("kmsgate", "help", "expl") == ["explain"]
+    assert bash("kmsgate", "help", "keys", "") == KEYS + ["--man", "--help"]
+    assert bash("kmsgate", "decisions", "--verdict", "") == ["accept", "reject"]
+    assert bash("kmsgate", "decisions", "--reason", "time.") == ["time.stale", "time.future", "time.zone"]
     assert bash("kmsgate", "completion", "") == ["bash", "zsh", "--help"]
     file = tmp_path / "gateway.yaml"
     file.write_text("")
@@ -176,7 +179,10 @@ zpty -d z
     ("kmsgate expl", "kmsgate explain "), ("kmsgate keys sh", "kmsgate keys show "),
     ("kmsgate serve --con", "kmsgate serve --config="), ("kmsgate explain --format=j", "kmsgate explain --format=json"),
     ("kmsgate keys import --rep", "kmsgate keys import --replace "), ("kmsgate completion z", "kmsgate completion zsh "),
-    ("kmsgate help expl", "kmsgate help explain "), ("kmsgate check -c gat", "kmsgate check -c gateway.yaml "),
+    ("kmsgate help expl", "kmsgate help explain "), ("kmsgate help keys rek", "kmsgate help keys rekey "),
+    ("kmsgate decisions --verdict=re", "kmsgate decisions --verdict=reject"),
+    ("kmsgate decisions --reason=rule.n", "kmsgate decisions --reason=rule.none"),
+    ("kmsgate check -c gat", "kmsgate check -c gateway.yaml "),
 ])
 def test_completion_of_zsh(typed, becomes, tmp_path):
     (tmp_path / "gateway.yaml").write_text("")
