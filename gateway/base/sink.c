@@ -345,6 +345,7 @@ struct sink *sink_open(const char *where, const struct sink_ways *ways, char *wh
     if (ways)
         s->ways = *ways;
     s->target.fd = -1;
+    atomic_init(&s->target.failing, false);
     s->batch.text.max = 2 * BATCH_BYTES;
     s->line.max = s->made.max = BATCH_BYTES;
     atomic_init(&s->dropped, 0);
@@ -398,6 +399,14 @@ void sink_reopen(struct sink *s)
     s->reopen = true;
     pthread_cond_signal(&s->asked);
     pthread_mutex_unlock(&s->lock);
+}
+
+bool sink_is_stuck(struct sink *s)
+{
+    pthread_mutex_lock(&s->lock);
+    const bool half = s->n >= QUEUE_BYTES / 2;
+    pthread_mutex_unlock(&s->lock);
+    return half || atomic_load(&s->target.failing);
 }
 
 void sink_close(struct sink *s)

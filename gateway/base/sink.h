@@ -32,6 +32,8 @@ bool sink_syslog_is_valid(struct str where);
 /* Any thread; never blocks. Also keeps the newest 1000 for /decisions. */
 void sink_write(struct sink *s, struct str line);
 void sink_reopen(struct sink *s); /* after log rotation */
+/* Whether lines wait that cannot be written now: the target fails, or has left half of what may wait. Any thread. */
+bool sink_is_stuck(struct sink *s);
 typedef bool sink_wanted(const void *arg, struct str line);
 /* The newest n lines of those kept that are wanted (NULL: all are), newest first, as a JSON array. */
 void sink_recent(struct sink *s, size_t n, sink_wanted *wanted, const void *arg, struct buf *out);

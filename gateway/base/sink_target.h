@@ -5,6 +5,7 @@
 #define KMSGATE_BASE_SINK_TARGET_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <sys/types.h>
 
 #include "base/sink.h"
@@ -39,7 +40,7 @@ struct sink_target {
     const struct sink_target_kind *kind; /* NULL: none */
     char *name;                          /* as gateway.yaml has it */
     int fd;                              /* -1: not open */
-    bool failing;                        /* the log says so */
+    atomic_bool failing;                 /* the log says so; others than the sink's thread may look */
     void *own;
 };
 

@@ -93,7 +93,7 @@ static void ecs_event(struct json *j, const struct json_value *line)
     json_object(j, "event");
     json_string(j, "kind", STR("event"), 0);
     json_array(j, "category");
-    json_string(j, NULL, STR("authentication"), 0);
+    json_string(j, NULL, STR("network"), 0); /* the schema has `allowed` and `denied` for it */
     json_string(j, NULL, STR("web"), 0);
     json_end(j);
     json_array(j, "type");

@@ -3,6 +3,7 @@
 
 #include "base/log.h"
 #include "base/metrics.h"
+#include "base/sink.h"
 #include "http/bounds.h"
 #include "http/console.h"
 #include "http/server.h"
@@ -151,6 +152,11 @@ static void console_parts(struct server *s, int64_t now_us, struct json *j)
     if (dropped > 0)
         trouble(j, "warn", "Its reader is too slow, or its disk is full. What is shown here was not lost.",
                 "%.0f lines of the decision log were lost since the start.", dropped);
+    if (sink_is_stuck(s->sink))
+        trouble(j, "warn",
+                "See whether that is there and takes lines; the log says why. Lines wait, 8 MiB of them; then they are "
+                "lost.",
+                "The decision log cannot be written to %s.", s->config->decisions);
     const unsigned long long lost = census_lost(s->census);
     if (lost)
         trouble(j, "note", "Nothing: the decision log and the metrics have them all.",
@@ -239,6 +245,7 @@ static void engines(struct server *s, int64_t now_us, struct json *j)
     json_object(j, "decisions");
     json_string(j, "where", str_z(s->config->decisions), 0);
     json_int(j, "dropped", (int64_t)metric_get(METRIC_DECISIONS_DROPPED, NULL));
+    json_bool(j, "stuck", sink_is_stuck(s->sink));
     json_end(j);
 }
 

@@ -66,6 +66,10 @@ def ids(g):
     return [d["id"] for d in json.loads(g.admin("/decisions?n=1000")[1])][::-1]
 
 
+def state(g):
+    return json.loads(g.admin("/api/state")[1])
+
+
 def test_rfc5424_over_tcp(gateway, alice, receiver):
     r = receiver()
     g = send_to(gateway(start=False), "syslog+tcp://127.0.0.1:%d" % r.port).start()
@@ -86,9 +90,13 @@ def test_a_server_that_is_away_at_first_and_goes_away_later(gateway, receiver):
     g = send_to(gateway(start=False), "syslog+tcp://localhost:%d" % port).start()
     g.post("/init", b"<no")
     kms.wait_for(lambda: "cannot write: Connection refused" in g.running.err)
+    trouble, = state(g)["troubles"]
+    assert trouble["what"] == "The decision log cannot be written to syslog+tcp://localhost:%d." % port
+    assert trouble["level"] == "warn" and state(g)["decisions"]["stuck"]
     r = receiver(port=port)
     kms.wait_for(lambda: len(r.messages) == 1)
     kms.wait_for(lambda: "lines are written again; 0 were dropped" in g.running.err)
+    assert state(g)["troubles"] == [] and not state(g)["decisions"]["stuck"]
     r.close()
     for _ in range(5):
         g.post("/init", b"<no")
@@ -238,6 +246,7 @@ def test_ecs(gateway, alice):
         placed = {"time", "id", "source", "method", "path", "rule", "user", "verdict", "reason", "status", "trace_id", "rules"}
         assert e["kmsgate"] == {k: v for k, v in d.items() if k not in placed}
         assert e["event"]["duration"] == round(d["ms"]["total"] * 1e6)
+    assert a["event"]["category"] == b["event"]["category"] == ["network", "web"]  # which have all types below
     assert a["event"]["outcome"] == "success" and a["event"]["type"] == ["access", "allowed"]
     assert a["user"] == {"id": alice.uri} and a["rule"] == {"id": "everyone", "version": own[0]["rules"]}
     assert b["event"]["outcome"] == "failure" and b["event"]["type"] == ["access", "denied"] and "user" not in b

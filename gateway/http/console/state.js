@@ -52,7 +52,11 @@ export function showState() {
         ["Key store", s.keys.age_s < 5 ? "in step" : `not in step for ${s.keys.age_s} s`, shown(s.keys.where)],
         [
           "Decision log",
-          s.decisions.dropped ? many(s.decisions.dropped, "line") + " lost" : "complete",
+          [
+            s.decisions.stuck ? "cannot be written" : s.decisions.dropped ? "" : "complete",
+            s.decisions.stuck && s.decisions.dropped ? "; " : "",
+            s.decisions.dropped ? many(s.decisions.dropped, "line") + " lost" : "",
+          ],
           shown(s.decisions.where),
         ],
         ["Clients", many(s.connections, "connection"), many(s.in_flight, "request") + " being served"],
