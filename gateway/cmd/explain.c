@@ -23,7 +23,7 @@ struct request {
     const char *config, *path, *at, *file;
     int64_t now_us;
     struct ip ip;
-    bool json;
+    bool json, noted; /* noted: `path` is what the gateway kept beside a capture */
 };
 
 static bool starts(struct str body, const char *z)
@@ -89,7 +89,7 @@ static bool find_target(const struct request *q, struct str body, const struct s
     struct kms_request claim = {0};
     struct detail why = {""};
     bool ours = true;
-    *from = "as --path says";
+    *from = q->noted ? "as the gateway noted it" : "as --path says";
     if (q->path) {
         buf_z(target, q->path);
         return !target->failed;
@@ -229,7 +229,7 @@ static bool captured_read(struct captured *k, const struct config *c, const stru
     k->at = str_dup(time);
     q->file = k->file.p;
     if (!q->path)
-        q->path = k->path;
+        q->noted = (q->path = k->path) != NULL;
     if (!o->at && time_parse(time, &q->now_us, &zone))
         q->at = k->at;
     if (!o->source)

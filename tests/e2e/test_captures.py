@@ -57,7 +57,10 @@ def test_a_refused_body_is_kept_and_explained_as_it_came(gate, alice):
     assert d["captured"] is True and note == {"time": d["time"], "source": "127.0.0.1", "target": kms.BASE + "/init?q=1"}
     r, x = explained(g, ident)
     assert r.returncode == 1 and json.dumps(x).count("time.stale") and "client_req_url.mismatch" not in json.dumps(x)
-    assert str(path) in g.run("explain", "--config", g.config, "--capture", ident, check=False).stdout
+    said = g.run("explain", "--config", g.config, "--capture", ident, check=False).stdout
+    assert str(path) in said and "POST %s/init?q=1 (as the gateway noted it)" % kms.BASE in said
+    said = g.run("explain", "--config", g.config, "--capture", ident, "--path", kms.BASE + "/init", check=False).stdout
+    assert "POST %s/init (as --path says)" % kms.BASE in said
     # As of its own time; when it is judged as of another one, that goes before.
     assert explained(g, ident, "--at", kms.now(-60))[0].returncode == 0
     rows = g.run("decisions", g.folder / "decisions.jsonl").stdout.splitlines()
