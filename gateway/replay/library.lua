@@ -2,7 +2,8 @@
 -- kmsgate's replay memory in Redis 7: which signed requests were accepted, for all gateways of a fleet.
 --
 -- {kmsgate}:epoch    "2 OWNER FLOOR WINDOW FUTURE MARK LAST SEEN", times in ms. OWNER: this server's process and
---                    replication ID, so a restart and every promotion make another. MARK: whose secret keys the members.
+--                    replication ID, so a restart and every promotion make another; behind them, where keys were
+--                    evicted, how many before the epoch. MARK: whose secret keys the members.
 --                    LAST: about when this server last answered gateways; SEEN: the latest time on its clock.
 -- {kmsgate}:walls    "BEFORE LATEST", in ms: of Times without a zone, what stands in them, read as UTC. Before BEFORE
 --                    they are refused; LATEST: about the latest that was accepted.
@@ -12,25 +13,36 @@
 -- server's, and two servers' are within 2D. So whoever cannot know what was accepted before (another owner, no record,
 -- a clock that went back, gateways that take more than the record says) refuses each Time before now + future + 3D.
 --
+-- A server of another policy than noeviction forgets users whole. One whose set is there was not forgotten since it was
+-- made; so it is enough to look at how many keys were evicted when a set is made.
+--
 -- A Time without a zone is another one when gateways are given rules of a zone further west: hours later it is as good
 -- as new, and no floor is in its way. So a new epoch also refuses each that is no later than those that were accepted,
 -- by the record, and by what each gateway knows of those that it asked for.
 --
 -- All state is in the records: a newer version of this library takes over without a new epoch. It has to take what
 -- older gateways send, and to keep the records' form. (No version before 2 was released.)
-local VERSION = 2
+local VERSION = 3
 local EPOCH_FORM = '^2 (%x+) (%d+) (%d+) (%d+) (%x+) (%d+) (%d+)$'
 local DONE, APART, FOREIGN = 0, 1, 2
 local OK, SEEN, FULL, EARLY = 0, 1, 2, 3
 local WALLS_FORM = '^(%d+) (%d+)$'
 local HEAD, EACH = 7, 4 -- arguments: of all requests together, of each
 local PURGE_EACH = 64
+local NAME = 80
 local process = nil -- of this server; a new process begins with an empty library
+local evictions = nil -- how many, as far as this call has asked
 local known = nil   -- the record as it was read last, taken apart
 
 local function name()
   process = process or string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
   return process .. string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
+end
+
+-- As it stands behind an owner's name: nothing where there were none.
+local function evicted()
+  evictions = evictions or string.match(redis.call('INFO', 'stats'), 'evicted_keys:(%d+)')
+  return evictions == '0' and '' or evictions
 end
 
 local function read(key)
@@ -72,22 +84,28 @@ local function raise_walls(key, to)
   end
 end
 
+-- A new one, after `e`.
+local function open(key, walls, e, ask, owner, apart)
+  -- it is written each second: what was accepted may be of a second later
+  local from = e.last > ask.now and e.last + 1000 or ask.now
+  local future = math.max(e.future, ask.future)
+  local new = {owner = owner .. evicted(), floor = math.max(e.floor, from + future + 3 * ask.d),
+               window = math.max(e.window, ask.window), future = future, mark = ask.mark, last = e.last, seen = ask.now}
+  if not apart then new.last = math.max(new.last, ask.now) end
+  raise_walls(walls)
+  write(key, new)
+  return new
+end
+
 -- The epoch that holds, opened where the one before cannot. ask: now, window, future, d, mark.
 local function epoch(key, walls, ask)
   local e, owner = read(key), name()
   if e and e.mark ~= ask.mark then return e, FOREIGN end
   local apart = math.abs(ask.now - ask.gateway) > ask.d
-  if not e then e = {floor = 0, window = 0, future = 0, mark = ask.mark, last = 0, seen = 0} end
+  if not e then e = {owner = '', floor = 0, window = 0, future = 0, mark = ask.mark, last = 0, seen = 0} end
   local back = ask.now < e.seen - ask.d
-  if owner ~= e.owner or ask.window > e.window or ask.future > e.future or back then
-    -- it is written each second: what was accepted may be of a second later
-    local from = e.last > ask.now and e.last + 1000 or ask.now
-    local future = math.max(e.future, ask.future)
-    e = {owner = owner, floor = math.max(e.floor, from + future + 3 * ask.d), window = math.max(e.window, ask.window),
-         future = future, mark = ask.mark, last = e.last, seen = ask.now}
-    if not apart then e.last = math.max(e.last, ask.now) end
-    raise_walls(walls)
-    write(key, e)
+  if owner ~= string.sub(e.owner, 1, NAME) or ask.window > e.window or ask.future > e.future or back then
+    e = open(key, walls, e, ask, owner, apart)
   elseif ask.now - e.seen >= 1000 or (not apart and ask.now - e.last >= 1000) then
     e.seen = math.max(e.seen, ask.now)
     if not apart then e.last = math.max(e.last, ask.now) end
@@ -107,6 +125,11 @@ local function spend(e, now, max, user, member, earliest, latest, early)
   end
   if redis.call('ZADD', user, 'NX', ends, member) == 0 then return SEEN end
   local n = redis.call('ZCARD', user)
+  if n == 1 and evicted() ~= string.sub(e.owner, NAME + 1) then
+    redis.call('ZREM', user, member)
+    e.forgets = true
+    return EARLY
+  end
   if n > max or n % PURGE_EACH == 0 then
     n = n - redis.call('ZREMRANGEBYSCORE', user, '-inf', now)
     if n > max then
@@ -130,6 +153,7 @@ end
 local function all(keys, a)
   if #a ~= HEAD + EACH * (#keys - 2) then error('the gateway is of another version') end
   local t = redis.call('TIME')
+  evictions = nil
   local ask = {now = t[1] * 1000 + math.floor(t[2] / 1000), gateway = tonumber(a[1]), window = tonumber(a[2]),
                future = tonumber(a[3]), d = tonumber(a[4]), mark = a[6]}
   local e, status = epoch(keys[1], keys[2], ask)
@@ -151,6 +175,7 @@ local function all(keys, a)
     answer[i + 1] = verdict
   end
   if w and w.latest > latest then write_walls(keys[2], w) end
+  if e.forgets then answer[3] = open(keys[1], keys[2], e, ask, name(), false).floor end
   return answer
 end
 

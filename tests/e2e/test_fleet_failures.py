@@ -238,6 +238,23 @@ def test_a_policy_that_forgets(fleet):
     assert refused(fleet.ask(g)[1])
 
 
+def test_what_was_evicted_is_not_accepted_again(fleet):
+    """By a policy that was in force for too short a time to be seen; the epoch's own record is not among it."""
+    r = fleet.redis("maxmemory 256mb")
+    a, b = fleet.gateway(url(r)), fleet.gateway(url(r))
+    sent = accept_some(fleet, a)
+    r("CONFIG", "SET", "maxmemory-policy", "volatile-lru")
+    r("CONFIG", "SET", "maxmemory", int(r.info("memory", "used_memory")) - 100000)
+    kms.wait_for(lambda: int(r.info("stats", "evicted_keys")) > 0)
+    r("CONFIG", "SET", "maxmemory", "256mb")
+    r("CONFIG", "SET", "maxmemory-policy", "noeviction")
+    replays_until_honest(fleet, [b, a], sent)
+    once(fleet)
+    # and what was counted then opens no other one
+    floor = r("GET", EPOCH).split()[2]
+    assert honest(fleet, a) and honest(fleet, b) and r("GET", EPOCH).split()[2] == floor
+
+
 def test_full(fleet):
     r = fleet.redis("maxmemory 64mb")
     g = fleet.gateway(url(r))

@@ -22,8 +22,8 @@
  *   NO_WAIT, SINGLE, SHORT_FLOOR        floor = now + F: clocks that differ are forgotten
  *   NO_WAIT, SINGLE, NO_FUTURE          F of whoever opens the epoch: what another took further ahead is forgotten
  *
- * Left out: a server's clock that goes back (the library opens an epoch when it sees that), eviction (not ready), Times
- * without a zone (the library's `walls`).
+ * Left out: a server's clock that goes back (the library opens an epoch when it sees that), eviction (which gives a
+ * server a new name), Times without a zone (the library's `walls`), what is given back.
  */
 #define D 1    /* how far clocks may differ */
 #define PAST 1 /* of all rules */
