@@ -6,7 +6,9 @@
 #include "keys/keydb_postgres_target.h"
 
 /* An SSL layer may hold octets that no poll sees: nobody waits longer than this without looking. */
-enum { LOOK_MS = 20, AGAIN_MS = 1000 };
+enum { LOOK_MS = 20 };
+/* A server that could not be reached is left alone for so long; one that said so at once is asked sooner. */
+enum { AGAIN_MS = 1000, AGAIN_SOON_MS = 200, AT_ONCE_MS = 100 };
 
 static int64_t ms_ahead(int ms)
 {
@@ -374,10 +376,11 @@ enum keydb_result pg_connect(struct keydb_postgres *db, struct detail *why)
         *why = db->away;
         return KEYDB_AWAY;
     }
+    const int64_t at_once_us = ms_ahead(AT_ONCE_MS);
     for (size_t host = 0; host < db->target->hosts && r != KEYDB_OK; host++)
         r = connect_host(db, host, why);
     if (r != KEYDB_OK) {
-        db->again_us = ms_ahead(AGAIN_MS);
+        db->again_us = ms_ahead(time_mono_us() < at_once_us ? AGAIN_SOON_MS : AGAIN_MS);
         db->away = *why;
     }
     return r;

@@ -11,7 +11,9 @@
 enum {
     TURN_MS = 400,
     PATIENCE_MS = 300, /* for another writer, of the half second that an exchange waits */
-    TELL_EACH_S = 60
+    TELL_EACH_S = 60,
+    AWAY_LOOK_MS = 250, /* a database that is away is looked for so often where somebody waits; it fits into his wait */
+    AT_ONCE_MS = 100    /* who takes longer to say that it is away is not waited for */
 };
 
 /* What one caller asked for; its texts in one block behind it. */
@@ -44,7 +46,7 @@ struct keykeeper {
     size_t waiting;
     struct looker *lookers;
     size_t looking;
-    bool lost; /* the last look failed: others would, too */
+    bool lost; /* the last look failed, and the next would, or would not tell in time */
     int64_t told_us; /* the thread's own; monotonic: when the log last told of what was put off; 0: never */
     bool ends;
 };
@@ -191,14 +193,17 @@ static struct looker *take_lookers(struct keykeeper *k)
     return first;
 }
 
-static void keykeeper_note(struct keykeeper *k)
+/* A database that is away, and says so at once, may be back at the next look: a key that another gateway has just
+ * offered is worth that wait. */
+static bool keykeeper_note(struct keykeeper *k)
 {
     char why[256] = "";
     bool changed = false;
     struct looker *first = take_lookers(k);
+    const int64_t at_once_us = time_mono_us() + AT_ONCE_MS * INT64_C(1000);
     const bool ok = keystore_refresh(k->ks, &changed, why, sizeof why);
     pthread_mutex_lock(&k->lock);
-    k->lost = !ok;
+    k->lost = !ok && (!keystore_is_away(k->ks) || time_mono_us() > at_once_us);
     pthread_mutex_unlock(&k->lock);
     k->turn(k->arg, ok, changed, why);
     while (first) {
@@ -207,6 +212,7 @@ static void keykeeper_note(struct keykeeper *k)
         l->done(l->arg);
         free(l);
     }
+    return ok;
 }
 
 /* Until something is asked for, or for a turn; a look comes no sooner than at `look_us`. The lock is held. */
@@ -235,9 +241,9 @@ static void *keykeeper_keep(void *arg)
     for (;;) {
         const int64_t now = time_mono_us();
         if (now >= turn_us || (now >= look_us && has_lookers(k))) {
-            keykeeper_note(k);
+            const bool ok = keykeeper_note(k);
             turn_us = time_mono_us() + TURN_MS * INT64_C(1000);
-            look_us = now + US_PER_S / KEYKEEPER_LOOKS_S;
+            look_us = now + (ok ? US_PER_S / KEYKEEPER_LOOKS_S : AWAY_LOOK_MS * INT64_C(1000));
         }
         pthread_mutex_lock(&k->lock);
         wait_for_errands(k, turn_us, look_us);
@@ -252,7 +258,7 @@ static void *keykeeper_keep(void *arg)
         if (first)
             run_errands(k, first);
         if (ends) {
-            keykeeper_note(k); /* nobody is left waiting */
+            (void)keykeeper_note(k); /* nobody is left waiting */
             return NULL;
         }
     }

@@ -71,7 +71,8 @@ struct keykeeper *keykeeper_start(struct keystore *ks,
 bool keykeeper_ask(struct keykeeper *k, const struct key_wish *wishes, size_t n,
                    void (*done)(void *arg, const struct key_fate *v, size_t n), void *arg) MUST_CHECK;
 /* A look for changes by other gateways, before one is due: one look for all who ask meanwhile, and at most
- * KEYKEEPER_LOOKS_S a second. `done` is called in the keeper's thread, once. False (and `done` is never called): nobody
+ * KEYKEEPER_LOOKS_S a second; four where the database is away and says so at once, for it may be back. `done` is called
+ * in the keeper's thread, once. False (and `done` is never called): nobody
  * else has these keys, they cannot be followed at present, too many wait, or the keeper ends. Any thread; it never
  * waits. */
 bool keykeeper_look(struct keykeeper *k, void (*done)(void *arg), void *arg) MUST_CHECK;

@@ -115,6 +115,8 @@ bool keystore_state_key(const struct keystore *ks, struct secret_key *out);
  * open one, or was written to by anything but a database, is taken over when it is the same database and comes after
  * what is in use by changes alone: no revocation is ever undone. */
 bool keystore_refresh(struct keystore *ks, bool *changed, char *why, size_t why_size);
+/* The last refresh failed since the database could not be reached. For the thread that refreshes. */
+bool keystore_is_away(const struct keystore *ks);
 /* From now on it makes no pauses for those who look up users: the process is about to end. Any thread. */
 void keystore_hurry(struct keystore *ks);
 /* For how long (us) it has not been known that the table is what the database holds. Any thread. */

@@ -438,6 +438,7 @@ bool keystore_refresh(struct keystore *ks, bool *changed, char *why, size_t why_
     if (r == KEYDB_OK && !keystore_count_up(ks, &d))
         r = KEYDB_FAILED;
     ks->busy = r == KEYDB_BUSY ? ks->busy + 1 : 0;
+    ks->away = r == KEYDB_AWAY;
     if (r == KEYDB_OK)
         atomic_store(&ks->in_step_us, time_mono_us());
     if (r == KEYDB_BUSY && ks->busy <= BUSY_TURNS)
@@ -450,6 +451,11 @@ bool keystore_refresh(struct keystore *ks, bool *changed, char *why, size_t why_
     if (why_size)
         snprintf(why, why_size, "%s", d.text);
     return false;
+}
+
+bool keystore_is_away(const struct keystore *ks)
+{
+    return ks->away;
 }
 
 void keystore_hurry(struct keystore *ks)

@@ -46,6 +46,7 @@ struct keystore {
     uint64_t refused_stamp;/* the same for a file that replaced the one that is open; 0: none */
     struct detail refusal;
     unsigned busy;         /* refreshes in a row that found the database locked */
+    bool away;             /* the last refresh could not reach it */
     int64_t reopened_us;   /* monotonic: when a file was last read anew */
     char *counter;         /* path of the count of changes that is kept elsewhere; NULL: none */
     uint64_t counted;      /* what it says at least */

@@ -11,6 +11,7 @@ import socket
 import struct
 import subprocess
 import tempfile
+import threading
 import time
 from pathlib import Path
 from urllib.parse import quote
@@ -506,6 +507,59 @@ def test_a_key_that_one_gateway_gave_works_at_every_other_at_once(cluster, gatew
         if i % 5 == 4:
             time.sleep(1.2)  # they are due again
     assert given >= 8
+
+
+class Road(Listening):
+    """To a server's port; cut, it refuses connections."""
+
+    def __init__(self, to):
+        self.to = to
+        super().__init__(self.carry, listen=False)
+        self.listen()
+
+    def carry(self, c, _):
+        with socket.create_connection(("127.0.0.1", self.to)) as there:
+            self.connections.append(there)
+            back = threading.Thread(target=self.one_way, args=(there, c), daemon=True)
+            back.start()
+            self.one_way(c, there)
+            back.join()
+
+    @staticmethod
+    def one_way(a, b):
+        try:
+            while some := a.recv(65536):
+                b.sendall(some)
+            b.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # it was cut
+
+    def cut(self):
+        self.socket.shutdown(socket.SHUT_RDWR)
+        self.drop()
+
+    def mend(self):
+        self.listen()
+
+
+def test_who_has_not_found_back_yet_knows_a_new_key(cluster, gateway, alice):
+    """A database that is back is asked before a key is refused, not when it is a turn's time."""
+    db = cluster.database()
+    road = Road(cluster.port)
+    a = gateway([alice], keys=cluster.socket_url(db))
+    b = gateway([alice], peer=a, start=False)
+    b.start(env={"KMSGATE_KEYS": cluster.url(db).replace(":%d/" % cluster.port, ":%d/" % road.port)})
+
+    def known(n):
+        road.cut()
+        kms.wait_for(lambda: metric(b, "kmsgate_keys_age_seconds") > 1)
+        new = "ink.%d.alice" % n, os.urandom(32)
+        assert b.ask(alice, "/init", signer=new, **{"Signature-ID": new[0]}).status == 403
+        keys(a, "import", "-", input=json.dumps({"user": ALICE, "type": "ink", "id": new[0], "key": new[1].hex()}) + "\n")
+        assert a.ask(alice, "/init", signer=new, **{"Signature-ID": new[0]}).status == 200
+        road.mend()
+        return b.ask(alice, "/init", signer=new, **{"Signature-ID": new[0]}).status == 200
+    assert any(known(n) for n in range(2, 10))  # a busy machine may take longer than a request waits
 
 
 def test_a_new_trk_is_known_at_once(cluster, gateway):
