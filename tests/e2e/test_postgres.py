@@ -514,8 +514,7 @@ class Road(Listening):
 
     def __init__(self, to):
         self.to = to
-        super().__init__(self.carry, listen=False)
-        self.listen()
+        super().__init__(self.carry)
 
     def carry(self, c, _):
         with socket.create_connection(("127.0.0.1", self.to)) as there:
@@ -535,11 +534,11 @@ class Road(Listening):
             pass  # it was cut
 
     def cut(self):
-        self.socket.shutdown(socket.SHUT_RDWR)
+        self.close()
         self.drop()
 
     def mend(self):
-        self.listen()
+        super().__init__(self.carry, port=self.port)
 
 
 def test_who_has_not_found_back_yet_knows_a_new_key(cluster, gateway, alice):
