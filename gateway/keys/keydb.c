@@ -111,6 +111,17 @@ uint64_t keydb_stamp(const struct keydb *db, const char *where)
     return db->kind->stamp ? db->kind->stamp(db, where) : 0;
 }
 
+void keydb_say(struct keydb *db, const char *word)
+{
+    if (db->kind->say)
+        db->kind->say(db, word);
+}
+
+enum keydb_result keydb_words(struct keydb *db, keydb_each_word each, void *arg, struct detail *why)
+{
+    return db->kind->words ? db->kind->words(db, each, arg, why) : KEYDB_OK;
+}
+
 void keydb_patience(struct keydb *db, int ms)
 {
     db->kind->patience(db, ms);

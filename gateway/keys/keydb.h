@@ -38,6 +38,8 @@ struct keydb;
 /* `each` returns false, with the reason, to stop: KEYDB_REFUSED. */
 typedef bool (*keydb_each)(void *arg, const struct key_row *row, struct detail *why);
 typedef bool (*keydb_each_removed)(void *arg, struct str user, struct str id, struct detail *why);
+typedef void (*keydb_each_word)(void *arg, long process, const char *word);
+enum { KEYDB_WORD = 63 };
 
 /* What a kind of database does; the functions below tell what is asked of it. `begin` with write holds the meta row
  * against all other writers until the end: SQLite's BEGIN IMMEDIATE, PostgreSQL's SELECT … FOR UPDATE. */
@@ -58,6 +60,8 @@ struct keydb_kind {
     void (*identity)(const struct keydb *db, uint64_t out[2]);
     uint64_t (*stamp)(const struct keydb *db, const char *where);
     void (*patience)(struct keydb *db, int ms);
+    void (*say)(struct keydb *db, const char *word);
+    enum keydb_result (*words)(struct keydb *db, keydb_each_word each, void *arg, struct detail *why);
     enum keydb_result (*version)(struct keydb *db, int64_t *version, struct detail *why);
     enum keydb_result (*begin)(struct keydb *db, bool write, struct detail *why);
     enum keydb_result (*commit)(struct keydb *db, struct detail *why);
@@ -122,6 +126,12 @@ void keydb_identity(const struct keydb *db, uint64_t out[2]);
 /* Changes with whatever writes to the file, commits or not; read before the version, it tells whether something else
  * than a database has written there. The same for ever where there is no file. */
 uint64_t keydb_stamp(const struct keydb *db, const char *where);
+/* Where it is no file: "kmsgate …", printable ASCII and at most KEYDB_WORD octets, for whoever else has the database
+ * open, for as long as this process has. It is for people: where it cannot be said nothing happens. Not inside a
+ * transaction. */
+void keydb_say(struct keydb *db, const char *word);
+/* What other processes say, each with the server's number of it. KEYDB_OK without any where it is a file. */
+enum keydb_result keydb_words(struct keydb *db, keydb_each_word each, void *arg, struct detail *why) MUST_CHECK;
 /* How long to wait for other processes; 0: as long as is usual. */
 void keydb_patience(struct keydb *db, int ms);
 

@@ -1,7 +1,8 @@
 /*
  * Between the parts of the PostgreSQL store: keydb_postgres.c (what keydb.h asks for), keydb_postgres_target.c (where
  * it is), keydb_postgres_link.c (the connection), keydb_postgres_wire.c (rows in libpq's binary form),
- * keydb_postgres_hand.c (rows at hand of a writer), keydb_postgres_make.c (a new one); nobody else includes it.
+ * keydb_postgres_hand.c (rows at hand of a writer), keydb_postgres_make.c (a new one), keydb_postgres_words.c (what
+ * processes tell each other); nobody else includes it.
  *
  * The server is trusted with nothing but keeping: what it sends is held against lengths and ranges here, and against
  * seals above. It may hang, too: libpq is used without blocking, so that each call ends by a deadline of this process's
@@ -45,6 +46,7 @@ struct keydb_postgres {
     struct pg_hand *hand;   /* only while PG_WRITES */
     bool draft;             /* not made before the first commit; this connection has the makers' lock */
     struct keydb_meta first; /* of a draft */
+    char said[KEYDB_WORD + 1]; /* on this connection; "": nothing */
 };
 
 /* A value as it came or will go; n < 0: NULL. */
@@ -127,6 +129,10 @@ bool postgres_is_draft(const struct keydb *base);
 enum keydb_result pg_draft_begin(struct keydb_postgres *db, bool write, struct detail *why) MUST_CHECK;
 /* It was committed, and is a database like another. */
 void pg_draft_made(struct keydb_postgres *db);
+
+/* keydb_postgres_words.c: a session's application_name, which every role may read. */
+void postgres_say(struct keydb *base, const char *word);
+enum keydb_result postgres_words(struct keydb *base, keydb_each_word each, void *arg, struct detail *why) MUST_CHECK;
 
 /* keydb_postgres_hand.c: the rows of the users that a writer looked at, as its transaction has them. What it writes
  * goes out many rows at a time. */

@@ -56,6 +56,7 @@ void pg_drop(struct keydb_postgres *db)
     db->conn = NULL;
     db->in = PG_IDLE;
     db->known = false;
+    db->said[0] = '\0';
     pg_hand_free(db->hand);
     db->hand = NULL;
 }

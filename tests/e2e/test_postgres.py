@@ -738,6 +738,39 @@ def test_a_start_knows_an_older_database_and_another_past(cluster, gateway, alic
     assert g.ask(alice, "/init").status == 200
 
 
+def test_commands_say_whom_a_change_does_not_reach(cluster, gateway, alice, bob):
+    """A database that was put back takes changes, and the gateways none of them."""
+    db = cluster.database()
+    gs = fleet(gateway, cluster.socket_url(db), 2, [alice, bob])
+    old = dump(cluster, db)
+
+    def add(n, code):
+        r = keys(gs[0], "add", "--user", bob.uri, "--type", "trk", "--id", "t%d" % n, "--generate", check=False)
+        assert r.returncode == code and "t%d: added" % n in r.stdout, r
+        return r.stderr
+    assert add(1, 0) == add(2, 0) == ""
+    new = dump(cluster, db)
+    restore(cluster, db, old)
+    for user in (alice, bob):  # still older; then another history of as many changes
+        r = keys(gs[0], "revoke", "--user", user.uri, "--id", user.ink_id, check=False)
+        assert r.returncode == 1 and "%s: revoked" % user.ink_id in r.stdout, r
+        assert len(re.findall(r"the running gateway of PostgreSQL's process \d+", r.stderr)) == 2, r.stderr
+        assert [g.ask(user, "/init").status for g in gs] == [200, 200]  # so it is
+    assert gs[1].running.stop() == 0
+    assert add(3, 1).count("the running gateway") == 1
+    assert keys(gs[0], "list").stderr == ""  # which changes nothing
+    restore(cluster, db, new)
+    kms.wait_for(lambda: gs[0].admin("/readyz")[1].strip() == "ready")
+    assert add(4, 0) == ""  # the twin: followed again
+    # what somebody else calls himself is nobody's word
+    with subprocess.Popen([cluster.bin / "psql", "-qX", "-h", cluster.folder, "-p", str(cluster.port), "-U", "postgres",
+                           db], stdin=subprocess.PIPE, env=dict(os.environ, PGAPPNAME="kmsgate - 0 0 0")) as stranger:
+        kms.wait_for(lambda: cluster.sql("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'kmsgate - 0 0 0'")
+                     == "1")
+        assert add(5, 0) == ""
+        stranger.stdin.close()
+
+
 def test_a_start_reads_what_has_changed(cluster, gateway, alice):
     db = cluster.database()
     g = gateway([alice], keys=cluster.socket_url(db))
