@@ -13,7 +13,7 @@
     X(IN_FLIGHT, "in_flight", "limits.in_flight is reached: requests are refused")                  \
     X(MEMORY, "memory", "limits.memory is reached: bodies wait or are refused")                     \
     X(USER, "user", "one user or source has all of his share of limits.in_flight")                  \
-    X(RESOURCE, "resource", "one resource has half of limits.in_flight: others come first")         \
+    X(RESOURCE, "resource", "one resource has half of what may be in flight: others come first")    \
     X(UPSTREAM, "upstream_connections", "upstream.connections is reached: requests are refused")    \
     X(BREAKER, "breaker", "the upstream does not answer: requests are refused but for single ones") \
     X(ADMIN, "admin_connections", "the admin address has no room: it is made by closing others")

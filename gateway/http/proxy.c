@@ -334,7 +334,8 @@ static enum reason proxy_ask(struct exchange *x)
     struct conn *c = x->conn;
     enum reason r = gate_forward(x->judgement, c->guard.body.n ? buf_view(&c->guard.body) : STR(""), &out);
     if (r == REASON_OK) {
-        struct upstream_call *call = upstream_call_new(x->worker->upstream, out.method, c->guard.target);
+        const unsigned kind = x->judgement->resource.kind;
+        struct upstream_call *call = upstream_call_new(x->worker->upstream, kind, out.method, c->guard.target);
         r = REASON_INTERNAL;
         x->asked_us = time_mono_us();
         if (call && !write_headers(x, call, &out)) {

@@ -1,6 +1,6 @@
 /*
- * Who has how much of limits.in_flight: a resource that hangs, or one user, leaves room for the others. For all workers
- * together.
+ * Who has how much of limits.in_flight, or of upstream.connections: a resource that hangs, or one user, leaves room for
+ * the others. For all workers together.
  *
  *     shares_begin(s, kind)     a complete request of this resource; false: it has its half while others ask
  *     shares_enter(s, who)      it is about to be forwarded; false: this user or source has his sixteenth

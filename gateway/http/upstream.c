@@ -90,11 +90,12 @@ static struct upstream_call *call_new(struct upstream *u)
     return c;
 }
 
-struct upstream_call *upstream_call_new(struct upstream *u, const char *method, struct str target)
+struct upstream_call *upstream_call_new(struct upstream *u, unsigned kind, const char *method, struct str target)
 {
     struct upstream_call *c = call_new(u);
     if (!c)
         return NULL;
+    c->kind = kind;
     c->bodiless = str_eq_z(STR("GET"), method);
     buf_z(&c->head, method);
     buf_char(&c->head, ' ');
@@ -148,7 +149,7 @@ static void call_unlink(struct upstream_call *c)
     if (c->connection)
         connection_close(c->connection);
     if (c->busy)
-        atomic_fetch_sub(&c->u->site->busy, 1);
+        site_release(c->u->site, c->kind);
     event_del(c->deadline);
     *c->link = c->next;
     if (c->next)
@@ -231,6 +232,7 @@ static bool call_link(struct upstream_call *c)
     const int64_t us = u->timeout_us;
     const struct timeval tv = {us / US_PER_S, us % US_PER_S};
     c->timeout_us = us;
+    c->answers = atomic_load_explicit(&u->site->answers, memory_order_relaxed);
     c->until_us = time_mono_us() + us;
     if (event_add(c->deadline, &tv) != 0)
         return false;
@@ -246,14 +248,14 @@ enum reason upstream_start(struct upstream_call *c, struct buf *body, upstream_d
 {
     c->done = done;
     c->arg = arg;
-    enum reason reason = call_finish_head(c, body) ? site_admit(c->u->site) : REASON_INTERNAL;
+    enum reason reason = call_finish_head(c, body) ? site_admit(c->u->site, c->kind) : REASON_INTERNAL;
     c->busy = reason == REASON_OK;
     if (reason == REASON_OK && call_link(c)) {
         pool_carry(c);
         return REASON_OK;
     }
     if (c->busy) {
-        atomic_fetch_sub(&c->u->site->busy, 1);
+        site_release(c->u->site, c->kind);
         reason = REASON_INTERNAL;
     }
     call_recycle(c);

@@ -2,7 +2,7 @@
  * The only HTTP client of a serving gateway: asynchronous calls to the upstream on a worker's event base, over kept
  * connections. A request is sent at most once: only what certainly never left goes out on another connection.
  *
- *     struct upstream_call *c = upstream_call_new(u, "POST", target);
+ *     struct upstream_call *c = upstream_call_new(u, kind, "POST", target);
  *     if (c && upstream_call_header(c, STR("X-Request-Id"), id) && ...)
  *         reason = upstream_start(c, &body, done, arg);
  */
@@ -50,14 +50,15 @@ struct upstream_result {
 /* Called once, from the event loop, never from within upstream_start(). The result lives until it returns. */
 typedef void upstream_done(void *arg, const struct upstream_result *result);
 
-/* A call to be started; NULL without memory. method and target are copied. */
-struct upstream_call *upstream_call_new(struct upstream *u, const char *method, struct str target);
+/* A call to be started; NULL without memory. method and target are copied. `kind`, below SHARES_KINDS: of resource, for
+ * its share of the calls that may run. */
+struct upstream_call *upstream_call_new(struct upstream *u, unsigned kind, const char *method, struct str target);
 /* False without memory or when the value holds control characters. An empty value: the header is left out. */
 bool upstream_call_header(struct upstream_call *c, struct str name, struct str value);
 /*
  * Takes over the body, and the call whatever comes of it. Other than REASON_OK: not started and nothing sent, `done`
- * will not be called. HTTP_BUSY: as many calls run as may; UPSTREAM_UNREACHABLE: the breaker is open, see
- * upstream_retry_after(); INTERNAL: no memory.
+ * will not be called. HTTP_BUSY: as many calls run as may, or for this kind half of those while others ask;
+ * UPSTREAM_UNREACHABLE: the breaker is open, see upstream_retry_after(); INTERNAL: no memory.
  */
 enum reason upstream_start(struct upstream_call *c, struct buf *body, upstream_done *done, void *arg) MUST_CHECK;
 void upstream_call_free(struct upstream_call *c); /* of a call that was not started */

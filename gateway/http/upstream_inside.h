@@ -11,6 +11,7 @@
 
 #include "base/timestamp.h"
 #include "http/resolver.h"
+#include "http/shares.h"
 #include "http/upstream.h"
 #include "http/upstream_reply.h"
 
@@ -27,7 +28,9 @@ struct upstream_site {
     char *authority, *prefix; /* for Host, and what stands before each target */
     bool tls, literal;        /* the host is an address */
     struct resolver *resolver;
+    struct shares *shares;    /* of the calls that may run: by resource */
     atomic_uint busy, open;   /* calls that run; connections, idle ones too */
+    atomic_uint answers;      /* so far, modulo its size */
     atomic_uint failures;     /* calls in a row without an answer */
     atomic_bool down;
     pthread_mutex_t lock;     /* of all below */
@@ -80,6 +83,8 @@ struct upstream_call {
     bool bodiless;    /* the method has none */
     size_t sent;      /* of head and out */
     struct reply_reader reply;
+    unsigned kind;    /* of resource, for its share */
+    unsigned answers; /* that the site had when it began */
     size_t held;      /* octets of memory that the reply takes, as told */
     upstream_done *done;
     void *arg;
@@ -130,8 +135,9 @@ void connection_close(struct upstream_connection *k);
 void connection_free(struct upstream_connection *k);
 
 /* upstream_site.c */
-/* Whether the call may run; counts it. */
-enum reason site_admit(struct upstream_site *s);
+/* Whether a call for this kind of resource may run; counts it, until it is released. */
+enum reason site_admit(struct upstream_site *s, unsigned kind);
+void site_release(struct upstream_site *s, unsigned kind);
 /* Adds the failure or success to what is known, and tells a change. */
 void site_note(struct upstream_call *c, enum reason reason);
 

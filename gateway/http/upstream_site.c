@@ -44,7 +44,8 @@ struct upstream_site *upstream_site_new(const struct upstream_config *config)
         return NULL;
     s->config = config;
     pthread_mutex_init(&s->lock, NULL);
-    if (site_read_url(s, str_z(config->url)) && (s->resolver = resolver_new(s->host, s->port))) {
+    if (site_read_url(s, str_z(config->url)) && (s->resolver = resolver_new(s->host, s->port)) &&
+        (s->shares = shares_new(config->connections))) {
         s->literal = resolver_is_fixed(s->resolver);
         return s;
     }
@@ -57,6 +58,7 @@ void upstream_site_free(struct upstream_site *s)
     if (!s)
         return;
     resolver_free(s->resolver);
+    shares_free(s->shares);
     pthread_mutex_destroy(&s->lock);
     free(s->host);
     free(s->port);
@@ -91,18 +93,26 @@ static bool site_lets_through(struct upstream_site *s)
     return through;
 }
 
-enum reason site_admit(struct upstream_site *s)
+void site_release(struct upstream_site *s, unsigned kind)
 {
-    const unsigned most = s->config->connections;
-    if (atomic_fetch_add(&s->busy, 1) >= most && most) {
-        atomic_fetch_sub(&s->busy, 1);
-        bounds_hit(BOUND_UPSTREAM);
-        return REASON_HTTP_BUSY;
-    }
-    if (site_lets_through(s))
-        return REASON_OK;
+    shares_end(s->shares, kind);
     atomic_fetch_sub(&s->busy, 1);
-    return REASON_UPSTREAM_UNREACHABLE;
+}
+
+enum reason site_admit(struct upstream_site *s, unsigned kind)
+{
+    enum reason reason = REASON_OK;
+    const bool full = atomic_fetch_add(&s->busy, 1) >= s->config->connections;
+    const bool fair = shares_begin(s->shares, kind);
+    if (full || !fair) {
+        bounds_hit(fair ? BOUND_UPSTREAM : BOUND_RESOURCE);
+        reason = REASON_HTTP_BUSY;
+    } else if (!site_lets_through(s)) {
+        reason = REASON_UPSTREAM_UNREACHABLE;
+    }
+    if (reason != REASON_OK)
+        site_release(s, kind);
+    return reason;
 }
 
 unsigned upstream_retry_after(const struct upstream *u)
@@ -145,6 +155,8 @@ static void site_note_failure(struct upstream_call *c)
 static void site_note_success(struct upstream_call *c)
 {
     struct upstream_site *s = c->u->site;
+    if (!c->probe)
+        atomic_fetch_add_explicit(&s->answers, 1, memory_order_relaxed);
     const bool failed_before = !c->probe && atomic_load_explicit(&s->failures, memory_order_relaxed);
     if (!failed_before && !atomic_load_explicit(&s->down, memory_order_relaxed))
         return;
@@ -174,8 +186,8 @@ static void site_note_success(struct upstream_call *c)
         log_info("upstream", s->config->url, "requests are let through again; %u had been refused", refused);
 }
 
-/* At most one line a second: an upstream that answers badly does so each time. */
-static void site_tell_bad_reply(struct upstream_call *c)
+/* At most one line a second: an upstream that answers badly, or to some alone, does so each time. */
+static void site_tell_fault(struct upstream_call *c, const char *before, const char *after)
 {
     struct upstream_site *s = c->u->site;
     const int64_t now = time_mono_us();
@@ -185,14 +197,17 @@ static void site_tell_bad_reply(struct upstream_call *c)
         s->told_us = now;
     pthread_mutex_unlock(&s->lock);
     if (tell)
-        log_warn("upstream", s->config->url, "its reply %s: it is not used", c->error);
+        log_warn("upstream", s->config->url, "%s%s%s", before, c->error, after);
 }
 
 void site_note(struct upstream_call *c, enum reason reason)
 {
+    const bool silent = reason == REASON_UPSTREAM_TIMEOUT, failed = silent || reason == REASON_UPSTREAM_UNREACHABLE;
     if (reason == REASON_UPSTREAM_INVALID)
-        site_tell_bad_reply(c);
-    if (reason == REASON_UPSTREAM_UNREACHABLE || reason == REASON_UPSTREAM_TIMEOUT)
+        site_tell_fault(c, "its reply ", ": it is not used");
+    if (silent && c->answers != atomic_load_explicit(&c->u->site->answers, memory_order_relaxed))
+        site_tell_fault(c, "", ", though others were answered meanwhile"); /* a resource that hangs stops no others */
+    else if (failed)
         site_note_failure(c);
     else
         site_note_success(c);

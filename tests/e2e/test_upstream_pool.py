@@ -310,6 +310,39 @@ def test_a_resource_that_hangs_leaves_room_for_the_others(gateway, upstream):
     assert sorted(got) == [200] * 4 + [503] * 2
 
 
+def test_nor_does_it_take_all_connections(gateway, upstream):
+    """Of the calls that may run it has half while others ask, and when they run out of time the breaker stays closed: the
+    others are answered before, meanwhile and after."""
+    def script(c):
+        while True:
+            got = c.read_request()
+            if got is None:
+                return
+            if b"/keyprov " in got[0].split(b"\r\n")[0]:
+                c.hold(60)
+                return
+            c.send(reply(INIT.replace(b"sip:alice@example.org", re.search(rb"UserUri>([^<]+)<", got[1]).group(1))))
+    users = [kms.User("sip:u%d@example.org" % i) for i in range(12)]
+    up = upstream(script)
+    g = started(gateway, users, up, "connections: 8, breaker: { failures: 3, probe: 1h }")
+    assert g.ask(users[0], "/init").status == 502  # asked, and answered: with another message
+    got = []
+    threads = [threading.Thread(target=lambda u=u: got.append(g.ask(u, "/keyprov").status)) for u in users[:8]]
+    for t in threads:
+        t.start()
+    kms.wait_for(lambda: got == [503] * 4 and len(up.requests) == 5, 10)
+    asked = 0
+    while any(t.is_alive() for t in threads):
+        assert g.ask(users[8 + asked % 4], "/init").status == 502
+        asked += 1
+    assert sorted(got) == [503] * 4 + [504] * 4 and asked > 1
+    assert len(up.requests) == 1 + 4 + asked
+    assert g.ask(users[0], "/init").status == 502 and len(up.requests) == 6 + asked, "the breaker is closed"
+    assert 'kmsgate_limit{name="resource"} 1\n' in g.admin("/metrics")[1]
+    assert 'kmsgate_limit{name="breaker"} 0\n' in g.admin("/metrics")[1]
+    assert "no reply within 5000 ms, though others were answered meanwhile" in g.running.err
+
+
 def test_one_user_has_a_sixteenth(gateway, alice, bob, upstream):
     """What he has too much of is refused, may come again, and takes nobody else's place."""
     go = threading.Event()
