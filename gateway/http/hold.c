@@ -11,7 +11,9 @@ enum {
     LOOK_MS = 50,
     EACH = 4096,       /* what an open connection takes beside: a guess, to know when much was freed */
     WORTH = 8 << 20,   /* free memory that is worth to be given back */
+    LITTLE = 1 << 20,  /* that is, too, when nobody is kept waiting by it */
     LEFT = 256 << 10,  /* of a flood that is over */
+    QUIET_MS = 2000,   /* with no more than that: nobody is kept waiting */
 };
 
 void hold_count(struct conn *c)
@@ -142,14 +144,19 @@ void hold_make_room(struct front *f)
 }
 
 /* After a flood it is done once when half of it has gone, and once more when all has: what is left of it then is too
- * little for the first, however much it is. */
+ * little for the first, however much it is. After a small one, once it has been quiet: while it is done, who allocates
+ * waits. */
 void hold_trim(struct server *s)
 {
     static size_t peak, flood; /* the most since it was done last, and since all had gone */
+    static int64_t busy_us;
     const size_t now = atomic_load(&s->held) + (size_t)crowd_count(s->crowd) * EACH;
+    const int64_t now_us = time_mono_us();
     peak = now > peak ? now : peak;
     flood = now > flood ? now : flood;
-    const bool half = peak - now >= WORTH && now <= peak / 2, gone = flood >= WORTH && now <= LEFT;
+    busy_us = now > LEFT ? now_us : busy_us;
+    const bool half = peak - now >= WORTH && now <= peak / 2, quiet = now_us - busy_us >= QUIET_MS * 1000;
+    const bool gone = now <= LEFT && (flood >= WORTH || (flood >= LITTLE && quiet));
     if (!half && !gone)
         return;
     peak = now;
