@@ -68,11 +68,12 @@ void spill_texts(struct spill *s, struct str texts)
  * The pieces, in a table: 0 is an empty place. It is found by the low seven octets, which of a text of base64 are known
  * before the first. The factor is random, so that no sender can crowd others in one place than those that differ in
  * the first octet alone: at most 256.
- * What is known of a few bits of a word is enough to pass over most.
+ * What is known of a few bits of a word is enough to pass over most. They, too, stand at a place that is random for each
+ * reply: which lines of the cache are written tells nobody what a key is.
  */
-enum { FEW_PLACES = 256, PARTS = 1 << 14, PARTS_WORDS = PARTS / 64 };
+enum { FEW_PLACES = 256, PARTS_BITS = 14, PARTS = 1 << PARTS_BITS, PARTS_WORDS = PARTS / 64 };
 struct pieces {
-    uint64_t *v, factor;
+    uint64_t *v, factor, offset;
     size_t places;
     unsigned shift;
     uint64_t parts[PARTS_WORDS]; /* a bit for each value of the fourteen above a last digit of base64 */
@@ -107,9 +108,22 @@ static bool may_be_piece(const struct pieces *t, uint64_t word)
     return t->v[at];
 }
 
+/* The place of the lowest fourteen bits. */
+static inline size_t part_at(const struct pieces *t, uint64_t part)
+{
+    return (size_t)((part * t->factor + t->offset) % PARTS);
+}
+
 static inline void parts_put(struct pieces *t, uint64_t part)
 {
-    t->parts[part % PARTS / 64] |= UINT64_C(1) << part % 64;
+    const size_t at = part_at(t, part);
+    t->parts[at / 64] |= UINT64_C(1) << at % 64;
+}
+
+static inline bool parts_have(const struct pieces *t, uint64_t part)
+{
+    const size_t at = part_at(t, part);
+    return t->parts[at / 64] >> at % 64 & 1;
 }
 
 static void pieces_put(struct pieces *t, const void *from, size_t n)
@@ -140,6 +154,7 @@ static bool pieces_make(struct pieces *t, const struct spill *s)
     if (!t->v || !random_bytes(&t->factor, sizeof t->factor))
         return false;
     t->factor |= 1;
+    t->offset = t->factor >> (64 - PARTS_BITS); /* which the lowest bits of a product do not hang on */
     memset(t->parts, 0, sizeof t->parts);
     pieces_put(t, s->some_pieces, s->some_pieces_n);
     pieces_put(t, s->pieces.p, more);
@@ -318,8 +333,7 @@ static __attribute__((noinline)) bool may_end_piece(const struct pieces *t, uint
  * wherever in it the piece ends; the topmost octet of eight may lie in part above `low`. */
 static inline bool may_hold_piece(const struct pieces *t, uint64_t low)
 {
-    const uint64_t part = (low >> 6) % PARTS;
-    if ((t->parts[part / 64] >> part % 64 & 1) && may_end_piece(t, low))
+    if (parts_have(t, low >> 6) && may_end_piece(t, low))
         return true;
     return may_be_hex(low, 0) || may_be_hex(low, 2) || may_be_hex(low, 4);
 }
