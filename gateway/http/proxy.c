@@ -331,19 +331,18 @@ static bool write_headers(struct exchange *x, struct upstream_call *call, const 
 static enum reason proxy_ask(struct exchange *x)
 {
     struct gate_outgoing out = {0};
-    struct conn *c = x->conn;
-    enum reason r = gate_forward(x->judgement, c->guard.body.n ? buf_view(&c->guard.body) : STR(""), &out);
+    struct guard *g = &x->conn->guard;
+    enum reason r = gate_forward(x->judgement, g->body.n ? buf_view(&g->body) : STR(""), &out);
     if (r == REASON_OK) {
-        const unsigned kind = x->judgement->resource.kind;
-        struct upstream_call *call = upstream_call_new(x->worker->upstream, kind, out.method, c->guard.target);
+        struct upstream *u = x->worker->upstream;
+        struct upstream_call *call = upstream_call_new(u, x->judgement->resource.kind, out.method, g->target);
         r = REASON_INTERNAL;
         x->asked_us = time_mono_us();
         if (call && !write_headers(x, call, &out)) {
             upstream_call_free(call);
         } else if (call) {
-            r = upstream_start(call, &out.body, on_upstream, x);
-            if (r == REASON_OK)
-                guard_forget_body(&c->guard);
+            if ((r = upstream_start(call, &out.body, on_upstream, x)) == REASON_OK)
+                guard_forget_body(g);
         }
     }
     gate_outgoing_free(&out);

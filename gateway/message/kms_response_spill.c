@@ -68,8 +68,8 @@ void spill_texts(struct spill *s, struct str texts)
  * The pieces, in a table: 0 is an empty place. It is found by the low seven octets, which of a text of base64 are known
  * before the first. The factor is random, so that no sender can crowd others in one place than those that differ in
  * the first octet alone: at most 256.
- * What is known of a few bits of a word is enough to pass over most. They, too, stand at a place that is random for each
- * reply: which lines of the cache are written tells nobody what a key is.
+ * What is known of a few bits of a word is enough to pass over most. They, too, stand at a place that is random for
+ * each reply: which lines of the cache are written tells nobody what a key is.
  */
 enum { FEW_PLACES = 256, PARTS_BITS = 14, PARTS = 1 << PARTS_BITS, PARTS_WORDS = PARTS / 64 };
 struct pieces {
