@@ -56,7 +56,7 @@ static void check_together(struct load *l)
     if ((c->upstream.ca || c->upstream.certificate) && c->upstream.url &&
         !str_starts(str_z(c->upstream.url), STR("https:")))
         fault_of(l, c->upstream.ca ? "upstream.tls.ca" : "upstream.tls.certificate",
-                 "upstream.tls is given, but upstream.url is no https URL: nothing would be verified");
+                 "upstream.tls is given, but upstream.url is not an https URL: nothing would be verified");
     if (!c->admin.certificate != !c->admin.key)
         fault_of(l, c->admin.certificate ? "admin.tls.certificate" : "admin.tls.key",
                  "`certificate` and `key` of admin.tls belong together: one of them is missing");
@@ -85,7 +85,7 @@ static void set_presets(struct load *l)
     const size_t workers = config_option_of("workers");
     struct buf n BUF_CLEANUP = BUF_INIT(20);
     buf_printf(&n, "%d", sched_getaffinity(0, sizeof cpus, &cpus) == 0 ? CPU_COUNT(&cpus) : 1);
-    option_set(l, workers, &(struct incoming){n.p ? buf_view(&n) : STR("1"), ""}, &expected, "default: one a core");
+    option_set(l, workers, &(struct incoming){n.p ? buf_view(&n) : STR("1"), ""}, &expected, "default: one per core");
     l->held[workers].given = false;
     if (!l->c->workers)
         l->c->workers = 1;

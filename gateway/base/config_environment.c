@@ -126,7 +126,7 @@ static void tell_unknown(const struct load *l)
             is_master(l->c, name) ||
             is_secret_of(&l->c->admin_token, name))
             continue;
-        log_info("environment", NULL, "%s is no setting of kmsgate: ignored", show(name).z);
+        log_info("environment", NULL, "%s is not a setting of kmsgate: ignored", show(name).z);
     }
 }
 

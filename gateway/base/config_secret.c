@@ -21,7 +21,7 @@ static ssize_t read_file(const char *path, char out[SECRET_MAX + 1], bool refuse
     if (fd < 0 || fstat(fd, &st) != 0)
         faults_add(faults, path, 0, 0, "cannot be read: %s", strerror(errno));
     else if (!S_ISREG(st.st_mode))
-        faults_add(faults, path, 0, 0, "is no regular file");
+        faults_add(faults, path, 0, 0, "is not a regular file");
     else if (refuse_others && (st.st_mode & S_IRWXO))
         faults_add(faults, path, 0, 0,
                    "is open to all users of this machine (mode %04o); `chmod o=` it, expected 0600 or 0640",
@@ -111,11 +111,11 @@ bool config_read_key(const struct secret_source *from, const char *what, struct 
     bool ok = read_source(from, true, room, &text, faults);
     if (ok && (text.n != 2 * KEY_BYTES || !hex_decode(text, key.b, sizeof key.b, &n) || n != KEY_BYTES)) {
         faults_add(faults, from->name, 0, 0,
-                   "is no %s: expected %d hex digits, found %zu bytes of another kind or number", what, 2 * KEY_BYTES,
-                   text.n);
+                   "is not a valid %s: expected %d hex digits, found %zu bytes of another kind or number", what,
+                   2 * KEY_BYTES, text.n);
         ok = false;
     } else if (ok && secret_equal(key.b, zero.b, sizeof key.b)) {
-        faults_add(faults, from->name, 0, 0, "is no %s: all zero", what);
+        faults_add(faults, from->name, 0, 0, "is not a valid %s: all zero", what);
         ok = false;
     }
     if (ok)
@@ -163,7 +163,8 @@ char *config_read_token(const struct secret_source *from, struct faults *faults)
     char *token = NULL;
     if (read_source(from, false, room, &text, faults)) {
         if (!is_token(text))
-            faults_add(faults, from->name, 0, 0, "is no token: expected visible ASCII characters without spaces");
+            faults_add(faults, from->name, 0, 0,
+                       "is not a valid token: expected visible ASCII characters without spaces");
         else if (!(token = str_dup(text)))
             faults_add(faults, from->name, 0, 0, "out of memory");
     }

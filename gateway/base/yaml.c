@@ -292,7 +292,7 @@ static bool bytes_are_text(const char *file, struct str bytes, struct faults *fa
         line += bytes.p[i] == '\n';
     }
     if (!str_is_utf8(bytes))
-        faults_add(faults, file, 0, 0, "this is no UTF-8");
+        faults_add(faults, file, 0, 0, "not valid UTF-8");
     return str_is_utf8(bytes);
 }
 

@@ -125,7 +125,7 @@ static void check_state(const struct config *c, struct faults *faults)
         else
             faults_add(faults, c->state, 0, 0, "`state` cannot be looked at: %s", strerror(errno));
     } else if (!S_ISDIR(st.st_mode)) {
-        faults_add(faults, c->state, 0, 0, "`state` is no folder: expected one that the gateway may write to");
+        faults_add(faults, c->state, 0, 0, "`state` is not a folder: expected one that the gateway may write to");
     } else if (faccessat(AT_FDCWD, c->state, W_OK | X_OK, AT_EACCESS) != 0) {
         faults_add(faults, c->state, 0, 0, "`state` cannot be written: %s", strerror(errno));
     }

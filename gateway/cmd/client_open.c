@@ -231,7 +231,7 @@ static void open_document(struct opening *o, struct xml_doc *doc)
     if (is_signed && !verify(o, doc, &proof, &by))
         return;
     if (!is_signed && xml_root(doc) != KMS_ROOT_RESPONSE) {
-        complain("the reply is no KmsResponse");
+        complain("the reply is not a KmsResponse");
         return;
     }
     /* of what is not signed nothing but a KmsError is taken: no work is spent on its keys */
@@ -274,7 +274,7 @@ void client_open(const struct client *c, struct str reply, const struct client_e
     if (r == REASON_OK)
         open_document(&o, doc);
     else
-        complain("the reply is no KmsResponse: %s", why.text);
+        complain("the reply is not a KmsResponse: %s", why.text);
     xml_free(doc);
     buf_free(&o.also);
 }

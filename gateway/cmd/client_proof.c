@@ -37,7 +37,7 @@ void proof_kms_take(struct proof_kms *kms, const struct kms_certificate *c, int6
                  SHORT(c->user_id_format));
     else if (!c->period)
         snprintf(kms->why, sizeof kms->why,
-                 "the KMS certificate's UserKeyPeriod or UserKeyOffset is no number of seconds");
+                 "the KMS certificate's UserKeyPeriod or UserKeyOffset is not a number of seconds");
     else if (!(kms->uri = str_dup(c->kms_uri)))
         snprintf(kms->why, sizeof kms->why, "no memory");
     kms->known = kms->uri != NULL;

@@ -90,7 +90,7 @@ enum { COMMAND_GIVEN_MAX = 512 };
 /* Of the operand of those that read decision logs (study/lines.h). */
 #define DECISION_FILES_HELP                                                                                       \
     "Decision logs, in the order of time; `-` is standard input. Files may be compressed by gzip, and may be the "   \
-    "output of `journalctl` or, with nothing left out, `journalctl -o json --all`. A line that is no decision is " \
+    "output of `journalctl` or, with nothing left out, `journalctl -o json --all`. A line that is not a decision is " \
     "counted and reported by file and line."
 
 /* All commands in the order of the help; NULL behind the last. */

@@ -313,7 +313,7 @@ static void try_error_form(struct conform *c)
     } else if (!r.response || !r.error) {
         row->result = CONFORM_FAILS;
         snprintf(row->found, sizeof row->found, "HTTP %ld with %s", r.status,
-                 r.response ? "a KmsResponse that has no KmsError" : "a body that is no KmsResponse");
+                 r.response ? "a KmsResponse that has no KmsError" : "a body that is not a KmsResponse");
     }
     if (row->result == CONFORM_HOLDS)
         conform_signed(c, "a refusal of what was signed well is signed by the same key", "/init", &r);

@@ -130,7 +130,9 @@ bool conform_accepted(const struct conform_reply *r, char text[CONFORM_TEXT])
         snprintf(text, CONFORM_TEXT, "no answer came");
     else if (!ok)
         snprintf(text, CONFORM_TEXT, "HTTP %ld%s%.150s", r->status,
-                 !r->response ? ", and a body that is no KmsResponse" : r->error ? ", KmsError: " : ", a KmsResponse",
+                 !r->response ? ", and a body that is not a KmsResponse"
+                 : r->error   ? ", KmsError: "
+                              : ", a KmsResponse",
                  message ? message : "");
     xmlFree(message);
     return ok;
@@ -358,7 +360,7 @@ static void judge_resource(struct conform *c, const char *resource, const char *
         return;
     }
     if (!r->response) {
-        snprintf(text, sizeof text, "HTTP %ld, and a body that is no KmsResponse of %s", r->status, INTERFACE);
+        snprintf(text, sizeof text, "HTTP %ld, and a body that is not a KmsResponse of %s", r->status, INTERFACE);
         row_of(c, "D.3", ANSWER, resource, r, CONFORM_FAILS, text);
         return;
     }

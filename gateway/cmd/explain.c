@@ -216,7 +216,7 @@ static bool captured_read(struct captured *k, const struct config *c, const stru
     struct buf text BUF_CLEANUP = BUF_INIT(NOTE_MAX);
     size_t at;
     bool zone;
-    const char *why = "it is no JSON object";
+    const char *why = "it is not a JSON object";
     if (!captured_find(k, c, o->capture) || !client_read(k->note.p, &text))
         return false;
     k->doc = json_read(text.p ? buf_view(&text) : STR(""), &at, &why);

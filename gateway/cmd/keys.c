@@ -213,7 +213,7 @@ static const struct command_option LIST_OPTIONS[] = {
     OPTION_FORMAT(struct keys_given, format)};
 static const struct command KEYS_LIST = {
     .name = "list", .group = "keys", .does = "list keys",
-    .about = "Lists the keys, one a line: user, type, ID, state, not_after, age (since the key became active) and "
+    .about = "Lists the keys, one on a line: user, type, ID, state, not_after, age (since the key became active) and "
              "origin, separated by tabs. The state is the present one: a key whose not_after has passed is `expired`. "
              "Key values are never printed.",
     .exits = "0 done; 1 the user has no keys, or an error occurred",

@@ -196,7 +196,7 @@ static const char REST[] =
     "secrets.\n"
     ".TP\n.B NO_COLOR\nIf set and not empty, output on a terminal is not coloured.\n"
     ".TP\n.B COLUMNS\nThe width of the terminal, if it is not the one that the terminal itself tells.\n"
-    "Where the output is no terminal it is neither fitted to a width nor coloured.\n"
+    "Where the output is not a terminal it is neither fitted to a width nor coloured.\n"
     ".SH \"EXIT STATUS\"\n0 done; 1 a negative answer or an error; 2 wrong usage.\n"
     ".SH EXAMPLES\nImport the keys of the users, and show the configuration in effect:\n"
     ".PP\n.nf\n.RS\nsudo \\-u kmsgate kmsgate keys import keys.jsonl\nsudo \\-u kmsgate kmsgate check \\-\\-print\n"

@@ -12,7 +12,7 @@
     X(REFUSED, "newly_refused", "would be refused that were accepted")                                 \
     X(REPLY_LOST, "reply_lost", "would be accepted as before, and get no reply: no response rule fits")     \
     X(ACCEPTED, "newly_accepted", "would be accepted that were refused")                               \
-    X(REPLAYS_APART, "accepted_if_no_replay", "would be accepted that were refused, if they are no replays") \
+    X(REPLAYS_APART, "accepted_if_no_replay", "would be accepted that were refused, if they are not replays") \
     X(OPEN, "open", "cannot be told from the log")                                                     \
     X(REASON, "other_reason", "stay refused, for another reason")                                      \
     X(SHADOW, "other_shadow", "fail other checks in shadow")                                           \

@@ -198,7 +198,7 @@ static enum reason renewal_learn(const struct occasion *o, struct renewal *r, st
     size_t n = 0;
     if (!is_proven(o->j)) {
         detail_set(why, "the upstream issues a new key (NewTransportKey, NewIntegrityKey), and `new_keys: learn` takes "
-                        "one only for who has proved by `signature`, `key_policy` and `replay` who he is");
+                        "one only for a user proven by `signature`, `key_policy` and `replay`");
         return REASON_UPSTREAM_INVALID;
     }
     if (!o->trk) {

@@ -104,7 +104,7 @@ static enum reason value_holds(struct str raw, struct detail *why)
             return REASON_HTTP_PATH;
         }
     if (is_dots(s) || !str_is_utf8(s)) {
-        detail_set(why, "a dot segment, or a segment that is no UTF-8");
+        detail_set(why, "a dot segment, or a segment that is not valid UTF-8");
         return REASON_HTTP_PATH;
     }
     if (!text_is_trimmed(s)) {
@@ -187,7 +187,7 @@ enum reason resource_parse(struct str target, struct resource *out, struct detai
 {
     *out = (struct resource){.path = target};
     if (!target.p || target.n == 0 || target.p[0] != '/') {
-        detail_set(why, "the target is no path");
+        detail_set(why, "the target is not a path");
         return REASON_HTTP_PATH;
     }
     for (size_t i = 0; i < target.n; i++)

@@ -377,7 +377,7 @@ static void lint_dialect(struct reading *g, size_t i)
         used |= g->r->responses[k].dialect == d;
     if (used && d->user_uri == USERS_IGNORE)
         rules_lint_add(to, LINT_USER_IGNORED,
-                       "takes any user's keys for the requester's: nothing holds its UserUri against his");
+                       "takes any user's keys for the requester's: nothing compares its UserUri with the requester's");
     to.node = node;
     if (!used)
         rules_lint_add(to, LINT_DIALECT_UNUSED, "is used by no response rule");

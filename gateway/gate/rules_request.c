@@ -339,7 +339,7 @@ static void check_rule(struct yaml_in *in, const struct yaml_node *node, struct 
         const struct yaml_node *at = yaml_get(yaml_get(node, "forward"), "headers");
         yaml_fault(in, at ? at : node,
                    "%s of requests that are not proven: anybody could claim it; `assert_unproven: true` "
-                   "beside `headers` if the upstream is to believe it",
+                   "beside `headers` if the upstream is to trust it",
                    holder);
     }
 }

@@ -214,7 +214,7 @@ static void check_new_keys(struct reading *g, const struct response_rule *p, con
     const bool renews = p->renew.keep_old_us, brings = renews || p->new_keys.what != NEW_KEYS_REFUSE;
     if (brings && p->sign == SIGN_NONE)
         yaml_fault(&g->in, yaml_get(node, renews ? "renew" : "new_keys"),
-                   "new keys in replies that nobody has signed (`sign: none`) are not to be believed by any client");
+                   "no client can trust new keys in replies that are not signed (`sign: none`)");
     if (renews && p->new_keys.what == NEW_KEYS_LEARN)
         yaml_fault(&g->in, yaml_get(node, "new_keys"),
                    "`new_keys: learn` and `renew` in one rule: either the upstream issues the new keys or the gateway "

@@ -61,7 +61,7 @@ static const struct {
      "The user needs the right FUNCTION LOAD, and the server Redis 7.0; the log has the server's words."},
     {"replay: server", SHARED "the shared replay memory answers with an error.",
      "The log has the server's words: its disk may be full, or it still loads its data."},
-    {"replay: protocol", SHARED "what answers in place of the shared replay memory is no Redis.",
+    {"replay: protocol", SHARED "what answers in place of the shared replay memory is not Redis.",
      "Compare the URL of `replay` with the server's address, port and TLS."},
     {"replay: epoch", SHARED "the shared replay memory is new, restarted or promoted, and a fresh epoch begins.",
      "Wait: it is over within seconds. If it returns, see why Redis restarts or loses its data."},
@@ -147,7 +147,7 @@ static void console_parts(struct server *s, int64_t now_us, struct json *j)
                 "For %lld s no change of the key database %s could be taken over.", age, keystore_where(s->keys));
     if (!usable)
         trouble(j, "bad", "`kmsgate keys import` brings them; it is seen within a second.",
-                "There is no key in use: every signed request is refused.");
+                "No key is in use: every signed request is refused.");
     const double dropped = metric_get(METRIC_DECISIONS_DROPPED, NULL);
     if (dropped > 0)
         trouble(j, "warn", "Its reader is too slow, or its disk is full. What is shown here was not lost.",

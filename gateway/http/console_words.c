@@ -40,7 +40,7 @@ static const struct {
          "KMS",
          "`kmsgate_limit` and the log name it"},
     [REASON_REPLAY_FULL] =
-        {"no room to remember the request, or its user has his share",
+        {"no room to remember the request, or the user has reached the share of one",
          "`limits.replay_entries`; a client that asks without end"},
     [REASON_REPLAY_UNAVAILABLE] =
         {"it cannot be told whether the request was accepted before: just after a start, after the clock "

@@ -44,7 +44,7 @@ bool identity_look_up(const char *user, struct identity *out, const char **why)
     *out = (struct identity){.name = user, .change = true};
     const bool found = find_user(user, out);
     const bool root = found && (out->uid == 0 || out->gid == 0);
-    *why = !found ? "is no user of this machine" : root ? "is root, or in root's group" : NULL;
+    *why = !found ? "is not a user of this machine" : root ? "is root, or in root's group" : NULL;
     return !*why;
 }
 

@@ -31,7 +31,7 @@ static bool read_pem(const char *path, struct buf *out, char why[TLS_WHY])
     if (fd < 0 || fstat(fd, &st) != 0) {
         snprintf(why, TLS_WHY, "%s: cannot be read: %s", path, strerror(errno));
     } else if (!S_ISREG(st.st_mode)) {
-        snprintf(why, TLS_WHY, "%s: is no regular file", path);
+        snprintf(why, TLS_WHY, "%s: not a regular file", path);
     } else {
         char *room = buf_reserve(out, (size_t)st.st_size + 1);
         const ssize_t n = room ? read(fd, room, (size_t)st.st_size + 1) : -1;

@@ -43,7 +43,7 @@ static bool read_counter(const struct keystore *ks, int fd, uint64_t *count, str
     else if (!counter_line(ks, *count, &want) || n != COUNTER_LINE ||
              !str_eq((struct str){line, sizeof COUNTER_HEAD - 1}, STR(COUNTER_HEAD)) ||
              line[COUNTER_LINE - 1] != '\n')
-        detail_set(why, "is no counter of keys: found %zd bytes of another kind. Put the right file back; where the "
+        detail_set(why, "is not a counter of keys: found %zd bytes of another kind. Put the right file back; where the "
                         "database is known to be the newest, remove this file, and it is made anew", n);
     else if (!str_eq((struct str){line, name}, (struct str){want.p, name}))
         detail_set(why, "counts the changes of another key database; remove it if that database is meant to be new");

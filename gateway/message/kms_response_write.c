@@ -48,7 +48,7 @@ static void key_content(struct writing *w, const xmlNode *n, const struct schema
         writing_key(w, e, octets, came_encrypted ? STR_MISSING : schema_value(n, TYPE_KEY));
     else
         writing_fail(w, REASON_UPSTREAM_INVALID, came_encrypted ? "an EncryptedKey does not open under the user's TrK"
-                                                        : "a key content is no hex of its length");
+                                                        : "a key content is not hex of its length");
     secret_wipe(octets, sizeof octets);
     writing_close(w, writing_name(w, n, e->name));
 }

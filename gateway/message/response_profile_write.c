@@ -16,7 +16,7 @@ static bool keys_read(struct writing *w, const struct response_key *keys, size_t
         size_t n = 0;
         /* cppcheck-suppress uninitvar ; it is written here */
         if (!hex_decode(keys[i].hex, out->octets[i], OCTETS_MAX, &n) || n != keys[i].e->octets) {
-            writing_fail(w, REASON_UPSTREAM_INVALID, "a key content is no hex of its length");
+            writing_fail(w, REASON_UPSTREAM_INVALID, "a key content is not hex of its length");
             return false;
         }
         out->wrapped[i] = (struct xmlenc_wrapped){.octets = out->octets[i], .n = n, .cipher = out->cipher[i]};

@@ -341,7 +341,7 @@ bool talk_feed(struct talk *t, const void *bytes, size_t n)
         case REPLY_PART:
             return true;
         case REPLY_FAULTY:
-            return talk_fail(t, REDIS_PROTOCOL, "what it says is no reply of a Redis server");
+            return talk_fail(t, REDIS_PROTOCOL, "what it says is not a reply of a Redis server");
         default:
             t->silent = false;
             if (!redis_take(t, r))

@@ -60,6 +60,6 @@ enum sentinel_says redis_hear_sentinel(struct talk *t, const void *bytes, size_t
         }
     if (got == REPLY_PART)
         return SENTINEL_MORE;
-    (void)talk_fail(t, REDIS_PROTOCOL, "what it says is no reply of a Sentinel");
+    (void)talk_fail(t, REDIS_PROTOCOL, "what it says is not a reply of a Sentinel");
     return SENTINEL_FAILS;
 }

@@ -62,5 +62,5 @@ def test_master_key_readable_by_all(gateway):
 def test_unknown_variables_are_told(gateway):
     g = gateway(start=False)
     r = check(g, KMSGATE_PORT_443_TCP="tcp://10.0.0.1:443")
-    assert r.returncode == 0 and "`KMSGATE_PORT_443_TCP` is no setting" in r.stderr
+    assert r.returncode == 0 and "`KMSGATE_PORT_443_TCP` is not a setting" in r.stderr
     assert "no setting" not in check(g).stderr

@@ -307,7 +307,7 @@ def test_the_gateway_takes_its_configuration(one_pod, certs, tmp_path):
     # the twin: a Secret with a key too short
     (places["/run/kmsgate"] / "..data/master_key").write_text("00" * 31)
     r = run(BUILD / "kmsgate", "check", "--config", config, ok=False)
-    assert r.returncode == 1 and "is no master key" in r.stderr
+    assert r.returncode == 1 and "is not a valid master key" in r.stderr
 
 
 def test_each_gateway_takes_its_configuration(fleet, certs, tmp_path, cluster):

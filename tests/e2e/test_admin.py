@@ -461,7 +461,7 @@ def test_troubles_as_json(gateway, alice):
     kms.wait_for(lambda: ("note", "The rule `gone` (line 4) has ended with 2026-01-31.", "Take it out of the file.") in troubles(g))
     assert len(troubles(g)) == 1
     g.run("keys", "revoke", "--config", g.config, "--user", alice.uri, "--all")
-    kms.wait_for(lambda: ("bad", "There is no key in use: every signed request is refused.",
+    kms.wait_for(lambda: ("bad", "No key is in use: every signed request is refused.",
                           "`kmsgate keys import` brings them; it is seen within a second.") in troubles(g))
     g.running.p.send_signal(signal.SIGTERM)
     assert g.running.p.wait(30) == 0

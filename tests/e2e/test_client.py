@@ -466,7 +466,7 @@ def test_token(server, alice, keys, tmp_path):
     for bad in ("two words", "", "x\r\nX-Evil: 1"):
         token.write_text(bad)
         r = ask(s.url(), alice, keys(), "--token-file", token)
-        assert r.code == 1 and "is no token" in r.err and "X-Evil" not in r.err, r
+        assert r.code == 1 and "is not a valid token" in r.err and "X-Evil" not in r.err, r
     assert ask(s.url(), alice, keys(), "--token-file", tmp_path / "none").code == 1
     assert len(s.seen) == 1
 

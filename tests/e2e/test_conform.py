@@ -182,7 +182,7 @@ def test_what_is_no_kms(gateway, alice):
     g = gateway()
     admin = "http://127.0.0.1:%d" % g.admin_port
     r = results(conform(g, alice, admin, "--format", "json", code=1))
-    assert any("a body that is no KmsResponse" in c["found"] for c in r.values()), r
+    assert any("a body that is not a KmsResponse" in c["found"] for c in r.values()), r
 
 
 @pytest.mark.parametrize("argv,words", [

@@ -347,7 +347,7 @@ def test_the_folder_of_the_state(folder):
     run = folder.put("state", "not-yet").check("--strict")
     assert run.returncode == 0 and "not-yet: `state` is not there yet" in run.stderr, run.stderr
     run = folder.put("state", "rules.yaml").check()
-    assert run.returncode == 1 and "rules.yaml: `state` is no folder" in run.stderr, run.stderr
+    assert run.returncode == 1 and "rules.yaml: `state` is not a folder" in run.stderr, run.stderr
     run = folder.put("state", "rules.yaml/mark").check()
     assert run.returncode == 1 and "`state` cannot be looked at" in run.stderr, run.stderr
     if os.geteuid():

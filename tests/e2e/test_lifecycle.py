@@ -76,7 +76,7 @@ def test_the_same_gateway_twice(gate):
 @pytest.mark.parametrize("fault,words", [
     ("gone", "server.pem: cannot be read: No such file"), ("garbage", "server.pem: holds no certificate"),
     ("no key", "server.key: cannot be read"), ("other key", "server.key: is not the key of the certificate in"),
-    ("a key for a certificate", "server.pem: holds no certificate"), ("folder", "server.pem: is no regular file"),
+    ("a key for a certificate", "server.pem: holds no certificate"), ("folder", "server.pem: not a regular file"),
     ("locked", "server.key: holds no private key that can be read; expected PEM text without a pass phrase"),
     ("client CA", "clients.pem: cannot be read")])
 def test_certificates_at_fault(gateway, fault, words):

@@ -174,7 +174,7 @@ def test_root_is_refused(gateway):
     g.stop()
     g.running = None
     text = g.config.read_text()
-    for bad, says in [("nobody-of-this-name", "is no user"), ("\"00\"", "is root"), ("root", "not root")]:
+    for bad, says in [("nobody-of-this-name", "is not a user"), ("\"00\"", "is root"), ("root", "not root")]:
         g.config.write_text(text + "user: %s\n" % bad)
         for command in ("serve", "check"):
             r = g.run(command, "--config", g.config, check=False)

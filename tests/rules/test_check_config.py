@@ -64,7 +64,7 @@ def test_missing_files(folder, name, message):
 
 @pytest.mark.parametrize("name,message", [
     ("server.pem", "holds no certificate that can be read"), ("server.key", "holds no private key that can be read"),
-    ("master.key", "is no master key"), ("rules.yaml", "expected a mapping"), ("gateway.yaml", "expected a mapping")])
+    ("master.key", "is not a valid master key"), ("rules.yaml", "expected a mapping"), ("gateway.yaml", "expected a mapping")])
 def test_rubbish(folder, name, message):
     (folder / name).write_text("rubbish\n")
     run = check(folder)
