@@ -303,11 +303,11 @@ NOT_BELIEVED = {
     "to another URL": (lambda a, b, url: lookup(a, url + "x"), "the reply answers `"),
     "old": (lambda a, b, url: lookup(a, url, Time=kms.now(-31)[:19] + "Z"), "which is not now"),
     "of the future": (lambda a, b, url: lookup(a, url, Time=kms.now(33)[:19] + "Z"), "which is not now"),
-    "a request": (lambda a, b, url: kms.signed_request(a, url), "no KmsResponse"),
-    "a page": (lambda a, b, url: b"<html><body>Bad Gateway</body></html>", "no KmsResponse"),
-    "no XML": (lambda a, b, url: b"Bad Gateway", "no KmsResponse"),
-    "nothing": (lambda a, b, url: b"", "no KmsResponse"),
-    "a DTD": (lambda a, b, url: flip(lookup(a, url), b"?>\n", b"?>\n<!DOCTYPE x>\n"), "no KmsResponse"),
+    "a request": (lambda a, b, url: kms.signed_request(a, url), "not a KmsResponse"),
+    "a page": (lambda a, b, url: b"<html><body>Bad Gateway</body></html>", "not a KmsResponse"),
+    "no XML": (lambda a, b, url: b"Bad Gateway", "not a KmsResponse"),
+    "nothing": (lambda a, b, url: b"", "not a KmsResponse"),
+    "a DTD": (lambda a, b, url: flip(lookup(a, url), b"?>\n", b"?>\n<!DOCTYPE x>\n"), "not a KmsResponse"),
 }
 
 

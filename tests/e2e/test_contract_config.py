@@ -251,7 +251,7 @@ def test_what_belongs_together(folder):
     (folder.path / "token").write_text("a-token\n")
     assert fault(admin="0.0.0.0:9090", admin_token="file:token") == ""
     assert "belong together" in fault(upstream__url="https://a", upstream__tls__certificate="x")
-    assert "no https URL" in fault(upstream__tls__ca="x")
+    assert "not an https URL" in fault(upstream__tls__ca="x")
     assert "duplicate address" in fault(listen=[{"address": "127.0.0.1:1"}, {"address": "127.0.0.1:1"}])
     assert "client_ca" in fault(listen=[{"address": "127.0.0.1:1", "tls": {
         "certificate": "a", "key": "b", "client_auth": "required"}}])
@@ -358,7 +358,7 @@ def test_the_folder_of_the_state(folder):
 
 @pytest.mark.parametrize("key,value,said", [
     ("tickets", "file:none", "none: cannot be read: No such file"),
-    ("tickets", "file:short", "short: is no key of tickets"),
+    ("tickets", "file:short", "short: is not a valid key of tickets"),
     ("keys_counter", "file:none/count", "none/count: the counter of keys cannot be created: "),
     ("listen", [{"address": "203.0.113.7:8443"}], "203.0.113.7:8443: this machine cannot listen there: "),
     ("admin", "[2001:db8::7]:9090", "[2001:db8::7]:9090: this machine cannot listen there: "),
@@ -386,10 +386,10 @@ def test_unknown_environment_is_told_and_ignored(gateway, alice):
     g = gateway([alice], start=False)
     g.start(env={"KMSGATE_PORT_8443_TCP": "tcp://10.0.0.1:8443", "KMSGATE_WORKERS": "1"})
     assert g.ask(alice, "/init").status == 200
-    assert "`KMSGATE_PORT_8443_TCP` is no setting of kmsgate: ignored" in g.running.err
+    assert "`KMSGATE_PORT_8443_TCP` is not a setting of kmsgate: ignored" in g.running.err
     g = gateway([alice], start=False, config="log: { format: json }")  # then every line is JSON, the first ones too
     g.start(env={"KMSGATE_PORT_8443_TCP": "tcp://10.0.0.1:8443"})
-    assert "`KMSGATE_PORT_8443_TCP` is no setting" in g.running.err
+    assert "`KMSGATE_PORT_8443_TCP` is not a setting" in g.running.err
     assert all(json.loads(x)["level"] for x in g.running.err.splitlines())
 
 

@@ -36,7 +36,7 @@ ONLY_THE_PROGRAM = [
     r"expected a date",              # of those of the right form that do not exist, such as 30 February
     r"`until` is before `since`",
     r"`pass` names the header",
-    r"are not to be believed",       # renew where sign is none
+    r"no client can trust",       # renew where sign is none
     r"host bits are zero",           # of those of the right form
     r"expected UTF-8|anchors|second document|a key is expected|not valid YAML|a text of several lines",
 ]
