@@ -8,13 +8,15 @@
 #include "base/locked.h"
 #include "base/random.h"
 #include "base/secret.h"
+#include "message/kms_response_pieces.h"
 
 /*
- * Keys are remembered in pieces of eight octets, which any stretch of fifteen holds one of whole. Texts are read as hex
- *, base64 and decimal numbers with a window of as many octets, at each place where a piece might end; what people put
- * between digits is passed over. A piece of eight equal octets is none: test keys and zeros prove nothing.
+ * Keys are remembered in pieces of eight octets, which any stretch of fifteen holds one of whole. Texts are read as hex,
+ * base64, base32 and lists of numbers with a window of as many octets, at each place where a piece might end; what people
+ * put between digits is passed over. A key that is written as one number is known by its last eight octets: they are
+ * what the number leaves by 2^64. A piece of eight equal octets is none: test keys and zeros prove nothing.
  */
-enum { PIECE = 8, PIECES_MAX = 1u << 20, TEXTS_MAX = LIMIT_REPLY_OUT };
+enum { PIECES_MAX = 1u << 20, TEXTS_MAX = LIMIT_REPLY_OUT };
 
 void spill_init(struct spill *s)
 {
@@ -32,19 +34,25 @@ void spill_free(struct spill *s)
     buf_free(&s->texts);
 }
 
+static void piece_add(struct spill *s, const uint8_t octets[PIECE])
+{
+    uint64_t piece;
+    memcpy(&piece, octets, sizeof piece);
+    piece = be64toh(piece);
+    if (piece == (piece << 8 | piece >> 56))
+        return;
+    if (s->some_pieces_n < SPILL_PIECES)
+        s->some_pieces[s->some_pieces_n++] = piece;
+    else
+        buf_bytes(&s->pieces, &piece, sizeof piece);
+}
+
 void spill_key(struct spill *s, const uint8_t *octets, size_t n)
 {
-    for (size_t i = 0; i + PIECE <= n; i += PIECE) {
-        uint64_t piece;
-        memcpy(&piece, octets + i, sizeof piece);
-        piece = be64toh(piece);
-        if (piece == (piece << 8 | piece >> 56))
-            continue;
-        if (s->some_pieces_n < SPILL_PIECES)
-            s->some_pieces[s->some_pieces_n++] = piece;
-        else
-            buf_bytes(&s->pieces, &piece, sizeof piece);
-    }
+    for (size_t i = 0; i + PIECE <= n; i += PIECE)
+        piece_add(s, octets + i);
+    if (n > PIECE && n % PIECE) /* its end, for numbers */
+        piece_add(s, octets + n - PIECE);
 }
 
 void spill_text(struct spill *s, struct str text)
@@ -64,41 +72,6 @@ void spill_texts(struct spill *s, struct str texts)
     s->lasting = texts;
 }
 
-/*
- * The pieces, in a table: 0 is an empty place. It is found by the low seven octets, which of a text of base64 are known
- * before the first. The factor is random, so that no sender can crowd others in one place than those that differ in
- * the first octet alone: at most 256.
- * What is known of a few bits of a word is enough to pass over most. They, too, stand at a place that is random for
- * each reply: which lines of the cache are written tells nobody what a key is.
- */
-enum { FEW_PLACES = 256, PARTS_BITS = 14, PARTS = 1 << PARTS_BITS, PARTS_WORDS = PARTS / 64 };
-struct pieces {
-    uint64_t *v, factor, offset;
-    size_t places;
-    unsigned shift;
-    uint64_t parts[PARTS_WORDS]; /* a bit for each value of the fourteen above a last digit of base64 */
-    uint64_t few[FEW_PLACES]; /* v, where that is enough */
-};
-
-static inline size_t first_place(const struct pieces *t, uint64_t word)
-{
-    return (size_t)((word << 8) * t->factor >> t->shift);
-}
-
-static size_t place_of(const struct pieces *t, uint64_t piece)
-{
-    size_t at = first_place(t, piece);
-    while (t->v[at] && t->v[at] != piece)
-        at = (at + 1) & (t->places - 1);
-    return at;
-}
-
-/* No piece is 0. Nearly every word's place is empty. */
-static inline bool is_piece(const struct pieces *t, uint64_t word)
-{
-    return t->v[first_place(t, word)] && word && t->v[place_of(t, word)] == word;
-}
-
 /* But for the first octet. */
 static bool may_be_piece(const struct pieces *t, uint64_t word)
 {
@@ -108,22 +81,9 @@ static bool may_be_piece(const struct pieces *t, uint64_t word)
     return t->v[at];
 }
 
-/* The place of the lowest fourteen bits. */
-static inline size_t part_at(const struct pieces *t, uint64_t part)
-{
-    return (size_t)((part * t->factor + t->offset) % PARTS);
-}
-
 static inline void parts_put(struct pieces *t, uint64_t part)
 {
-    const size_t at = part_at(t, part);
-    t->parts[at / 64] |= UINT64_C(1) << at % 64;
-}
-
-static inline bool parts_have(const struct pieces *t, uint64_t part)
-{
-    const size_t at = part_at(t, part);
-    return t->parts[at / 64] >> at % 64 & 1;
+    t->parts[part % PARTS / 64] |= UINT64_C(1) << part % 64;
 }
 
 static void pieces_put(struct pieces *t, const void *from, size_t n)
@@ -132,9 +92,8 @@ static void pieces_put(struct pieces *t, const void *from, size_t n)
         uint64_t piece;
         memcpy(&piece, (const char *)from + i * sizeof piece, sizeof piece);
         t->v[place_of(t, piece)] = piece;
-        parts_put(t, piece >> 2);
-        parts_put(t, piece >> 4);
-        parts_put(t, piece >> 6);
+        for (unsigned bit = 1; bit <= 6; bit++)
+            parts_put(t, piece >> bit);
     }
 }
 
@@ -154,7 +113,6 @@ static bool pieces_make(struct pieces *t, const struct spill *s)
     if (!t->v || !random_bytes(&t->factor, sizeof t->factor))
         return false;
     t->factor |= 1;
-    t->offset = t->factor >> (64 - PARTS_BITS); /* which the lowest bits of a product do not hang on */
     memset(t->parts, 0, sizeof t->parts);
     pieces_put(t, s->some_pieces, s->some_pieces_n);
     pieces_put(t, s->pieces.p, more);
@@ -180,22 +138,6 @@ static unsigned hex_digit(char c)
     return decimal < 10 ? decimal : letter < 6 ? letter + 10 : NONE;
 }
 
-/* Where one text ends and the next begins: nothing is read across. */
-static bool ends(char c)
-{
-    return c == '\0';
-}
-
-static bool letter(char c)
-{
-    return (unsigned)((c | 0x20) - 'a') < 26;
-}
-
-static bool decimal_digit(char c)
-{
-    return (unsigned)(c - '0') < 10;
-}
-
 /* Between two digits may stand anything but letters; 0x and \x before each is how programs write octets. */
 static bool in_hex(const struct pieces *t, struct str text)
 {
@@ -218,32 +160,11 @@ static bool in_hex(const struct pieces *t, struct str text)
     return false;
 }
 
-/* Lists of decimal numbers; those of languages whose octets have a sign go from -128 to 127. */
-static bool in_decimal(const struct pieces *t, struct str text)
-{
-    uint64_t word = 0, with_sign = 0;
-    size_t count = 0;
-    for (size_t i = 0; i < text.n; i++) {
-        unsigned value = 0;
-        const size_t from = i;
-        if (letter(text.p[i]) || ends(text.p[i]))
-            count = 0;
-        if (!decimal_digit(text.p[i]))
-            continue;
-        for (; i < text.n && decimal_digit(text.p[i]); i++)
-            value = value > 255 ? value : value * 10 + (unsigned)(text.p[i] - '0');
-        i--;
-        count = value > 255 ? 0 : count + 1;
-        word = word << 8 | (value & 255);
-        with_sign = with_sign << 8 | ((from && text.p[from - 1] == '-' ? 256 - value : value) & 255);
-        if (count >= PIECE && (is_piece(t, word) || is_piece(t, with_sign)))
-            return true;
-    }
-    return false;
-}
-
-/* Eight numbers of one digit each, and what stands between them; eleven digits of base64: no piece is in less. */
-enum { NUMBERS_MIN = 2 * PIECE - 1, BASE64_MIN = 11 };
+/*
+ * Eight numbers of one digit each, and what stands between them; eleven digits of base64: no piece is in less. Fifteen
+ * octets take twenty-four digits of base32.
+ */
+enum { NUMBERS_MIN = 2 * PIECE - 1, BASE64_MIN = 11, BASE32_MIN = 24 };
 
 /* One more than the digit of base64 and of its form for URLs, or than BETWEEN: what may stand between two. */
 static const unsigned char BASE64_DIGITS[256] = {
@@ -333,7 +254,8 @@ static __attribute__((noinline)) bool may_end_piece(const struct pieces *t, uint
  * wherever in it the piece ends; the topmost octet of eight may lie in part above `low`. */
 static inline bool may_hold_piece(const struct pieces *t, uint64_t low)
 {
-    if (parts_have(t, low >> 6) && may_end_piece(t, low))
+    const uint64_t part = (low >> 6) % PARTS;
+    if ((t->parts[part / 64] >> part % 64 & 1) && may_end_piece(t, low))
         return true;
     return may_be_hex(low, 0) || may_be_hex(low, 2) || may_be_hex(low, 4);
 }
@@ -359,23 +281,23 @@ static bool in_base64(const struct pieces *t, struct str text)
 /*
  * Nearly no text can hold a piece, since nearly each is short or broken by what stands in it: a look from the end of
  * each stretch that would be long enough tells. What ends numbers makes their readers begin anew, what is not of base64
- * that of base64. Those of hex go on where those of decimal numbers begin anew: at the letters that are digits, and x.
+ * or base32 those. Those of hex go on where those of decimal numbers begin anew: at the letters that are digits, and x.
  */
-enum { ENDS_HEX = 1, ENDS_DECIMAL = 2, OF_BASE64 = 4 };
+enum { ENDS_HEX = 1, ENDS_DECIMAL = 2, OF_BASE64 = 4, OF_BASE32 = 8 };
 #define ENDS_NUMBERS (ENDS_HEX | ENDS_DECIMAL)
-#define BASE64_ALONE (ENDS_NUMBERS | OF_BASE64)
-#define BASE64_HEX (ENDS_DECIMAL | OF_BASE64)
+#define OF_BOTH (OF_BASE64 | OF_BASE32)
+#define BOTH_ALONE (ENDS_NUMBERS | OF_BOTH)
+#define BOTH_HEX (ENDS_DECIMAL | OF_BOTH)
 static const unsigned char STRETCHES[256] = {
-    ['\0'] = ENDS_NUMBERS, ['\t'] = OF_BASE64, ['\n'] = OF_BASE64, ['\r'] = OF_BASE64, [' '] = OF_BASE64,
-    [','] = OF_BASE64, [':'] = OF_BASE64, ['+'] = OF_BASE64, ['-'] = OF_BASE64, ['/'] = OF_BASE64, ['_'] = OF_BASE64,
-    ['0' ... '9'] = OF_BASE64,
-    ['A' ... 'F'] = BASE64_HEX, ['G' ... 'W'] = BASE64_ALONE, ['X'] = BASE64_HEX, ['Y' ... 'Z'] = BASE64_ALONE,
-    ['a' ... 'f'] = BASE64_HEX, ['g' ... 'w'] = BASE64_ALONE, ['x'] = BASE64_HEX, ['y' ... 'z'] = BASE64_ALONE,
+    ['\0'] = ENDS_NUMBERS, ['\t'] = OF_BOTH, ['\n'] = OF_BOTH, ['\r'] = OF_BOTH, [' '] = OF_BOTH, [','] = OF_BOTH,
+    [':'] = OF_BOTH, ['-'] = OF_BOTH, ['+'] = OF_BASE64, ['/'] = OF_BASE64, ['_'] = OF_BASE64, ['0' ... '9'] = OF_BOTH,
+    ['A' ... 'F'] = BOTH_HEX, ['G' ... 'W'] = BOTH_ALONE, ['X'] = BOTH_HEX, ['Y' ... 'Z'] = BOTH_ALONE,
+    ['a' ... 'f'] = BOTH_HEX, ['g' ... 'w'] = BOTH_ALONE, ['x'] = BOTH_HEX, ['y' ... 'z'] = BOTH_ALONE,
 };
 
 static bool has_stretch(struct str text, unsigned kind, size_t length)
 {
-    const unsigned due = kind == OF_BASE64 ? OF_BASE64 : 0;
+    const unsigned due = kind & OF_BOTH;
     size_t from = 0, known = 0; /* all in [from, known) is of the kind */
     while (text.n - from >= length) {
         size_t i = from + length;
@@ -389,6 +311,15 @@ static bool has_stretch(struct str text, unsigned kind, size_t length)
     return false;
 }
 
+/* Twenty-four digits of base32 with no letter that hex lacks are hex: one key in millions has such. */
+static bool is_hex(struct str text)
+{
+    size_t i = 0;
+    while (i < text.n && STRETCHES[(unsigned char)text.p[i]] != BOTH_ALONE)
+        i++;
+    return i == text.n;
+}
+
 static enum spill_result look_through(const struct spill *s, struct pieces *t, struct str text)
 {
     if (text.n < BASE64_MIN)
@@ -396,10 +327,12 @@ static enum spill_result look_through(const struct spill *s, struct pieces *t, s
     const bool hex = has_stretch(text, ENDS_HEX, NUMBERS_MIN);
     const bool decimal = hex && has_stretch(text, ENDS_DECIMAL, NUMBERS_MIN);
     const bool base64 = has_stretch(text, OF_BASE64, BASE64_MIN);
+    const bool base32 = base64 && has_stretch(text, OF_BASE32, BASE32_MIN) && !is_hex(text);
     if ((hex || base64) && !t->v && !pieces_make(t, s))
         return SPILL_FAILED;
-    return (hex && in_hex(t, text)) || (decimal && in_decimal(t, text)) || (base64 && in_base64(t, text)) ? SPILL_FOUND
-                                                                                                          : SPILL_NONE;
+    if ((hex && in_hex(t, text)) || (decimal && pieces_in_numbers(t, text)) || (base64 && in_base64(t, text)))
+        return SPILL_FOUND;
+    return base32 && pieces_in_base32(t, text) ? SPILL_FOUND : SPILL_NONE;
 }
 
 /* Of a block of texts. */

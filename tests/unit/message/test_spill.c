@@ -68,6 +68,10 @@ static void as_dressed(struct buf *text, const uint8_t *octets, size_t n, const 
             buf_printf(text, "%d", (int)(int8_t)octets[i]);
         else if (strcmp(format, "decimal") == 0)
             buf_printf(text, "%u", octets[i]);
+        else if (strcmp(format, "octal") == 0)
+            buf_printf(text, "%03o", octets[i]);
+        else if (strcmp(format, "escape") == 0)
+            buf_printf(text, "\\%o", octets[i]);
         else
             buf_printf(text, "%s%02x", format, octets[i]);
     }
@@ -79,7 +83,8 @@ static void test_dresses(void **state)
     static const struct {
         const char *format, *between;
     } DRESSES[] = {{"", "."}, {"", ";"}, {"", " - "}, {"0x", ", "}, {"0x", ",\n"}, {"\\x", ""}, {"0x", ""},
-                   {"decimal", ","}, {"decimal", " "}, {"decimal", "."}, {"signed", ", "}, {"signed", ";"}};
+                   {"decimal", ","}, {"decimal", " "}, {"decimal", "."}, {"signed", ", "}, {"signed", ";"},
+                   {"octal", " "}, {"octal", ","}, {"escape", ""}};
     uint8_t key[257];
     (void)state;
     fill(key);
@@ -106,6 +111,106 @@ static void test_dresses(void **state)
             buf_free(&hex);
             buf_free(&text);
         }
+}
+
+/* A key as one number of a base up to ten; between: what stands behind each third digit. */
+static void as_number(struct buf *text, const uint8_t *octets, size_t n, unsigned base, const char *between)
+{
+    uint8_t digits[1024], rest[257];
+    size_t count = 0;
+    memcpy(rest, octets, n);
+    for (size_t from = 0; from < n;) {
+        unsigned carry = 0;
+        for (size_t i = from; i < n; i++) {
+            carry = carry << 8 | rest[i];
+            rest[i] = (uint8_t)(carry / base);
+            carry %= base;
+        }
+        digits[count++] = (uint8_t)carry;
+        while (from < n && rest[from] == 0)
+            from++;
+    }
+    while (count--) {
+        buf_printf(text, "%u", digits[count]);
+        buf_z(text, count && count % 3 == 0 ? between : "");
+    }
+}
+
+/* A whole key as one number: of each length, alone or beside another number, in a row or in groups. */
+static void test_numbers(void **state)
+{
+    static const size_t LENGTHS[] = {32, 65, 257};
+    static const char *const BETWEEN[] = {"", ",", "_", "\\\n"};
+    uint8_t key[257], other[257];
+    (void)state;
+    fill(key);
+    for (size_t i = 0; i < sizeof key; i++)
+        other[i] = key[sizeof key - 1 - i];
+    for (size_t l = 0; l < 3; l++)
+        for (size_t b = 0; b < 4; b++)
+            for (unsigned base = 8; base <= 10; base += 2) {
+                struct buf text = BUF_INIT(4096);
+                const size_t n = LENGTHS[l];
+                buf_z(&text, b == 0 ? "7 " : "key ");
+                as_number(&text, key, n, base, BETWEEN[b]);
+                if (look(key, n, buf_view(&text)) != SPILL_FOUND)
+                    fail_msg("not found: %s", text.p);
+                buf_z(&text, "."); /* something behind it */
+                assert_int_equal(look(key, n, buf_view(&text)), SPILL_FOUND);
+                assert_int_equal(look(other, n, buf_view(&text)), SPILL_NONE);
+                text.p[text.n - 1] = '1'; /* another number; of an octal one most is still the key's */
+                if (base == 10)
+                    assert_int_equal(look(key, n, buf_view(&text)), SPILL_NONE);
+                buf_free(&text);
+            }
+}
+
+static void as_base32(struct buf *text, const uint8_t *octets, size_t n, const char *alphabet)
+{
+    unsigned held = 0, bits = 0;
+    for (size_t i = 0; i < n; i++) {
+        held = (held << 8 | octets[i]) & 0xffff;
+        for (bits += 8; bits >= 5; bits -= 5)
+            buf_char(text, alphabet[held >> (bits - 5) & 31]);
+    }
+    if (bits > 0)
+        buf_char(text, alphabet[held << (5 - bits) & 31]);
+}
+
+/* Every stretch of sixteen octets, at each phase, in both alphabets and cases; its twin is of another key. */
+static void test_base32(void **state)
+{
+    static const char *const ALPHABETS[] = {"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", "0123456789ABCDEFGHIJKLMNOPQRSTUV",
+                                            "abcdefghijklmnopqrstuvwxyz234567", "0123456789abcdefghijklmnopqrstuv"};
+    uint8_t key[257], shifted[32];
+    (void)state;
+    fill(key);
+    for (size_t from = 0; from + 16 <= 64; from++)
+        for (size_t a = 0; a < 4; a++)
+            for (unsigned phase = 0; phase < 5; phase++) {
+                struct buf text = BUF_INIT(1024);
+                memset(shifted, 0x5a, sizeof shifted);
+                memcpy(shifted + phase, key + from, 16);
+                buf_z(&text, "k=");
+                as_base32(&text, shifted, phase + 16, ALPHABETS[a]);
+                if (look(key, 64, buf_view(&text)) != SPILL_FOUND)
+                    fail_msg("not found: %s", text.p);
+                assert_int_equal(look(key + 128, 64, buf_view(&text)), SPILL_NONE);
+                buf_char(&text, '='); /* what follows its end does not matter, what parts it does */
+                assert_int_equal(look(key, 64, buf_view(&text)), SPILL_FOUND);
+                text.p[2 + (phase * 8 + 64) / 5] = '=';
+                assert_int_equal(look(key, 64, buf_view(&text)), SPILL_NONE);
+                buf_free(&text);
+            }
+    struct buf text = BUF_INIT(1024), groups = BUF_INIT(1024);
+    as_base32(&text, key, 32, ALPHABETS[0]);
+    for (size_t i = 0; i < text.n; i++) {
+        buf_char(&groups, text.p[i]);
+        buf_z(&groups, i % 4 == 3 ? "-" : "");
+    }
+    assert_int_equal(look(key, 32, buf_view(&groups)), SPILL_FOUND);
+    buf_free(&text);
+    buf_free(&groups);
 }
 
 /* A key of one piece, and its hex, in base64: wherever it ends in the last digit, nothing else is there to be found. */
@@ -180,7 +285,8 @@ static void test_texts_apart(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_stretches), cmocka_unit_test(test_separated),
-                                       cmocka_unit_test(test_dresses), cmocka_unit_test(test_one_piece),
+                                       cmocka_unit_test(test_dresses), cmocka_unit_test(test_numbers),
+                                       cmocka_unit_test(test_base32), cmocka_unit_test(test_one_piece),
                                        cmocka_unit_test(test_not_found), cmocka_unit_test(test_texts_apart)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
