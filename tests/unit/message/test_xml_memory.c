@@ -137,7 +137,8 @@ static void test_dialect(void **state)
         assert_true(str_eq(r.kms_id, STR("a")) && str_eq(r.time, STR("2026-11-23T18:00:00Z")) && r.has_new_key);
         xml_free(doc);
     }
-    assert_true(n > 20 && n < ALLOCATIONS_MAX);
+    /* without a sanitizer what may hold a key is in memory for keys, which is not counted here */
+    assert_true(n > 5 && n < ALLOCATIONS_MAX);
     assert_int_equal(spare_left(), aside); /* nothing of it is kept */
 }
 
