@@ -85,6 +85,12 @@ def copies(octets):
     yield ",".join("%d" % o for o in octets[:32])
     yield ",".join("0x%02x" % o for o in octets)
     yield base64.b64encode(octets.hex().encode()).decode()
+    yield base64.b32encode(octets).decode()
+    yield base64.b32hexencode(octets).decode().lower()
+    yield "%d" % int.from_bytes(octets, "big")
+    yield "%o" % int.from_bytes(octets, "big")
+    yield "{:,}".format(int.from_bytes(octets, "big"))
+    yield " ".join("%03o" % o for o in octets)
 
 
 def is_free_text(c):
