@@ -11,10 +11,10 @@
 #include "message/kms_response_pieces.h"
 
 /*
- * Keys are remembered in pieces of eight octets, which any stretch of fifteen holds one of whole. Texts are read as hex,
- * base64, base32 and lists of numbers with a window of as many octets, at each place where a piece might end; what people
- * put between digits is passed over. A key that is written as one number is known by its last eight octets: they are
- * what the number leaves by 2^64. A piece of eight equal octets is none: test keys and zeros prove nothing.
+ * Keys are remembered in pieces of eight octets, which any stretch of fifteen holds one of whole. Texts are read as
+ * hex, base64, base32 and lists of numbers with a window of as many octets, at each place where a piece might end; what
+ * people put between digits is passed over. A key that is written as one number is known by its last eight octets: they
+ * are what the number leaves by 2^64. A piece of eight equal octets is none: test keys and zeros prove nothing.
  */
 enum { PIECES_MAX = 1u << 20, TEXTS_MAX = LIMIT_REPLY_OUT };
 

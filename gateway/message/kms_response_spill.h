@@ -9,9 +9,9 @@
  *     spill_free(&s);                wipes
  *
  * Found are fifteen octets in a row or more in hex, base64, base32, base64 of hex, or as a list of decimal or octal
- * numbers, whatever stands between digits (`07 13`, `07.13`, `0x07, 0x13`, `\\x07\\x13`); and a key, whole, as one number,
- * decimal or octal. Not found is what was meant to be hidden, such as a key written backwards: an older KMS is careless,
- * not an accomplice.
+ * numbers, whatever stands between digits (`07 13`, `07.13`, `0x07, 0x13`, `\\x07\\x13`); and a key, whole, as one
+ * number, decimal or octal. Not found is what was meant to be hidden, such as a key written backwards: an older KMS is
+ * careless, not an accomplice.
  */
 #ifndef KMSGATE_MESSAGE_KMS_RESPONSE_SPILL_H
 #define KMSGATE_MESSAGE_KMS_RESPONSE_SPILL_H
