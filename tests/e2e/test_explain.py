@@ -86,7 +86,7 @@ class Desk:
         self.folder = folder
         self.alice, self.bob = kms.User("sip:alice@example.org"), kms.User("sip:bob@example.org")
         self.carol = kms.User("sip:carol@example.org", ink=False)
-        self.old, self.gone, self.before = os.urandom(32), os.urandom(32), os.urandom(32)
+        self.old, self.gone, self.before, self.past = (os.urandom(32) for _ in range(4))
         (folder / "master.key").write_text(os.urandom(32).hex())
         (folder / "master.key").chmod(0o600)
         (folder / "rules.yaml").write_text(RULES)
@@ -97,15 +97,16 @@ class Desk:
         lines = [x for u in (self.alice, self.bob, self.carol) for x in u.lines()]
         for kid, key, more in (("ink.0.alice", self.old, {"not_after": "2026-01-01T00:00:00Z"}),
                                ("ink.r.alice", self.gone, {"state": "revoked"}),
-                               ("ink.b.alice", self.before, {"state": "retiring"})):
-            lines.append(json.dumps(dict(user=self.alice.uri, type="ink", id=kid, key=key.hex(), **more)))
+                               ("ink.b.alice", self.before, {"state": "retiring"}),
+                               ("trk.0.alice", self.past, {"not_after": "2026-01-01T00:00:00Z"})):
+            lines.append(json.dumps(dict(user=self.alice.uri, type=kid[:3], id=kid, key=key.hex(), **more)))
         keys = folder / "keys.jsonl"
         keys.write_text("\n".join(lines) + "\n")
         keys.chmod(0o600)
         r = self.run("keys", "import", "--config", self.config, keys)
         assert r.returncode == 0, r.stderr
         self.secrets = [u.ink for u in (self.alice, self.bob)] + [u.trk for u in (self.alice, self.bob, self.carol)]
-        self.secrets += [self.old, self.gone, self.before]
+        self.secrets += [self.old, self.gone, self.before, self.past]
 
     def run(self, *argv, **kw):
         return subprocess.run([conftest.BUILD / "kmsgate", *map(str, argv)], capture_output=True, text=True, timeout=60,
@@ -271,7 +272,7 @@ WRONG = {
                  ["none of the ID ink.1.bob", "belongs to sip:bob@example.org"]),
     "nobody": (lambda d: good(kms.User("sip:nobody@example.org")), ["has no keys here at all"]),
     "other-key": (lambda d: handmade(d.alice, key=os.urandom(32)),
-                  ["wrong under each of the 5 keys", "DigestValue is right"]),
+                  ["wrong under each of the 6 keys", "DigestValue is right"]),
     "changed": (lambda d: handmade(d.alice).replace(b"client-1", b"client-2"),
                 ["SignatureValue is right under InK ink.1.alice", "DigestValue is wrong", "changed after signing"]),
     "cut": (lambda d: handmade(d.alice, cut=16), ["cut to 128 bits"]),
@@ -517,6 +518,10 @@ HEAD = "version: 1\nkms: { uris: [kms.example.org] }\nresponses: [{ id: default 
      ["the request is signed: rule `soon` lets it through by `shadow_accept` alone, and tells of it"]),
     ("  - { id: everyone }\n", {"TrK-ID": "ink.1.alice"},
      ["refused: key.policy", "TrK-ID ink.1.alice names an InK", "give the device a new TrK"]),
+    ("  - { id: everyone }\n", {"TrK-ID": "trk.0.alice"},
+     ["refused: key.policy", "TrK-ID trk.0.alice names a TrK that has expired", "give the device a new TrK"]),
+    ("  - { id: everyone, checks: { time: { assume_zone: '+05:00' } } }\n", {"Time": at(7200).replace("Z", "")},
+     ["refused: time.stale", "the client sends local time (", "Without a zone a Time counts as UTC+05:00 here"]),
 ])
 def test_under_other_rules(desk, tmp_path, rules, over, told):
     (tmp_path / "request.xml").write_bytes(good(desk.alice, **over))

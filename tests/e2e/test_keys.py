@@ -295,6 +295,7 @@ def test_add_rotate_retire_revoke(store):
     store.keys("revoke", *who, "--id", "ink.1", "--type", "trk", code=1)
     store.keys("revoke", *who, "--id", "ink.1", "--type", "ink")
     store.keys("revoke", *who, "--id", "ink.1")
+    assert "ink.1: revoked; refused" in store.keys("show", *who).stdout
     assert "for good" in store.keys("retire", *who, "--id", "ink.1", code=1).stderr
     assert "no such key" in store.keys("retire", *who, "--id", "ink.9", code=1).stderr
     store.keys("retire", *who, "--id", "ink.2")

@@ -291,9 +291,9 @@ def test_a_client_that_leaves_while_it_is_waited_for(gateway, device, hold):
 
 # --- `kmsgate request` and `open`, which keep what they are given
 
-def client(g, user, file, *more, path="/keyprov", code=0):
+def client(g, user, file, *more, path="/keyprov", code=0, **kw):
     r = g.run("request", "--url", g.url(path), "--user", user.uri, "--keys", file, "--kms-uri", "kms.example.org", *more,
-              check=False)
+              check=False, **kw)
     assert r.returncode == code and "ERROR: " not in r.stderr, r.stdout + r.stderr
     return r
 
@@ -304,6 +304,16 @@ def wallet(tmp_path, device):
     path.write_text("\n".join(device.user.lines() + kms.User("sip:bob@example.org").lines()))  # no end of line
     path.chmod(0o640)
     return path
+
+
+def test_what_is_offered_retires_by_its_use_alone(gateway, device):
+    g = started(gateway, device)
+    assert device.new_keys(good(g.ask(device.user, "/init"), device))
+    own = ("--config", g.config, "--user", device.user.uri, "--id")
+    r = g.run("keys", "retire", *own, "ink.2.alice", check=False)
+    assert r.returncode == 1 and "is offered and becomes active when its user uses it" in r.stderr
+    assert "ink.2.alice: offered" in g.run("keys", "show", *own[:4]).stdout
+    g.run("keys", "revoke", *own, "ink.2.alice")  # what it names
 
 
 def test_request_keeps_new_keys(gateway, device, wallet, tmp_path):
@@ -354,3 +364,6 @@ def test_what_cannot_be_kept_is_told(gateway, device, wallet):
     before = wallet.read_text()
     r = client(g, device.user, wallet, "--no-proof", code=1)
     assert "another key under the ID of a new one" in r.stderr and wallet.read_text() == before
+    with wallet.open() as keys:  # nowhere to keep them
+        r = client(g, device.user, "-", "--no-proof", code=1, stdin=keys)
+    assert "which cannot be kept: --keys is standard input" in r.stderr

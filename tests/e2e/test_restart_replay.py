@@ -238,6 +238,19 @@ def test_a_zone_that_is_changed(gateway, alice, how):
 
 
 @needs_faketime
+def test_health_before_the_floor(gateway, alice):
+    """Of a process that runs, and as long as it is not ready; its twin is every other gateway's start."""
+    g = gateway([alice], rules=RULES % 60, start=False)
+    (g.folder / "replay.mark").unlink()
+    g.running = kms.Process([conftest.BUILD / "kmsgate", *kms.SERVE, "--config", g.config], g.folder, "gateway")
+
+    def health():
+        r = g.run("health", "--config", g.config, check=False)
+        assert r.returncode == 1, r.stdout + r.stderr
+        return "health: not ready" in r.stderr
+    kms.wait_for(health)
+
+
 def test_a_clock_that_steps(gateway, alice):
     g = gateway([alice], rules=RULES % 5)
     end(g, signal.SIGTERM)

@@ -221,7 +221,7 @@ def test_a_unix_socket_that_is_made_anew(gateway):
 
 @pytest.mark.parametrize("where", ["syslog:", "syslog:/dev/log", "syslog+udp://127.0.0.1:514", "syslog+tcp://127.0.0.1",
                                    "syslog+tcp://:514", "syslog+tcp://h:0", "syslog+tcp://h:70000", "syslog+tls://h:5 1",
-                                   "syslog+tcp://::1:514", "syslog:unix:" + "/x" * 60])
+                                   "syslog+tcp://::1:514", "syslog:unix:", "syslog:unix:" + "/x" * 60])
 def test_what_is_no_server(gateway, where):
     g = send_to(gateway(start=False), '"%s"' % where)
     r = g.run("check", "--config", g.config, check=False)

@@ -201,3 +201,13 @@ def test_a_password_that_is_not_escaped(tmp_path, keys, said):
     (tmp_path / "gateway.yaml").write_text(text.replace("sqlite:kmsgate.db", "'%s'" % keys))
     r = kmsgate(tmp_path, "check", "--config", "gateway.yaml")
     assert r.returncode == 1 and said in r.stderr and "a@b" not in r.stderr and "a:b" not in r.stderr, r.stderr
+
+
+@pytest.mark.parametrize("pad", ["", "a"])
+def test_a_long_value_is_cut_between_characters(tmp_path, pad):
+    rules(tmp_path)
+    path = tmp_path / "rules.yaml"
+    path.write_text(path.read_text().replace("id: all", "id: all, accept: [%s]" % (pad + "é" * 300)), encoding="utf-8")
+    run = kmsgate(tmp_path, "check", path)
+    found = re.search("found `(%sé+)\\.\\.\\.`, expected signed" % pad, run.stderr)
+    assert run.returncode == 1 and found and len(found[1]) < 300, run.stderr
