@@ -35,6 +35,7 @@ DRESSES = {
     "plain": lambda lines: dumped(lines),
     "gzip": lambda lines: gzip.compress(dumped(lines)),
     "two gzip members": lambda lines: gzip.compress(dumped(lines[:1])) + gzip.compress(dumped(lines[1:])),
+    "gzip on a tape": lambda lines: gzip.compress(dumped(lines)) + bytes(512),
     "journal": lambda lines: dumped([PREFIX + json.dumps(x) for x in lines]),
     "rsyslog": lambda lines: dumped(["2026-11-23T18:00:00.000Z kms-gw kmsgate[77] " + json.dumps(x) for x in lines]),
     "journal json": lambda lines: dumped([{"__CURSOR": "s=1", "MESSAGE": json.dumps(x), "PRIORITY": "6"} for x in lines]),
