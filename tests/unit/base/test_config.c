@@ -406,7 +406,7 @@ static void tls_to_the_upstream(void **state)
         {"{ url: \"https://a\", tls: { certificate: c, key: k } }", NULL},
         {"{ url: \"https://a\", tls: { certificate: c } }", "belong together"},
         {"{ url: \"https://a\", tls: { key: k } }", "belong together"},
-        {"{ url: \"http://a\", tls: { ca: x } }", "no https URL"},
+        {"{ url: \"http://a\", tls: { ca: x } }", "not an https URL"},
         {"{ url: \"https://a\", tls: { cert: x } }", "did you mean `certificate`?"},
     };
     (void)state;
@@ -584,13 +584,13 @@ static void master_key(void **state)
         {HEX "\n", 0604, "open to all users"},
         {HEX "\n", 0644, "open to all users"},
         {HEX "\n", 0602, "open to all users"},
-        {HEX "\n\n", 0600, "no master key"},
-        {" " HEX, 0600, "no master key"},
-        {HEX "0", 0600, "no master key"},
-        {"0" HEX "0", 0600, "no master key"},
-        {"", 0600, "no master key"},
-        {"\n", 0600, "no master key"},
-        {"g0112233445566778899aabbccddeeff00112233445566778899AABBCCDDEEFF", 0600, "no master key"},
+        {HEX "\n\n", 0600, "is not a valid master key"},
+        {" " HEX, 0600, "is not a valid master key"},
+        {HEX "0", 0600, "is not a valid master key"},
+        {"0" HEX "0", 0600, "is not a valid master key"},
+        {"", 0600, "is not a valid master key"},
+        {"\n", 0600, "is not a valid master key"},
+        {"g0112233445566778899aabbccddeeff00112233445566778899AABBCCDDEEFF", 0600, "is not a valid master key"},
         {"0000000000000000000000000000000000000000000000000000000000000000", 0600, "all zero"},
     };
     (void)state;
@@ -632,7 +632,7 @@ static void master_key_elsewhere(void **state)
     assert_false(config_read_master_key(&nowhere, &key, &f));
     assert_true(has_fault(&f, "No such file"));
     assert_false(config_read_master_key(&dir, &key, &f));
-    assert_true(has_fault(&f, "no regular file"));
+    assert_true(has_fault(&f, "not a regular file"));
     assert_false(config_read_master_key(&none, &key, &f));
     faults_free(&f);
 }

@@ -121,7 +121,7 @@ static void truncated(void **state)
         none = none && got.result == CLIENT_BROKEN;
         client_got_free(&got);
     }
-    assert_true(told(f, "no KmsResponse"));
+    assert_true(told(f, "not a KmsResponse"));
     assert_true(none);
     client_free(&c);
 }
