@@ -29,7 +29,7 @@ __attribute__((format(printf, 5, 0))) static void add(struct faults *f, bool lin
         return;
     }
     f->v = more;
-    f->v[f->n++] = (struct fault){text.p, !file || place[0], lint};
+    f->v[f->n++] = (struct fault){text.p, !file || place[0], lint, file ? place[0] : 0};
 }
 
 void faults_add(struct faults *f, const char *file, int line, int column, const char *format, ...)
@@ -46,6 +46,17 @@ void faults_lint(struct faults *f, const char *file, int line, int column, const
     va_start(arguments, format);
     add(f, true, file, (const int[2]){line, column}, format, arguments);
     va_end(arguments);
+}
+
+void faults_by_line(struct faults *f, size_t from)
+{
+    for (size_t i = from + 1; i < f->n; i++) { /* some hundreds at most, and mostly in order */
+        const struct fault v = f->v[i];
+        size_t at = i;
+        for (; at > from && v.line && (!f->v[at - 1].line || f->v[at - 1].line > v.line); at--)
+            f->v[at] = f->v[at - 1];
+        f->v[at] = v;
+    }
 }
 
 static void faults_show(const struct faults *f, bool lints, FILE *to)

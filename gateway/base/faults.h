@@ -13,6 +13,7 @@ struct faults {
         char *text;  /* "FILE:LINE:COLUMN: message" or "FILE: message" */
         bool placed; /* it begins with a place in a file, or already with the program's name */
         bool lint;   /* not an error: `check` exits 0 unless --strict */
+        int line;    /* 0: none */
     } *v;
     size_t n;
     size_t errors; /* of n, those that are no lints */
@@ -23,6 +24,9 @@ void faults_add(struct faults *f, const char *file, int line, int column, const 
     __attribute__((format(printf, 5, 6)));
 void faults_lint(struct faults *f, const char *file, int line, int column, const char *format, ...)
     __attribute__((format(printf, 5, 6)));
+/* Those from number `from` on, which were found in one file in several goes, in the order of its lines; those without a
+ * line come last. */
+void faults_by_line(struct faults *f, size_t from);
 /* An error that has no place in a file is told as all of the program's errors are: `kmsgate: FILE: message`. */
 void faults_print(const struct faults *f, FILE *to);
 /* The same without the lints, which are `check`'s matter. */

@@ -104,6 +104,14 @@ typedef int keys_work(struct keystore *ks, const struct keys_options *o);
 /* What the work does to the database: READS nothing, CHANGES it, MAKES it where there is none. */
 enum keys_deed { KEYS_READS, KEYS_CHANGES, KEYS_MAKES };
 
+/* Who only reads, or only asks what would be done, leaves one of an earlier version to the program that serves it. */
+static enum keystore_opening keys_opening(enum keys_deed deed, bool dry)
+{
+    static const enum keystore_opening OPENINGS[] = {
+        [KEYS_READS] = KEYSTORE_READ, [KEYS_CHANGES] = KEYSTORE_CHANGE, [KEYS_MAKES] = KEYSTORE_DRAFT};
+    return dry ? KEYSTORE_TRY : OPENINGS[deed];
+}
+
 /* Opens the store and does the work with it. */
 static int keys_run(const void *given, keys_work *work, enum keys_deed deed)
 {
@@ -123,9 +131,11 @@ static int keys_run(const void *given, keys_work *work, enum keys_deed deed)
     struct keystore *ks = NULL;
     struct config *c = config_load(o.config, &faults);
     if (c && config_read_master_keys(c, &masters, &faults))
-        ks = keystore_open_under(c->keys, masters.v, masters.n, deed == KEYS_MAKES ? KEYSTORE_DRAFT : KEYSTORE_CHANGE,
-                                 &faults);
-    const bool ok = ks && (!c->keys_counter || keystore_use_counter(ks, c->keys_counter, &faults));
+        ks = keystore_open_under(c->keys, masters.v, masters.n, keys_opening(deed, o.dry), &faults);
+    /* one of an earlier version may be changed by the program that serves it: its count is that one's */
+    const bool ok = ks && (!c->keys_counter || (keystore_is_earlier(ks)
+                                                    ? keystore_look_at_counter(ks, c->keys_counter, &faults)
+                                                    : keystore_use_counter(ks, c->keys_counter, &faults)));
     o.state = c ? c->state : NULL;
     int code = ok ? work(ks, &o) : EXIT_NEGATIVE;
     if (ok && !keystore_counted(ks, &faults))

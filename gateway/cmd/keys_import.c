@@ -88,15 +88,19 @@ static int import_file(struct keystore *ks, const struct keys_options *o)
     bool standard = str_eq_z(str_z(o->file), "-");
     if (!standard)
         keys_warn_if_open(o->file);
-    bool ok = keyfile_read(o->file, &file, &faults);
+    const bool read = keyfile_read(o->file, &file, &faults);
     struct telling t = {standard ? "standard input" : o->file, &file, file.n, &faults, keystore_where(ks),
                         keys_progress_new("keys")};
-    ok = ok && keystore_import(ks, file.v, file.n,
-                               (o->replace ? KEY_PUT_REPLACE : 0) | (o->force ? KEY_PUT_FORCE : 0) |
-                                   (o->dry ? KEY_PUT_DRY : 0),
-                               counts,
-                               &(struct key_telling){.fault = import_tell, .progress = show_import, .arg = &t});
+    /* where lines are at fault, what is to be said of the others is said in the same run */
+    const bool ok = file.whole &&
+                    keystore_import(ks, file.v, file.n,
+                                    (o->replace ? KEY_PUT_REPLACE : 0) | (o->force ? KEY_PUT_FORCE : 0) |
+                                        (o->dry || !read ? KEY_PUT_DRY : 0),
+                                    counts,
+                                    &(struct key_telling){.fault = import_tell, .progress = show_import, .arg = &t}) &&
+                    read;
     keys_progress_end(&t.progress);
+    faults_by_line(&faults, 0);
     keyfile_free(&file);
     faults_print(&faults, stderr);
     faults_free(&faults);

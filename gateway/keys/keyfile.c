@@ -29,12 +29,19 @@ struct reading {
     } *window;
     size_t begin, end;
     bool over; /* no more to read */
+    bool cut;  /* before the end */
 };
 
 static bool keyfile_fault(struct reading *r, size_t column, const char *text)
 {
     faults_add(r->faults, r->name, (int)r->line, (int)column, "%s", text);
     return false;
+}
+
+static bool keyfile_cannot(struct reading *r, const char *text)
+{
+    r->cut = true;
+    return keyfile_fault(r, 0, text);
 }
 
 static bool keyfile_grow(struct keyfile *f)
@@ -147,7 +154,7 @@ static bool take_entry(struct reading *r, const struct json_value *object)
     if (!sort_members(r, object, m))
         return false;
     if (r->out->n >= ENTRIES_MAX || !keyfile_grow(r->out))
-        return keyfile_fault(r, 0, "out of memory, or too many keys for one file");
+        return keyfile_cannot(r, "out of memory, or too many keys for one file");
     struct key_entry *e = &r->out->v[r->out->n];
     bool ok = take_text(r, m[M_USER], "user");
     ok = take_text(r, m[M_ID], "id") && ok;
@@ -196,6 +203,7 @@ static bool keyfile_fill(struct reading *r)
     if (n < 0)
         faults_add(r->faults, r->name, 0, 0, "cannot read: %s", strerror(errno));
     r->over = n <= 0;
+    r->cut = r->cut || n < 0;
     r->end += n > 0 ? (size_t)n : 0;
     return n > 0;
 }
@@ -227,6 +235,22 @@ static void read_lines(struct reading *r)
     }
 }
 
+/* The texts of the entries, which stand one behind the other; where some were lost, of none. */
+static void place_texts(struct keyfile *f)
+{
+    const char *at = f->text;
+    for (size_t i = 0; i < f->n; i++) {
+        struct key_entry *e = &f->v[i];
+        if (!f->whole) {
+            e->user = e->id = STR_MISSING;
+            continue;
+        }
+        e->user.p = at;
+        e->id.p = at += e->user.n;
+        at += e->id.n;
+    }
+}
+
 bool keyfile_read(const char *path, struct keyfile *out, struct faults *faults)
 {
     bool standard = str_eq_z(str_z(path), "-");
@@ -249,19 +273,9 @@ bool keyfile_read(const char *path, struct keyfile *out, struct faults *faults)
         faults_add(faults, r.name, 0, 0, "out of memory, or too long a file");
     out->text = r.text.p;
     out->text_n = r.text.n;
-    if (faults->errors != r.faults_before) {
-        for (size_t i = 0; i < out->n; i++)
-            out->v[i].user = out->v[i].id = STR_MISSING;
-        return false;
-    }
-    const char *at = out->text;
-    for (size_t i = 0; i < out->n; i++) {
-        struct key_entry *e = &out->v[i];
-        e->user.p = at;
-        e->id.p = at += e->user.n;
-        at += e->id.n;
-    }
-    return true;
+    out->whole = r.window && !r.text.failed && !r.cut && !too_many(&r);
+    place_texts(out);
+    return faults->errors == r.faults_before;
 }
 
 void keyfile_free(struct keyfile *f)

@@ -13,6 +13,7 @@ struct keyfile {
     size_t text_n;
     size_t *line; /* line number of each entry */
     size_t cap;   /* of v and line */
+    bool whole;   /* read to its end: there is an entry of each good line, whatever the others' faults are */
 };
 /* Reads a whole file ("-": standard input). Every bad line is a fault with FILE:LINE:COLUMN that names the member at
  * fault and never repeats a value of "key". False when there was any. The caller calls keyfile_free() either way. */

@@ -46,12 +46,14 @@ struct keydb *keystore_open_db(struct keystore *ks, const struct keystore_place 
     bool there = true;
     if (how == KEYSTORE_READ)
         return keydb_preview(ks->database, at->masters, at->n, &ks->earlier, why);
-    if (how >= KEYSTORE_DRAFT && !first_meta(&at->masters[0], &meta))
+    if (how != KEYSTORE_CHANGE && !first_meta(&at->masters[0], &meta))
         return NULL;
-    if (how == KEYSTORE_DRAFT) {
+    if (how == KEYSTORE_DRAFT || how == KEYSTORE_TRY) {
         struct keydb *db = keydb_draft(ks->database, &meta, &there, why);
         if (db || !there)
             return db;
+        if (how == KEYSTORE_TRY)
+            return keydb_preview(ks->database, at->masters, at->n, &ks->earlier, why);
     } else if (how == KEYSTORE_MAKE) {
         /* refused: there is one, perhaps since now: another process was faster */
         const enum keydb_result made = keydb_create(ks->database, &meta, why);

@@ -58,10 +58,11 @@ struct key_entry;
 
 /*
  * What may become of the database by opening it. READ: nothing; one of an earlier schema is read as it would be when it
- * is taken over. CHANGE: one of an earlier schema is taken over. DRAFT: and where there is none, the first change makes
- * it, whole: who is killed before leaves nothing behind. MAKE: where there is none, one without keys is made at once.
+ * is taken over. TRY: the same, and where there is none, as if there were one without keys. CHANGE: one of an earlier
+ * schema is taken over. DRAFT: and where there is none, the first change makes it, whole: who is killed before leaves
+ * nothing behind. MAKE: where there is none, one without keys is made at once.
  */
-enum keystore_opening { KEYSTORE_READ, KEYSTORE_CHANGE, KEYSTORE_DRAFT, KEYSTORE_MAKE };
+enum keystore_opening { KEYSTORE_READ, KEYSTORE_TRY, KEYSTORE_CHANGE, KEYSTORE_DRAFT, KEYSTORE_MAKE };
 /* Opens the database, checks every row against the master keys and loads the table. What is sealed under any of the n
  * master keys opens; what is written is sealed under the first. The working keys, derived from them, stay in locked
  * memory. NULL with the reason in `faults` on a wrong master key, damage, tampering. A file or folder that cannot be

@@ -181,13 +181,17 @@ static void tell_entry(struct teller *t, size_t at, const struct key_entry *e, c
     keystore_write_tell(t, at, text.text);
 }
 
-/* `replace` is about what the store has: two keys of one ID in one file are a mistake in any case. */
-static bool check_doubles(const struct key_entry *v, size_t n, struct teller *t)
+/* `replace` is about what the store has: two keys of one ID in one file are a mistake in any case. Returns which of the
+ * n entries that was said of; the caller frees it. NULL without memory. */
+static bool *check_doubles(const struct key_entry *v, size_t n, struct teller *t)
 {
     struct ordered *order = malloc((n + 1) * sizeof *order);
-    if (!order) {
+    bool *doubled = calloc(n + 1, sizeof *doubled);
+    if (!order || !doubled) {
+        free(order);
+        free(doubled);
         keystore_write_tell(t, n, "out of memory");
-        return false;
+        return NULL;
     }
     for (size_t i = 0; i < n; i++)
         order[i].entry = &v[i];
@@ -199,10 +203,11 @@ static bool check_doubles(const struct key_entry *v, size_t n, struct teller *t)
             struct detail why;
             detail_set(&why, "is given twice, with different keys");
             tell_entry(t, (size_t)(b - v), b, &why);
+            doubled[b - v] = true;
         }
     }
     free(order);
-    return t->told == 0;
+    return doubled;
 }
 
 /* The entries at hand need the rows of their users. */
@@ -217,8 +222,9 @@ static bool fetch_ahead(struct change *c, const struct key_entry *v, size_t n, s
     return !found || keydb_fetch(c->ks->db, users, found, why) == KEYDB_OK;
 }
 
-static bool put_all(struct change *c, const struct key_entry *v, size_t n, unsigned how, size_t counts[3],
-                    struct teller *t)
+/* `doubled` is not tried: what it is held against is not what will be there. */
+static bool put_all(struct change *c, const struct key_entry *v, const bool *doubled, size_t n, unsigned how,
+                    size_t counts[3], struct teller *t)
 {
     for (size_t i = 0; i < n && t->told < FAULTS_TOLD; i++) {
         struct detail why = {{0}};
@@ -229,6 +235,8 @@ static bool put_all(struct change *c, const struct key_entry *v, size_t n, unsig
             keystore_write_tell(t, n, why.text);
             break;
         }
+        if (doubled[i])
+            continue;
         enum outcome o = put_entry(c, &v[i], how, &did, &why);
         if (o == DONE) {
             counts[did]++;
@@ -251,15 +259,17 @@ bool keystore_import(struct keystore *ks, const struct key_entry *v, size_t n, u
     struct teller t = {.to = telling};
     struct detail why = {{0}};
     counts[KEY_ADDED] = counts[KEY_REPLACED] = counts[KEY_SAME] = 0;
-    if (!check_doubles(v, n, &t))
+    bool *doubled = check_doubles(v, n, &t);
+    if (!doubled)
         return false;
     enum keydb_result r;
     struct change *c = change_begin(ks, 0, &r, &why);
-    bool ok = c && put_all(c, v, n, how, counts, &t);
+    bool ok = c && put_all(c, v, doubled, n, how, counts, &t);
     if (ok && !(how & KEY_PUT_DRY))
         ok = change_commit(c, &why);
     change_end(ks, c);
-    if (!ok && t.told == 0)
+    free(doubled);
+    if (!ok && (t.told == 0 || !c))
         keystore_write_tell(&t, n, why.text);
     return ok;
 }

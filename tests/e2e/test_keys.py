@@ -176,6 +176,23 @@ def test_every_fault_in_one_run(store):
     assert [int(n) for n in re.findall(r"keys.jsonl:(\d+):", r.stderr)] == [1, 3, 5], r.stderr
 
 
+def test_faults_of_lines_and_of_keys_in_one_run(store):
+    """A line that cannot be read hides no fault of another, with --dry-run or without; in the order of the file."""
+    same = os.urandom(32).hex()
+    store.keys("import", store.file(line(key=same)))
+    before = store.keys("list", "--format", "json").stdout
+    lines = store.file(line(kid="zero", key="00" * 32), line(kid="short", key="ab"), line(user="sip:b", kid="good"),
+                       line("trk", "twice"), line("trk", "twice"), "{", line(key=os.urandom(32).hex()),
+                       line("trk", "equal", same), line(kid="x", user="no uri"), line(state="lost"))
+    for argv in ((), ("--dry-run",), ("--replace",)):
+        r = store.keys("import", *argv, lines, code=1)
+        found = [int(n) for n in re.findall(r"^\S*keys.jsonl:(\d+)[: ]", r.stderr, re.M)]
+        assert found == [1, 2, 5, 6] + [7] * ("--replace" not in argv) + [8] * ("--replace" not in argv) + [9, 10], r.stderr
+        assert "nothing was imported" in r.stderr and not r.stdout
+        assert [{**x, "age_s": 0} for x in map(json.loads, store.keys("list", "--format", "json").stdout.splitlines())] \
+            == [{**x, "age_s": 0} for x in map(json.loads, before.splitlines())]
+
+
 def test_day_2(store):
     """What an operator asks of a store that lives: all of a stolen device's, what ends soon, a trial, what is due."""
     soon = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 10 * 86400))
@@ -395,7 +412,8 @@ def test_what_is_wrong_with_the_files(file_store):
 
 
 def test_a_database_of_an_earlier_version_is_taken_over_by_who_changes(file_store, alice):
-    """`check` and `explain` read it as it will be, and leave each byte of it alone."""
+    """`check`, `explain` and the commands that only look read it as it will be, and leave each byte of it alone: the older
+    program may still be serving it."""
     store = file_store
     old = Path(__file__).parents[1].joinpath("cases/keys/version-1.db").read_bytes()
     store.db.write_bytes(old)
@@ -409,8 +427,17 @@ def test_a_database_of_an_earlier_version_is_taken_over_by_who_changes(file_stor
         r = subprocess.run([BUILD / "kmsgate", *argv], capture_output=True, text=True, timeout=60, cwd=store.folder)
         assert r.returncode == 0 and "kmsgate.db: is of an earlier version" in r.stderr, r.stdout + r.stderr
         assert store.db.read_bytes() == old and not list(store.folder.glob("kmsgate.db-*"))
+    store.config.write_text(store.config.read_text() + "keys_counter: file:count\n")
+    lines = store.file(line(), line("trk"))
+    for argv, said in ((("list",), "ink.2.alice\tactive"), (("show", "--user", ALICE), "ink.2.alice"),
+                       (("export",), '"ink.2.alice"'), (("import", "--dry-run", lines), "would be: ")):
+        r = store.keys(*argv, code=argv[0] == "import")
+        assert said in r.stdout or "is known with other bytes" in r.stderr, (argv, r)
+        assert store.db.read_bytes() == old and not list(store.folder.glob("kmsgate.db-*")), argv
+        assert not (store.folder / "count").exists()
     assert ("sip:alice@example.org", "ink", "ink.2.alice", "active", "-") in store.listed()
-    assert store.db.read_bytes() != old
+    store.keys("add", "--user", "sip:new@example.org", "--type", "ink", "--id", "ink.1", "--generate")
+    assert store.db.read_bytes() != old and (store.folder / "count").exists()
     r = subprocess.run([BUILD / "kmsgate", "check", "--config", store.config], capture_output=True, text=True, timeout=60)
     assert r.returncode == 0 and "earlier version" not in r.stderr, r
 
