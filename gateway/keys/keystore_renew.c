@@ -41,11 +41,17 @@ static struct str number_in(struct str id)
     return (struct str){id.p, 0};
 }
 
+/* What is counted from where there is none to count from. */
+static struct str first_id(enum key_type type)
+{
+    return type == KEY_INK ? STR("ink.0") : STR("trk.0");
+}
+
 /* `ink.1.u` becomes `ink.2.u`, `key` becomes `key.2`; one that is taken gives way to the next, as does `reserved`. */
 static bool next_id(struct change *c, struct str old, enum key_type type, struct str reserved, struct buf *out,
                     struct detail *why)
 {
-    const struct str start = old.n ? old : type == KEY_INK ? STR("ink.0") : STR("trk.0");
+    const struct str start = old.n ? old : first_id(type);
     const struct str number = number_in(start);
     const size_t before = (size_t)(number.p - start.p), after = before + number.n;
     unsigned long long value = number.n ? 0 : 1;
@@ -209,12 +215,43 @@ static bool may_learn(struct change *c, const struct key_wish *w, struct detail 
     return false;
 }
 
+/* True when both are the same but for their numbers; *number is that of `id`. */
+static bool is_numbered_like(struct str id, struct str like, unsigned long long *number)
+{
+    const struct str a = number_in(id), b = number_in(like);
+    const size_t before = (size_t)(a.p - id.p), after = id.n - before - a.n;
+    *number = 0;
+    for (size_t i = 0; i < a.n; i++)
+        *number = *number * 10 + (unsigned long long)(a.p[i] - '0');
+    return a.n && b.n && str_eq((struct str){id.p, before}, (struct str){like.p, (size_t)(b.p - like.p)}) &&
+           str_eq((struct str){a.p + a.n, after}, (struct str){b.p + b.n, like.n - (size_t)(b.p - like.p) - b.n});
+}
+
+/* Of the user's IDs that are like that one, whatever has become of their keys, the one of the highest number: behind it
+ * is none that a pruned key had, whose bytes a client may still know under it. */
+static struct str highest_like(struct change *c, struct str like)
+{
+    struct str highest = like;
+    unsigned long long most, number;
+    if (!is_numbered_like(like, like, &most))
+        return like;
+    for (size_t i = 0; i < c->n + c->tomb_n; i++) {
+        const struct str id = i < c->n ? c->v[i].key.id : c->tombs[i - c->n].key.id;
+        if (is_numbered_like(id, like, &number) && number > most) {
+            most = number;
+            highest = id;
+        }
+    }
+    return highest;
+}
+
 /* The ID that it will have: its own, or one that is counted and is not its twin's. */
 static bool learnt_id(struct change *c, const struct key_wish *w, struct str reserved, struct buf *id,
                       struct detail *why)
 {
     const struct stored *active = change_newest(c, w->type, KEY_ACTIVE);
-    if (!w->id.n && !next_id(c, active ? active->key.id : STR_MISSING, w->type, reserved, id, why))
+    const struct str like = active ? active->key.id : first_id(w->type);
+    if (!w->id.n && !next_id(c, highest_like(c, like), w->type, reserved, id, why))
         return false;
     buf_str(id, w->id.n ? w->id : STR(""));
     return !id->failed && change_check_names(w->user, buf_view(id), why);

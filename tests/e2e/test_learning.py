@@ -354,6 +354,20 @@ def test_seventy(bench, device):
     assert len(states(bench.gate, u.uri)) <= 1 + 1 + 8 + 2
 
 
+def test_no_id_comes_twice(bench, device):
+    """A client that never uses what it is given: old offers are pruned, but no other bytes get their IDs, under which
+    it would name a key that it has not."""
+    given = []
+    for _ in range(16):
+        trk, ink = random_pair()
+        new = clear("NewTransportKey", trk), clear("NewIntegrityKey", ink)
+        tries = (issuing(bench, device, *new)[0] for _ in range(50))
+        r = next(r for r in tries if r.status != 503)  # which a slow disk makes of it
+        given += [n[1] for n in device.new_keys(good(r, device))]
+    assert len(given) == len(set(given)) == 32, given
+    assert len(states(bench.gate, device.user.uri)) < 32, "none was pruned"
+
+
 # --- replace
 
 def test_replaced_by_our_own(bench, device):
