@@ -223,15 +223,17 @@ bool table_reserve(struct table *t, size_t keys, size_t text)
            pool_reserve(&t->text, t->text.n + text + gaps) && index_reserve(t, t->users.n + keys);
 }
 
-static struct user_slot *add_user(struct table *t, struct str user, uint32_t hash)
+/* place: find_user()'s. */
+static struct user_slot *add_user(struct table *t, struct str user, uint32_t hash, size_t place)
 {
+    const uint32_t *before = t->index;
     uint32_t name;
-    size_t place;
     if (!index_reserve(t, t->users.n + 1) || !pool_reserve(&t->users, t->users.n + 1) ||
         !text_add(&t->text, user, &name))
         return NULL;
+    if (t->index != before)
+        find_user(t, user, hash, &place); /* it has grown */
     table_settle(t);
-    find_user(t, user, hash, &place); /* the index may have grown */
     struct user_slot *u = user_at(t, t->users.n);
     *u = (struct user_slot){.hash = hash, .name = name, .first = NONE, .name_n = (uint16_t)user.n};
     t->index[place] = (uint32_t)++t->users.n;
@@ -321,13 +323,14 @@ bool table_set(struct table *t, const struct key_row *row)
         key->state > KEY_OFFERED || key->under >= TABLE_MASTERS || key->seq >> 40)
         return false;
     uint32_t hash = name_hash(t->seed, row->user);
-    struct user_slot *u = find_user(t, row->user, hash, NULL);
+    size_t place;
+    struct user_slot *u = find_user(t, row->user, hash, &place);
     struct key_slot *k = u ? find_key(t, u, key->id) : NULL;
     if (k && k->type != key->type)
         return false;
     if (k)
         count_key(t, k, (size_t)-1);
-    else if ((!u && !(u = add_user(t, row->user, hash))) || !(k = add_key(t, u, key)))
+    else if ((!u && !(u = add_user(t, row->user, hash, place))) || !(k = add_key(t, u, key)))
         return false;
     k->seq = key->seq & 0xffffffffff;
     k->state = key->state & 3;
