@@ -61,7 +61,7 @@ static void test_schema(void **state)
 static void test_rest(void **state)
 {
 #define KRR "<KrrList><k:Krr xmlns:k='" NS_KRR "'/></KrrList>"
-#define ERR "<ClientError><ErrorCode>+12</ErrorCode><ErrorMsg>m</ErrorMsg></ClientError>"
+#define ERR "<ClientError><ErrorCode>+1290</ErrorCode><ErrorMsg>m</ErrorMsg></ClientError>"
 #define EXT "<x:E xmlns:x='urn:x'>text</x:E>"
     (void)state;
     expect_schema(BARE(REQUIRED KRR ERR "<TrK-ID/><Signature-ID/>" EXT EXT), true, REASON_OK);
