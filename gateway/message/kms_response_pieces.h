@@ -16,11 +16,12 @@ enum { PIECE = 8 };
  * The pieces, in a table: 0 is an empty place. It is found by the low seven octets, which of a text of base64 are known
  * before the first. The factor is random, so that no sender can crowd others in one place than those that differ in
  * the first octet alone: at most 256.
- * What is known of a few bits of a word is enough to pass over most.
+ * What is known of a few bits of a word is enough to pass over most. They, too, stand at a place that is random for
+ * each reply: which lines of the cache are written tells nobody what a key is.
  */
-enum { FEW_PLACES = 256, PARTS = 1 << 14, PARTS_WORDS = PARTS / 64 };
+enum { FEW_PLACES = 256, PARTS_BITS = 14, PARTS = 1 << PARTS_BITS, PARTS_WORDS = PARTS / 64 };
 struct pieces {
-    uint64_t *v, factor;
+    uint64_t *v, factor, offset;
     size_t places;
     unsigned shift;
     uint64_t parts[PARTS_WORDS]; /* a bit for each value of the fourteen above a last digit of base64 or base32 */
@@ -44,6 +45,18 @@ static inline size_t place_of(const struct pieces *t, uint64_t piece)
 static inline bool is_piece(const struct pieces *t, uint64_t word)
 {
     return t->v[first_place(t, word)] && word && t->v[place_of(t, word)] == word;
+}
+
+/* The place of the lowest fourteen bits. */
+static inline size_t part_at(const struct pieces *t, uint64_t part)
+{
+    return (size_t)((part * t->factor + t->offset) % PARTS);
+}
+
+static inline bool parts_have(const struct pieces *t, uint64_t part)
+{
+    const size_t at = part_at(t, part);
+    return t->parts[at / 64] >> at % 64 & 1;
 }
 
 /* Where one text ends and the next begins: nothing is read across. */
