@@ -109,11 +109,10 @@ struct table *table_new(void)
     t->free_key = t->free_extra = NONE;
     t->index_n = INDEX_FIRST;
     t->index = calloc(t->index_n, sizeof *t->index);
-    if (!t->index || RAND_bytes((unsigned char *)t->seed, sizeof t->seed) != 1 || !add_nobodys(t)) {
-        table_free(t);
-        return NULL;
-    }
-    return t;
+    if (t->index && RAND_bytes((unsigned char *)t->seed, sizeof t->seed) == 1 && add_nobodys(t))
+        return t;
+    table_free(t);
+    return NULL;
 }
 
 void table_free(struct table *t)
@@ -223,20 +222,18 @@ bool table_reserve(struct table *t, size_t keys, size_t text)
            pool_reserve(&t->text, t->text.n + text + gaps) && index_reserve(t, t->users.n + keys);
 }
 
-/* place: find_user()'s. */
-static struct user_slot *add_user(struct table *t, struct str user, uint32_t hash, size_t place)
+static struct user_slot *add_user(struct table *t, struct str user, uint32_t hash, size_t free_place)
 {
-    const uint32_t *before = t->index;
-    uint32_t name;
+    uint32_t name, *const before = t->index;
     if (!index_reserve(t, t->users.n + 1) || !pool_reserve(&t->users, t->users.n + 1) ||
         !text_add(&t->text, user, &name))
         return NULL;
     if (t->index != before)
-        find_user(t, user, hash, &place); /* it has grown */
+        find_user(t, user, hash, &free_place); /* it has grown */
     table_settle(t);
     struct user_slot *u = user_at(t, t->users.n);
     *u = (struct user_slot){.hash = hash, .name = name, .first = NONE, .name_n = (uint16_t)user.n};
-    t->index[place] = (uint32_t)++t->users.n;
+    t->index[free_place] = (uint32_t)++t->users.n;
     return u;
 }
 

@@ -83,7 +83,8 @@ static bool may_be_piece(const struct pieces *t, uint64_t word)
 
 static inline void parts_put(struct pieces *t, uint64_t part)
 {
-    t->parts[part % PARTS / 64] |= UINT64_C(1) << part % 64;
+    const size_t at = part_at(t, part);
+    t->parts[at / 64] |= UINT64_C(1) << at % 64;
 }
 
 static void pieces_put(struct pieces *t, const void *from, size_t n)
@@ -113,6 +114,7 @@ static bool pieces_make(struct pieces *t, const struct spill *s)
     if (!t->v || !random_bytes(&t->factor, sizeof t->factor))
         return false;
     t->factor |= 1;
+    t->offset = t->factor >> (64 - PARTS_BITS); /* which the lowest bits of a product do not hang on */
     memset(t->parts, 0, sizeof t->parts);
     pieces_put(t, s->some_pieces, s->some_pieces_n);
     pieces_put(t, s->pieces.p, more);
@@ -254,8 +256,7 @@ static __attribute__((noinline)) bool may_end_piece(const struct pieces *t, uint
  * wherever in it the piece ends; the topmost octet of eight may lie in part above `low`. */
 static inline bool may_hold_piece(const struct pieces *t, uint64_t low)
 {
-    const uint64_t part = (low >> 6) % PARTS;
-    if ((t->parts[part / 64] >> part % 64 & 1) && may_end_piece(t, low))
+    if (parts_have(t, low >> 6) && may_end_piece(t, low))
         return true;
     return may_be_hex(low, 0) || may_be_hex(low, 2) || may_be_hex(low, 4);
 }

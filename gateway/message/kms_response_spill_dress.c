@@ -137,8 +137,7 @@ static bool in_base32(const struct pieces *t, struct str text, bool hex)
         }
         high = high << 5 | low >> 59;
         low = low << 5 | digit;
-        const uint64_t part = (low >> 5) % PARTS;
-        if (++digits * 5 >= 64 + 4 && (t->parts[part / 64] >> part % 64 & 1) && ends_piece(t, high, low))
+        if (++digits * 5 >= 64 + 4 && parts_have(t, low >> 5) && ends_piece(t, high, low))
             return true;
     }
     return false;
