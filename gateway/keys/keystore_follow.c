@@ -313,6 +313,11 @@ static enum keydb_result reload(struct keystore *ks, struct keydb *db, struct de
     return r;
 }
 
+enum keydb_result keystore_reread(struct keystore *ks, struct detail *why)
+{
+    return reload(ks, ks->db, why);
+}
+
 static enum keydb_result absorb(struct keystore *ks, bool touched, bool *changed, struct detail *why)
 {
     struct keydb_meta meta;

@@ -102,6 +102,8 @@ enum keydb_result keystore_load(struct keydb *db, const struct keystore *ks, str
 /* Inside a transaction, with the db lock: takes over into the table what the database has and the table lacks. Where
  * somebody wrote who changed no key by our rules, all is read and verified anew. */
 enum keydb_result keystore_absorb(struct keystore *ks, bool *changed, struct detail *why) MUST_CHECK;
+/* The same, but all is verified anew, whatever has changed, and held against the table that it replaces. */
+enum keydb_result keystore_reread(struct keystore *ks, struct detail *why) MUST_CHECK;
 /* With the db lock: the counter becomes what the table has seen. True, too, where there is none. */
 bool keystore_count_up(struct keystore *ks, struct detail *why) MUST_CHECK;
 /* With the db lock, after a refresh: who looks learns what is followed. */

@@ -65,8 +65,8 @@ static bool start_from_copy(struct keystore *ks, const struct keystore_place *at
     return true;
 }
 
-/* In a transaction: from the copy on by changes alone, so that a database with another past than this gateway knows is
- * found out; without one, all of it. */
+/* In a transaction: all of it, and where there is a copy, held against that first, by the changes since: so a database
+ * with another past than this gateway knows is found out, and so is a row that has not changed by our rules. */
 static bool load_shared(struct keystore *ks, const struct keystore_place *at, const char *path, struct detail *why)
 {
     struct keydb_meta meta;
@@ -82,12 +82,14 @@ static bool load_shared(struct keystore *ks, const struct keystore_place *at, co
             log_warn("keys", path, "the sealed copy is of no use: %s; all keys are read anew", unusable.text);
         return keystore_load(ks->db, ks, &ks->now, why) == KEYDB_OK;
     }
-    const enum keydb_result r = keystore_absorb(ks, &changed, &refusal);
+    enum keydb_result r = keystore_absorb(ks, &changed, &refusal);
     if (r == KEYDB_REFUSED)
         detail_set(why, "held against the sealed copy %s: %.160s. To take the database as it is, remove that file",
                    KEYCOPY_FILE, refusal.text);
     else if (r != KEYDB_OK)
         *why = refusal;
+    else
+        r = keystore_reread(ks, why);
     return r == KEYDB_OK;
 }
 

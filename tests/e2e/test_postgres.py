@@ -655,6 +655,22 @@ def refused_start(g):
     return r.stderr
 
 
+@pytest.mark.parametrize("what", ["another age", "a bit of the key", "a row gone", "a row doubled", "another row's key"])
+def test_a_start_with_a_copy_reads_every_row(cluster, gateway, alice, what):
+    db = cluster.database()
+    g = gateway([alice], keys=cluster.socket_url(db))
+    keys(g, "add", "--user", alice.uri, "--type", "ink", "--id", "old", "--generate")
+    keys(g, "revoke", "--user", alice.uri, "--id", "old")
+    copied(g)
+    ends(g)
+    whole = dump(cluster, db)
+    cluster.sql(TAMPERINGS[what], db)
+    assert re.search("tampered with|does not verify", refused_start(g))
+    restore(cluster, db, whole)
+    g.start()
+    assert g.ask(alice, "/init").status in (200, 403)
+
+
 def test_a_start_while_the_database_is_away(server, gateway, alice, bob):
     c = server()
     g = gateway([alice, bob], keys=c.socket_url(c.database()), config="keys_max_age: 20s\n")
