@@ -57,7 +57,7 @@ struct upstream_call *upstream_call_new(struct upstream *u, unsigned kind, const
 bool upstream_call_header(struct upstream_call *c, struct str name, struct str value);
 /*
  * Takes over the body, and the call whatever comes of it. Other than REASON_OK: not started and nothing sent, `done`
- * will not be called. HTTP_BUSY: as many calls run as may, or for this kind half of those while others ask;
+ * will not be called. HTTP_BUSY: as many calls run as may, or nearly so, most of them of this kind, while others ask;
  * UPSTREAM_UNREACHABLE: the breaker is open, see upstream_retry_after(); INTERNAL: no memory.
  */
 enum reason upstream_start(struct upstream_call *c, struct buf *body, upstream_done *done, void *arg) MUST_CHECK;

@@ -99,11 +99,13 @@ void site_release(struct upstream_site *s, unsigned kind)
     atomic_fetch_sub(&s->busy, 1);
 }
 
+/* The last eighth of the connections is for resources that have less than half of them: one that hangs leaves it to the
+ * others, and one that is merely asked for much is refused no sooner than where the pool is nearly full. */
 enum reason site_admit(struct upstream_site *s, unsigned kind)
 {
     enum reason reason = REASON_OK;
-    const bool full = atomic_fetch_add(&s->busy, 1) >= s->config->connections;
-    const bool fair = shares_begin(s->shares, kind);
+    const unsigned most = s->config->connections, busy = atomic_fetch_add(&s->busy, 1);
+    const bool full = busy >= most, fair = shares_begin(s->shares, kind) || busy < most - most / 8;
     if (full || !fair) {
         bounds_hit(fair ? BOUND_UPSTREAM : BOUND_RESOURCE);
         reason = REASON_HTTP_BUSY;
