@@ -787,22 +787,6 @@ def test_commands_say_whom_a_change_does_not_reach(cluster, gateway, alice, bob)
         stranger.stdin.close()
 
 
-def test_a_start_reads_what_has_changed(cluster, gateway, alice):
-    db = cluster.database()
-    g = gateway([alice], keys=cluster.socket_url(db))
-    many = "".join(json.dumps(line(kid="ink.%d" % i, user="sip:u%d@example.org" % i)) + "\n" for i in range(5000))
-    keys(g, "import", "-", input=many)
-    kms.wait_for(lambda: metric(g, 'kmsgate_keys{type="ink",state="active"}') == 5001)
-    copied(g)
-    ends(g)
-    read = "SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'keys'"
-    before = kms.wait_for(lambda: (lambda a: (time.sleep(1.5), a == cluster.sql(read, db))[1] and a)(cluster.sql(read, db)), 60)
-    g.start()
-    assert metric(g, 'kmsgate_keys{type="ink",state="active"}') == 5001
-    time.sleep(2)
-    assert int(cluster.sql(read, db)) - int(before) < 100
-
-
 # --- rights, a full disk, a failover, TLS, a server that lies ---
 
 def readme_sql():
