@@ -41,6 +41,14 @@ static struct str number_in(struct str id)
     return (struct str){id.p, 0};
 }
 
+static unsigned long long value_of(struct str number)
+{
+    unsigned long long value = 0;
+    for (size_t i = 0; i < number.n; i++)
+        value = value * 10 + (unsigned long long)(number.p[i] - '0');
+    return value;
+}
+
 /* What is counted from where there is none to count from. */
 static struct str first_id(enum key_type type)
 {
@@ -54,9 +62,7 @@ static bool next_id(struct change *c, struct str old, enum key_type type, struct
     const struct str start = old.n ? old : first_id(type);
     const struct str number = number_in(start);
     const size_t before = (size_t)(number.p - start.p), after = before + number.n;
-    unsigned long long value = number.n ? 0 : 1;
-    for (size_t i = 0; i < number.n; i++)
-        value = value * 10 + (unsigned long long)(number.p[i] - '0');
+    unsigned long long value = number.n ? value_of(number) : 1;
     for (int i = 0; i < ID_TRIES; i++) {
         buf_reset(out);
         value++;
@@ -220,9 +226,7 @@ static bool is_numbered_like(struct str id, struct str like, unsigned long long 
 {
     const struct str a = number_in(id), b = number_in(like);
     const size_t before = (size_t)(a.p - id.p), after = id.n - before - a.n;
-    *number = 0;
-    for (size_t i = 0; i < a.n; i++)
-        *number = *number * 10 + (unsigned long long)(a.p[i] - '0');
+    *number = value_of(a);
     return a.n && b.n && str_eq((struct str){id.p, before}, (struct str){like.p, (size_t)(b.p - like.p)}) &&
            str_eq((struct str){a.p + a.n, after}, (struct str){b.p + b.n, like.n - (size_t)(b.p - like.p) - b.n});
 }

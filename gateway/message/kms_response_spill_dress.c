@@ -7,47 +7,28 @@ static bool decimal_digit(char c)
     return (unsigned)(c - '0') < 10;
 }
 
-/* Lists of decimal numbers; those of languages whose octets have a sign go from -128 to 127. */
-static bool in_decimal(const struct pieces *t, struct str text)
+/* Lists of numbers: octal, as `od` and escapes in strings have them, or decimal; those of languages whose octets have a
+ * sign go from -128 to 127. */
+static bool in_list(const struct pieces *t, struct str text, unsigned base)
 {
     uint64_t word = 0, with_sign = 0;
     size_t count = 0;
     for (size_t i = 0; i < text.n; i++) {
         unsigned value = 0;
-        const size_t from = i;
+        const bool negative = base == 10 && i && text.p[i - 1] == '-';
         if (letter(text.p[i]) || ends(text.p[i]))
             count = 0;
         if (!decimal_digit(text.p[i]))
             continue;
-        for (; i < text.n && decimal_digit(text.p[i]); i++)
-            value = value > 255 ? value : value * 10 + (unsigned)(text.p[i] - '0');
+        for (; i < text.n && decimal_digit(text.p[i]); i++) {
+            const unsigned digit = (unsigned)(text.p[i] - '0');
+            value = value > 255 || digit >= base ? 256 : value * base + digit;
+        }
         i--;
         count = value > 255 ? 0 : count + 1;
         word = word << 8 | (value & 255);
-        with_sign = with_sign << 8 | ((from && text.p[from - 1] == '-' ? 256 - value : value) & 255);
+        with_sign = with_sign << 8 | ((negative ? 256 - value : value) & 255);
         if (count >= PIECE && (is_piece(t, word) || is_piece(t, with_sign)))
-            return true;
-    }
-    return false;
-}
-
-/* Lists of octal numbers, as `od` and escapes in strings have them. */
-static bool in_octal(const struct pieces *t, struct str text)
-{
-    uint64_t word = 0;
-    size_t count = 0;
-    for (size_t i = 0; i < text.n; i++) {
-        unsigned value = 0;
-        if (letter(text.p[i]) || ends(text.p[i]))
-            count = 0;
-        if (!decimal_digit(text.p[i]))
-            continue;
-        for (; i < text.n && decimal_digit(text.p[i]); i++)
-            value = value > 255 || text.p[i] > '7' ? 256 : value * 8 + (unsigned)(text.p[i] - '0');
-        i--;
-        count = value > 255 ? 0 : count + 1;
-        word = word << 8 | (value & 255);
-        if (count >= PIECE && is_piece(t, word))
             return true;
     }
     return false;
@@ -94,7 +75,7 @@ static bool in_number(const struct pieces *t, struct str text)
 
 bool pieces_in_numbers(const struct pieces *t, struct str text)
 {
-    return in_decimal(t, text) || in_octal(t, text) || in_number(t, text);
+    return in_list(t, text, 10) || in_list(t, text, 8) || in_number(t, text);
 }
 
 /*

@@ -280,21 +280,25 @@ def test_the_log_says_what_a_reply_has(gateway, alice, upstream):
         time.sleep(1.1)
 
 
-def test_a_resource_that_hangs_leaves_room_for_the_others(gateway, upstream):
-    """It has half of what may be in flight, and no more while others ask."""
-    go = threading.Event()
-
+def hangs_at_keyprov(hang):
+    """Whoever asks is answered in his own name; who asks for keys, after `hang`."""
     def script(c):
         while True:
             got = c.read_request()
             if got is None:
                 return
             if b"/keyprov " in got[0].split(b"\r\n")[0]:
-                go.wait(20)
+                hang(c)
             user = re.search(rb"UserUri>([^<]+)<", got[1]).group(1)
             c.send(reply(INIT.replace(b"sip:alice@example.org", user)))
+    return script
+
+
+def test_a_resource_that_hangs_leaves_room_for_the_others(gateway, upstream):
+    """It has half of what may be in flight, and no more while others ask."""
+    go = threading.Event()
     users = [kms.User("sip:u%d@example.org" % i) for i in range(12)]
-    up = upstream(script)
+    up = upstream(hangs_at_keyprov(lambda c: go.wait(20)))
     g = started(gateway, users, up, config="workers: 2\nlimits: { in_flight: 8 }")
     assert g.ask(users[0], "/init").status in (200, 502)  # others ask
     got = []
@@ -313,17 +317,8 @@ def test_a_resource_that_hangs_leaves_room_for_the_others(gateway, upstream):
 def test_nor_does_it_take_all_connections(gateway, upstream):
     """The last of eight that may run is kept from it while others ask, and when its own run out of time the breaker stays
     closed: the others are answered before, meanwhile and after."""
-    def script(c):
-        while True:
-            got = c.read_request()
-            if got is None:
-                return
-            if b"/keyprov " in got[0].split(b"\r\n")[0]:
-                c.hold(60)
-                return
-            c.send(reply(INIT.replace(b"sip:alice@example.org", re.search(rb"UserUri>([^<]+)<", got[1]).group(1))))
     users = [kms.User("sip:u%d@example.org" % i) for i in range(12)]
-    up = upstream(script)
+    up = upstream(hangs_at_keyprov(lambda c: c.hold(60)))
     g = started(gateway, users, up, "connections: 8, breaker: { failures: 3, probe: 1h }")
     assert g.ask(users[0], "/init").status == 502  # asked, and answered: with another message
     got = []
