@@ -271,6 +271,7 @@ static void admin_free(struct admin *a)
     settings_unref(a->front.settings);
     crowd_free(a->front.crowd);
     buf_free(&a->front.head);
+    buf_free(&a->front.scratch);
     free(a);
 }
 
@@ -279,10 +280,11 @@ static bool admin_open(struct admin *a, struct server *s)
     struct front *f = &a->front;
     *f = (struct front){.service = &ADMIN, .server = s, .base = event_base_new(), .held = &a->held,
                         .settings = settings_for_admin(s->config), .full = BOUND_ADMIN, .short_of = BOUND_ADMIN,
-                        .crowd = crowd_new(SETTINGS_ADMIN_CONNECTIONS, 1), .head = BUF_INIT(32 << 10)};
+                        .crowd = crowd_new(SETTINGS_ADMIN_CONNECTIONS, 1), .head = BUF_INIT(32 << 10),
+                        .scratch = BUF_INIT(CONN_SCRATCH)};
     a->listener = (struct listener){.front = f, .config = &s->config->admin};
     a->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (!f->base)
+    if (!f->base || !buf_reserve(&f->scratch, CONN_SCRATCH))
         return false;
     evtimer_assign(&a->look, f->base, on_look, a);
     evtimer_assign(&f->room, f->base, on_room, f);

@@ -1,11 +1,13 @@
 #include "http/conn.h"
 
+#include <errno.h>
 #include <event2/buffer.h>
 #include <event2/bufferevent_ssl.h>
 #include <openssl/err.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "base/log.h"
 #include "base/metrics.h"
@@ -13,9 +15,9 @@
 #include "http/hold.h"
 #include "http/server.h"
 
-/* PIPELINE: octets read at once; AHEAD: of the request that is being served, before reading pauses. TURN: how many
- * requests of one connection are begun before others have their turn. */
-enum { PIPELINE = 16 << 10, AHEAD = 4 << 10, TURN = 8 };
+/* AHEAD: octets of the request that is being served, before reading pauses. TURN: how many requests of one connection
+ * are begun before others have their turn. */
+enum { AHEAD = 4 << 10, TURN = 8 };
 #define NEVER INT64_MAX
 
 void conn_enter(struct conn *c)
@@ -57,6 +59,35 @@ void conn_due(struct conn *c, int64_t us)
         c->timer_us = NEVER;
 }
 
+void conn_listen(struct conn *c)
+{
+    if (c->tls)
+        (void)bufferevent_enable(c->bev, EV_READ);
+    else
+        (void)event_add(&c->readable, NULL); /* what cannot be read ends by its deadline */
+}
+
+void conn_pause(struct conn *c)
+{
+    if (c->tls)
+        (void)bufferevent_disable(c->bev, EV_READ);
+    else
+        event_del(&c->readable);
+}
+
+/* What is kept came before what is in the front's block. */
+size_t conn_unread(const struct conn *c)
+{
+    return evbuffer_get_length(bufferevent_get_input(c->bev)) + (c->front->reader == c ? c->front->piece.n : 0);
+}
+
+void conn_forget_unread(struct conn *c)
+{
+    evbuffer_drain(bufferevent_get_input(c->bev), SIZE_MAX);
+    if (c->front->reader == c)
+        c->front->piece.n = 0;
+}
+
 void conn_close(struct conn *c)
 {
     if (!c->bev)
@@ -69,6 +100,9 @@ void conn_close(struct conn *c)
     }
     ERR_clear_error();
     bufferevent_setcb(c->bev, NULL, NULL, NULL, NULL);
+    if (!c->tls)
+        event_del(&c->readable);
+    conn_forget_unread(c);
     bufferevent_free(c->bev);
     c->bev = NULL;
     *c->link = c->next;
@@ -102,7 +136,7 @@ static bool conn_has_room(struct conn *c)
     if (!hold_allows(c, more))
         return false;
     c->reserved = more;
-    if (more && g->expect_continue && evbuffer_get_length(bufferevent_get_input(c->bev)) == 0)
+    if (more && g->expect_continue && conn_unread(c) == 0)
         bufferevent_write(c->bev, "HTTP/1.1 100 Continue\r\n\r\n", 25);
     return true;
 }
@@ -137,13 +171,18 @@ static void conn_head(struct conn *c)
 }
 
 /* What has come in one piece goes through the guard. */
-static void conn_feed(struct conn *c, struct evbuffer *in)
+static void conn_feed(struct conn *c)
 {
+    struct evbuffer *in = bufferevent_get_input(c->bev);
+    struct str *piece = &c->front->piece;
     struct evbuffer_iovec v;
-    if (evbuffer_peek(in, -1, NULL, &v, 1) < 1)
-        return;
     const enum guard_state before = c->guard.state;
-    evbuffer_drain(in, guard_feed(&c->guard, v.iov_base, v.iov_len));
+    if (evbuffer_peek(in, -1, NULL, &v, 1) > 0) {
+        evbuffer_drain(in, guard_feed(&c->guard, v.iov_base, v.iov_len));
+    } else {
+        const size_t used = guard_feed(&c->guard, piece->p, piece->n);
+        *piece = (struct str){piece->p + used, piece->n - used};
+    }
     if (c->guard.state == GUARD_REFUSED)
         conn_ask(c, c->guard.reason, c->guard.status);
     else if (before == GUARD_HEAD && c->guard.state != GUARD_HEAD)
@@ -157,12 +196,17 @@ static void conn_feed(struct conn *c, struct evbuffer *in)
     }
 }
 
+/* The client has ended its side, or as good as that, within a request: it may still want to know what became of it. */
+static void conn_cut(struct conn *c)
+{
+    (void)(c->starved ? conn_ask(c, REASON_INTERNAL, 500) : conn_ask(c, REASON_HTTP_FRAMING, 400));
+}
+
 void conn_process(struct conn *c)
 {
-    struct evbuffer *in = bufferevent_get_input(c->bev);
     conn_enter(c);
     c->looping = true;
-    for (int left = TURN; c->bev && c->state == CONN_READING && !c->waiting && evbuffer_get_length(in);) {
+    for (int left = TURN; c->bev && c->state == CONN_READING && !c->waiting && conn_unread(c);) {
         const bool fresh = !guard_begun(&c->guard);
         if (fresh)
             c->front->service->follow(c->front); /* it is read by what is in force now */
@@ -174,37 +218,95 @@ void conn_process(struct conn *c)
             conn_wait(c);
             break;
         }
-        conn_feed(c, in);
+        conn_feed(c);
         hold_count(c);
     }
     c->looping = false;
     if (c->bev && c->state == CONN_READING && guard_begun(&c->guard)) {
-        if (c->eof && evbuffer_get_length(in) == 0) {
-            conn_ask(c, REASON_HTTP_FRAMING, 400); /* it ended within a request, and may still want to know */
+        if (c->eof && conn_unread(c) == 0) {
+            conn_cut(c);
         } else if (conn_mark(c, PLACE_UNFINISHED) && !c->armed && c->guard.state == GUARD_HEAD) {
             c->armed = true;
             conn_due(c, c->guard.limits->header_timeout_us);
         }
-    } else if (c->bev && c->state == CONN_READING && c->eof && evbuffer_get_length(in) == 0) {
+    } else if (c->bev && c->state == CONN_READING && c->eof && conn_unread(c) == 0) {
         conn_close(c);
     }
     conn_leave(c); /* NOLINT(clang-analyzer-unix.Malloc): kept by `inside` */
 }
 
-static void on_read(struct bufferevent *bev, void *arg)
+static void conn_take(struct conn *c)
 {
-    struct conn *c = arg;
-    struct evbuffer *in = bufferevent_get_input(bev);
-    conn_enter(c);
     if (c->state == CONN_LINGER || c->state == CONN_STREAMING) {
-        evbuffer_drain(in, SIZE_MAX);
+        conn_forget_unread(c);
     } else if (c->state == CONN_READING && !c->waiting) {
         conn_process(c);
-    } else if (!c->waiting && evbuffer_get_length(in) > AHEAD) {
+    } else if (!c->waiting && conn_unread(c) > AHEAD) {
         c->paused = true;
-        bufferevent_disable(bev, EV_READ);
+        conn_pause(c);
     }
+}
+
+static void on_read(struct bufferevent *bev, void *arg)
+{
+    (void)bev;
+    struct conn *c = arg;
+    conn_enter(c);
+    conn_take(c);
     conn_leave(c);
+}
+
+/* Nothing more comes from there: what has come was lost (`starved`), or by the client's will or the network's. */
+static void conn_ended(struct conn *c, bool starved)
+{
+    c->eof = true;
+    c->starved = c->starved || starved;
+    if (c->state == CONN_READING)
+        conn_process(c);
+    else if (c->shut || c->state == CONN_STREAMING)
+        conn_close(c); /* else a client that has ended its side still gets what it has asked for */
+}
+
+/* What is not looked at in this turn is kept. */
+static void conn_keep_piece(struct conn *c)
+{
+    struct front *f = c->front;
+    const struct str rest = f->piece;
+    const bool kept = !c->bev || !rest.n || evbuffer_add(bufferevent_get_input(c->bev), rest.p, rest.n) == 0;
+    f->reader = NULL;
+    f->piece = (struct str){NULL, 0};
+    if (kept)
+        return;
+    conn_pause(c);
+    conn_ended(c, true);
+}
+
+static void on_event(struct bufferevent *bev, short events, void *arg);
+
+/* Without TLS, in place of libevent's own reading, which asks first how much there is and has a block for each. */
+static void on_readable(evutil_socket_t fd, short what, void *arg)
+{
+    (void)what;
+    struct conn *c = arg;
+    struct front *f = c->front;
+    conn_enter(c);
+    if (c->state == CONN_READING && conn_unread(c)) { /* its turn comes first */
+        conn_take(c);
+        conn_leave(c);
+        return;
+    }
+    const ssize_t n = recv(fd, f->scratch.p, CONN_SCRATCH, MSG_DONTWAIT);
+    if (n > 0) {
+        f->reader = c;
+        f->piece = (struct str){f->scratch.p, (size_t)n};
+        conn_take(c);
+        conn_keep_piece(c);
+    } else if (n == 0 || (errno != EAGAIN && errno != EINTR)) {
+        c->starved = n < 0 && (errno == ENOMEM || errno == ENOBUFS);
+        conn_pause(c);
+        on_event(c->bev, BEV_EVENT_READING | (n ? BEV_EVENT_ERROR : BEV_EVENT_EOF), c);
+    }
+    conn_leave(c); /* NOLINT(clang-analyzer-unix.Malloc): kept by `inside` */
 }
 
 bool conn_go_on(struct conn *c)
@@ -212,7 +314,7 @@ bool conn_go_on(struct conn *c)
     if (!conn_has_room(c) || !c->bev || !c->waiting)
         return false;
     c->waiting = false;
-    bufferevent_enable(c->bev, EV_READ);
+    conn_listen(c);
     conn_process(c);
     return true;
 }
@@ -250,7 +352,6 @@ static void conn_unshaken(const struct conn *c, bool in_time)
 
 static void on_event(struct bufferevent *bev, short events, void *arg)
 {
-    (void)bev;
     struct conn *c = arg;
     if (events & BEV_EVENT_CONNECTED) {
         c->shaken = true;
@@ -265,11 +366,7 @@ static void on_event(struct bufferevent *bev, short events, void *arg)
         conn_close(c);
         return;
     }
-    c->eof = true;
-    if (c->state == CONN_READING)
-        conn_process(c);
-    else if (c->shut || c->state == CONN_STREAMING)
-        conn_close(c); /* else a client that has ended its side still gets what it has asked for */
+    conn_ended(c, c->tls && ERR_GET_REASON(bufferevent_get_openssl_error(bev)) == ERR_R_MALLOC_FAILURE);
 }
 
 static void on_deadline(evutil_socket_t fd, short what, void *arg)
@@ -305,7 +402,13 @@ static void conn_set_up(struct conn *c)
     guard_init(&c->guard, &c->settings->limits);
     evtimer_assign(&c->deadline, f->base, on_deadline, c);
     bufferevent_setcb(c->bev, on_read, on_write, on_event, c);
-    bufferevent_setwatermark(c->bev, EV_READ, 0, PIPELINE);
+    if (c->tls) {
+        bufferevent_setwatermark(c->bev, EV_READ, 0, CONN_SCRATCH);
+    } else {
+        evbuffer_unfreeze(bufferevent_get_input(c->bev), 0); /* we add to it */
+        event_assign(&c->readable, f->base, bufferevent_getfd(c->bev), EV_READ | EV_PERSIST, on_readable, c);
+        conn_listen(c);
+    }
     c->next = f->conns;
     c->link = &f->conns;
     if (c->next)

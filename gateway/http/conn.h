@@ -1,8 +1,10 @@
 /*
  * A client's connection: reads requests through the guard, one at a time, and writes replies in their order.
  *
- * libevhtp accepts it and libevent carries its bytes; no other parser than the guard sees them. A reply goes out at
- * once where the socket takes it, and only the rest is kept. An idle connection has no buffer.
+ * libevhtp accepts it and libevent carries its bytes; no other parser than the guard sees them. Without TLS they are
+ * read into one block for all connections of the thread, and the guard takes them from there: only what it may not look
+ * at yet is kept. A reply goes out at once where the socket takes it, and only the rest is kept. An idle connection has
+ * no buffer.
  */
 #ifndef KMSGATE_HTTP_CONN_H
 #define KMSGATE_HTTP_CONN_H
@@ -15,6 +17,8 @@
 #include "http/bounds.h"
 #include "http/crowd.h"
 #include "http/guard.h"
+
+enum { CONN_SCRATCH = 16 << 10 };
 
 struct conn;
 struct exchange;
@@ -58,6 +62,9 @@ struct front {
     struct event room;         /* while connections wait for room */
     enum bound full, short_of; /* which bounds are met without a place, without memory */
     struct buf head;           /* of the reply that is being written */
+    struct buf scratch;        /* CONN_SCRATCH octets of room: what one reading takes */
+    const struct conn *reader; /* whose bytes are in it; NULL: nobody's */
+    struct str piece;          /* those that were not looked at yet */
     struct conn *conns;
 };
 
@@ -78,6 +85,7 @@ struct conn {
     };
     struct settings *settings; /* of the request that is read or served */
     struct guard guard;
+    struct event readable;     /* without TLS; else bev reads */
     struct event deadline;
     int64_t due_us;            /* monotonic: when something has to have happened */
     int64_t timer_us;          /* when the timer fires; it may be earlier */
@@ -96,11 +104,15 @@ struct conn {
     bool served;               /* a request was answered */
     bool looping;              /* conn_process() is at work */
     bool eof;                  /* the client has ended its side */
+    bool starved;              /* what it said was lost for want of memory; `eof` stands, too */
     bool shut;                 /* we have ended ours */
 };
 
 /* Takes over bev, also where it fails: false without memory, or where all places are taken and nobody can go. */
 bool conn_new(struct listener *l, struct bufferevent *bev, const struct ip *peer);
+/* Whether what comes is read. */
+void conn_listen(struct conn *c);
+void conn_pause(struct conn *c);
 /* Now; the exchange, if there is one, goes on without it. */
 void conn_close(struct conn *c);
 /* There may be room for one that waits. True when it went on, and other connections may be gone. */

@@ -15,6 +15,10 @@ bool conn_mark(struct conn *c, enum place_state state);
 void conn_settle(struct conn *c);
 /* Reads requests from what has come. */
 void conn_process(struct conn *c);
+/* Octets that have come and were not looked at. */
+size_t conn_unread(const struct conn *c);
+/* These are dropped. */
+void conn_forget_unread(struct conn *c);
 /* All that was to be written is out. */
 void conn_sent(struct conn *c);
 

@@ -23,9 +23,8 @@ static void conn_linger(struct conn *c)
     shutdown(bufferevent_getfd(c->bev), SHUT_WR);
     c->shut = true;
     c->waiting = false;
-    struct evbuffer *in = bufferevent_get_input(c->bev);
-    evbuffer_drain(in, evbuffer_get_length(in));
-    bufferevent_enable(c->bev, EV_READ);
+    conn_forget_unread(c);
+    conn_listen(c);
     conn_due(c, US_PER_S);
 }
 
@@ -46,9 +45,9 @@ void conn_sent(struct conn *c)
     c->served = true;
     if (c->paused) {
         c->paused = false;
-        bufferevent_enable(c->bev, EV_READ);
+        conn_listen(c);
     }
-    const bool idle = evbuffer_get_length(bufferevent_get_input(c->bev)) == 0;
+    const bool idle = conn_unread(c) == 0;
     if (idle && (c->eof || atomic_load(&c->front->server->stopping))) {
         conn_close(c);
         return;

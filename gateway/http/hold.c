@@ -109,7 +109,7 @@ void hold_wait(struct conn *c)
 {
     if (!c->waiting) {
         c->waiting = true;
-        bufferevent_disable(c->bev, EV_READ);
+        conn_pause(c);
     }
     hold_look_soon(c->front);
 }

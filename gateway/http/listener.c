@@ -60,7 +60,7 @@ static struct bufferevent *accept_into(struct listener *l, evutil_socket_t fd)
         bev = ssl ? bufferevent_openssl_socket_new(l->front->base, fd, ssl, BUFFEREVENT_SSL_ACCEPTING, TLS_OPTIONS)
                   : bufferevent_socket_new(l->front->base, fd, BEV_OPT_CLOSE_ON_FREE);
         ssl = NULL; /* libevent's, whether it could or not */
-        if (bev) {
+        if (bev && l->htp->ssl_ctx) { /* else conn.c reads by itself */
             bufferevent_setwatermark(bev, EV_READ, 0, 1); /* what it takes is there for the real one, too */
             (void)bufferevent_enable(bev, EV_READ);       /* what cannot be read ends by its deadline */
         }

@@ -33,8 +33,7 @@ struct call {
 static const struct call ALLOWED[] = {
     CALL(read, "sockets, files, eventfd"),
     CALL(write, "sockets, logs, eventfd"),
-    CALL(readv, "evbuffer reads a socket"),
-    CALL(writev, "evbuffer writes a socket"),
+    CALL(writev, "replies, evbuffer writes a socket"),
     CALL(close, "connections and files"),
     CALL(lseek, "libc's streams and directories"),
     CALL(fcntl, "non-blocking sockets, SQLite's locks"),
@@ -257,8 +256,8 @@ static int add_memory(scmp_filter_ctx f)
                                     SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
 }
 
-/* How much waits in a socket, how much of what was sent is not acknowledged (syslog), non-blocking, is this a terminal:
- * not what types into one (TIOCSTI). */
+/* How much waits in a socket (the resolver), how much of what was sent is not acknowledged (syslog), non-blocking, is
+ * this a terminal: not what types into one (TIOCSTI). */
 static int add_controls(scmp_filter_ctx f)
 {
     static const unsigned REQUESTS[] = {FIONREAD, FIONBIO, TCGETS, SIOCOUTQ};

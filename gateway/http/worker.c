@@ -136,6 +136,7 @@ static void *worker_run(void *arg)
     settings_unref(w->front.settings);
     free(w->listeners);
     buf_free(&w->front.head);
+    buf_free(&w->front.scratch);
     buf_free(&w->line);
     return NULL;
 }
@@ -192,8 +193,10 @@ bool worker_start(struct worker *w)
     w->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     w->listeners = calloc(n, sizeof *w->listeners);
     w->front.head = BUF_INIT(32 << 10);
+    w->front.scratch = BUF_INIT(CONN_SCRATCH);
     w->line = BUF_INIT(1 << 20);
-    if (!w->front.base || w->wake_fd < 0 || !w->listeners || !event_memory_timers(w->front.base, timers(s)))
+    if (!w->front.base || w->wake_fd < 0 || !w->listeners || !buf_reserve(&w->front.scratch, CONN_SCRATCH) ||
+        !event_memory_timers(w->front.base, timers(s)))
         return false;
     event_memory_descriptors(w->front.base, s->connections_max);
     w->wake = event_new(w->front.base, w->wake_fd, EV_READ | EV_PERSIST, on_wake, w);
