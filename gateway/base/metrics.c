@@ -43,6 +43,7 @@ static const bool BARE[METRIC_COUNT] = {
 };
 
 static struct series *_Atomic table[METRIC_COUNT][SLOTS];
+static atomic_uint freed; /* how often all series were: places from before hold none */
 static char *infos[METRIC_COUNT]; /* of metric_info(): their labels, NULL for none */
 static pthread_mutex_t adding = PTHREAD_MUTEX_INITIALIZER; /* to the table; of infos */
 
@@ -98,12 +99,30 @@ static void add_to(_Atomic double *to, double by)
         ;
 }
 
+static struct series *metrics_at(struct metric_place *place, enum metric m, const char *labels)
+{
+    if (!metric_place_stands(place)) {
+        place->freed = atomic_load_explicit(&freed, memory_order_relaxed);
+        place->series = series_of(m, labels);
+    }
+    return place->series;
+}
+
+bool metric_place_stands(const struct metric_place *place)
+{
+    return place->series && place->freed == atomic_load_explicit(&freed, memory_order_relaxed);
+}
+
+void metric_add_at(struct metric_place *place, enum metric m, const char *labels, double by)
+{
+    struct series *s = metrics_at(place, m, labels);
+    if (s)
+        add_to(&s->value, by);
+}
+
 void metric_add(enum metric m, const char *labels, double by)
 {
-    struct series *s = series_of(m, labels);
-    if (!s)
-        return;
-    add_to(&s->value, by);
+    metric_add_at(&(struct metric_place){0}, m, labels, by);
 }
 
 void metric_set(enum metric m, const char *labels, double value)
@@ -114,10 +133,10 @@ void metric_set(enum metric m, const char *labels, double value)
     atomic_store_explicit(&s->value, value, memory_order_relaxed);
 }
 
-void metric_observe(enum metric m, const char *labels, double value)
+void metric_observe_at(struct metric_place *place, enum metric m, const char *labels, double value)
 {
     const struct bounds *b = bounds_of(m);
-    struct series *s = series_of(m, labels);
+    struct series *s = metrics_at(place, m, labels);
     size_t at = 0;
     if (!s)
         return;
@@ -125,6 +144,11 @@ void metric_observe(enum metric m, const char *labels, double value)
         at++;
     atomic_fetch_add_explicit(&s->buckets[at == b->n ? BUCKETS : at], 1, memory_order_relaxed);
     add_to(&s->value, value);
+}
+
+void metric_observe(enum metric m, const char *labels, double value)
+{
+    metric_observe_at(&(struct metric_place){0}, m, labels, value);
 }
 
 double metric_get(enum metric m, const char *labels)
@@ -218,6 +242,7 @@ void metrics_write(struct buf *out)
 
 void metrics_free(void)
 {
+    atomic_fetch_add(&freed, 1);
     for (int m = 0; m < METRIC_COUNT; m++) {
         metric_info((enum metric)m, NULL);
         for (unsigned i = 0; i < SLOTS; i++) {

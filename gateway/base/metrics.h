@@ -52,6 +52,15 @@ void metric_add(enum metric m, const char *labels, double by);
 void metric_set(enum metric m, const char *labels, double value);
 /* Histograms: phases 100us to 10s, skew -3600 s to 3600 s around 0. */
 void metric_observe(enum metric m, const char *labels, double value);
+/* Where a thread keeps a series that it counts at again and again; zero at first, and whenever other labels are meant. */
+struct metric_place {
+    struct series *series;
+    unsigned freed;
+};
+/* As those above, for labels that are looked up once. */
+void metric_add_at(struct metric_place *place, enum metric m, const char *labels, double by);
+void metric_observe_at(struct metric_place *place, enum metric m, const char *labels, double value);
+bool metric_place_stands(const struct metric_place *place);
 /* The one series of m from now on, of value 1: for what labels alone tell and reloads change (rules_info): the labels
  * before are forgotten, so that any number of changes takes no more memory. NULL, or without memory: none. */
 void metric_info(enum metric m, const char *labels);

@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/buf.h"
+
 enum { V4_BITS = 96 }; /* of the prefix ::ffff:0:0/96 that carries IPv4 */
 static const uint8_t V4_PREFIX[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
 
@@ -60,12 +62,25 @@ bool ip_parse_with_port(struct str text, struct ip *out)
     return ip_parse(text, out);
 }
 
+/* As inet_ntop() does, by sprintf(), in a tenth of the time: each decision has one. */
+static void net_format_v4(const uint8_t octets[4], char out[IP_TEXT])
+{
+    char text[sizeof "255.255.255.255"], *const end = text + sizeof text - 1, *at = end;
+    *end = '\0';
+    for (size_t i = 4; i-- > 0;) {
+        at = decimal_before(at, octets[i], 1);
+        if (i > 0)
+            *--at = '.';
+    }
+    memcpy(out, at, (size_t)(end - at) + 1);
+}
+
 void ip_format(const struct ip *ip, char out[IP_TEXT])
 {
     if (!ip->known)
         snprintf(out, IP_TEXT, "%s", ip->garbled ? "unknown" : "unix");
     else if (is_v4(ip))
-        inet_ntop(AF_INET, ip->b + sizeof V4_PREFIX, out, IP_TEXT);
+        net_format_v4(ip->b + sizeof V4_PREFIX, out);
     else
         inet_ntop(AF_INET6, ip->b, out, IP_TEXT);
 }

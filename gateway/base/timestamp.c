@@ -24,6 +24,11 @@ int64_t time_mono_us(void)
     return clock_us(CLOCK_MONOTONIC);
 }
 
+int64_t time_mono_rough_us(void)
+{
+    return clock_us(CLOCK_MONOTONIC_COARSE);
+}
+
 static bool leap(int year)
 {
     return year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);

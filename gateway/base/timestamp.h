@@ -14,6 +14,9 @@
 /* Now, by CLOCK_REALTIME (us), and a clock for durations, by CLOCK_MONOTONIC (us). */
 int64_t time_now_us(void);
 int64_t time_mono_us(void);
+/* The latter as it was at the kernel's last tick, some milliseconds ago at most, for a third of the cost: for deadlines
+ * and ages, not for what is told. */
+int64_t time_mono_rough_us(void);
 
 /* An instant that many threads raise and none lowers. */
 static inline void time_raise(_Atomic int64_t *value, int64_t to)

@@ -182,27 +182,60 @@ void decision_json(const struct decision *d, struct buf *out)
     json_end(&j);
 }
 
-static void observe_phase(const char *labels, int64_t us)
+enum { COUNTED_RULE = 128 }; /* a longer ID is looked up each time */
+
+/* What a thread counted at last: nearly always where the next one is counted, too. */
+static _Thread_local struct {
+    struct metric_place phase[4], skew, request;
+    char rule[COUNTED_RULE]; /* from here on: of the request */
+    bool accepted;
+    enum reason reason;
+    const char *form, *proven;
+} counted;
+
+static void observe_phase(size_t phase, const char *labels, int64_t us)
 {
     if (us != TIME_NONE)
-        metric_observe(METRIC_PHASE_SECONDS, labels, (double)us / (double)US_PER_S);
+        metric_observe_at(&counted.phase[phase], METRIC_PHASE_SECONDS, labels, (double)us / (double)US_PER_S);
+}
+
+static void label_request(struct buf *labels, struct str rule)
+{
+    metric_label(labels, "rule", rule);
+    buf_char(labels, ',');
+    metric_label(labels, "verdict", counted.accepted ? STR("accept") : STR("reject"));
+    buf_char(labels, ',');
+    metric_label(labels, "reason", str_z(reason_name(counted.reason)));
+    buf_char(labels, ',');
+    metric_label(labels, "form", str_z(counted.form));
+    buf_char(labels, ',');
+    metric_label(labels, "proven", str_z(counted.proven));
 }
 
 static void count_request(const struct decision *d)
 {
+    const char *form = d->judged && d->form ? form_name(d->form) : "";
+    const char *proven = !d->judged ? "" : d->proven ? "true" : "false";
+    const struct str rule = d->rule ? str_z(d->rule) : STR("");
+    if (metric_place_stands(&counted.request) && counted.reason == d->reason && counted.accepted == d->accepted &&
+        counted.form == form && counted.proven == proven && str_eq_z(rule, counted.rule)) {
+        metric_add_at(&counted.request, METRIC_REQUESTS, NULL, 1);
+        return;
+    }
     char room[4096];
     struct buf labels = BUF_FIXED(room);
-    metric_label(&labels, "rule", d->rule ? str_z(d->rule) : STR(""));
-    buf_char(&labels, ',');
-    metric_label(&labels, "verdict", d->accepted ? STR("accept") : STR("reject"));
-    buf_char(&labels, ',');
-    metric_label(&labels, "reason", str_z(reason_name(d->reason)));
-    buf_char(&labels, ',');
-    metric_label(&labels, "form", d->judged && d->form ? str_z(form_name(d->form)) : STR(""));
-    buf_char(&labels, ',');
-    metric_label(&labels, "proven", !d->judged ? STR("") : d->proven ? STR("true") : STR("false"));
+    struct metric_place none = {0};
+    const bool fits = rule.n < sizeof counted.rule;
+    counted.accepted = d->accepted;
+    counted.reason = d->reason;
+    counted.form = form;
+    counted.proven = proven;
+    label_request(&labels, rule);
+    counted.request = none;
+    if (fits)
+        memcpy(counted.rule, rule.p, rule.n + 1);
     if (!labels.failed)
-        metric_add(METRIC_REQUESTS, labels.p, 1);
+        metric_add_at(fits ? &counted.request : &none, METRIC_REQUESTS, labels.p, 1);
 }
 
 static void count_failure(const struct decision *d, const char *check, enum mode mode)
@@ -225,10 +258,10 @@ void decision_count(const struct decision *d)
             count_failure(d, check_name((enum check)c), d->checks[c] == CHECK_FAIL ? MODE_ENFORCE : MODE_SHADOW);
     if (d->shadow[SHADOW_FORM] != REASON_OK)
         count_failure(d, shadow_name(SHADOW_FORM), MODE_SHADOW);
-    observe_phase("phase=\"judge\"", d->us.judge);
-    observe_phase("phase=\"upstream\"", d->us.upstream);
-    observe_phase("phase=\"protect\"", d->us.protect);
-    observe_phase("phase=\"total\"", d->us.total);
+    observe_phase(0, "phase=\"judge\"", d->us.judge);
+    observe_phase(1, "phase=\"upstream\"", d->us.upstream);
+    observe_phase(2, "phase=\"protect\"", d->us.protect);
+    observe_phase(3, "phase=\"total\"", d->us.total);
     if (d->skew_us != TIME_NONE)
-        metric_observe(METRIC_CLOCK_SKEW, NULL, (double)d->skew_us / (double)US_PER_S);
+        metric_observe_at(&counted.skew, METRIC_CLOCK_SKEW, NULL, (double)d->skew_us / (double)US_PER_S);
 }

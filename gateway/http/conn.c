@@ -49,7 +49,7 @@ void conn_settle(struct conn *c)
 /* The timer is left alone where it fires before that anyway: it then looks again. */
 void conn_due(struct conn *c, int64_t us)
 {
-    const int64_t now = time_mono_us();
+    const int64_t now = time_mono_rough_us();
     c->due_us = now + us;
     if (c->timer_us <= c->due_us)
         return;

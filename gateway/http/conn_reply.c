@@ -54,7 +54,7 @@ void conn_sent(struct conn *c)
     }
     if (idle && !conn_mark(c, PLACE_IDLE))
         return;
-    c->held_since_us = time_mono_us();
+    c->held_since_us = time_mono_rough_us();
     conn_due(c, c->guard.limits->idle_timeout_us);
     if (!c->looping)
         conn_process(c);
@@ -145,7 +145,7 @@ void conn_reply(struct conn *c, const struct conn_answer *a)
     conn_due(c, c->guard.limits->idle_timeout_us); /* to take the reply */
     c->reply_size = head->n + a->body.n;
     c->reserved = 0;
-    c->held_since_us = time_mono_us();
+    c->held_since_us = time_mono_rough_us();
     if (head->failed)
         conn_close(c);
     else

@@ -27,7 +27,7 @@ void hold_count(struct conn *c)
     else if (now < c->held)
         atomic_fetch_sub(c->front->held, c->held - now);
     if (!c->held && now)
-        c->held_since_us = time_mono_us();
+        c->held_since_us = time_mono_rough_us();
     c->held = now;
 }
 

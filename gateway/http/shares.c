@@ -70,7 +70,7 @@ static bool others_ask(struct shares *s, unsigned kind, int64_t now)
 bool shares_begin(struct shares *s, unsigned kind)
 {
     const unsigned before = atomic_fetch_add(&s->running[kind], 1);
-    const int64_t now = time_mono_us();
+    const int64_t now = time_mono_rough_us();
     atomic_store_explicit(&s->asked_us[kind], now, memory_order_relaxed);
     return before < atomic_load(&s->half) || !others_ask(s, kind, now);
 }

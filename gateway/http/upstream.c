@@ -233,7 +233,7 @@ static bool call_link(struct upstream_call *c)
     const struct timeval tv = {us / US_PER_S, us % US_PER_S};
     c->timeout_us = us;
     c->answers = atomic_load_explicit(&u->site->answers, memory_order_relaxed);
-    c->until_us = time_mono_us() + us;
+    c->until_us = time_mono_rough_us() + us;
     if (event_add(c->deadline, &tv) != 0)
         return false;
     c->next = u->calls;

@@ -25,7 +25,7 @@ static struct upstream_connection *pool_pick(struct upstream *u)
 {
     while (u->idle) {
         struct upstream_connection *k = u->idle;
-        if (!is_past(k, time_mono_us()) && connection_is_silent(k)) {
+        if (!is_past(k, time_mono_rough_us()) && connection_is_silent(k)) {
             take_out(k);
             return k;
         }
@@ -108,7 +108,7 @@ void pool_park(struct upstream_connection *k, const struct reply_reader *reply)
 {
     struct upstream *u = k->u;
     k->keep_us = keep_for(u, reply);
-    k->idle_us = time_mono_us();
+    k->idle_us = time_mono_rough_us();
     if (!reply_keeps(reply) || is_past(k, k->idle_us)) {
         connection_close(k);
         return;

@@ -267,16 +267,20 @@ full:
     return REASON_REPLAY_FULL;
 }
 
-/* What will be looked at, and is most likely not in the cache: all of it is asked for at once. */
+/* What will be looked at, and is most likely not in the cache: all of it is asked for at once, then what it leads to. */
 static void fetch(const struct shard *s, const uint8_t digest[2][DIGEST])
 {
-    __builtin_prefetch(&s->bucket[slot(s, digest[1])]);
-    __builtin_prefetch(&s->users[slot(s, digest[0])]);
+    struct entry *const *entry = &s->bucket[slot(s, digest[1])];
+    struct user *const *user = &s->users[slot(s, digest[0])];
+    __builtin_prefetch(entry);
+    __builtin_prefetch(user);
     if (s->n > 0) {
         __builtin_prefetch(&s->heap[0]);
         __builtin_prefetch(&s->heap[(s->n - 1) / 2]);
         __builtin_prefetch(&s->heap[s->n], 1);
     }
+    __builtin_prefetch(*entry);
+    __builtin_prefetch(*user);
 }
 
 /* *crowded: the shared bound refused, not the user's share or lack of memory. */
@@ -289,7 +293,6 @@ static enum reason try_spend(struct spent *r, const uint8_t digest[2][DIGEST],
     pthread_mutex_lock(&s->lock);
     fetch(s, digest);
     purge(r, s, c->now_us);
-    __builtin_prefetch(s->users[slot(s, digest[0])]);
     const int64_t floor = atomic_load(&r->floor);
     int64_t until_us = c->latest_us;
     if (until_us == TIME_NONE || until_us < floor)
