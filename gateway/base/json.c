@@ -184,3 +184,8 @@ void json_bool(struct json *j, const char *key, bool value)
 {
     put_value(j, key, value ? "true" : "false", value ? 4 : 5);
 }
+
+void json_again(struct json *j, struct str text)
+{
+    put_value(j, NULL, text.p, text.n);
+}

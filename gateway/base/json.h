@@ -31,6 +31,8 @@ void json_number(struct json *j, const char *key, double value, int decimals);
 /* value / 1000, with three decimals. */
 void json_thousandths(struct json *j, const char *key, int64_t value);
 void json_bool(struct json *j, const char *key, bool value);
+/* A value, or a member with its key, as this writer wrote it before. */
+void json_again(struct json *j, struct str text);
 
 /*
  * Reader of one flat or nested value into a tree; strings are decoded. Depth at most 16. All memory, which may hold key

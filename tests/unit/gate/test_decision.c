@@ -137,7 +137,7 @@ static void test_cut(void **state)
 static double value_of(const char *series)
 {
     struct buf out BUF_CLEANUP = BUF_INIT(1u << 20);
-    char line[256];
+    char line[512];
     buf_char(&out, '\n');
     metrics_write(&out);
     snprintf(line, sizeof line, "\n%s ", series);
@@ -161,6 +161,37 @@ static void test_metrics(void **state)
     decision_count(&d);
     assert_true(value_of("kmsgate_requests_total{rule=\"\",verdict=\"reject\",reason=\"http.path\","
                          "form=\"\",proven=\"\"}") == 1);
+}
+
+/* What a thread remembers of its last decision is used for none that differs. */
+static void test_one_after_another(void **state)
+{
+    (void)state;
+    static const char *const FORMAT = "kmsgate_requests_total{rule=\"%s\",verdict=\"%s\",reason=\"time.stale\","
+                                      "form=\"signed\",proven=\"true\"}";
+    static const char *const RULES[] = {"one", "other", "a rule whose ID is longer than what is kept of it: it is "
+                                        "looked up each time, which takes longer, and is counted as all others are"};
+    struct buf text[4] = {BUF_INIT(1u << 16), BUF_INIT(1u << 16), BUF_INIT(1u << 16), BUF_INIT(1u << 16)};
+    char series[512];
+    struct decision d = full();
+    for (size_t i = 0; i < 4; i++) {
+        d.checks[CHECK_TIME] = i % 2 ? CHECK_PASS : CHECK_FAIL;
+        decision_json(&d, &text[i]);
+        assert_non_null(strstr(text[i].p, i % 2 ? "\"time\":\"pass\"" : "\"time\":\"fail\""));
+        assert_true(i < 2 || str_eq(buf_view(&text[i]), buf_view(&text[i - 2])));
+    }
+    for (size_t i = 0; i < 24; i++) {
+        d.rule = RULES[i / 2 % 3];
+        d.accepted = i >= 18;
+        decision_count(&d);
+    }
+    for (size_t i = 0; i < 6; i++) {
+        snprintf(series, sizeof series, FORMAT, RULES[i % 3], i < 3 ? "reject" : "accept");
+        assert_true(value_of(series) == (i < 3 ? 6 : 2));
+    }
+    for (size_t i = 0; i < 4; i++)
+        buf_free(&text[i]);
+    decision_clear(&d);
 }
 
 struct place {
@@ -454,6 +485,7 @@ int main(void)
         cmocka_unit_test(test_little_is_known),
         cmocka_unit_test(test_cut),
         cmocka_unit_test(test_metrics),
+        cmocka_unit_test(test_one_after_another),
         CASE(test_file),
         CASE(test_a_path_that_cannot_be),
         CASE(test_recent),
