@@ -47,6 +47,20 @@ static void check_required(struct load *l, const struct yaml_node *root)
         yaml_fault(&l->in, root, "the key `listen` is missing");
 }
 
+/* Whoever writes `tls` takes the address for encrypted: one without a certificate, or with nothing in it, is no preset. */
+static void check_tls_of(struct load *l, const struct yaml_node *root)
+{
+    const struct yaml_node *admin = yaml_get(yaml_get(root, "admin"), "tls");
+    const struct yaml_node *upstream = yaml_get(yaml_get(root, "upstream"), "tls");
+    const struct config *c = l->c;
+    if (admin && admin->kind == YAML_MAPPING && !admin->first && !c->admin.certificate)
+        yaml_fault(&l->in, admin, "found admin.tls without a `certificate`: the address would speak plain HTTP");
+    if (upstream && upstream->kind == YAML_MAPPING && !upstream->first && !c->upstream.ca && !c->upstream.certificate &&
+        c->upstream.url && !str_starts(str_z(c->upstream.url), STR("https:")))
+        yaml_fault(&l->in, upstream,
+                   "upstream.tls is given, but upstream.url is not an https URL: nothing would be verified");
+}
+
 static void check_together(struct load *l)
 {
     const struct config *c = l->c;
@@ -177,6 +191,7 @@ struct config *config_load(const char *path, struct faults *faults)
             config_environment(&l);
             check_required(&l, y->root);
             check_together(&l);
+            check_tls_of(&l, y->root);
             config_check_replay(&l);
             set_admin_auth(&l);
             set_state(&l);

@@ -228,6 +228,8 @@ VALUES = [  # a line more, and what is told of it; its twin, of which nothing is
      "replay: { url: 'redis://[::1]:6379', secret: env:S, user: a-b.c_1 }"),
     ("replay: { url: 'redis+sentinel://127.0.0.1:1/my master', secret: env:S }", "redis+sentinel://HOST:PORT,HOST:PORT",
      "replay: { url: 'redis+sentinel://[::1]:1,h:2/my-master.1', secret: env:S }"),
+    ("admin: { address: 127.0.0.1:9091, tls: {} }", "gateway.yaml:9:40: found admin.tls without a `certificate`",
+     "admin: { address: 127.0.0.1:9091 }"),
     ("limits: { in_flight: [1] }", "found a list, expected a single value", "limits: { in_flight: 1 }"),
 ]
 
@@ -242,6 +244,14 @@ def test_values_of_a_configuration(folder, line, told, twin):
         run = check(folder, env=env)
         assert (run.returncode == 1 and "gateway.yaml:" in run.stderr and told in run.stderr) == (text == line), run.stderr
         assert text == line or "found `" not in run.stderr, run.stderr
+
+
+def test_an_upstream_s_tls_with_nothing_in_it(folder):
+    """Without https nothing is verified; with it the system's authorities are meant."""
+    for scheme, code in (("http", 1), ("https", 0)):
+        (folder / "gateway.yaml").write_text(CONFIG.replace('{ url: "http:', '{ tls: {}, url: "%s:' % scheme))
+        run = check(folder)
+        assert run.returncode == code and ("5:18: upstream.tls is given, but" in run.stderr) == bool(code), run.stderr
 
 
 def test_secrets_of_files(folder):
