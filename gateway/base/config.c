@@ -47,7 +47,7 @@ static void check_required(struct load *l, const struct yaml_node *root)
         yaml_fault(&l->in, root, "the key `listen` is missing");
 }
 
-/* Whoever writes `tls` takes the address for encrypted: one without a certificate, or with nothing in it, is no preset. */
+/* Whoever writes `tls` takes what is said there for encrypted: with nothing in it, it is no preset. */
 static void check_tls_of(struct load *l, const struct yaml_node *root)
 {
     const struct yaml_node *admin = yaml_get(yaml_get(root, "admin"), "tls");
