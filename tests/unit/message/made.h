@@ -345,25 +345,33 @@ static inline void made_put(struct buf *text, const char *placeholder, const uin
         memcpy(at, base64.p, base64.n);
 }
 
-/* Fills in the digest, then the HMAC, by libxml2's canonicalization alone. What cannot be parsed stays as it is. */
+static const char *const MADE_PLACES[] = {MADE_DIGEST, MADE_VALUE};
+
+/* What is due in a place of MADE_PLACES, by libxml2's canonicalization alone: the digest, or the HMAC. */
+static inline bool made_octets(const struct secret_key *key, const struct buf *text, int place,
+                               uint8_t octets[HASH_BYTES])
+{
+    struct xml_doc *doc = NULL;
+    struct buf canonical BUF_CLEANUP = BUF_INIT(MADE_ROOM);
+    if (xml_parse(buf_view(text), &XML_LIMITS_REQUEST, &doc, NULL) != REASON_OK)
+        return false;
+    const xmlNode *payload = xml_child(xml_top(doc)), *info = xml_child(xml_next(payload));
+    const struct xml_subtree part = {.doc = doc, .apex = place ? info : payload};
+    const bool ok = part.apex && xml_canonical_by_library(&part, XML_C14N_INCLUSIVE, &canonical) &&
+                    (place ? signature_hmac(key, buf_view(&canonical), octets)
+                           : signature_hash(buf_view(&canonical), octets));
+    xml_free(doc);
+    return ok;
+}
+
+/* Fills in the digest, then the HMAC. What cannot be parsed stays as it is. */
 static inline void made_sign(const struct secret_key *key, struct buf *text)
 {
-    static const char *const PLACEHOLDERS[] = {MADE_DIGEST, MADE_VALUE};
     for (int i = 0; i < 2; i++) {
         uint8_t octets[HASH_BYTES];
-        struct xml_doc *doc = NULL;
-        struct buf canonical BUF_CLEANUP = BUF_INIT(MADE_ROOM);
-        if (xml_parse(buf_view(text), &XML_LIMITS_REQUEST, &doc, NULL) != REASON_OK)
+        if (!made_octets(key, text, i, octets))
             return;
-        const xmlNode *payload = xml_child(xml_top(doc)), *info = xml_child(xml_next(payload));
-        const struct xml_subtree part = {.doc = doc, .apex = i ? info : payload};
-        const bool ok = part.apex && xml_canonical_by_library(&part, XML_C14N_INCLUSIVE, &canonical) &&
-                        (i ? signature_hmac(key, buf_view(&canonical), octets)
-                           : signature_hash(buf_view(&canonical), octets));
-        xml_free(doc);
-        if (!ok)
-            return;
-        made_put(text, PLACEHOLDERS[i], octets);
+        made_put(text, MADE_PLACES[i], octets);
     }
 }
 

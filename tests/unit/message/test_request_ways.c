@@ -159,6 +159,37 @@ static void test_ids_that_are_no_names(void **state)
     }
 }
 
+/* A digest that is wrong in one octet, whichever, is wrong, though the key has signed it. */
+static void test_every_octet_of_a_digest(void **state)
+{
+    const struct secret_key key = key_of(ALICE_INK);
+    (void)state;
+    for (size_t i = 0; i <= HASH_BYTES; i++) {
+        struct buf text = BUF_INIT(MADE_ROOM);
+        struct dice d = {.p = (const uint8_t *)"", .n = 0};
+        struct making m = {&d, &text, "", "", false};
+        uint8_t octets[HASH_BYTES + 1] = {0}; /* one more, in which no digest is wrong */
+        buf_z(&text, "<SignedKmsRequest xmlns=\"" NS_KMS "\">");
+        made_signature(&m, made_payload(&m, false));
+        buf_z(&text, "</SignedKmsRequest>");
+        assert_true(made_octets(&key, &text, 0, octets));
+        octets[i] ^= 1;
+        made_put(&text, MADE_DIGEST, octets);
+        made_sign(&key, &text);
+        for (int by_tree = 0; by_tree < 2; by_tree++) {
+            const struct options o = by_tree ? STRICT_BY_TREE : STRICT;
+            struct request_doc *doc = NULL;
+            struct kms_request fields;
+            struct detail why = {""};
+            const enum reason r = judge(buf_view(&text), &o, &key, &doc, &fields, &why);
+            assert_int_equal(r, i == HASH_BYTES ? REASON_OK : REASON_SIGNATURE_INVALID);
+            assert_true(i == HASH_BYTES || strstr(why.text, "DigestValue"));
+            request_doc_free(doc);
+        }
+        buf_free(&text);
+    }
+}
+
 /* No reading beyond the text, however it is cut; no writing beyond the room, however small it is. */
 static void test_cut(void **state)
 {
@@ -241,6 +272,7 @@ int main(void)
         cmocka_unit_test(test_usual_messages),
         cmocka_unit_test(test_ampersand_in_a_namespace),
         cmocka_unit_test(test_ids_that_are_no_names),
+        cmocka_unit_test(test_every_octet_of_a_digest),
         cmocka_unit_test(test_cut),
         cmocka_unit_test(test_blocks_that_are_kept),
     };
