@@ -177,7 +177,16 @@ static void spend_apart(struct talk *t, int64_t now_ms, int64_t here_ms)
         (void)talk_fail(t, REDIS_TIMEOUT, "the server took more than %lld ms to look at a request", (long long)most_ms);
 }
 
-static bool on_spend(struct talk *t, const struct redis_reply *r, unsigned claims)
+/* It serves, but for answers that come too late for whoever waits: then the next one has to be in time. */
+static void redis_serves(struct talk *t, int64_t sent_us)
+{
+    if (time_mono_us() - sent_us <= t->site->how.timeout_us)
+        talk_settle(t, REDIS_FINE, "");
+    else
+        talk_settle(t, REDIS_TIMEOUT, "the server does not answer in time");
+}
+
+static bool on_spend(struct talk *t, const struct redis_reply *r, unsigned claims, int64_t sent_us)
 {
     if (is_one(r, ITEM_ERROR))
         return spend_refused(t, r->item[0].text, claims);
@@ -191,7 +200,7 @@ static bool on_spend(struct talk *t, const struct redis_reply *r, unsigned claim
     else if (status == STATUS_FOREIGN)
         (void)talk_fail(t, REDIS_SECRET, "the memory is of gateways with another `secret`");
     else if (!t->site->how.wait_replicas)
-        talk_settle(t, REDIS_FINE, "");
+        redis_serves(t, sent_us);
     if (!t->unbroken) {
         refuse_all(t, claims, t->fault);
         return true;
@@ -205,7 +214,7 @@ static bool on_spend(struct talk *t, const struct redis_reply *r, unsigned claim
     return true;
 }
 
-static bool on_wait(struct talk *t, const struct redis_reply *r, unsigned claims)
+static bool on_wait(struct talk *t, const struct redis_reply *r, unsigned claims, int64_t sent_us)
 {
     if (is_one(r, ITEM_ERROR))
         return fail_by_error(t, r->item[0].text);
@@ -217,7 +226,7 @@ static bool on_wait(struct talk *t, const struct redis_reply *r, unsigned claims
         (void)talk_fail(t, REDIS_REPLICAS, "%lld replicas have it, %u are due", (long long)have,
                         t->site->how.wait_replicas);
     else if (t->unbroken)
-        talk_settle(t, REDIS_FINE, "");
+        redis_serves(t, sent_us);
     for (unsigned i = 0; i < claims; i++) {
         struct claim *c = &t->claims[t->claim_answered++ % CLAIMS];
         if (c->state != CLAIM_TAKEN)
@@ -322,12 +331,12 @@ static bool redis_take(struct talk *t, const struct redis_reply *r)
     case ASK_LOAD:
         return on_load(t, r);
     case ASK_WAIT:
-        return on_wait(t, r, a.claims);
+        return on_wait(t, r, a.claims, a.sent_us);
     case ASK_FORGET:
     case ASK_PROBE:
         return on_forget(t, r);
     default:
-        return on_spend(t, r, a.claims);
+        return on_spend(t, r, a.claims, a.sent_us);
     }
 }
 

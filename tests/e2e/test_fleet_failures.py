@@ -2,6 +2,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import time
 
@@ -14,6 +15,7 @@ from listening import Listening
 from redis_servers import LIBRARY, VERSION, Redis, encode
 from test_fleet import (APART_MS, EPOCH, FAKETIME, RULES, SHORT, TIMEOUT_S, Fleet, errors, fleet, refused,  # noqa: F401
                         url)
+from test_postgres import Road
 
 README = (conftest.Path(__file__).parents[2] / "docker/README.md").read_text()
 
@@ -89,6 +91,38 @@ def test_client_pause(fleet):
     r("CLIENT", "PAUSE", "4000", "ALL")
     assert refused(fleet.ask(g)[1])
     kms.wait_for(lambda: honest(fleet, g))
+
+
+class Slow(Road):
+    delay = 0
+
+    def one_way(self, a, b):
+        try:
+            while some := a.recv(65536):
+                time.sleep(self.delay)
+                b.sendall(some)
+            b.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # it was cut
+
+
+def test_every_answer_is_late(fleet):
+    """Each comes, and none in time: refused at once and not ready, until one is."""
+    r = fleet.redis()
+    road = Slow(r.port)
+    g = fleet.gateway("redis://127.0.0.1:%d" % road.port, config="workers: 1\n")
+    assert honest(fleet, g)
+    before = sum(fleet.upstream_saw().values())
+    road.delay = 0.75 * TIMEOUT_S  # on the way there, and on the way back
+    assert refused(fleet.ask(g)[1])
+    unready(g, "timeout")
+    known = errors(g, "timeout")
+    kms.wait_for(lambda: errors(g, "timeout") >= known + 3)  # late answers come all the while
+    assert g.admin("/readyz") == (503, "replay: timeout\n") and refused(fleet.ask(g)[1])
+    assert sum(fleet.upstream_saw().values()) == before
+    road.delay = 0
+    kms.wait_for(lambda: honest(fleet, g))
+    kms.wait_for(g.ready)
 
 
 @pytest.mark.parametrize("kept", [False, True], ids=["emptied", "with its data"])

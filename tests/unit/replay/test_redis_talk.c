@@ -404,6 +404,30 @@ static void silence(void **state)
     assert_int_equal(s->talk.fault, REDIS_TIMEOUT);
     assert_false(talk_takes(&s->talk)); /* refused at once from now on */
     assert_true(says(s, "*4\r\n:0\r\n:1700000000000\r\n:1\r\n:0\r\n"));
+    assert_int_equal(a.answers, 1);
+    assert_int_equal(s->talk.fault, REDIS_TIMEOUT); /* the next one might be as late */
+    assert_false(talk_takes(&s->talk));
+    s->site.how.timeout_us = 600 * US_PER_S;
+    talk_beat(&s->talk);
+    assert_true(says(s, NOW_DONE));
+    assert_true(talk_takes(&s->talk));
+    end(s);
+}
+
+static void late_replicas(void **state)
+{
+    struct scene *s = scene(1);
+    (void)state;
+    greet(s);
+    talk_beat(&s->talk);
+    assert_true(says(s, NOW_DONE));
+    s->site.how.timeout_us = 10000;
+    usleep(20000);
+    assert_true(says(s, ":1\r\n"));
+    assert_int_equal(s->talk.fault, REDIS_TIMEOUT);
+    s->site.how.timeout_us = 600 * US_PER_S;
+    talk_beat(&s->talk);
+    assert_true(says(s, NOW_DONE ":1\r\n"));
     assert_true(talk_takes(&s->talk));
     end(s);
 }
@@ -445,7 +469,7 @@ int main(void)
         cmocka_unit_test(more_than_a_batch), cmocka_unit_test(cancelled),
         cmocka_unit_test(replicas_are_waited_for), cmocka_unit_test(what_servers_say),
         cmocka_unit_test(greetings_that_fail), cmocka_unit_test(the_library),
-        cmocka_unit_test(a_lost_connection_refuses_all), cmocka_unit_test(silence), cmocka_unit_test(sentinels),
+        cmocka_unit_test(a_lost_connection_refuses_all), cmocka_unit_test(silence), cmocka_unit_test(late_replicas), cmocka_unit_test(sentinels),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
