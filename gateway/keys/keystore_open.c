@@ -37,13 +37,16 @@ static bool load_copy(struct keystore *ks, const struct secret_key *masters, siz
     return ok;
 }
 
-/* The database is away. What was revoked since the stamp is not known; so it must be young. */
+/* The database is away, or went away while it was read: nothing of that is kept. What was revoked since the stamp is
+ * not known; so it must be young. */
 static bool start_from_copy(struct keystore *ks, const struct keystore_place *at, const char *path, struct detail *why)
 {
     const struct detail away = *why;
     struct detail d = {{0}};
     uint64_t seq = 0;
     int64_t us = 0;
+    table_free(ks->now.table);
+    ks->now = (struct keystore_state){0};
     if (!load_copy(ks, at->masters, at->n, path, &ks->now, &d)) {
         detail_set(why, "%.90s, and the sealed copy %s is of no use: %.100s", away.text, KEYCOPY_FILE, d.text);
         return false;
@@ -51,7 +54,10 @@ static bool start_from_copy(struct keystore *ks, const struct keystore_place *at
     const bool stamped = keycopy_stamp(ks, at->folder, &seq, &us) && seq <= ks->now.last_seq;
     const int64_t age = time_now_us() - us;
     if (!stamped || age > at->max_age_us || age < -CLOCKS_S * US_PER_S) {
-        if (stamped)
+        if (stamped && age < 0)
+            detail_set(why, "%.90s, and the sealed copy %s was made when this machine's clock was %lld s ahead",
+                       away.text, KEYCOPY_FILE, (long long)(-age / US_PER_S));
+        else if (stamped)
             detail_set(why, "%.90s, and the sealed copy %s is %lld s old: keys_max_age is %lld s", away.text,
                        KEYCOPY_FILE, (long long)(age / US_PER_S), (long long)(at->max_age_us / US_PER_S));
         else
@@ -67,22 +73,26 @@ static bool start_from_copy(struct keystore *ks, const struct keystore_place *at
 
 /* In a transaction: all of it, and where there is a copy, held against that first, by the changes since: so a database
  * with another past than this gateway knows is found out, and so is a row that has not changed by our rules. */
-static bool load_shared(struct keystore *ks, const struct keystore_place *at, const char *path, struct detail *why)
+static enum keydb_result load_shared(struct keystore *ks, const struct keystore_place *at, const char *path,
+                                     struct detail *why)
 {
     struct keydb_meta meta;
     struct detail unusable = {{0}}, refusal = {{0}};
     bool changed;
-    if (keydb_version(ks->db, &ks->seen, why) != KEYDB_OK || keydb_meta(ks->db, &meta, why) != KEYDB_OK)
-        return false;
+    enum keydb_result r = keydb_version(ks->db, &ks->seen, why);
+    if (r == KEYDB_OK)
+        r = keydb_meta(ks->db, &meta, why);
+    if (r != KEYDB_OK)
+        return r;
     memcpy(ks->salt, meta.salt, sizeof ks->salt);
     if (!keystore_take_masters(ks, at->masters, at->n, why))
-        return false;
+        return KEYDB_FAILED;
     if (!path || !load_copy(ks, at->masters, at->n, path, &ks->now, &unusable)) {
         if (path)
             log_warn("keys", path, "the sealed copy is of no use: %s; all keys are read anew", unusable.text);
-        return keystore_load(ks->db, ks, &ks->now, why) == KEYDB_OK;
+        return keystore_load(ks->db, ks, &ks->now, why);
     }
-    enum keydb_result r = keystore_absorb(ks, &changed, &refusal);
+    r = keystore_absorb(ks, &changed, &refusal);
     if (r == KEYDB_REFUSED)
         detail_set(why, "held against the sealed copy %s: %.160s. To take the database as it is, remove that file",
                    KEYCOPY_FILE, refusal.text);
@@ -90,7 +100,7 @@ static bool load_shared(struct keystore *ks, const struct keystore_place *at, co
         *why = refusal;
     else
         r = keystore_reread(ks, why);
-    return r == KEYDB_OK;
+    return r;
 }
 
 bool keystore_open_shared(struct keystore *ks, const struct keystore_place *at, struct detail *why)
@@ -100,11 +110,13 @@ bool keystore_open_shared(struct keystore *ks, const struct keystore_place *at, 
     /* where there is a copy there was a database */
     if (!(ks->db = keystore_open_db(ks, at, copied ? KEYSTORE_CHANGE : at->how, why)))
         return false;
-    const enum keydb_result r = keydb_begin(ks->db, false, why);
+    enum keydb_result r = keydb_begin(ks->db, false, why);
+    if (r == KEYDB_OK) {
+        r = load_shared(ks, at, copied ? path : NULL, why);
+        keydb_rollback(ks->db);
+    }
     if (r == KEYDB_AWAY && copied)
         return start_from_copy(ks, at, path, why);
-    const bool ok = r == KEYDB_OK && load_shared(ks, at, copied ? path : NULL, why);
-    keydb_rollback(ks->db);
     atomic_store(&ks->in_step_us, time_mono_us());
-    return ok;
+    return r == KEYDB_OK;
 }

@@ -541,6 +541,26 @@ class Road(Listening):
         super().__init__(self.carry, port=self.port)
 
 
+class Short(Road):
+    """Breaks off when the server has sent so much."""
+    most = 0
+
+    def one_way(self, a, b):
+        left = self.most
+        try:
+            while left > 0 and (some := a.recv(min(65536, left))):
+                b.sendall(some)
+                if a.getpeername()[1] == self.to:
+                    left -= len(some)
+        except OSError:
+            pass  # it was cut
+        for end in (a, b):
+            try:
+                end.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass  # it has ended by itself
+
+
 def test_who_has_not_found_back_yet_knows_a_new_key(cluster, gateway, alice):
     """A database that is back is asked before a key is refused, not when it is a turn's time."""
     db = cluster.database()
@@ -691,6 +711,32 @@ def test_a_start_while_the_database_is_away(server, gateway, alice, bob):
     g.start()
     keys(g, "revoke", "--user", alice.uri, "--id", alice.ink_id)
     follows(g, alice, 403)
+
+
+def test_a_start_while_the_database_goes_away(cluster, gateway, alice, bob):
+    """Each connection breaks after so many octets of the server's: from the copy, or, when all has come, from the database."""
+    db = cluster.database()
+    g = gateway([alice, bob], keys=cluster.socket_url(db))
+    many = "".join(json.dumps(line(kid="ink.%d" % i, user="sip:u%d@example.org" % i)) + "\n" for i in range(500))
+    keys(g, "import", "-", input=many)
+    keys(g, "revoke", "--user", bob.uri, "--id", bob.ink_id)
+    kms.wait_for(lambda: metric(g, 'kmsgate_keys{type="ink",state="active"}') == 501)
+    copied(g)
+    ends(g)
+    road = Short(cluster.port)
+    seen = set()
+    for road.most in (1, 600, 1500, 5000, 40000, 1 << 30):
+        g.start(env={"KMSGATE_KEYS": cluster.url(db).replace(":%d/" % cluster.port, ":%d/" % road.port)})
+        assert g.ask(alice, "/init").status == 200 and g.ask(bob, "/init").status == 403
+        assert metric(g, 'kmsgate_keys{type="ink",state="active"}') == 501
+        seen.add((road.most, "the keys are those of the sealed copy" in g.running.err))
+        ends(g)
+    assert {(1, True), (40000, True), (1 << 30, False)} <= seen, seen  # all of it takes more
+    (g.folder / "keys-copy.db").unlink()
+    road.most = 40000
+    r = g.run("serve", "--config", g.config, check=False,
+              env=dict(os.environ, KMSGATE_KEYS=cluster.url(db).replace(":%d/" % cluster.port, ":%d/" % road.port)))
+    assert r.returncode == 1 and "the connection broke" in r.stderr, r.stderr
 
 
 def test_a_copy_that_was_changed_is_of_no_use(server, gateway, alice):
