@@ -185,6 +185,8 @@ static enum reply_ways one(struct world *w, struct dice *d, size_t which, struct
                  out[0].body.p, out[1].body.p);
     if (ways == REPLY_WAYS_ACCEPT && random)
         same_inside(w, out);
+    if (ways == REPLY_WAYS_ACCEPT && strcmp(out[0].left_out.text, out[1].left_out.text) != 0)
+        fail_msg("the two ways leave out %s and %s of %s", out[0].left_out.text, out[1].left_out.text, text->p);
     for (int i = 0; i < 2; i++)
         buf_free(&out[i].body);
     return ways;

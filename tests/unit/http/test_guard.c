@@ -55,6 +55,9 @@ static const struct {
     {HEAD "X: a\r\n b\r\n\r\n", GUARD_REFUSED, 400, NULL},
     {HEAD " X: a\r\n\r\n", GUARD_REFUSED, 400, NULL},
     {HEAD "X: a\x01\r\n\r\n", GUARD_REFUSED, 400, NULL},
+    {HEAD "X: a\x1f\r\n\r\n", GUARD_REFUSED, 400, NULL},
+    {HEAD "X: a\x7f\r\n\r\n", GUARD_REFUSED, 400, NULL},
+    {HEAD "X: a\t~\x80\r\n\r\n", GUARD_DONE, 0, ""},
     {HEAD "no colon\r\n\r\n", GUARD_REFUSED, 400, NULL},
     {HEAD "X: 0123456789012345678901234567890123456789012345678901234567\r\n\r\n", GUARD_REFUSED, 431, NULL},
     {HEAD "A: 1\r\nB: 1\r\nC: 1\r\nD: 1\r\nE: 1\r\n\r\n", GUARD_DONE, 0, ""},
@@ -126,12 +129,47 @@ static void a_nul_is_refused(void **state)
     guard_free(&g);
 }
 
+/* A chunked body may be empty where no body fits: refused once its first chunk's size is more than nothing. */
+static void a_body_where_none_fits(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *in;
+        enum guard_state state;
+        enum reason reason;
+        int status;
+    } BODIES[] = {
+        {"0\r\n\r\n", GUARD_DONE, REASON_OK, 0},
+        {"00\r\n\r\n", GUARD_DONE, REASON_OK, 0},
+        {"0", GUARD_BODY, REASON_OK, 0},
+        {"03", GUARD_REFUSED, REASON_HTTP_MEDIA_TYPE, 415},
+        {"3\r\nabc\r\n0\r\n\r\n", GUARD_REFUSED, REASON_HTTP_MEDIA_TYPE, 415},
+        {"41\r\n", GUARD_REFUSED, REASON_HTTP_MEDIA_TYPE, 415}, /* the type before the size */
+        {"x\r\n", GUARD_REFUSED, REASON_HTTP_FRAMING, 400},
+    };
+    for (size_t i = 0; i < sizeof BODIES / sizeof *BODIES; i++) {
+        struct guard g;
+        guard_init(&g, &LIMITS);
+        feed(&g, HEAD "Transfer-Encoding: chunked\r\n\r\n", sizeof HEAD "Transfer-Encoding: chunked\r\n\r\n" - 1);
+        assert_int_equal(g.state, GUARD_BODY);
+        g.only_empty = true;
+        feed(&g, BODIES[i].in, strlen(BODIES[i].in));
+        if (g.state != BODIES[i].state || g.status != BODIES[i].status)
+            fail_msg("%s: state %d status %d", BODIES[i].in, (int)g.state, g.status);
+        if (g.state == GUARD_REFUSED)
+            assert_int_equal(g.reason, BODIES[i].reason);
+        assert_int_equal(g.body.n, 0);
+        guard_free(&g);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_split),
         cmocka_unit_test(pipelined_requests_are_told_apart),
         cmocka_unit_test(a_nul_is_refused),
+        cmocka_unit_test(a_body_where_none_fits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -253,6 +253,29 @@ static void test_extensions(void **state)
 }
 
 /* What a client holds: replies of other implementations, with nine keys each. */
+/* Of the texts that are not passed on the first is told, and only that. */
+static void test_first_text_left_out(void **state)
+{
+    struct buf in = BUF_INIT(REPLY_MAX), out;
+    struct xmlenc *enc = xmlenc_new(&(struct secret_key){{1}}, TRK_ID);
+    struct detail left_out = {""};
+    struct kms_response_plan plan = plan_of(enc);
+    bool encrypted;
+    (void)state;
+    plan.left_out = &left_out;
+    buf_z(&in, REPLY_HEAD "<KmsMessage><KmsKeyProv Version=\"1.0.0\">");
+    put_key_set(&in);
+    put_key_set(&in);
+    buf_z(&in, "</KmsKeyProv></KmsMessage>" REPLY_END);
+    replace(&in, "An &amp; Issuer", "Issuer; one");
+    assert_int_equal(rewrite(buf_view(&in), &plan, &out, &encrypted), REASON_OK);
+    assert_non_null(strstr(left_out.text, "Issuer: found another character at octet 6, expected"));
+    assert_null(strstr(out.p, "Issuer"));
+    buf_free(&out);
+    buf_free(&in);
+    xmlenc_free(enc);
+}
+
 static void test_published_replies(void **state)
 {
     (void)state;
@@ -418,7 +441,7 @@ int main(void)
         cmocka_unit_test(test_every_message),     cmocka_unit_test(test_an_error_instead),
         cmocka_unit_test(test_keys_that_come_encrypted), cmocka_unit_test(test_new_keys),
         cmocka_unit_test(test_wrap_by_rule),      cmocka_unit_test(test_extensions),
-        cmocka_unit_test(test_signed_unread),
+        cmocka_unit_test(test_signed_unread),     cmocka_unit_test(test_first_text_left_out),
         cmocka_unit_test(test_published_replies), cmocka_unit_test(test_validate),
         cmocka_unit_test(test_no_clear_key_passes_the_last_look),
     };
