@@ -569,6 +569,8 @@ def test_before_the_checks(desk, body, argv, reason, words):
     r = desk.json(body, *argv, code=0 if reason == "ok" else 1)
     assert r["reason"] == reason
     assert words is None or words in cause(r), r["cause"]
+    text = desk.explain(body, *argv, code=0 if reason == "ok" else 1).stdout
+    assert words is None or re.search(r"^cause    .*" + words.split()[0], text, re.M), text
 
 
 def test_unsigned(desk):

@@ -220,6 +220,8 @@ KINDS = [
     # shadow alone
     (decision(checks={"time": "shadow_fail"}, shadow=["time.stale"], claims={"time": "2026-11-23T17:59:40Z"}),
      rules("{ time: { mode: shadow, past: 30s } }"), "other_shadow", {"shadow": []}),
+    (decision(checks={"time": "shadow_fail", "kms_uri": "shadow_fail"}, shadow=["kms_uri.mismatch", "time.stale"],
+              claims={"time": "2026-11-23T17:59:40Z", "kms_uri": "x"}), rules("{ time: shadow, kms_uri: shadow }"), "unchanged", {}),
     (decision(claims={"kms_uri": "x"}), rules("{ kms_uri: shadow }"), "other_shadow", {"shadow": ["kms_uri.mismatch"]}),
 ]
 

@@ -247,6 +247,7 @@ def profile():
         "decrypt-transform": dict(ref=reference(tr=transforms("http://www.w3.org/2002/07/decrypt#XML"))),
         "transform-parameters": dict(ref=reference(tr='<Transforms><Transform Algorithm="%s"><InclusiveNamespaces xmlns="%s" '
                                                       'PrefixList="x"/></Transform></Transforms>' % (C14N, EXC))),
+        "digest-value-twice": dict(ref=reference().replace("</Reference>", "<DigestValue>@D@</DigestValue></Reference>")),
         "reference-type": dict(ref=reference().replace("<Reference ", '<Reference Type="%sManifest" ' % DS)),
     }
     for name, kw in other.items():

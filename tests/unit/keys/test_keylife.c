@@ -246,6 +246,29 @@ static void learnt(void **state)
     keystore_close(ks);
 }
 
+/* A key without a name of its own is counted on from the active one's ID, past every number that the user has had. */
+static void learnt_without_a_name(void **state)
+{
+    struct fixture *f = *state;
+    static const struct {
+        const char *active, *other, *id;
+    } CASES[] = {{"key", "key.7.b", "key.2"}, {"key", "key.2", "key.3"}, {"ink.1.u", "ink.7.u", "ink.8.u"},
+                 {"ink.1.u", "ink.7.v", "ink.2.u"}};
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        struct keystore *ks = open_store(f);
+        struct key_entry e[] = {entry(ALICE, KEY_INK, CASES[i].active, 1), entry(ALICE, KEY_TRK, CASES[i].other, 2)};
+        assert_true(keystore_put(ks, e, 2, false, f->counts, &f->at, &f->faults));
+        struct key_wish w = wish(KEY_LEARN, KEY_INK, NULL, CASES[i].other);
+        w.key = key_of(50);
+        struct key_fate a = do_one(ks, w);
+        assert_int_equal(a.outcome, KEY_TAKEN_UP);
+        assert_string_equal(a.id.p, CASES[i].id);
+        key_fates_free(&a, 1);
+        keystore_close(ks);
+        unlink(f->path);
+    }
+}
+
 /* Of two keys that came in one reply both are learnt, or neither, whichever is at fault. */
 static void learnt_together(void **state)
 {
@@ -591,7 +614,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         T(offered_resent_confirmed), T(one_by_hand_keeps_its_end), T(ids), T(a_first_ink), T(no_offer),
-        T(seventy_renewals), T(learnt), T(learnt_together), T(cascade), T(cascade_afterwards), T(due),
+        T(seventy_renewals), T(learnt), T(learnt_without_a_name), T(learnt_together),
+        T(cascade), T(cascade_afterwards), T(due),
         T(master_keys_without_end), T(fifty_at_once), T(store_is_away), T(taken_over), T(read_as_taken_over),
         T(not_taken_over),
     };

@@ -5,6 +5,7 @@
 
 #include "base/uri.h"
 #include "keys/keydb_postgres.h"
+#include "keys/keydb_postgres_target.h"
 
 static void put16(struct buf *b, int v)
 {
@@ -244,11 +245,28 @@ static void test_mask(void **state)
     }
 }
 
+/* A second is too short for a handshake, and a minute is as long as anybody waits for one host. */
+static void test_how_long_a_host_is_waited_for(void **state)
+{
+    static const struct {
+        const char *given;
+        int ms;
+    } CASES[] = {{NULL, 3000}, {"0", 3000}, {"-1", 3000}, {"1", 2000}, {"2", 2000}, {"17", 17000}, {"60", 60000},
+                 {"61", 60000}, {"999999999999", 60000}};
+    (void)state;
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        char given[16];
+        const struct pg_target t = {.timeout = CASES[i].given ? strcpy(given, CASES[i].given) : NULL};
+        assert_int_equal(pg_target_ms(&t), CASES[i].ms);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cut_anywhere), cmocka_unit_test(test_each_fault),
         cmocka_unit_test(test_faults_of_the_stream), cmocka_unit_test(test_lists), cmocka_unit_test(test_mask),
+        cmocka_unit_test(test_how_long_a_host_is_waited_for),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

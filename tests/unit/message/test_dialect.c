@@ -351,6 +351,29 @@ static void test_attributes(void **state)
     run(CASES, sizeof CASES / sizeof CASES[0], &LISTED);
 }
 
+/* A type of the vendor's is renamed behind whatever prefix it has, up to a length that no server writes. */
+static void test_types_behind_a_prefix(void **state)
+{
+    (void)state;
+    struct dialect_name types[] = {{(char[]){"Clear"}, (char[]){"KeyContentType"}}};
+    const struct dialect retyped = {.rename_types = types, .rename_type_count = 1};
+    static const struct {
+        int prefix;
+        enum reason due;
+    } CASES[] = {{1, REASON_OK}, {1023, REASON_OK}, {1024, REASON_UPSTREAM_INVALID}};
+    for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
+        char prefix[1025] = "", put[4096];
+        memset(prefix, 'v', (size_t)CASES[i].prefix);
+        snprintf(put, sizeof put, "<UserSigningKeySSK" XSI_DECLARED " xmlns:%s=\"" NS_KMS "\" xsi:type=\"%s:Clear\">",
+                 prefix, prefix);
+        struct buf text;
+        put_reply(&text, KMS_MESSAGE_KEYPROV);
+        replace(&text, SSK_OPEN, put);
+        assert_read(&text, &retyped, CASES[i].due);
+        buf_free(&text);
+    }
+}
+
 /* A key in an element that is renamed or that nobody knows never passes; what would be dropped at most is refused. */
 static void test_no_key_hides(void **state)
 {
@@ -458,6 +481,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_namespaces),  cmocka_unit_test(test_mixed_namespaces),
+        cmocka_unit_test(test_types_behind_a_prefix),
         cmocka_unit_test(test_names),       cmocka_unit_test(test_key_texts),
         cmocka_unit_test(test_lengths),     cmocka_unit_test(test_times),
         cmocka_unit_test(test_attributes),  cmocka_unit_test(test_texts_are_trimmed),
