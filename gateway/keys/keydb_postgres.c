@@ -238,10 +238,8 @@ static bool take_row(void *arg, const struct pg_value *v, struct detail *why)
 {
     struct row_taker *t = arg;
     struct key_row row;
-    if (!pg_take_row(v, &row) || row.key.seq <= t->seq) {
-        detail_set(why, "tampered with: a row is not as kmsgate writes it");
-        return false;
-    }
+    if (!pg_take_row(v, &row) || row.key.seq <= t->seq)
+        return pg_row_wrong(&row, why);
     t->seq = row.key.seq;
     return t->each(t->arg, &row, why);
 }

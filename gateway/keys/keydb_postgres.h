@@ -64,6 +64,8 @@ enum { PG_BYTEA = 17, PG_INT8 = 20, PG_INT2 = 21, PG_TEXT = 25, PG_BYTEA_LIST = 
 /* keydb_postgres_wire.c */
 /* False when the values are not as kmsgate writes them. Texts are borrowed. */
 bool pg_take_row(const struct pg_value v[PG_COLUMN_COUNT], struct key_row *row) MUST_CHECK;
+/* False; says so of the row, by its name as far as that was taken. */
+bool pg_row_wrong(const struct key_row *row, struct detail *why);
 bool pg_take_number(struct pg_value v, uint64_t *out) MUST_CHECK; /* int8, not negative */
 bool pg_take_bytes(struct pg_value v, uint8_t *out, size_t n) MUST_CHECK;
 bool pg_take_text(struct pg_value v, struct str *out) MUST_CHECK; /* 1 to KEY_TEXT_MAX octets */

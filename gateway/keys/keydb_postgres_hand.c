@@ -121,10 +121,8 @@ static bool take_fetched(void *arg, const struct pg_value *v, struct detail *why
     struct pg_hand *h = arg;
     struct key_row row;
     struct pg_user *u = pg_take_row(v, &row) ? hand_find(h, row.user) : NULL;
-    if (!u || u->n == USER_ROWS) {
-        detail_set(why, "tampered with: a row is not as kmsgate writes it");
-        return false;
-    }
+    if (!u || u->n == USER_ROWS)
+        return pg_row_wrong(&row, why);
     return hand_keep(h, u, &row) || lacks_memory(why);
 }
 

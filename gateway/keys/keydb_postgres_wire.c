@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "keys/keydb_postgres.h"
+#include "keys/keystore_inside.h"
 
 enum { SEQ_BITS = 40 }; /* the table's */
 
@@ -76,6 +77,13 @@ bool pg_take_row(const struct pg_value v[PG_COLUMN_COUNT], struct key_row *row)
     k->due = due != 0;
     row->master = (uint32_t)master;
     return true;
+}
+
+bool pg_row_wrong(const struct key_row *row, struct detail *why)
+{
+    const bool named = row->user.p && row->key.id.p;
+    detail_set(why, "tampered with: %.200s is not as kmsgate writes it", named ? key_row_name(row).text : "a row");
+    return false;
 }
 
 void pg_put_number(uint64_t v, char out[8])
@@ -207,6 +215,7 @@ static enum copied copy_row(struct pg_copy *c, struct str *s, struct key_row *ro
     struct str at = *s;
     struct pg_value v[PG_COLUMN_COUNT];
     int columns;
+    row->user = row->key.id = STR_MISSING;
     if (!take_u16(&at, &columns))
         return WANT;
     if (columns == -1) {
@@ -230,36 +239,36 @@ static enum copied copy_row(struct pg_copy *c, struct str *s, struct key_row *ro
     return pg_take_row(v, row) ? COPIED : WRONG;
 }
 
-static enum keydb_result copy_wrong(struct detail *why)
+static enum keydb_result copy_wrong(const struct key_row *row, struct detail *why)
 {
-    detail_set(why, "tampered with: a row is not as kmsgate writes it");
+    (void)pg_row_wrong(row, why);
     return KEYDB_REFUSED;
 }
 
 enum keydb_result pg_copy_take(struct pg_copy *c, struct str data, keydb_each each, void *arg, struct detail *why)
 {
     struct str s = data;
+    struct key_row row = {0};
     if (c->rest.n) {
         buf_str(&c->rest, data);
         s = buf_view(&c->rest);
         if (c->rest.failed)
-            return copy_wrong(why);
+            return copy_wrong(&row, why);
     }
     enum copied got = c->begun ? COPIED : copy_head(c, &s);
     while (got == COPIED && s.n) {
-        struct key_row row;
         if (c->ended)
-            return copy_wrong(why);
+            return copy_wrong(&row, why);
         got = copy_row(c, &s, &row);
         if (got == COPIED && !c->ended && !each(arg, &row, why))
             return KEYDB_REFUSED;
     }
     if (got == WRONG)
-        return copy_wrong(why);
+        return copy_wrong(&row, why);
     struct buf rest = BUF_INIT(PG_COPY_MAX);
     if (s.n)
         buf_str(&rest, s); /* before what it may be a part of goes */
     buf_free(&c->rest);
     c->rest = rest;
-    return rest.failed ? copy_wrong(why) : KEYDB_OK;
+    return rest.failed ? copy_wrong(&row, why) : KEYDB_OK;
 }

@@ -433,6 +433,10 @@ TAMPERINGS = {
 }
 
 
+NAMED = {"an unknown type": "ink.1.alice", "a negative state": "old", "a seq without bounds": "ink.1.alice", "no key": "old",
+         "another age": "trk.1.alice", "a bit of the key": "old"}
+
+
 @pytest.mark.parametrize("what", TAMPERINGS)
 def test_each_tampering_is_refused(cluster, tmp_path, what):
     db = cluster.database()
@@ -443,6 +447,7 @@ def test_each_tampering_is_refused(cluster, tmp_path, what):
     cluster.sql(TAMPERINGS[what], db)
     for r in (store.keys("list", code=1), store.keys("renew", "--user", ALICE, code=1), store.serve(code=1)):
         assert r.stdout == "" and re.search("tampered with|cannot read|master key is not", r.stderr), r.stderr
+        assert what not in NAMED or "tampered with: user %s, key %s " % (ALICE, NAMED[what]) in r.stderr, r.stderr
     restore(cluster, db, whole)
     assert len(store.listed()) == 3
 
