@@ -252,6 +252,17 @@ def test_ecs(gateway, alice):
     assert b["event"]["outcome"] == "failure" and b["event"]["type"] == ["access", "denied"] and "user" not in b
 
 
+def test_ecs_of_a_client_without_an_address(gateway, alice):
+    """What is no address is not written where one is due."""
+    g = gateway(start=False, config="decisions_format: ecs", listen="  - address: unix:gate.sock").start()
+    with socket.socket(socket.AF_UNIX) as s:
+        s.connect(str(g.folder / "gate.sock"))
+        s.sendall(b"POST /nowhere HTTP/1.1\r\nHost: k\r\nContent-Length: 0\r\n\r\n")
+        assert s.recv(65536).startswith(b"HTTP/1.1 404 ")
+    [e] = g.decisions(1)
+    assert e["source"] == {"address": "unix"} and e["url"] == {"path": "/nowhere"} and e["event"]["reason"] == "http.resource"
+
+
 def test_a_format_that_is_none(gateway):
     g = send_to(gateway(start=False), "none", "decisions_format: cef\n")
     r = g.run("check", "--config", g.config, check=False)
