@@ -191,25 +191,37 @@ static bool lane_begin(enum key_wrap wrap, struct xmlenc_wrapped *w, struct lane
     return true;
 }
 
+/*
+ * A, and the half block of R that is enciphered with it. A vector, since it is to be put together in a register and
+ * stored as a whole: where two stores of a half each come before AES's load of a block, the processor cannot hand them
+ * on to it, and each step waits for the cache. A step's time is what wrapping costs: it needs the one before.
+ */
+typedef uint64_t lane_block __attribute__((vector_size(BLOCK)));
+
 /* What step t of the lane has made of A and R; and what its next step takes: the next half block of R, behind A. */
-static inline void lane_took(struct lane *l, uint8_t *block, uint64_t t)
+static inline void lane_took(struct lane *l, lane_block *block, uint64_t t)
 {
-    uint64_t a;
-    memcpy(l->at, block + HALF_BLOCK, HALF_BLOCK);
-    memcpy(&a, block, HALF_BLOCK);
-    a ^= htobe64(t);
-    memcpy(block, &a, HALF_BLOCK);
+    const uint64_t a = (*block)[0] ^ htobe64(t), r = (*block)[1];
+    uint64_t after;
+    memcpy(l->at, &r, HALF_BLOCK);
     uint8_t *const next = l->at + HALF_BLOCK;
     l->at = next == l->end ? l->begin : next;
-    memcpy(block + HALF_BLOCK, l->at, HALF_BLOCK);
+    memcpy(&after, l->at, HALF_BLOCK);
+    *block = (lane_block){a, after};
+}
+
+static inline bool lanes_encrypt(struct xmlenc *e, lane_block *blocks, size_t count)
+{
+    const int n = (int)(count * BLOCK);
+    return EVP_Cipher(e->forward, (uint8_t *)blocks, (uint8_t *)blocks, (unsigned)n) == n;
 }
 
 /* From step t on, the others have ended. */
-static void lane_alone(struct xmlenc *e, struct lane l, uint8_t *block, uint64_t t)
+static void lane_alone(struct xmlenc *e, struct lane l, lane_block *block, uint64_t t)
 {
     bool ok = true;
     for (; t <= l.steps; t++) {
-        ok &= EVP_Cipher(e->forward, block, block, BLOCK) == BLOCK;
+        ok &= lanes_encrypt(e, block, 1);
         lane_took(&l, block, t);
     }
     e->failed |= !ok;
@@ -219,17 +231,16 @@ static void lane_alone(struct xmlenc *e, struct lane l, uint8_t *block, uint64_t
 /* Step t of each lane is done at once; those that end first come last. */
 static void lanes_go(struct xmlenc *e, struct lane *l, size_t count)
 {
-    uint8_t blocks[XMLENC_SEVERAL * BLOCK];
+    lane_block blocks[XMLENC_SEVERAL];
     for (size_t k = 0; k < count; k++)
-        memcpy(blocks + k * BLOCK, l[k].cipher, BLOCK);
+        memcpy(&blocks[k], l[k].cipher, BLOCK);
     uint64_t t = 1;
     for (; count > 1 && !e->failed; t++) {
-        const int n = (int)(count * BLOCK);
-        e->failed = EVP_Cipher(e->forward, blocks, blocks, (unsigned)n) != n;
+        e->failed = !lanes_encrypt(e, blocks, count);
         for (size_t k = 0; k < count; k++)
-            lane_took(&l[k], blocks + k * BLOCK, t);
+            lane_took(&l[k], &blocks[k], t);
         for (; count > 0 && t == l[count - 1].steps; count--)
-            memcpy(l[count - 1].cipher, blocks + (count - 1) * BLOCK, HALF_BLOCK);
+            memcpy(l[count - 1].cipher, &blocks[count - 1], HALF_BLOCK);
     }
     if (count > 0)
         lane_alone(e, l[0], blocks, t);
