@@ -33,12 +33,15 @@ static bool looser(const struct request_rule *a, const struct request_rule *b)
 
 static bool is_exception(const struct request_rule *q)
 {
+    static const int64_t WINDOW_US = 5 * US_PER_S; /* the presets' */
+    const struct checks *c = &q->checks;
     if (q->deny)
         return false;
     bool loosened = request_rule_takes(q) & (FORM_UNSIGNED | FORM_EMPTY);
-    for (int c = 0; c < CHECK_COUNT; c++)
-        loosened |= q->checks.mode[c] != MODE_ENFORCE;
-    return loosened || q->checks.min_hmac_bits < 256 || q->checks.kms_uri_host || q->checks.url_compare != URL_EXACT;
+    for (int i = 0; i < CHECK_COUNT; i++)
+        loosened |= c->mode[i] != MODE_ENFORCE;
+    return loosened || c->min_hmac_bits < 256 || c->kms_uri_host || c->url_compare != URL_EXACT ||
+           c->past_us > WINDOW_US || c->future_us > WINDOW_US || (c->canonicalization & ~(unsigned)XMLSIG_C14N);
 }
 
 /* A rule about one user's keys whose path ends at the user: the same with a time behind it is for the rules below. */
