@@ -274,6 +274,16 @@ def read_terminal(fd):
             return seen
 
 
+def calls_of(trace):
+    """The calls in a file of `strace -f`: each with its name, its number among those of this name in its thread, and its
+    line. So strace counts for `inject=NAME:when=NUMBER`: each name for itself."""
+    counts, calls = {}, []
+    for line, thread, name in re.findall(r"^((\d+) +(\w+)\(.*)$", trace, re.M):
+        counts[thread, name] = counts.get((thread, name), 0) + 1
+        calls.append((name, counts[thread, name], line))
+    return calls
+
+
 def wait_for(what, seconds=30):
     end = time.monotonic() + seconds
     while time.monotonic() < end:

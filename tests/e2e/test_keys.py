@@ -471,20 +471,22 @@ def test_a_first_import_that_is_killed_leaves_nothing(file_store):
         return [n for n in names if n not in before]
 
     assert run("-e", "trace=" + calls) == 0
-    made = (store.folder / "trace").read_text().split("\n")
-    first = next(i for i, x in enumerate(made) if "keys.jsonl" in x)
+    made = kms.calls_of((store.folder / "trace").read_text())
+    first = next(i for i, call in enumerate(made) if "keys.jsonl" in call[2])
+    made = made[:next((i for i, call in enumerate(made) if ".gcda" in call[2]), len(made))]  # the rest is gcov's
     assert left() == ["count", "kmsgate.db"]
     seen = set()
-    last = range(max(first + 1, len(made) - 30), len(made))  # where it gets its name: each; before that a part is enough
+    last = range(max(first + 1, len(made) - 30), len(made))  # where it gets its name: each; before that a part
     for n in sorted({*range(first + 1, len(made), 7), *last}):
-        code = run("-e", "trace=" + calls, "-e", "inject=%s:signal=KILL:when=%d" % (calls, n))
-        if store.db.exists():
+        assert run("-e", "trace=" + calls, "-e", "inject=%s:signal=KILL:when=%d" % made[n][:2]) != 0, made[n]
+        there = store.db.exists()
+        if there:
             assert len(store.listed()) == 200  # whole; and the counter comes to it
             assert left() == ["count", "kmsgate.db"]
         else:
-            assert code != 0 and left() == []
-        seen.add((code == 0, store.db.exists()))
-    assert len(made) - first > 10 and (False, False) in seen, seen
+            assert left() == [], made[n]
+        seen.add(there)
+    assert len(made) - first > 10 and seen == {False, True}, made[first:]
     store.keys("import", many)
     assert len(store.listed()) == 200
 
