@@ -39,18 +39,24 @@ int key_text_order(struct str x, struct str y)
     return x.n < y.n ? -1 : x.n > y.n;
 }
 
+static inline uint64_t id_fold(uint64_t h, uint64_t word)
+{
+    const unsigned __int128 product = (unsigned __int128)(h ^ word ^ UINT64_C(0x9e3779b97f4a7c15)) *
+                                      UINT64_C(0xe7037ed1a0b428db);
+    return (uint64_t)product ^ (uint64_t)(product >> 64);
+}
+
 uint32_t key_id_hash(struct str id)
 {
     uint64_t h = id.n, word;
-    for (size_t i = 0; i <= id.n; i += sizeof word) { /* eight bytes at a time, the last ones filled up with zeros */
-        const size_t n = id.n - i < sizeof word ? id.n - i : sizeof word;
-        word = 0;
-        memcpy(&word, id.p + i, n);
-        const unsigned __int128 product = (unsigned __int128)(h ^ word ^ UINT64_C(0x9e3779b97f4a7c15)) *
-                                          UINT64_C(0xe7037ed1a0b428db);
-        h = (uint64_t)product ^ (uint64_t)(product >> 64);
+    size_t i = 0;
+    for (; i + sizeof word <= id.n; i += sizeof word) { /* eight bytes at a time, the last ones filled up with zeros */
+        memcpy(&word, id.p + i, sizeof word);
+        h = id_fold(h, word);
     }
-    return (uint32_t)h;
+    word = 0;
+    memcpy(&word, id.p + i, id.n - i);
+    return (uint32_t)id_fold(h, word);
 }
 
 /* All of them are looked at, each as long, whatever is found: how many keys a user has does not show in time. */
@@ -59,10 +65,10 @@ static size_t places(const struct keyring *ring)
     return ring->text ? LIMIT_USER_KEYS : 0;
 }
 
-/* Of the place i. Nobody's are all one, the first beyond the user's. */
-static const struct key *key_in(const struct keyring *ring, size_t i)
+/* In the place after that of k. Nobody's are all one, the first beyond the user's. */
+static inline const struct key *next_key(const struct keyring *ring, const struct key *k)
 {
-    return &ring->keys[i < ring->n ? i : ring->n];
+    return k < ring->keys + ring->n ? k + 1 : k;
 }
 
 /* A bit a place, also of one that holds none: looked at all the same. */
@@ -99,20 +105,18 @@ bool key_usable(const struct key *key, int64_t now_us)
 bool keyring_has_ink(const struct keyring *ring)
 {
     int has = 0; /* by number, so that nothing is left out early */
-    for (size_t i = 0; i < places(ring); i++)
-        has |= (int)(i < ring->n) & (int)(key_in(ring, i)->type == KEY_INK) &
-               (int)(key_in(ring, i)->since != TIME_NONE);
+    const struct key *k = ring->keys, *const end = k + ring->n;
+    for (size_t n = places(ring); n > 0; n--, k = next_key(ring, k))
+        has |= (int)(k < end) & (int)(k->type == KEY_INK) & (int)(k->since != TIME_NONE);
     return has;
 }
 
 static const struct key *newest(const struct keyring *ring, enum key_type type, enum key_state state, int64_t now_us)
 {
-    const struct key *found = NULL;
-    for (size_t i = 0; i < places(ring); i++) { /* none is beyond n: there it is KEY_PRUNED */
-        const struct key *k = key_in(ring, i);
-        if (k->type == type && k->state == state && key_usable(k, now_us) && (!found || k->seq > found->seq))
+    const struct key *found = NULL, *k = ring->keys;
+    for (size_t n = places(ring); n > 0; n--, k = next_key(ring, k)) /* nobody's is KEY_PRUNED */
+        if (k->state == state && k->type == type && key_usable(k, now_us) && (!found || k->seq > found->seq))
             found = k;
-    }
     return found;
 }
 

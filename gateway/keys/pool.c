@@ -1,6 +1,7 @@
 #include "keys/pool.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 bool pool_reserve(struct pool *p, size_t items)
 {
@@ -22,6 +23,20 @@ bool pool_reserve(struct pool *p, size_t items)
         if (!p->chunk[p->chunks])
             return false;
     }
+    return true;
+}
+
+bool pool_add_text(struct pool *p, struct str s, size_t least, uint32_t *at)
+{
+    const size_t chunk = (size_t)1 << p->shift, n = s.n < least ? least : s.n;
+    size_t begin = p->n;
+    if ((begin & (chunk - 1)) + n > chunk)
+        begin = (begin | (chunk - 1)) + 1;
+    if (!pool_reserve(p, begin + n))
+        return false;
+    memcpy(pool_at(p, begin), s.p, s.n);
+    *at = (uint32_t)begin;
+    p->n = begin + s.n;
     return true;
 }
 

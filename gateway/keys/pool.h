@@ -9,6 +9,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/str.h"
+
 #define POOL_NONE UINT32_MAX /* no item: places are kept in 32 bits */
 
 struct pool {
@@ -25,6 +27,9 @@ static inline void *pool_at(const struct pool *p, size_t i)
 }
 /* Room for so many items in all; false when out of memory, or beyond POOL_NONE. */
 bool pool_reserve(struct pool *p, size_t items);
+/* Of a pool of bytes: adds a copy, *at is where it begins. It does not cross the end of a chunk, and nor do the first
+ * `least` bytes from there, if it has fewer. False when out of memory. */
+bool pool_add_text(struct pool *p, struct str s, size_t least, uint32_t *at);
 void pool_free(struct pool *p);
 
 #endif

@@ -9,20 +9,21 @@
 #include "keys/name_hash.h"
 #include "keys/pool.h"
 
-/* A text is an offset into the text pool; none crosses the end of a chunk. */
+/* A text is an offset into the text pool; none crosses the end of a chunk, nor begins in its last AT_ONCE bytes. */
 struct user_slot {
     uint32_t hash; /* lower half: spares comparing names, and reading them when the index grows */
     uint32_t name;
-    uint32_t first; /* key, NONE-terminated list */
+    uint32_t first; /* key; NOBODYS ends the list */
     uint16_t name_n;
-    uint16_t keys;
+    uint8_t keys;
+    bool long_texts; /* one of the keys has, or had, more text than an ID of AT_ONCE bytes */
 };
 struct key_slot {
     uint32_t next, id; /* next: of the user's keys, or of the free slots */
     uint32_t extra;    /* NONE for most */
     uint32_t since;    /* s; 0: never active */
-    uint64_t seq : 40; /* 0: a free slot */
-    uint64_t id_n : 11, type : 1, state : 2, origin : 2, due : 1, under : 4, id_hash : 32;
+    uint64_t seq : 40, under : 4, type : 1, state : 3, origin : 2, due : 1, : 2, id_n : 11; /* seq 0: a free slot */
+    uint32_t id_hash;
     uint8_t sealed[KEY_SEALED];
 };
 /* What few keys have. */
@@ -33,9 +34,11 @@ struct extra_slot {
 };
 _Static_assert(sizeof(struct key_slot) == 88, "two million of them are most of the memory");
 _Static_assert(KEY_TEXT_MAX < 1 << 11 && KEY_SENT_MAX <= UINT16_MAX, "lengths of texts are kept in so many bits");
-_Static_assert(KEY_TRK < 2 && KEY_OFFERED < 4 && KEY_LEARNT < 4 && TABLE_MASTERS <= 16, "and so are these");
+_Static_assert(KEY_TRK < 2 && KEY_PRUNED < 8 && KEY_LEARNT < 4 && TABLE_MASTERS <= 16, "and so are these");
+_Static_assert(LIMIT_USER_KEYS <= UINT8_MAX, "and so is their number");
 
 enum { TEXT_SHIFT = 18, USER_SHIFT = 13, KEY_SHIFT = 12, EXTRA_SHIFT = 10, INDEX_FIRST = 1024, LOOSE_FROM = 1 << 20 };
+enum { AT_ONCE = 48 }; /* bytes of an ID that are copied however many it has, which needs no call and no branch */
 #define NONE POOL_NONE
 
 struct table {
@@ -50,19 +53,6 @@ struct table {
     size_t under[TABLE_MASTERS];
     size_t n, lost; /* keys; bytes of texts that nobody uses any more */
 };
-
-static bool text_add(struct pool *p, struct str s, uint32_t *at)
-{
-    size_t chunk = (size_t)1 << p->shift, begin = p->n;
-    if ((begin & (chunk - 1)) + s.n > chunk)
-        begin = (begin | (chunk - 1)) + 1;
-    if (!pool_reserve(p, begin + s.n))
-        return false;
-    memcpy(pool_at(p, begin), s.p, s.n);
-    *at = (uint32_t)begin;
-    p->n = begin + s.n;
-    return true;
-}
 
 static inline struct key_slot *key_at(const struct table *t, uint32_t i)
 {
@@ -80,20 +70,19 @@ static struct str text_at(const struct table *t, uint32_t at, size_t n)
 }
 
 /*
- * The first slot is nobody's key. Whoever has fewer keys than there are places has it in the others, and who is not
- * known has nothing else: so a user with one key costs what one with all of them costs, and one whom nobody knows.
+ * The first slot is nobody's key, whose ID is empty and whose successor is itself. Whoever has fewer keys than there
+ * are places has it in the others, and who is not known has nothing else: so a user with one key costs what one with
+ * all of them costs, and one whom nobody knows.
  */
 enum { NOBODYS = 0 };
-static const char NOBODYS_ID[16] = "\n";
 
 static bool add_nobodys(struct table *t)
 {
     uint32_t id;
-    if (!pool_reserve(&t->keys, 1) || !text_add(&t->text, (struct str){NOBODYS_ID, sizeof NOBODYS_ID}, &id))
+    if (!pool_reserve(&t->keys, 1) || !pool_add_text(&t->text, STR(""), AT_ONCE, &id))
         return false;
     t->keys.n = 1;
-    *key_at(t, NOBODYS) = (struct key_slot){.next = NONE, .extra = NONE, .since = 1, .id = id,
-                                            .id_n = sizeof NOBODYS_ID};
+    *key_at(t, NOBODYS) = (struct key_slot){.next = NOBODYS, .extra = NONE, .since = 1, .id = id, .state = KEY_PRUNED};
     return true;
 }
 
@@ -164,7 +153,7 @@ static struct extra_slot *extra_at(const struct table *t, uint32_t i)
 
 static struct key_slot *find_key(const struct table *t, const struct user_slot *u, struct str id)
 {
-    for (uint32_t i = u->first; i != NONE; i = key_at(t, i)->next)
+    for (uint32_t i = u->first; i != NOBODYS; i = key_at(t, i)->next)
         if (str_eq(text_at(t, key_at(t, i)->id, key_at(t, i)->id_n), id))
             return key_at(t, i);
     return NULL;
@@ -226,13 +215,13 @@ static struct user_slot *add_user(struct table *t, struct str user, uint32_t has
 {
     uint32_t name, *const before = t->index;
     if (!index_reserve(t, t->users.n + 1) || !pool_reserve(&t->users, t->users.n + 1) ||
-        !text_add(&t->text, user, &name))
+        !pool_add_text(&t->text, user, AT_ONCE, &name))
         return NULL;
     if (t->index != before)
         find_user(t, user, hash, &free_place); /* it has grown */
     table_settle(t);
     struct user_slot *u = user_at(t, t->users.n);
-    *u = (struct user_slot){.hash = hash, .name = name, .first = NONE, .name_n = (uint16_t)user.n};
+    *u = (struct user_slot){.hash = hash, .name = name, .first = NOBODYS, .name_n = (uint16_t)user.n};
     t->index[free_place] = (uint32_t)++t->users.n;
     return u;
 }
@@ -241,16 +230,16 @@ static struct key_slot *add_key(struct table *t, struct user_slot *u, const stru
 {
     uint32_t id, number = t->free_key, *link = &u->first;
     if (u->keys >= LIMIT_USER_KEYS || (number == NONE && !pool_reserve(&t->keys, t->keys.n + 1)) ||
-        !text_add(&t->text, key->id, &id))
+        !pool_add_text(&t->text, key->id, AT_ONCE, &id))
         return NULL;
     if (number == NONE)
         number = (uint32_t)t->keys.n++;
     else
         t->free_key = key_at(t, number)->next;
     struct key_slot *k = key_at(t, number);
-    *k = (struct key_slot){.next = NONE, .id = id, .id_n = (uint16_t)key->id.n & 0x7ff, .type = key->type & 1,
+    *k = (struct key_slot){.next = NOBODYS, .id = id, .id_n = (uint16_t)key->id.n & 0x7ff, .type = key->type & 1,
                            .id_hash = key_id_hash(key->id), .extra = NONE};
-    while (*link != NONE)
+    while (*link != NOBODYS)
         link = &key_at(t, *link)->next;
     *link = number;
     u->keys++;
@@ -296,7 +285,7 @@ static bool set_extra(struct table *t, struct key_slot *k, uint32_t number, cons
     struct extra_slot *e = extra_at(t, k->extra);
     uint32_t sent = e->sent;
     const bool same = key->sent.n == e->sent_n && (!e->sent_n || str_eq(text_at(t, e->sent, e->sent_n), key->sent));
-    if (!same && key->sent.n && !text_add(&t->text, key->sent, &sent))
+    if (!same && key->sent.n && !pool_add_text(&t->text, key->sent, AT_ONCE, &sent))
         return false;
     if (!same)
         t->lost += e->sent_n;
@@ -330,12 +319,13 @@ bool table_set(struct table *t, const struct key_row *row)
     else if ((!u && !(u = add_user(t, row->user, hash, place))) || !(k = add_key(t, u, key)))
         return false;
     k->seq = key->seq & 0xffffffffff;
-    k->state = key->state & 3;
+    k->state = key->state & 7;
     k->origin = key->origin & 3;
     k->due = key->due;
     k->under = key->under & 15;
     k->since = key->since == TIME_NONE ? 0 : (uint32_t)(key->since / US_PER_S);
     memcpy(k->sealed, key->sealed, sizeof k->sealed);
+    u->long_texts |= key->id.n > AT_ONCE || key->sent.n;
     count_key(t, k, 1);
     return set_extra(t, k, number_of(t, u, k), key);
 }
@@ -366,23 +356,27 @@ void table_remove(struct table *t, struct str user, struct str id)
     t->free_key = number;
 }
 
-/* All but the texts. */
+/* All but its ID; `sent` has its length alone. */
 static inline __attribute__((always_inline)) void take_key(const struct table *t, const struct key_slot *k,
                                                            struct key *out)
 {
-    const struct extra_slot *e = k->extra == NONE ? NULL : extra_at(t, k->extra);
     out->type = k->type; /* one by one: as one value it would be cleared before, which costs more than all of it */
     out->state = k->state;
     out->origin = k->origin;
     out->due = k->due;
     out->under = k->under;
     out->seq = k->seq;
-    out->not_after = e ? e->not_after : TIME_NONE;
-    out->keep_old = e ? e->keep_old : TIME_NONE;
     out->since = k->since ? (int64_t)k->since * US_PER_S : TIME_NONE;
-    out->id = STR_MISSING;
-    out->sent = (struct str){NULL, e ? e->sent_n : 0};
     memcpy(out->sealed, k->sealed, sizeof out->sealed);
+    if (k->extra == NONE) {
+        out->not_after = out->keep_old = TIME_NONE;
+        out->sent = STR_MISSING;
+        return;
+    }
+    const struct extra_slot *e = extra_at(t, k->extra);
+    out->not_after = e->not_after;
+    out->keep_old = e->keep_old;
+    out->sent = (struct str){NULL, e->sent_n};
 }
 
 bool table_find(const struct table *t, struct str user, struct str id, struct key *out)
@@ -391,26 +385,39 @@ bool table_find(const struct table *t, struct str user, struct str id, struct ke
     const struct key_slot *k = table_seek(t, user, id, &u);
     if (k)
         take_key(t, k, out);
+    out->id = STR_MISSING;
     return k != NULL;
 }
 
-static char *copy_text(const char *from, char *at, struct str *out)
+/* Enough for the texts of all of a user's keys, AT_ONCE bytes for each however short, so that most are not added up. */
+static size_t room_for(const struct table *t, const struct user_slot *u)
 {
-    memcpy(at, from, out->n);
-    out->p = at;
-    return at + out->n;
-}
-
-/* The texts of a user's keys, and of what stands in the places that are left. */
-static size_t texts_of(const struct table *t, uint32_t first)
-{
-    size_t n = 0;
-    for (uint32_t place = 0, i = first; place < LIMIT_USER_KEYS; place++) {
-        const struct key_slot *k = key_at(t, i == NONE ? NOBODYS : i);
+    size_t n = AT_ONCE;
+    if (!u || !u->long_texts)
+        return n * LIMIT_USER_KEYS;
+    for (uint32_t place = 0, i = u->first; place < LIMIT_USER_KEYS; place++, i = key_at(t, i)->next) {
+        const struct key_slot *k = key_at(t, i);
         n += k->extra == NONE ? k->id_n : k->id_n + extra_at(t, k->extra)->sent_n;
-        i = k->next;
     }
     return n;
+}
+
+/* The texts go to `at`; what is there behind the ID is written over by the next one. Returns where that goes. */
+static inline __attribute__((always_inline)) char *copy_key(const struct table *t, const struct key_slot *k, char *at,
+                                                            struct key *out)
+{
+    const char *const id = text_of(t, k->id);
+    const size_t n = k->id_n;
+    take_key(t, k, out);
+    out->id = (struct str){at, n};
+    memcpy(at, id, AT_ONCE);
+    if (n > AT_ONCE)
+        memcpy(at + AT_ONCE, id + AT_ONCE, n - AT_ONCE);
+    at += n;
+    if (k->extra == NONE || !out->sent.n)
+        return at;
+    out->sent.p = memcpy(at, text_of(t, extra_at(t, k->extra)->sent), out->sent.n);
+    return at + out->sent.n;
 }
 
 enum keystore_result table_user(const struct table *t, struct str user, struct keyring *out)
@@ -418,31 +425,23 @@ enum keystore_result table_user(const struct table *t, struct str user, struct k
     if (!user.p || user.n > KEY_TEXT_MAX)
         return KEYSTORE_NOT_FOUND;
     const struct user_slot *u = find_user(t, user, name_hash(t->seed, user), NULL);
-    const uint32_t first = u ? u->first : NONE;
-    char *at = block_take(user.n + texts_of(t, first) + 1);
+    char *at = block_take(user.n + room_for(t, u));
     if (!at)
         return KEYSTORE_FAILED;
-    out->text = at;
-    memcpy(at, user.p, user.n);
-    if (first != NONE)
-        out->user = (struct str){at, user.n};
+    out->text = memcpy(at, user.p, user.n);
     at += user.n;
-    for (uint32_t place = 0, i = first; place < LIMIT_USER_KEYS; place++) {
-        const bool mine = i != NONE;
-        const struct key_slot *k = key_at(t, mine ? i : NOBODYS);
-        struct key *key = &out->keys[out->n]; /* nobody's stand all in one place, which needs no more of the cache */
-        take_key(t, k, key);
-        out->id_hash[place] = k->id_hash & UINT32_MAX;
-        key->id.n = k->id_n;
-        char *const next = copy_text(text_of(t, k->id), at, &key->id);
-        at = mine ? next : at; /* nobody's is written over by the next one */
-        if (key->sent.n)
-            at = copy_text(pool_at(&t->text, extra_at(t, k->extra)->sent), at, &key->sent);
-        key->state = mine ? key->state : KEY_PRUNED;
-        out->n += mine;
+    struct key *key = out->keys;
+    for (uint32_t place = 0, i = u ? u->first : NOBODYS; place < LIMIT_USER_KEYS; place++) {
+        const struct key_slot *k = key_at(t, i);
+        out->id_hash[place] = k->id_hash;
+        at = copy_key(t, k, at, key);
+        key += i != NOBODYS; /* nobody's stand all in one place, which needs no more of the cache */
         i = k->next;
     }
-    return first == NONE ? KEYSTORE_NOT_FOUND : KEYSTORE_OK;
+    out->n = (size_t)(key - out->keys);
+    if (out->n)
+        out->user = (struct str){out->text, user.n};
+    return out->n ? KEYSTORE_OK : KEYSTORE_NOT_FOUND;
 }
 
 void table_count(const struct table *t, int64_t now_us, size_t out[2][KEY_STATES])
@@ -468,7 +467,7 @@ size_t table_under(const struct table *t, unsigned under)
 bool table_each(const struct table *t, bool (*each)(void *arg, const struct key_row *row), void *arg)
 {
     for (size_t u = 0; u < t->users.n; u++)
-        for (uint32_t i = user_at(t, u)->first; i != NONE; i = key_at(t, i)->next) {
+        for (uint32_t i = user_at(t, u)->first; i != NOBODYS; i = key_at(t, i)->next) {
             const struct key_slot *k = key_at(t, i);
             struct key_row row = {.user = text_at(t, user_at(t, u)->name, user_at(t, u)->name_n)};
             take_key(t, k, &row.key);

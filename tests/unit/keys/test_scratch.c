@@ -66,6 +66,46 @@ static void test_empty_and_full(void **state)
     assert_null(keystore_scratch(many, LIMIT_USER_KEYS + 1));
 }
 
+/* Four users' IDs leave less than a kilobyte of a chunk of 256, the fifth's go over its end in small steps. */
+enum { LONG_USERS = 4, TEXT_USERS = 6, ALL_KEYS = TEXT_USERS * LIMIT_USER_KEYS };
+
+static size_t id_length(size_t user, size_t i)
+{
+    return user < LONG_USERS ? KEY_TEXT_MAX - 4 : user == LONG_USERS ? 20 : i + 2; /* the last one has each length */
+}
+
+/* IDs are whole and each its own, however long, and wherever the table has them. */
+static void test_ids_of_all_lengths(void **state)
+{
+    static char ids[ALL_KEYS][KEY_TEXT_MAX + 1], users[TEXT_USERS][24];
+    static struct key_entry v[ALL_KEYS];
+    (void)state;
+    for (size_t i = 0; i < ALL_KEYS; i++) {
+        const size_t user = i / LIMIT_USER_KEYS, nth = i % LIMIT_USER_KEYS;
+        snprintf(users[user], sizeof users[user], "sip:%zu@example.org", user);
+        memset(ids[i], 'a' + (int)(i % 26), KEY_TEXT_MAX);
+        snprintf(ids[i], 3, "%02u", (unsigned)nth & 63);
+        ids[i][2] = 'x'; /* was its end */
+        ids[i][id_length(user, nth)] = '\0';
+        v[i] = (struct key_entry){str_z(users[user]), str_z(ids[i]), KEY_INK, KEY_RETIRING, TIME_NONE,
+                                  {{(uint8_t)(i >> 8), (uint8_t)i, 1}}};
+    }
+    struct keystore *ks = keystore_scratch(v, ALL_KEYS);
+    assert_non_null(ks);
+    for (size_t i = 0; i < ALL_KEYS; i++) {
+        struct keyring ring;
+        struct secret_key clear;
+        assert_int_equal(keystore_user(ks, v[i].user, &ring), KEYSTORE_OK);
+        assert_true(ring.n == LIMIT_USER_KEYS && str_eq(ring.user, v[i].user));
+        const struct key *k = keyring_find(&ring, v[i].id);
+        assert_true(k && k->id.n == v[i].id.n && keyring_open(&ring, k, &clear));
+        assert_memory_equal(clear.b, v[i].key.b, KEY_BYTES);
+        assert_null(keyring_find(&ring, STR("")));
+        keyring_clear(&ring);
+    }
+    keystore_close(ks);
+}
+
 enum { IDS = 400000, ID_ROOM = 16 }; /* some twenty pairs of them have one hash of 32 bits */
 
 struct hashed {
@@ -117,6 +157,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_what_goes_in_comes_out),
                                        cmocka_unit_test(test_empty_and_full),
+                                       cmocka_unit_test(test_ids_of_all_lengths),
                                        cmocka_unit_test(test_two_ids_of_one_hash)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
