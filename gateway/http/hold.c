@@ -144,22 +144,24 @@ void hold_make_room(struct front *f)
 }
 
 /* After a flood it is done once when half of it has gone, and once more when all has: what is left of it then is too
- * little for the first, however much it is. After a small one, once it has been quiet: while it is done, who allocates
- * waits. */
+ * little for the first, however much it is. Once more when it has been quiet after that: who counts a connection as gone
+ * frees it a moment later. After a small one only then: while it is done, who allocates waits. */
 void hold_trim(struct server *s)
 {
     static size_t peak, flood; /* the most since it was done last, and since all had gone */
     static int64_t busy_us;
+    static bool again;
     const size_t now = atomic_load(&s->held) + (size_t)crowd_count(s->crowd) * EACH;
     const int64_t now_us = time_mono_us();
     peak = now > peak ? now : peak;
     flood = now > flood ? now : flood;
     busy_us = now > LEFT ? now_us : busy_us;
     const bool half = peak - now >= WORTH && now <= peak / 2, quiet = now_us - busy_us >= QUIET_MS * 1000;
-    const bool gone = now <= LEFT && (flood >= WORTH || (flood >= LITTLE && quiet));
+    const bool gone = now <= LEFT && (flood >= WORTH || (quiet && (flood >= LITTLE || again)));
     if (!half && !gone)
         return;
     peak = now;
     flood = gone ? now : flood;
+    again = !quiet;
     (void)malloc_trim(0);
 }

@@ -68,6 +68,10 @@ static void a_flood_at_once(void **state)
     assert_int_equal(trims, 3);
     holds(s, 0);
     assert_int_equal(trims, 3);
+    trims = 0; /* what was counted as gone before it was freed */
+    assert_int_equal(watch(s, 60 * US_PER_S), 1);
+    trims = 0;
+    assert_int_equal(watch(s, 3 * US_PER_S), 0);
 }
 
 static void a_small_one_when_it_is_quiet(void **state)
