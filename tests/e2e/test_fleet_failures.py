@@ -1,9 +1,11 @@
 """The shared replay memory fails in each way of the table in docker/README.md: what is answered, for how long, and what is told."""
 import os
+import queue
 import re
 import signal
 import socket
 import subprocess
+import threading
 import time
 
 import pytest
@@ -94,16 +96,29 @@ def test_client_pause(fleet):
 
 
 class Slow(Road):
+    """All of it arrives, and each octet so much later."""
     delay = 0
 
     def one_way(self, a, b):
+        under_way = queue.Queue()
+
+        def arrive():
+            try:
+                while (one := under_way.get())[1]:
+                    time.sleep(max(0, one[0] - time.monotonic()))
+                    b.sendall(one[1])
+                b.shutdown(socket.SHUT_WR)
+            except OSError:
+                pass  # it was cut
+        arriving = threading.Thread(target=arrive, daemon=True)
+        arriving.start()
         try:
             while some := a.recv(65536):
-                time.sleep(self.delay)
-                b.sendall(some)
-            b.shutdown(socket.SHUT_WR)
+                under_way.put((time.monotonic() + self.delay, some))
         except OSError:
-            pass  # it was cut
+            pass
+        under_way.put((0, b""))
+        arriving.join()
 
 
 def test_every_answer_is_late(fleet):
