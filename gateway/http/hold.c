@@ -144,8 +144,8 @@ void hold_make_room(struct front *f)
 }
 
 /* After a flood it is done once when half of it has gone, and once more when all has: what is left of it then is too
- * little for the first, however much it is. Once more when it has been quiet after that: who counts a connection as gone
- * frees it a moment later. After a small one only then: while it is done, who allocates waits. */
+ * little for the first, however much it is. Once more when it has been quiet after that: who counts a connection as
+ * gone frees it a moment later. After a small one only then: while it is done, who allocates waits. */
 void hold_trim(struct server *s)
 {
     static size_t peak, flood; /* the most since it was done last, and since all had gone */
