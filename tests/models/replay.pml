@@ -16,9 +16,9 @@
  *   (none)            two primaries may live apart; a request is accepted once the replica has it (wait_replicas: 1)
  *   NO_WAIT, SINGLE   no waiting; nobody is promoted before the old primary is dead
  * Variants that must be found wrong (-D):
- *   SETNX             no epoch: the memory alone
+ *   SETNX             no epoch: the memory alone; in either setting
+ *   OWNER_BY_PROCESS  a promotion gives no new name: promoted back, it goes on with its old epoch; in either setting
  *   NO_WAIT           two primaries live apart, and nobody waits
- *   NO_WAIT, SINGLE, OWNER_BY_PROCESS   a promotion gives no new name: promoted back, it goes on with its old epoch
  *   NO_WAIT, SINGLE, SHORT_FLOOR        floor = now + F: clocks that differ are forgotten
  *   NO_WAIT, SINGLE, NO_FUTURE          F of whoever opens the epoch: what another took further ahead is forgotten
  *
