@@ -69,8 +69,9 @@ static bool add_own(struct pg_target *t, const PQconninfoOption *o)
         {"tcp_user_timeout", "3000"}, /* an address that nothing comes back from gives way to the next */
     };
     const char *value = o->val;
-    if (str_eq_z(str_z(o->keyword), "target_session_attrs") && !value && t->hosts > 1)
-        value = "read-write"; /* the one that was promoted */
+    /* The one that was promoted. Never a standby: one that follows no more looks like a database without changes. */
+    if (str_eq_z(str_z(o->keyword), "target_session_attrs") && !value)
+        value = t->hosts > 1 ? "read-write" : "primary";
     for (size_t i = 0; !value && i < sizeof PRESET / sizeof *PRESET; i++)
         if (str_eq_z(str_z(o->keyword), PRESET[i].keyword))
             value = PRESET[i].value;

@@ -938,6 +938,10 @@ def test_a_failover(server, gateway, alice, bob):
         follows(g, bob, 403)
         lag = "SELECT pg_last_wal_replay_lsn() >= '%s'" % c.sql("SELECT pg_current_wal_lsn()")
         kms.wait_for(lambda: s.sql(lag) == "t")
+        alone = g.config.with_name("alone.yaml")  # a standby alone: nobody would know that it follows no more
+        alone.write_text(g.config.read_text().replace(at, s.socket_url(db)))
+        said = g.run("keys", "list", "--config", alone, check=False)
+        assert said.returncode == 1 and "standby" in said.stderr, said
         c.stop(signal.SIGQUIT)
         assert g.ask(alice, "/init").status == 200
         assert keys(g, "renew", "--user", alice.uri, check=False).returncode == 1  # the standby alone takes no writes
