@@ -169,8 +169,8 @@ static void test_one_after_another(void **state)
     (void)state;
     static const char *const FORMAT = "kmsgate_requests_total{rule=\"%s\",verdict=\"%s\",reason=\"time.stale\","
                                       "form=\"signed\",proven=\"true\"}";
-    static const char *const RULES[] = {"one", "other", "a rule whose ID is longer than what is kept of it: it is "
-                                        "looked up each time, which takes longer, and is counted as all others are"};
+    static const char *const RULES[] = {"1", "2", ("a rule whose ID is longer than what is kept of it: it is looked up "
+                                                   "each time, and it is counted all the same as short ones are")};
     struct buf text[4] = {BUF_INIT(1u << 16), BUF_INIT(1u << 16), BUF_INIT(1u << 16), BUF_INIT(1u << 16)};
     char series[512];
     struct decision d = full();
