@@ -52,7 +52,7 @@ void metric_add(enum metric m, const char *labels, double by);
 void metric_set(enum metric m, const char *labels, double value);
 /* Histograms: phases 100us to 10s, skew -3600 s to 3600 s around 0. */
 void metric_observe(enum metric m, const char *labels, double value);
-/* Where a thread keeps a series that it counts at again and again; zero at first, and whenever other labels are meant. */
+/* Where a thread keeps a series that it counts at again and again; zero at first, and when other labels are meant. */
 struct metric_place {
     struct series *series;
     unsigned freed;

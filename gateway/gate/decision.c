@@ -73,7 +73,8 @@ static void write_checks(const struct decision *d, struct json *j)
     } last;
     if (!d->judged)
         return;
-    if (last.n && memcmp(d->checks, last.checks, sizeof last.checks) == 0) {
+    const struct str now = {(const char *)d->checks, sizeof d->checks};
+    if (last.n && str_eq(now, (struct str){(const char *)last.checks, sizeof last.checks})) {
         json_again(j, (struct str){last.text, last.n});
         return;
     }

@@ -267,7 +267,7 @@ full:
     return REASON_REPLAY_FULL;
 }
 
-/* What will be looked at, and is most likely not in the cache: all of it is asked for at once, then what it leads to. */
+/* What will be looked at, and is most likely not in the cache: all of it is asked for at once, and what it leads to. */
 static void fetch(const struct shard *s, const uint8_t digest[2][DIGEST])
 {
     struct entry *const *entry = &s->bucket[slot(s, digest[1])];

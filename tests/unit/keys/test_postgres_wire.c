@@ -255,9 +255,10 @@ static void test_how_long_a_host_is_waited_for(void **state)
                  {"61", 60000}, {"999999999999", 60000}};
     (void)state;
     for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
-        char given[16];
-        const struct pg_target t = {.timeout = CASES[i].given ? strcpy(given, CASES[i].given) : NULL};
+        char *given = CASES[i].given ? strdup(CASES[i].given) : NULL;
+        const struct pg_target t = {.timeout = given};
         assert_int_equal(pg_target_ms(&t), CASES[i].ms);
+        free(given);
     }
 }
 

@@ -469,7 +469,8 @@ int main(void)
         cmocka_unit_test(more_than_a_batch), cmocka_unit_test(cancelled),
         cmocka_unit_test(replicas_are_waited_for), cmocka_unit_test(what_servers_say),
         cmocka_unit_test(greetings_that_fail), cmocka_unit_test(the_library),
-        cmocka_unit_test(a_lost_connection_refuses_all), cmocka_unit_test(silence), cmocka_unit_test(late_replicas), cmocka_unit_test(sentinels),
+        cmocka_unit_test(a_lost_connection_refuses_all), cmocka_unit_test(silence),
+        cmocka_unit_test(late_replicas), cmocka_unit_test(sentinels),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
