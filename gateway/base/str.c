@@ -3,6 +3,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+struct str str_z(const char *z)
+{
+    return z ? (struct str){z, strlen(z)} : STR_MISSING;
+}
+
 static unsigned char lower(char c)
 {
     return (unsigned char)(c >= 'A' && c <= 'Z' ? c + ('a' - 'A') : c); /* no locale has a say */

@@ -25,10 +25,7 @@ struct str {
 #define STR_FMT(s) (int)(s).n, (s).p /* for "%.*s"; the view must be shorter than INT_MAX */
 
 /* The view of a NUL-terminated string; missing when z is NULL. */
-static inline struct str str_z(const char *z)
-{
-    return z ? (struct str){z, strlen(z)} : STR_MISSING;
-}
+struct str str_z(const char *z);
 
 /* True when both are there and equal byte for byte. Not for secrets: see secret_equal(). */
 static inline bool str_eq(struct str a, struct str b)
