@@ -47,6 +47,14 @@ static void check_required(struct load *l, const struct yaml_node *root)
         yaml_fault(&l->in, root, "the key `listen` is missing");
 }
 
+static const char PLAIN_UPSTREAM[] =
+    "upstream.tls is given, but upstream.url is not an https URL: nothing would be verified";
+
+static bool is_plain_upstream(const struct config *c)
+{
+    return c->upstream.url && !str_starts(str_z(c->upstream.url), STR("https:"));
+}
+
 /* Whoever writes `tls` takes what is said there for encrypted: with nothing in it, it is no preset. */
 static void check_tls_of(struct load *l, const struct yaml_node *root)
 {
@@ -56,9 +64,8 @@ static void check_tls_of(struct load *l, const struct yaml_node *root)
     if (admin && admin->kind == YAML_MAPPING && !admin->first && !c->admin.certificate)
         yaml_fault(&l->in, admin, "found admin.tls without a `certificate`: the address would speak plain HTTP");
     if (upstream && upstream->kind == YAML_MAPPING && !upstream->first && !c->upstream.ca && !c->upstream.certificate &&
-        c->upstream.url && !str_starts(str_z(c->upstream.url), STR("https:")))
-        yaml_fault(&l->in, upstream,
-                   "upstream.tls is given, but upstream.url is not an https URL: nothing would be verified");
+        is_plain_upstream(c))
+        yaml_fault(&l->in, upstream, "%s", PLAIN_UPSTREAM);
 }
 
 static void check_together(struct load *l)
@@ -67,10 +74,8 @@ static void check_together(struct load *l)
     if (!c->upstream.certificate != !c->upstream.key)
         fault_of(l, c->upstream.certificate ? "upstream.tls.certificate" : "upstream.tls.key",
                  "`certificate` and `key` of upstream.tls belong together: one of them is missing");
-    if ((c->upstream.ca || c->upstream.certificate) && c->upstream.url &&
-        !str_starts(str_z(c->upstream.url), STR("https:")))
-        fault_of(l, c->upstream.ca ? "upstream.tls.ca" : "upstream.tls.certificate",
-                 "upstream.tls is given, but upstream.url is not an https URL: nothing would be verified");
+    if ((c->upstream.ca || c->upstream.certificate) && is_plain_upstream(c))
+        fault_of(l, c->upstream.ca ? "upstream.tls.ca" : "upstream.tls.certificate", PLAIN_UPSTREAM);
     if (!c->admin.certificate != !c->admin.key)
         fault_of(l, c->admin.certificate ? "admin.tls.certificate" : "admin.tls.key",
                  "`certificate` and `key` of admin.tls belong together: one of them is missing");

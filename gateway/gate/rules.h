@@ -27,6 +27,9 @@ enum check {
 const char *check_name(enum check c);
 /* What shadow lets through: by check, and the form of the request behind them. "form" for SHADOW_FORM. */
 enum { SHADOW_FORM = CHECK_COUNT, SHADOW_COUNT };
+/* What a rule without settings demands: whatever takes more is looser. The window is Annex D's example. */
+#define STANDARD_WINDOW_US (5 * US_PER_S)
+enum { STANDARD_HMAC_BITS = 256 };
 const char *shadow_name(size_t i);
 const char *mode_name(enum mode m);
 const char *form_name(enum form f); /* "signed", … */

@@ -10,7 +10,6 @@
 #define LINT_SOON_US (31 * INT64_C(86400) * US_PER_S)
 #define LINT_OLD_US (90 * INT64_C(86400) * US_PER_S)
 #define LINT_FAR_US (731 * INT64_C(86400) * US_PER_S)
-#define LINT_STANDARD_US (5 * US_PER_S) /* what Annex D gives as an example */
 #define LINT_WIDE_US (60 * US_PER_S)
 
 static const struct yaml_choice NAMES[] = {
@@ -241,9 +240,9 @@ static void lint_checks(struct reading *g, const struct request_rule *q, const s
         rules_lint_add(time, LINT_WIDE_WINDOW,
              "takes requests up to %.20s old and %.20s ahead; the standard's example is 5s",
              duration_show(c->past_us).z, duration_show(c->future_us).z);
-    else if (c->past_us > LINT_STANDARD_US || c->future_us > LINT_STANDARD_US)
+    else if (c->past_us > STANDARD_WINDOW_US || c->future_us > STANDARD_WINDOW_US)
         (void)is_accepted(&time, LINT_WIDE_WINDOW); /* decided about before it is wide enough for a remark */
-    if (c->min_hmac_bits < 256)
+    if (c->min_hmac_bits < STANDARD_HMAC_BITS)
         rules_lint_add(rules_remark(g, q->id, node, "checks", "signature"), LINT_SHORT_HMAC,
                        "takes signatures cut to %u of 256 bits",
              c->min_hmac_bits);

@@ -33,15 +33,8 @@ static bool looser(const struct request_rule *a, const struct request_rule *b)
 
 static bool is_exception(const struct request_rule *q)
 {
-    static const int64_t WINDOW_US = 5 * US_PER_S; /* the presets' */
-    const struct checks *c = &q->checks;
-    if (q->deny)
-        return false;
-    bool loosened = request_rule_takes(q) & (FORM_UNSIGNED | FORM_EMPTY);
-    for (int i = 0; i < CHECK_COUNT; i++)
-        loosened |= c->mode[i] != MODE_ENFORCE;
-    return loosened || c->min_hmac_bits < 256 || c->kms_uri_host || c->url_compare != URL_EXACT ||
-           c->past_us > WINDOW_US || c->future_us > WINDOW_US || (c->canonicalization & ~(unsigned)XMLSIG_C14N);
+    const bool other_c14n = q->checks.canonicalization & ~(unsigned)XMLSIG_C14N;
+    return !q->deny && (other_c14n || request_rule_loosened(q, NULL, NULL) > 0);
 }
 
 /* A rule about one user's keys whose path ends at the user: the same with a time behind it is for the rules below. */

@@ -3,9 +3,7 @@
 
 #include "gate/rules.h"
 
-/* What the defaults of a rule without settings are: rules_request.c presets them. */
-#define STANDARD_WINDOW_US (5 * US_PER_S)
-enum { STANDARD_HMAC_BITS = 256, TEXT = 160 };
+enum { TEXT = 160 };
 
 struct loosened {
     rules_loosening *each;

@@ -262,9 +262,9 @@ const struct yaml_field REQUEST_FIELDS[] = {
 static bool presets(struct request_rule *q, int line)
 {
     *q = (struct request_rule){.since_us = TIME_NONE, .until_us = TIME_NONE, .accept = FORM_SIGNED, .line = line};
-    q->checks.min_hmac_bits = 256;
+    q->checks.min_hmac_bits = STANDARD_HMAC_BITS;
     q->checks.canonicalization = XMLSIG_C14N;
-    q->checks.past_us = q->checks.future_us = 5 * US_PER_S;
+    q->checks.past_us = q->checks.future_us = STANDARD_WINDOW_US;
     q->checks.versions = str_dup(STR("1.1.0 1.0.0"));
     q->forward.method = str_dup(STR("POST"));
     return q->checks.versions && q->forward.method;
