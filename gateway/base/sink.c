@@ -20,6 +20,7 @@ enum {
     BATCH_BYTES = 256 << 10,  /* so much is handed over, and held until it is settled */
     BATCH_LINES = 512,
     LONGEST = BATCH_BYTES / 2, /* line; no decision comes near it */
+    RING_LENGTH = sizeof(uint32_t), /* what stands before each */
     BATCH_MS = 20,            /* lines of so long go out in one write: fewer wake-ups, and still far below 100 ms */
     SETTLE_MS = 2,
     REOPEN_US = 1000000,
@@ -36,8 +37,8 @@ struct batch {
 };
 
 /*
- * Producers append to a ring of bytes under `lock`; the thread reads from its head without the lock, since nobody else
- * moves the head. `asked` is for waking it: new lines, reopening, closing.
+ * Producers append to a ring of bytes under `lock`, each line behind its length; the thread reads from its head without
+ * the lock, since nobody else moves the head. `asked` is for waking it: new lines, reopening, closing.
  */
 struct sink {
     struct sink_target target;
@@ -104,23 +105,26 @@ static void tell_recovery(struct sink *s)
     s->target.failing = false;
 }
 
-/* What the ring holds from its head on, `n` octets: the first line without its end. False: there is no whole one. */
-static bool ring_line(struct sink *s, size_t head, size_t n, struct str *line)
+static void ring_copy(const struct sink *s, size_t at, char *to, size_t n)
 {
-    const size_t first = head + n > QUEUE_BYTES ? QUEUE_BYTES - head : n;
-    const char *p = s->queue + head, *end = memchr(p, '\n', first);
-    if (end) {
-        *line = (struct str){p, (size_t)(end - p)};
-        return true;
-    }
-    end = memchr(s->queue, '\n', n - first);
-    if (!end)
-        return false;
+    const size_t first = n < QUEUE_BYTES - at ? n : QUEUE_BYTES - at;
+    memcpy(to, s->queue + at, first);
+    memcpy(to + first, s->queue, n - first);
+}
+
+/* The line that the ring has at `head`; its p is NULL where it stands in two pieces and no memory joins them. */
+static struct str ring_line(struct sink *s, size_t head)
+{
+    uint32_t n;
+    ring_copy(s, head, (char *)&n, sizeof n);
+    head = (head + sizeof n) % QUEUE_BYTES;
+    if (n <= QUEUE_BYTES - head)
+        return (struct str){s->queue + head, n};
     buf_reset(&s->line);
-    buf_bytes(&s->line, p, first);
-    buf_bytes(&s->line, s->queue, (size_t)(end - s->queue));
-    *line = (struct str){s->line.p, first + (size_t)(end - s->queue)};
-    return true;
+    if (!buf_reserve(&s->line, n))
+        return (struct str){NULL, n};
+    ring_copy(s, head, s->line.p, n);
+    return (struct str){s->line.p, n};
 }
 
 static void lose(struct sink *s)
@@ -184,11 +188,13 @@ static void batch_fill(struct sink *s)
     b->lines = b->at = b->taken = 0;
     batch_confess(s);
     size_t used = 0;
-    struct str line;
-    while (used < n && b->lines < BATCH_LINES && b->text.n < BATCH_BYTES &&
-           ring_line(s, (head + used) % QUEUE_BYTES, n - used, &line)) {
-        batch_line(s, line);
-        used += line.n + 1;
+    while (used < n && b->lines < BATCH_LINES && b->text.n < BATCH_BYTES) {
+        const struct str line = ring_line(s, (head + used) % QUEUE_BYTES);
+        if (line.p)
+            batch_line(s, line);
+        else
+            lose(s);
+        used += RING_LENGTH + line.n;
     }
     pthread_mutex_lock(&s->lock);
     s->n -= used;
@@ -358,12 +364,12 @@ struct sink *sink_open(const char *where, const struct sink_ways *ways, char *wh
     return NULL;
 }
 
-static void sink_append(struct sink *s, const char *p, size_t n)
+static void sink_append(struct sink *s, const void *p, size_t n)
 {
     const size_t at = (s->head + s->n) % QUEUE_BYTES;
     const size_t first = n < QUEUE_BYTES - at ? n : QUEUE_BYTES - at;
     memcpy(s->queue + at, p, first);
-    memcpy(s->queue, p + first, n - first);
+    memcpy(s->queue, (const char *)p + first, n - first);
     s->n += n;
 }
 
@@ -376,10 +382,11 @@ void sink_write(struct sink *s, struct str line)
         return;
     pthread_mutex_lock(&s->lock);
     const bool was_empty = s->n == 0;
-    const bool fits = line.n <= LONGEST && line.n < QUEUE_BYTES - s->n;
+    const bool fits = line.n <= LONGEST && line.n + RING_LENGTH <= QUEUE_BYTES - s->n;
     if (fits) {
+        const uint32_t n = (uint32_t)line.n;
+        sink_append(s, &n, sizeof n);
         sink_append(s, line.p, line.n);
-        sink_append(s, "\n", 1);
         if (was_empty)
             pthread_cond_signal(&s->asked);
     }
