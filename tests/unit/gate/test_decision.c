@@ -46,7 +46,7 @@ static struct decision full(void)
     d.checks[CHECK_REPLAY] = CHECK_SKIP;
     d.shadow[CHECK_KMS_URI] = REASON_KMS_URI_MISMATCH;
     d.reason = REASON_TIME_STALE;
-    d.claims.kms_uri = STR("elsewhere?token=hush");
+    d.claims.kms_uri = STR("elsewhere#token=hush");
     d.claims.time = STR("2026-11-23T18:00:00Z");
     d.claims.client_req_url = STR("https://kms.example.org/x?secret=1");
     d.claims.trk_id = STR("trk.1");
@@ -167,8 +167,6 @@ static void test_metrics(void **state)
 static void test_one_after_another(void **state)
 {
     (void)state;
-    static const char *const FORMAT = "kmsgate_requests_total{rule=\"%s\",verdict=\"%s\",reason=\"time.stale\","
-                                      "form=\"signed\",proven=\"true\"}";
     static const char *const RULES[] = {"1", "2", ("a rule whose ID is longer than what is kept of it: it is looked up "
                                                    "each time, and it is counted all the same as short ones are")};
     struct buf text[4] = {BUF_INIT(1u << 16), BUF_INIT(1u << 16), BUF_INIT(1u << 16), BUF_INIT(1u << 16)};
@@ -186,8 +184,22 @@ static void test_one_after_another(void **state)
         decision_count(&d);
     }
     for (size_t i = 0; i < 6; i++) {
-        snprintf(series, sizeof series, FORMAT, RULES[i % 3], i < 3 ? "reject" : "accept");
+        snprintf(series, sizeof series, "kmsgate_requests_total{rule=\"%s\",verdict=\"%s\",reason=\"time.stale\","
+                 "form=\"signed\",proven=\"true\"}", RULES[i % 3], i < 3 ? "reject" : "accept");
         assert_true(value_of(series) == (i < 3 ? 6 : 2));
+    }
+    d.rule = RULES[0];
+    for (size_t i = 0; i < 8; i++) { /* one thing at a time, and back */
+        d.proven = i != 1;
+        d.form = i == 3 ? FORM_UNSIGNED : FORM_SIGNED;
+        d.reason = i == 5 ? REASON_TIME_FUTURE : REASON_TIME_STALE;
+        decision_count(&d);
+    }
+    for (size_t i = 0; i < 4; i++) {
+        snprintf(series, sizeof series, "kmsgate_requests_total{rule=\"1\",verdict=\"accept\",reason=\"time.%s\","
+                 "form=\"%s\",proven=\"%s\"}", i == 2 ? "future" : "stale", i == 1 ? "unsigned" : "signed",
+                 i ? "true" : "false");
+        assert_true(value_of(series) == (i < 3 ? 1 : 2 + 5));
     }
     for (size_t i = 0; i < 4; i++)
         buf_free(&text[i]);
