@@ -103,6 +103,35 @@ static void test_usual_messages(void **state)
     }
 }
 
+/* So is one with other namespaces declared, as long as each reader takes them for absolute URIs. */
+static void test_plain_namespaces(void **state)
+{
+    static const struct {
+        const char *uri;
+        bool plain;
+    } URIS[] = {{"urn:a", true},         {"urn:a:b", true},       {"urn:a:b:c", true},      {"http://a/b", true},
+                {"https://a/b#c", true}, {"urn:", false},         {"urn:a:", false},        {"urn:a::b", false},
+                {"urn:a#b", false},      {"http:///a", false},    {"http://a/b:c", false},  {"http://a#b#c", false},
+                {"https://", false},     {"a/relative", false},   {"urn:a&amp;b", false}};
+    const struct secret_key key = key_of(ALICE_INK);
+    const struct xmlsig_policy policy = {256, XMLSIG_C14N};
+    (void)state;
+    for (size_t i = 0; i < sizeof URIS / sizeof *URIS; i++) {
+        struct buf text = BUF_INIT(MADE_ROOM);
+        struct dice d = {.p = (const uint8_t *)"", .n = 0};
+        struct making m = {&d, &text, "", "", false};
+        const char *what = "";
+        buf_printf(&text, "<SignedKmsRequest xmlns=\"" NS_KMS "\" xmlns:x=\"%s\">", URIS[i].uri);
+        made_signature(&m, made_payload(&m, false));
+        buf_z(&text, "</SignedKmsRequest>");
+        made_sign(&key, &text);
+        const enum request_ways ways = request_ways(buf_view(&text), &policy, &key, &what);
+        if (ways != (URIS[i].plain ? REQUEST_WAYS_ACCEPT : REQUEST_WAYS_ONE))
+            fail_msg("%s: %d %s", URIS[i].uri, (int)ways, what);
+        buf_free(&text);
+    }
+}
+
 /* An ampersand in a namespace's URI is escaped in canonical text, which libxml2 alone does not do. */
 static void test_ampersand_in_a_namespace(void **state)
 {
@@ -270,6 +299,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_made_messages),
         cmocka_unit_test(test_usual_messages),
+        cmocka_unit_test(test_plain_namespaces),
         cmocka_unit_test(test_ampersand_in_a_namespace),
         cmocka_unit_test(test_ids_that_are_no_names),
         cmocka_unit_test(test_every_octet_of_a_digest),
