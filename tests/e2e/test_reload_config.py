@@ -318,8 +318,9 @@ def test_the_environment_still_wins(gateway, alice):
 
 def test_a_storm_of_signals_under_load(gateway, alice, bob):
     """Every setting that can change does, many times a second, while requests run on kept and new connections."""
-    a = "limits: { body: 32KiB, connections: 200, in_flight: 640, memory: 32MiB, idle_timeout: 20s, replay_entries: 50000 }"
-    b = "limits: { body: 48KiB, connections: 900, in_flight: 999, memory: 48MiB, idle_timeout: 30s, replay_entries: 90000 }"
+    limits = "limits: { body: %dKiB, connections: %d, in_flight: %d, memory: %dMiB, " \
+             "idle_timeout: %ds, replay_entries: %d }"
+    a, b = limits % (32, 200, 640, 32, 20, 500000), limits % (48, 900, 999, 48, 30, 900000)
     g = gateway([alice, bob], config=a + "\nworkers: 2\nlog: { level: warn }")
     text = g.config.read_text()
     line = "  - address: 127.0.0.1:%d\n" % g.port
