@@ -1,4 +1,5 @@
 """What an upstream can do to others: replies that come slowly, a name that nobody answers for, one that moves."""
+import contextlib
 import os
 import random
 import socket
@@ -85,6 +86,26 @@ def test_replies_under_way_count(gateway):
     up.close()
 
 
+def test_a_reply_that_is_taken_in_pieces(gateway):
+    """What the socket does not take at once follows, where it broke off."""
+    alice = kms.User(ALICE)
+    up = scripted.Scripted()
+    up.says(response(key_prov(*[key_set(Keys(), ALICE)] * 700)))
+    g = gateway([alice], upstream=up.url, config="workers: 1")
+    s = socket.socket()
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    s.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)  # or the other side's buffer takes it all
+    s.settimeout(20)
+    s.connect(("127.0.0.1", g.port))
+    s.sendall(wire.Request(g, alice, "/keyprov").bytes())
+    g.decisions(1)
+    a = wire.Answer(wire.until_closed(s))
+    s.close()
+    assert a.status == 200 and a.complete and len(a.body) > 500 << 10
+    kms.Reply(a.status, a.headers, a.body).verify(alice.ink, alice.ink_id)
+    up.close()
+
+
 def with_own_etc(g, hosts=None, name_server=None):
     """Starts it where /etc is a copy of its own, g.folder / "etc"."""
     if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
@@ -152,3 +173,24 @@ def test_a_name_that_moves_is_followed(gateway):
     assert [g.ask(alice, "/keyprov").status for _ in range(3)] == [200] * 3 and len(old.seen) == told
     for up in (old, new):
         up.close()
+
+
+def test_an_address_that_swallows_has_its_part_of_the_time(gateway):
+    """Nothing comes back from the first of two: the second is tried while there is time for it."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can have an /etc of its own")
+    alice = kms.User(ALICE)
+    up = scripted.Scripted(host="127.0.0.9")
+    up.says(response(key_prov(key_set(Keys(), ALICE))))
+    with socket.create_server(("127.0.0.1", up.port), backlog=0) as first, contextlib.ExitStack() as waiting:
+        for _ in range(4):  # as many as it has room for; what comes then is dropped, and sent again
+            s = waiting.enter_context(socket.socket())
+            s.setblocking(False)
+            s.connect_ex(first.getsockname())
+        g = gateway([alice], start=False, upstream="http://kms.two.example:%d" % up.port, config="workers: 1")
+        g.config.write_text(g.config.read_text().replace("timeout: 5s }", "timeout: 10s }"))
+        with_own_etc(g, "127.0.0.1 kms.two.example\n127.0.0.9 kms.two.example\n")
+        began = time.monotonic()
+        assert g.ask(alice, "/keyprov").status == 200
+        assert time.monotonic() - began > 4, "the first was not asked first, or answered"
+    up.close()

@@ -1,5 +1,6 @@
 """Each sentence of the wire contract, over plain HTTP and TLS: a good request, and one that differs in one place."""
 import re
+import signal
 import time
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 import certs
 import kms
 import wire
+from bad_upstream import Upstream
 from conftest import Gateway
 
 TARGET = kms.BASE.encode() + b"/init"
@@ -391,6 +393,37 @@ def test_pipelined_in_order(g, user, open_one):
     assert len({a["X-Request-Id"] for a in got}) == 10
 
 
+def test_pipelining_takes_nobodys_turn(gateway, user):
+    """One connection has a turn of a few requests, however many it has sent; then others have theirs."""
+    g = gateway([user], config="workers: 1")
+    many, one = wire.connect(g), wire.connect(g)
+    g.running.p.send_signal(signal.SIGSTOP)  # so that both have sent before either is read
+    many.sendall(b"GET /x HTTP/1.1\r\nHost: kms.example.org\r\n\r\n" * 400)
+    one.sendall(b"GET /other HTTP/1.1\r\nHost: kms.example.org\r\nConnection: close\r\n\r\n")
+    g.running.p.send_signal(signal.SIGCONT)
+    assert wire.Answer(wire.until_closed(one)).status == 405
+    paths = kms.wait_for(lambda: [p for p in [[d["path"] for d in g.decisions()]] if "/other" in p])[0]
+    assert 0 < paths.index("/other") < 50
+    many.close()
+
+
+def test_who_is_being_served_is_not_read_far_ahead(gateway, user):
+    """What follows a request that the upstream has stays with the client: it takes no memory here."""
+    up = Upstream(lambda c: c.hold(60))
+    g = gateway([user], upstream=up.url, start=False, config="workers: 1")
+    g.config.write_text(g.config.read_text().replace("timeout: 5s }", "timeout: 60s }"))
+    g.start()
+    s = wire.connect(g)
+    s.sendall(wire.Request(g, user).without(b"Connection").bytes())
+    kms.wait_for(lambda: "kmsgate_in_flight 1\n" in g.admin("/metrics")[1])
+    s.settimeout(2)
+    with pytest.raises(TimeoutError):
+        for _ in range(64):
+            s.sendall(b"x" * (1 << 20))
+    s.close()
+    up.close()
+
+
 def test_nothing_behind_the_last_is_answered(g, user, open_one):
     """After Connection: close, or after a refusal, what follows is thrown away: it could be anything."""
     time.sleep(0.3)  # lines of the tests before
@@ -444,6 +477,8 @@ def test_expect(g, user, open_one):
     assert s.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
     s.sendall(r.body)
     assert wire.Answer(wire.until_closed(s)).status == 200
+    # nor who has not waited for it
+    assert wire.Answer(wire.talk(open_one(), wire.Request(g, user).add(b"Expect: 100-continue").bytes())).status == 200
     # who is refused by his head is not asked for more
     r = wire.Request(g, user).add(b"Expect: 100-continue").set(b"Content-Type", b"text/plain")
     s = open_one()

@@ -138,6 +138,30 @@ def test_a_name_is_resolved_and_both_families_are_tried(gateway, alice, upstream
     assert b"\r\nHost: localhost:%d\r\n" % up.port in up.requests[0][0] + b"\r\n"
 
 
+def test_no_more_are_kept_than_there_may_be(gateway, alice, upstream):
+    """Each worker keeps its own, and together they may have made more: the rest is closed."""
+    open_now, seen = set(), []
+
+    def script(c):
+        open_now.add(c.number)
+        try:
+            keeps(lambda c, n: time.sleep(0.05) or WHOLE, seen)(c)
+        finally:
+            open_now.discard(c.number)
+    g = started(gateway, [alice], upstream(script), "connections: 2, idle_timeout: 10m", config="workers: 4")
+
+    def ask_two():
+        threads = [threading.Thread(target=g.ask, args=(alice, "/keyprov")) for _ in range(2)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+        return len(open_now) > 2
+    kms.wait_for(ask_two, 30)
+    kms.wait_for(lambda: len(open_now) <= 2, 30)
+    assert open_now
+
+
 def test_a_large_request_and_an_answer_before_its_end(gateway, alice, upstream):
     """An upstream that refuses a body while it is still being sent is heard."""
     def script(c):
@@ -235,6 +259,29 @@ def test_a_tls_connection_is_kept_too(gateway, alice, upstream, tmp_path):
     g = started(gateway, [alice], up, "tls: { ca: %s }" % ca)
     assert [g.ask(alice, "/keyprov").status for _ in range(4)] == [200] * 4
     assert len(used(seen)) == 1
+
+
+def test_a_tls_connection_ends_with_the_certificates_it_was_made_by(gateway, alice, upstream, tmp_path):
+    """However long it could be kept: a client certificate that was replaced is not used any more."""
+    folder = tmp_path / "certs"
+    ca, pair = tls_place(folder)
+    certs.authority(folder, "clients")
+    certs.issue(folder, "clients", "me")
+    names, seen = {}, []
+
+    def script(c):
+        names[c.number] = dict(x[0] for x in c.s.getpeercert()["subject"])["commonName"]
+        keeps(seen=seen)(c)
+    up = upstream(script, context=server_context(pair, folder / "clients.pem"))
+    g = started(gateway, [alice], up, "idle_timeout: 10m, tls: {{ ca: {1}, certificate: {0}/me.pem, key: {0}/me.key }}"
+                .format(folder, ca))
+    assert [g.ask(alice, "/keyprov").status for _ in range(3)] == [200] * 3
+    assert [names[n] for n in used(seen)] == ["me"]
+    certs.issue(folder, "clients", "other")
+    (folder / "me.pem").write_text((folder / "other.pem").read_text())
+    (folder / "me.key").write_text((folder / "other.key").read_text())
+    kms.wait_for(lambda: g.ask(alice, "/keyprov").status == 200 and names[seen[-1][0]] == "other")
+    assert g.ask(alice, "/keyprov").status == 200 and [names[n] for n in used(seen)] == ["me", "other"]
 
 
 def test_the_name_goes_into_the_handshake(gateway, alice, upstream, tmp_path):
