@@ -163,16 +163,27 @@ def test_no_more_are_kept_than_there_may_be(gateway, alice, upstream):
 
 
 def test_a_large_request_and_an_answer_before_its_end(gateway, alice, upstream):
-    """An upstream that refuses a body while it is still being sent is heard."""
+    """An upstream that refuses a body while it is still being sent is heard; nothing else goes over that connection,
+    where it would be read as the rest of the body."""
+    seen = []
+
     def script(c):
-        c.read_head()
-        c.send(reply(b"", b"413 Large"))
-        c.hold(2)
-    g = started(gateway, [alice], upstream(script), config="workers: 1\nlimits: { body: 8MiB }",
+        while c.read_head() is not None:
+            seen.append((c.number, 1))
+            c.send(reply(b"", b"413 Large"))
+
+    def wide(f):
+        request = kms.kms_request(f)
+        request[0].tail = " " * (6 << 20)
+        return request
+    up = upstream(script, listen=False)
+    up.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    up.listen()
+    g = started(gateway, [alice], up, config="workers: 1\nlimits: { body: 8MiB }",
                 rules="version: 1\nkms: { uris: [kms.example.org] }\nresponses: [{ id: default }]\n"
                       "requests: [{ id: everyone, forward: { body: signed } }]\n")
-    r = g.ask(alice, "/keyprov", DeviceId="d" * 200)
-    assert (r.status, g.last(1)["reason"]) == (413, "upstream.error")
+    assert [g.ask(alice, "/keyprov", request=wide).status, g.ask(alice, "/keyprov").status] == [413, 413]
+    assert [d["reason"] for d in g.decisions(2)] == ["upstream.error"] * 2 and len(used(seen)) == 2
 
 
 def test_the_breaker(gateway, alice, upstream):
