@@ -132,6 +132,37 @@ static void test_plain_namespaces(void **state)
     }
 }
 
+/* And one with each of its fields; an element of another name is none of them, wherever it stands. */
+static void test_each_field(void **state)
+{
+    static const char *const FIELDS[] = {"<UserUri>sip:alice@example.org</UserUri>", "<KmsUri>kms.example.org</KmsUri>",
+                                         "<Time>2026-11-23T18:00:00Z</Time>", "<ClientId>c</ClientId>",
+                                         "<DeviceId>d</DeviceId>",
+                                         "<ClientReqUrl>https://kms.example.org/</ClientReqUrl>",
+                                         "<TrK-ID>trk.1.alice</TrK-ID>", "<Signature-ID>ink.1.alice</Signature-ID>"};
+    enum { ALL = sizeof FIELDS / sizeof *FIELDS, NONE = ALL };
+    const struct secret_key key = key_of(ALICE_INK);
+    const struct xmlsig_policy policy = {256, XMLSIG_C14N};
+    (void)state;
+    for (size_t odd = 0; odd <= NONE; odd++) {
+        struct buf text = BUF_INIT(MADE_ROOM);
+        struct dice d = {.p = (const uint8_t *)"", .n = 0};
+        struct making m = {&d, &text, "", "", false};
+        const char *what = "";
+        buf_z(&text, "<SignedKmsRequest xmlns=\"" NS_KMS "\"><KmsRequest Id=\"xmldoc\" Version=\"1.1.0\">");
+        for (size_t i = 0; i < ALL; i++)
+            buf_z(&text, i == odd ? "<Other>sip:alice@example.org</Other>" : FIELDS[i]);
+        buf_z(&text, "</KmsRequest>");
+        made_signature(&m, "xmldoc");
+        buf_z(&text, "</SignedKmsRequest>");
+        made_sign(&key, &text);
+        const enum request_ways ways = request_ways(buf_view(&text), &policy, &key, &what);
+        if (ways != (odd == NONE ? REQUEST_WAYS_ACCEPT : REQUEST_WAYS_ONE))
+            fail_msg("without %s: %d %s", odd == NONE ? "none" : FIELDS[odd], (int)ways, what);
+        buf_free(&text);
+    }
+}
+
 /* An ampersand in a namespace's URI is escaped in canonical text, which libxml2 alone does not do. */
 static void test_ampersand_in_a_namespace(void **state)
 {
@@ -300,6 +331,7 @@ int main(void)
         cmocka_unit_test(test_made_messages),
         cmocka_unit_test(test_usual_messages),
         cmocka_unit_test(test_plain_namespaces),
+        cmocka_unit_test(test_each_field),
         cmocka_unit_test(test_ampersand_in_a_namespace),
         cmocka_unit_test(test_ids_that_are_no_names),
         cmocka_unit_test(test_every_octet_of_a_digest),
