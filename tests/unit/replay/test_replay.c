@@ -104,6 +104,25 @@ static void test_forgetting(void **state)
     replay_free(r);
 }
 
+/* In whatever order it came: neither later, which would fill the memory, nor sooner. */
+static void test_the_oldest_is_forgotten_first(void **state)
+{
+    enum { ALL = 53, APART_US = 1000 };
+    (void)state;
+    for (unsigned step = 1; step < ALL; step++) { /* each is prime to 53: all orders differ, and hold each Time once */
+        struct replay *r = memory_of(1000, START, S(5));
+        for (unsigned i = 0; i < ALL; i++)
+            assert_int_equal(spend(r, i, START + i * step % ALL * APART_US, START + ALL * APART_US), REASON_OK);
+        for (unsigned gone = 0; gone < ALL; gone++) {
+            const int64_t now_us = START + S(5) + gone * APART_US + 1;
+            assert_int_equal(spend(r, ALL + gone, now_us, now_us), REASON_OK);
+            assert_int_equal(replay_count(r), ALL);
+            assert_int_equal(replay_floor(r), START + gone * APART_US + 1);
+        }
+        replay_free(r);
+    }
+}
+
 static void test_a_wider_window_brings_nothing_back(void **state)
 {
     (void)state;
@@ -375,6 +394,7 @@ int main(void)
         cmocka_unit_test(test_what_makes_it_the_same),
         cmocka_unit_test(test_floor),
         cmocka_unit_test(test_forgetting),
+        cmocka_unit_test(test_the_oldest_is_forgotten_first),
         cmocka_unit_test(test_a_wider_window_brings_nothing_back),
         cmocka_unit_test(test_a_narrower_window_forgets_openly),
         cmocka_unit_test(test_clock_steps),
