@@ -240,6 +240,18 @@ def test_the_breaker_of_one_that_is_away_tries_as_soon_as_it_can_be_reached(gate
     assert g.ask(alice, "/keyprov").status == 200
 
 
+def test_to_be_reached_is_no_answer(gateway, alice, upstream):
+    """One that can be connected to, and ends each connection, is tried once; the breaker stays open."""
+    port = kms.free_port()
+    g = started(gateway, [alice], "http://127.0.0.1:%d" % port, "breaker: { failures: 2, probe: 1h }")
+    assert [g.ask(alice, "/keyprov").status for _ in range(3)] == [502] * 3
+    up = upstream(keeps(lambda c, n: None), port=port)
+    kms.wait_for(lambda: "can be reached again" in g.running.err, 10)
+    assert [g.ask(alice, "/keyprov").status for _ in range(4)] == [502] * 4
+    assert len(up.requests) == 1
+    assert 'kmsgate_limit{name="breaker"} 1\n' in g.admin("/metrics")[1]
+
+
 def test_a_mute_upstream_ends_no_later(gateway, alice, upstream):
     """Calls under way are cut when the time to drain is over; the gateway does not wait for their timeout."""
     up = upstream(lambda c: c.hold(60))
