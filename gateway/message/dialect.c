@@ -367,7 +367,7 @@ static void key(struct translation *t, const xmlNode *n, const struct schema_ele
         set_text(t, n, buf_view(&hex));
     } else if (t->reason == REASON_OK) {
         t->reason = REASON_UPSTREAM_INVALID;
-        schema_tell_key(t->why, e, text);
+        schema_tell_key(t->why, e, text, t->d->key_text == KEY_TEXT_BASE64);
     }
     secret_wipe(octets, sizeof octets);
 }
@@ -469,6 +469,7 @@ static enum reason dialect_read(struct str text, const struct dialect *d, struct
     struct xml_limits limits = XML_LIMITS_REPLY;
     const bool declared = d && d->encoding == ENCODING_DECLARED;
     limits.relative = d ? &d->namespaces : NULL;
+    limits.relative_help = "; a dialect's `namespaces` reads those that it lists";
     if (declared && !dialect_recode(text, &room, &text))
         return REASON_INTERNAL;
     const enum reason parsed = xml_parse(text, &limits, out, why);

@@ -323,7 +323,7 @@ static bool check_key(struct schema_check *c, const xmlNode *n, const struct sch
         c->has_clear_key = true;
         if (schema_hex_holds(schema_value(n, TYPE_KEY), e->octets))
             return true;
-        schema_tell_key(c->why, e, schema_value(n, TYPE_KEY));
+        schema_tell_key(c->why, e, schema_value(n, TYPE_KEY), false);
         return false;
     }
     if (xml_next(key) || !xml_blank(n))
@@ -419,7 +419,7 @@ static bool check_element(struct schema_check *c, const xmlNode *n, const struct
     if (!text.p)
         return schema_invalid(c, n, STR("elements"), "text");
     if (e->type == TYPE_HEX && !schema_hex_holds(text, e->octets)) {
-        schema_tell_key(c->why, e, text);
+        schema_tell_key(c->why, e, text, false);
         return false;
     }
     if (e->type != TYPE_HEX && !schema_value_holds(text, e->type, may_be_empty))

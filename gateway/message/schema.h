@@ -87,8 +87,8 @@ bool schema_is_new_key(const struct schema_element *e);
 /* True for a key that is a number, so that zero octets in front of it mean nothing. */
 bool schema_is_number(const struct schema_element *e);
 /* Says of a key's text why it is none: how long it is, how long it should be, and which key of a dialect would read it.
- * Never what it is. */
-void schema_tell_key(struct detail *why, const struct schema_element *e, struct str text);
+ * Never what it is. base64_due: it was to be base64, as some dialects have it; else hex. */
+void schema_tell_key(struct detail *why, const struct schema_element *e, struct str text, bool base64_due);
 /* The payload of a KmsMessage, and what the schema says of it; NULL: none, or it is still encrypted. */
 const xmlNode *schema_payload(const xmlNode *message, const struct schema_element **e);
 /* A child of another namespace (not of none). */

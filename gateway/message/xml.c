@@ -13,17 +13,17 @@
 
 const struct xml_limits XML_LIMITS_REQUEST = {LIMIT_XML_DEPTH_REQUEST, LIMIT_XML_ELEMENTS_REQUEST, LIMIT_XML_ATTRIBUTES,
                                               LIMIT_XML_NAMESPACES, LIMIT_XML_DECLARATIONS_REQUEST, false, false,
-                                              NULL};
+                                              NULL, NULL};
 const struct xml_limits XML_LIMITS_REDIRECT = {LIMIT_XML_DEPTH_REQUEST, LIMIT_XML_ELEMENTS_REDIRECT,
                                                LIMIT_XML_ATTRIBUTES, LIMIT_XML_NAMESPACES,
-                                               LIMIT_XML_DECLARATIONS_REDIRECT, false, false, NULL};
+                                               LIMIT_XML_DECLARATIONS_REDIRECT, false, false, NULL, NULL};
 const struct xml_limits XML_LIMITS_REPLY = {LIMIT_XML_DEPTH_REPLY, LIMIT_XML_ELEMENTS_REPLY, LIMIT_XML_ATTRIBUTES,
-                                            LIMIT_XML_NAMESPACES, LIMIT_XML_DECLARATIONS_REPLY, true, true, NULL};
+                                            LIMIT_XML_NAMESPACES, LIMIT_XML_DECLARATIONS_REPLY, true, true, NULL, NULL};
 /* Around a reply comes SignedKmsResponse; each key content becomes an EncryptedKey, which declares two namespaces; what
  * is kept as it came declares all that was around it, beside what the gateway's own elements declare. */
 const struct xml_limits XML_LIMITS_PROTECTED = {LIMIT_XML_DEPTH_REPLY + 4, 5 * LIMIT_XML_ELEMENTS_REPLY,
                                                 LIMIT_XML_ATTRIBUTES, LIMIT_XML_NAMESPACES + 8,
-                                                20 * LIMIT_XML_DECLARATIONS_REPLY, true, true, NULL};
+                                                20 * LIMIT_XML_DECLARATIONS_REPLY, true, true, NULL, NULL};
 
 /* libxml2's own reports go nowhere: they hold bytes from strangers. What matters comes back by parse_error(). */
 static void quiet(void *arg, xmlErrorPtr error)
@@ -67,12 +67,12 @@ struct parse {
     uint64_t shortages; /* at the start */
 };
 
-static void xml_refuse(xmlParserCtxtPtr ctxt, const char *what)
+static void xml_refuse(xmlParserCtxtPtr ctxt, const char *what, const char *help)
 {
     struct parse *parse = ctxt->_private;
     if (parse->reason == REASON_OK) {
         parse->reason = REASON_XML_FORBIDDEN;
-        detail_set(parse->why, "line %d: found %s", xmlSAX2GetLineNumber(ctxt), what);
+        detail_set(parse->why, "line %d: found %s%s", xmlSAX2GetLineNumber(ctxt), what, help ? help : "");
     }
     xmlStopParser(ctxt);
 }
@@ -80,7 +80,7 @@ static void xml_refuse(xmlParserCtxtPtr ctxt, const char *what)
 static void on_doctype(void *arg, const xmlChar *name, const xmlChar *external, const xmlChar *system)
 {
     (void)name, (void)external, (void)system;
-    xml_refuse(arg, "a document type declaration, expected none");
+    xml_refuse(arg, "a document type declaration, expected none", NULL);
 }
 
 static void on_comment(void *arg, const xmlChar *text)
@@ -89,7 +89,7 @@ static void on_comment(void *arg, const xmlChar *text)
     const struct parse *parse = ctxt->_private;
     (void)text;
     if (!parse->limits->drop_comments)
-        xml_refuse(ctxt, "a comment, expected none");
+        xml_refuse(ctxt, "a comment, expected none", NULL);
 }
 
 static void on_instruction(void *arg, const xmlChar *target, const xmlChar *text)
@@ -134,13 +134,13 @@ static void on_element(START_ELEMENT)
     parse->declarations += (unsigned)n_ns; /* those in scope were counted by the scan */
     if (parse->elements > limits->elements || (unsigned)ctxt->nameNr >= limits->depth ||
         (unsigned)n_attrs > limits->attributes || parse->declarations > limits->declarations) {
-        xml_refuse(ctxt, "more elements, levels, attributes or namespaces than allowed");
+        xml_refuse(ctxt, "more elements, levels, attributes or namespaces than allowed", NULL);
         return;
     }
     for (int i = 0; i < n_ns; i++) {
         const xmlChar *declared = ns[2 * i + 1];
         if (declared && declared[0] && !xml_absolute(declared) && !xml_listed(limits->relative, declared)) {
-            xml_refuse(ctxt, "a relative namespace URI, expected an absolute one");
+            xml_refuse(ctxt, "a relative namespace URI, expected an absolute one", limits->relative_help);
             return;
         }
     }

@@ -23,6 +23,7 @@ struct xml_limits {
     bool drop_comments; /* replies: comments and PIs are dropped; requests: refused */
     bool secret;        /* may hold keys in clear: what libxml2 frees is wiped */
     const struct strings *relative; /* namespace URIs that may be declared though they are relative; NULL: none */
+    const char *relative_help;      /* said behind the refusal of another; NULL: nothing */
 };
 /* PROTECTED: what a gateway wrote and a client or the last look reads: each wrapped key declares its own namespaces. */
 extern const struct xml_limits XML_LIMITS_REQUEST, XML_LIMITS_REDIRECT, XML_LIMITS_REPLY, XML_LIMITS_PROTECTED;

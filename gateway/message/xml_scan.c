@@ -383,8 +383,11 @@ static bool plain_eight(const char *p)
 
 static enum reason characters(struct scan *s)
 {
-    if (!str_is_utf8((struct str){s->p, (size_t)(s->end - s->p)}))
+    if (!str_is_utf8((struct str){s->p, (size_t)(s->end - s->p)})) {
+        for (size_t n; (n = str_utf8_length((struct str){s->p, (size_t)(s->end - s->p)})) > 0;)
+            s->p += n;
         return malformed(s, "the text is not UTF-8");
+    }
     for (const char *p = s->p; p < s->end; p++) {
         while (s->end - p >= 8 && plain_eight(p)) /* nearly all of it */
             p += 8;

@@ -1,5 +1,6 @@
 """What real KMSs send beside what the standard says: extensions, unsigned certificates, other encodings, their own words;
 what the log says of it, and clients that read nothing but their vendor's words."""
+import base64
 import json
 import re
 import subprocess
@@ -21,7 +22,7 @@ VENDOR = "http://vendor.example/kms"
 V = " xmlns:v='urn:example:vendor'"
 K = Keys()
 DIALECTS = {"types": {"rename_types": {"KmsKeyProvTkType": "KmsKeyProvTkIkType"}}, "numeric": {"key_octets": "numeric"},
-            "declared": {"encoding": "declared"},
+            "declared": {"encoding": "declared"}, "hex": {"key_text": "hex"}, "base64": {"key_text": "base64"},
             "vendor": {"namespaces": [VENDOR, ""], "rename": {"KmsKeyset": "KmsKeySet", "Answer": "KmsResponse"}}}
 RULES = json.dumps({
     "version": 1, "kms": {"uris": ["kms.example.org"]}, "errors": {"detail": "reason"},
@@ -265,6 +266,10 @@ SAID = {  # what is wrong: what the log says of it
                    "hex; `point_prefix: add`"),
     "no hex": (response(init(certificate(PubAuthKey="no key at all!"))), "PubAuthKey: found 14 characters that are neither "
                "hex nor base64"),
+    "relative": (response(init()).replace(NS.encode(), b"TOBEDEFINED"), "found a relative namespace URI, expected an "
+                 "absolute one; a dialect's `namespaces` reads those that it lists"),
+    "not UTF-8": (response(init()).replace(b"<KmsUri>", b"<KmsUri>caf\xe9"), "at byte %d: the text is not UTF-8"
+                  % (response(init()).index(b"<KmsUri>") + len("<KmsUri>caf"))),
     "empty": (b"", "the upstream's reply is empty"),
     "a DTD": (b"<!DOCTYPE a>" + response(init()), "document type declaration"),
 }
@@ -276,6 +281,37 @@ def test_what_the_log_says(bench, alice, name):
     r, d = bench.ask(alice, "/init", body)
     assert r.status == 502 and logged(bench, r, said)
     assert said not in json.dumps(d) and said.encode() not in r.body
+
+
+SSK, RSK = (K.octets[n].hex() for n in ("UserSigningKeySSK", "UserDecryptKey"))
+SAID_OF_A_KEY = {  # a dialect, a key's text: what the log says
+    "odd": ("declared", {"UserSigningKeySSK": "0" + SSK}, "UserSigningKeySSK: found 65 hex digits, an odd number, expected 32 "
+            "octets as hex; `key_octets: numeric`"),
+    "odd, no number": ("numeric", {"UserSigningKeySSK": "f" + SSK + "01"}, "UserSigningKeySSK: found 67 hex digits, an odd "
+                       "number, expected 32 octets as hex"),
+    "not base64": ("base64", {}, "UserDecryptKey: found 257 octets as hex, expected 257 as base64; `key_text: hex`"),
+    "not base64, bare": ("base64", {"UserDecryptKey": RSK[2:]}, "UserDecryptKey: found 256 octets as hex, expected 257 as "
+                         "base64; `key_text: hex` and `point_prefix: add`"),
+    "not hex": ("hex", {"UserSigningKeySSK": base64.b64encode(bytes.fromhex(SSK)).decode()}, "UserSigningKeySSK: found 32 "
+                "octets as base64, expected 32 as hex; `key_text: base64`"),
+    "too long": ("hex", {"UserSigningKeySSK": "ff" + SSK}, "UserSigningKeySSK: found 33 octets as hex, expected 32 as hex"),
+    "blank": ("default", {"UserSigningKeySSK": SSK[:10] + " " + SSK[10:]}, "UserSigningKeySSK: found 32 octets as hex with "
+              "white space in it, expected 32 as hex; `key_text: hex`"),
+}
+
+
+@pytest.mark.parametrize("name", SAID_OF_A_KEY)
+def test_what_the_log_says_of_a_key(bench, alice, name):
+    """What was found, what was due under that dialect, and no key of a dialect that would not help."""
+    case, keys, said = SAID_OF_A_KEY[name]
+    body = response(key_prov(key_set(K, ALICE)))
+    for element, text in keys.items():
+        body = body.replace(K.octets[element].hex().encode(), text.encode())
+    r = bench.reply(alice, "/keyprov", body, case=case)
+    said += " in a dialect reads it" if "`" in said else ""
+    assert r.status == 502 and logged(bench, r, said)
+    line = next(x for x in bench.gate.running.err.split("\n") if r.headers["X-Request-Id"] in x)
+    assert line.rstrip().endswith(said)
 
 
 def test_what_an_upstream_says_with_an_error(bench, alice):
