@@ -263,7 +263,7 @@ static bool is_name(struct str s)
     return true;
 }
 
-struct zone *zone_load(struct str name)
+struct zone *zone_load(struct str name, bool *damaged)
 {
     char path[sizeof ZONE_FOLDER + 80];
     unsigned char *bytes = malloc(FILE_MAX);
@@ -278,6 +278,7 @@ struct zone *zone_load(struct str name)
         close(fd);
     const bool good = n >= 0 && n < FILE_MAX && read_zone(z, bytes, (size_t)n);
     free(bytes);
+    *damaged = n >= 0 && !good;
     if (!good) {
         free(z);
         return NULL;

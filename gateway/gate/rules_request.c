@@ -98,9 +98,12 @@ static void read_zone(struct yaml_in *in, const struct yaml_node *node, void *to
         return;
     if (zone_offset_parse(z, &c->zone_minutes))
         return;
-    if ((z.n && (z.p[0] == '+' || z.p[0] == '-')) || !(c->zone = zone_load(z)) || !(c->zone_name = str_dup(z)))
-        yaml_fault(in, node, "found %s, expected UTC, refuse, an offset from \"-14:00\" to \"+14:00\" or a zone of the "
-                   "system's tzdata such as Europe/Paris", yaml_found(node).z);
+    bool damaged = false;
+    const bool is_offset = z.n && (z.p[0] == '+' || z.p[0] == '-');
+    if (is_offset || !(c->zone = zone_load(z, &damaged)) || !(c->zone_name = str_dup(z)))
+        yaml_fault(in, node, "found %s%s, expected UTC, refuse, an offset from \"-14:00\" to \"+14:00\" or a zone of the "
+                   "system's tzdata such as Europe/Paris", yaml_found(node).z,
+                   damaged ? ", whose file is damaged or counts leap seconds" : "");
 }
 
 #define MODE_FIELD(check) {"mode", yaml_choose, .offset = offsetof(struct checks, mode[check]), MODES, "enforce"}

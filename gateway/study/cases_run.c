@@ -87,7 +87,7 @@ static bool hold(struct running *r, const struct gate *gate, const struct case_m
 
 static bool run_case(struct running *r)
 {
-    enum { REPLAY_ENTRIES = 64 };
+    enum { REPLAY_ENTRIES = 64, ZONES_APART_DAYS = 3 };
     struct detail why = {""};
     struct case_made made;
     /* to the millisecond, as Time is written: the edges of a window are then where a case puts them */
@@ -97,12 +97,14 @@ static bool run_case(struct running *r)
         r->run->failed++;
         return true;
     }
-    /* a gateway that has run for longer than any window is wide */
+    /* A gateway that has run for longer than any window is wide, and than two readings of a Time without a zone are
+     * apart: it is held against the floor by the earliest. */
     const int64_t retain = r->rules->max_past_us;
+    const int64_t floor_us = r->now_us - retain - INT64_C(86400) * ZONES_APART_DAYS * US_PER_S;
     const struct gate gate = {.public_url = &r->c->public_url,
                               .rules = r->rules,
                               .keys = made.keys,
-                              .replay = replay_memory_new(REPLAY_ENTRIES, r->now_us - retain - US_PER_S,
+                              .replay = replay_memory_new(REPLAY_ENTRIES, floor_us,
                                                           &(struct replay_settings){.past_us = retain})};
     const bool ok = gate.replay && hold(r, &gate, &made);
     replay_free(gate.replay);

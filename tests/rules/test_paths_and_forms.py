@@ -30,6 +30,9 @@ requests:
   - id: commented
     match: { source: 10.50.0.0/16 }
     checks: { signature: { canonicalization: [c14n-comments, exc-c14n-comments, c14n11-comments] } }
+  - id: west
+    match: { source: 10.60.0.0/16 }
+    checks: { time: { assume_zone: America/New_York } }
   - id: everyone
     checks: { path_user: { also: "sip:group-*@example.org" }, time: { assume_zone: Europe/Paris } }
 responses: [{ id: default, encrypt: { when: requested } }]
@@ -64,6 +67,10 @@ ROWS = [
      '{ verdict: reject, reason: time.stale }'),
     ('a time that never was', 'at: "2027-03-28T01:30:00Z", time: "2027-03-28T02:30:00"',
      '{ verdict: reject, reason: time.zone }'),
+    ('an hour that was there twice', 'at: "2026-10-25T00:30:00Z", time: "2026-10-25T02:30:00"', 'accept'),
+    ('the same hour again', 'at: "2026-10-25T01:30:00Z", time: "2026-10-25T02:30:00"', 'accept'),
+    ('far later under another rule', 'at: "2027-07-01T14:00:00Z", time: "2027-07-01T10:00:00", source: 10.60.0.1',
+     '{ verdict: accept, rule: west }'),
     ('comments', 'source: 10.50.0.1, canonicalization: c14n-comments', '{ verdict: accept, rule: commented }'),
     ('comments exclusive', 'source: 10.50.0.1, canonicalization: exc-c14n-comments', 'accept'),
     ('comments of 1.1', 'source: 10.50.0.1, canonicalization: c14n11-comments', 'accept'),

@@ -4,11 +4,15 @@
 #include <setjmp.h>
 #include <cmocka.h>
 #include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/zone.h"
+
+static bool damaged; /* of the zone that was loaded at last */
 
 static int64_t us_of(const char *text)
 {
@@ -47,7 +51,7 @@ static void the_clocks_of_zones(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
         int64_t at[2];
-        struct zone *z = zone_load(str_z(CASES[i].zone));
+        struct zone *z = zone_load(str_z(CASES[i].zone), &damaged);
         assert_non_null(z);
         const unsigned n = zone_instants(z, us_of(CASES[i].wall), at);
         assert_int_equal(n, !CASES[i].first ? 0 : CASES[i].second ? 2 : 1);
@@ -62,7 +66,7 @@ static void the_clocks_of_zones(void **state)
 static int compare_with_library(const char *zone)
 {
     int wrong = 0;
-    struct zone *z = zone_load(str_z(zone));
+    struct zone *z = zone_load(str_z(zone), &damaged);
     tzset();
     for (int64_t s = INT64_C(1600000000); z && s < INT64_C(2200000000); s += 86400 / 2 + 1801) {
         const time_t t = (time_t)s;
@@ -102,6 +106,15 @@ static void as_the_library_reads_them(void **state)
     }
 }
 
+/* In tzdata, under a name that a zone may have. */
+static bool is_file(const char *name)
+{
+    char path[128];
+    struct stat st;
+    snprintf(path, sizeof path, "/usr/share/zoneinfo/%s", name);
+    return !strchr(name, '.') && !strstr(name, "//") && stat(path, &st) == 0 && S_ISREG(st.st_mode);
+}
+
 static void names_of_no_zone(void **state)
 {
     static const char *const NAMES[] = {"",
@@ -116,12 +129,14 @@ static void names_of_no_zone(void **state)
                                         "tzdata.zi",
                                         "zone.tab",
                                         "right/Europe/Paris",
+                                        "leapseconds",
                                         "."};
     (void)state;
     for (size_t i = 0; i < sizeof NAMES / sizeof *NAMES; i++) {
-        struct zone *z = zone_load(str_z(NAMES[i]));
+        struct zone *z = zone_load(str_z(NAMES[i]), &damaged);
         if (z)
             fail_msg("`%s` is taken", NAMES[i]);
+        assert_int_equal(damaged, is_file(NAMES[i]));
     }
 }
 

@@ -620,7 +620,7 @@ static void test_zones(void **state)
     };
     struct checks *c = &w->rule[0].checks;
     w->rule[0].accept = FORM_UNSIGNED;
-    c->zone = zone_load(STR("Europe/Paris"));
+    c->zone = zone_load(STR("Europe/Paris"), &(bool){false});
     char name[] = "Europe/Paris";
     c->zone_name = name;
     assert_non_null(c->zone);
