@@ -101,8 +101,8 @@ static void read_zone(struct yaml_in *in, const struct yaml_node *node, void *to
     bool damaged = false;
     const bool is_offset = z.n && (z.p[0] == '+' || z.p[0] == '-');
     if (is_offset || !(c->zone = zone_load(z, &damaged)) || !(c->zone_name = str_dup(z)))
-        yaml_fault(in, node, "found %s%s, expected UTC, refuse, an offset from \"-14:00\" to \"+14:00\" or a zone of the "
-                   "system's tzdata such as Europe/Paris", yaml_found(node).z,
+        yaml_fault(in, node, "found %s%s, expected UTC, refuse, an offset from \"-14:00\" to \"+14:00\" or a zone of "
+                   "the system's tzdata such as Europe/Paris", yaml_found(node).z,
                    damaged ? ", whose file is damaged or counts leap seconds" : "");
 }
 
