@@ -43,8 +43,7 @@ static inline void buf_bytes(struct buf *b, const void *p, size_t n)
 {
     if ((b->failed || n >= b->cap - b->n) && !buf_reserve(b, n))
         return;
-    if (n > 0)
-        memcpy(b->p + b->n, p, n);
+    short_copy(b->p + b->n, p, n);
     b->n += n;
     b->p[b->n] = '\0';
 }

@@ -9,6 +9,8 @@
 #include <openssl/err.h>
 #include <openssl/evp.h>
 
+#include "base/short.h"
+
 enum {
     HASH_BLOCK = 64,
     IPAD = 0x36, /* RFC 2104's */
@@ -121,8 +123,7 @@ bool crypto_sha256_parts(const struct crypto_part *parts, size_t count, uint8_t 
     uint8_t all[SHORT];
     size_t n = 0, next = 0;
     for (; next < count && parts[next].n <= sizeof all - n; n += parts[next++].n)
-        if (parts[next].n > 0)
-            memcpy(all + n, parts[next].p, parts[next].n);
+        short_copy((char *)all + n, parts[next].p, parts[next].n);
     unsigned got = 0;
     struct crypto_thread *t = crypto_thread();
     bool ok = t && EVP_DigestInit_ex2(t->hash, NULL, NULL) == 1 && EVP_DigestUpdate(t->hash, all, n) == 1;

@@ -3,6 +3,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+void short_copy_long(char *to, const char *from, size_t n)
+{
+    memcpy(to, from, n);
+}
+
 struct str str_z(const char *z)
 {
     return z ? (struct str){z, strlen(z)} : STR_MISSING;
@@ -23,19 +28,14 @@ bool str_ieq(struct str a, struct str b)
     return true;
 }
 
-bool str_ieq_z(struct str a, const char *z)
-{
-    return str_ieq(a, str_z(z));
-}
-
 bool str_starts(struct str s, struct str prefix)
 {
-    return s.p && prefix.p && s.n >= prefix.n && memcmp(s.p, prefix.p, prefix.n) == 0;
+    return s.p && prefix.p && s.n >= prefix.n && short_equal(s.p, prefix.p, prefix.n);
 }
 
 bool str_ends(struct str s, struct str suffix)
 {
-    return s.p && suffix.p && s.n >= suffix.n && memcmp(s.p + s.n - suffix.n, suffix.p, suffix.n) == 0;
+    return s.p && suffix.p && s.n >= suffix.n && short_equal(s.p + s.n - suffix.n, suffix.p, suffix.n);
 }
 
 struct str str_behind(struct str s, struct str prefix)

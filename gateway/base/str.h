@@ -15,6 +15,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "base/short.h"
+
 struct str {
     const char *p;
     size_t n;
@@ -22,6 +24,7 @@ struct str {
 
 #define STR_MISSING ((struct str){NULL, 0})
 #define STR(literal) ((struct str){("" literal ""), sizeof(literal) - 1})
+#define STR_INIT(literal) {"" literal "", sizeof(literal) - 1} /* the same, in what is initialized before main() */
 #define STR_FMT(s) (int)(s).n, (s).p /* for "%.*s"; the view must be shorter than INT_MAX */
 
 /* The view of a NUL-terminated string; missing when z is NULL. */
@@ -30,18 +33,21 @@ struct str str_z(const char *z);
 /* True when both are there and equal byte for byte. Not for secrets: see secret_equal(). */
 static inline bool str_eq(struct str a, struct str b)
 {
-    return a.p && b.p && a.n == b.n && memcmp(a.p, b.p, a.n) == 0;
+    return a.p && b.p && a.n == b.n && short_equal(a.p, b.p, a.n);
 }
 /* Nearly every name that is looked for in a table differs in the first letter: in place, that is all of the cost. */
 static inline bool str_eq_z(struct str a, const char *z)
 {
     if (!a.p || !z || (a.n > 0 && a.p[0] != z[0]))
         return false;
-    return strlen(z) == a.n && memcmp(a.p, z, a.n) == 0;
+    return strlen(z) == a.n && short_equal(a.p, z, a.n);
 }
 /* The same without regard to ASCII case. */
 bool str_ieq(struct str a, struct str b);
-bool str_ieq_z(struct str a, const char *z);
+static inline bool str_ieq_z(struct str a, const char *z)
+{
+    return z && strlen(z) == a.n && str_ieq(a, (struct str){z, a.n});
+}
 bool str_starts(struct str s, struct str prefix);
 bool str_ends(struct str s, struct str suffix);
 /* What follows the prefix; missing where s does not begin with it. */

@@ -4,14 +4,12 @@
 #ifndef KMSGATE_BASE_TOKEN_H
 #define KMSGATE_BASE_TOKEN_H
 
-#include <string.h>
-
 #include "base/str.h"
 
 /* True when the n bytes at p begin with the token. Not for secrets. */
 static inline __attribute__((always_inline)) bool token_at(const char *p, size_t n, struct str token)
 {
-    return n >= token.n && memcmp(p, token.p, token.n) == 0;
+    return n >= token.n && short_equal(p, token.p, token.n);
 }
 
 #endif

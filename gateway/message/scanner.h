@@ -86,8 +86,8 @@ static inline void canon_bytes(struct canon *c, struct str s)
         c->full = true;
         return;
     }
-    if (s.p && s.n > 0)
-        memcpy(c->p + c->n, s.p, s.n);
+    if (s.p)
+        short_copy(c->p + c->n, s.p, s.n);
     c->n += s.n;
 }
 /* `<name`, then the namespaces: of an apex all in scope, else those of its own that its parent does not have. The
