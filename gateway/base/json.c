@@ -7,22 +7,21 @@
 
 /* Writes the comma and the key that stand before a value, and makes room for n octets of it: whoever writes them there
  * adds them to the buffer by wrote(). NULL: the buffer has failed. */
-static char *begin_value(struct json *j, const char *key, size_t n)
+static char *begin_value(struct json *j, struct str key, size_t n)
 {
     struct buf *b = j->out;
     const uint64_t level = UINT64_C(1) << j->depth;
     const bool comma = j->has_item & level;
-    const size_t key_n = key ? strlen(key) : 0;
-    char *at = buf_reserve(b, comma + (key ? key_n + 3 : 0) + n), *const from = at;
+    char *at = buf_reserve(b, comma + (key.p ? key.n + 3 : 0) + n), *const from = at;
     if (!at)
         return NULL;
     if (comma)
         *at++ = ',';
     j->has_item |= level;
-    if (key) {
+    if (key.p) {
         *at++ = '"';
-        memcpy(at, key, key_n);
-        at += key_n;
+        short_copy(at, key.p, key.n);
+        at += key.n;
         *at++ = '"';
         *at++ = ':';
     }
@@ -37,16 +36,16 @@ static void wrote(struct json *j, size_t n)
     j->out->p[j->out->n] = '\0';
 }
 
-static void put_value(struct json *j, const char *key, const char *text, size_t n)
+static void put_value(struct json *j, struct str key, const char *text, size_t n)
 {
     char *at = begin_value(j, key, n);
     if (!at)
         return;
-    memcpy(at, text, n);
+    short_copy(at, text, n);
     wrote(j, n);
 }
 
-static void open_level(struct json *j, const char *key, bool array)
+static void open_level(struct json *j, struct str key, bool array)
 {
     put_value(j, key, array ? "[" : "{", 1);
     if (++j->depth >= 64) { /* no text of ours is that deep */
@@ -58,12 +57,12 @@ static void open_level(struct json *j, const char *key, bool array)
     j->is_array = array ? j->is_array | level : j->is_array & ~level;
 }
 
-void json_object(struct json *j, const char *key)
+void json_put_object(struct json *j, struct str key)
 {
     open_level(j, key, false);
 }
 
-void json_array(struct json *j, const char *key)
+void json_put_array(struct json *j, struct str key)
 {
     open_level(j, key, true);
 }
@@ -105,7 +104,7 @@ static void put_escaped(struct json *j, size_t n, uint32_t code)
         buf_printf(j->out, "\\u%04x", code);
 }
 
-void json_string(struct json *j, const char *key, struct str value, size_t max)
+void json_put_string(struct json *j, struct str key, struct str value, size_t max)
 {
     const size_t whole = max && max < value.n ? max : value.n;
     if (!value.p)
@@ -116,7 +115,7 @@ void json_string(struct json *j, const char *key, struct str value, size_t max)
         return;
     *at = '"';
     if (i == value.n) { /* nearly every one */
-        memcpy(at + 1, value.p, i);
+        short_copy(at + 1, value.p, i);
         at[i + 1] = '"';
         wrote(j, i + 2);
         return;
@@ -150,27 +149,27 @@ static uint64_t size_of(int64_t value)
     return value < 0 ? 0 - (uint64_t)value : (uint64_t)value;
 }
 
-static void put_number(struct json *j, const char *key, char *from, const char *end, bool negative)
+static void put_number(struct json *j, struct str key, char *from, const char *end, bool negative)
 {
     if (negative)
         *--from = '-';
     put_value(j, key, from, (size_t)(end - from));
 }
 
-void json_int(struct json *j, const char *key, int64_t value)
+void json_put_int(struct json *j, struct str key, int64_t value)
 {
     char text[NUMBER_TEXT], *const end = text + sizeof text;
     put_number(j, key, decimal_before(end, size_of(value), 1), end, value < 0);
 }
 
-void json_thousandths(struct json *j, const char *key, int64_t value)
+void json_put_thousandths(struct json *j, struct str key, int64_t value)
 {
     char text[NUMBER_TEXT], *const end = text + sizeof text, *at = decimal_before(end, size_of(value) % 1000, 3);
     *--at = '.';
     put_number(j, key, decimal_before(at, size_of(value) / 1000, 1), end, value < 0);
 }
 
-void json_number(struct json *j, const char *key, double value, int decimals)
+void json_put_number(struct json *j, struct str key, double value, int decimals)
 {
     if (!begin_value(j, key, 0))
         return;
@@ -180,12 +179,12 @@ void json_number(struct json *j, const char *key, double value, int decimals)
         buf_printf(j->out, "%.*f", decimals, value);
 }
 
-void json_bool(struct json *j, const char *key, bool value)
+void json_put_bool(struct json *j, struct str key, bool value)
 {
     put_value(j, key, value ? "true" : "false", value ? 4 : 5);
 }
 
 void json_again(struct json *j, struct str text)
 {
-    put_value(j, NULL, text.p, text.n);
+    put_value(j, STR_MISSING, text.p, text.n);
 }

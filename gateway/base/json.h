@@ -13,7 +13,8 @@
  *     struct json j = {.out = &b};
  *     json_object(&j, NULL); json_string(&j, "user", user, LIMIT_DECISION_TEXT); json_end(&j);
  *
- * `key` is NULL inside arrays and at the top.
+ * `key` is NULL inside arrays and at the top. Its length is the compiler's to count, since it counts those of literals
+ * at once; where a key is handed on, json_put_… take it as a view, missing for none.
  */
 struct json {
     struct buf *out;
@@ -21,16 +22,49 @@ struct json {
     uint64_t is_array; /* bit per level */
     uint64_t has_item; /* bit per level */
 };
-void json_object(struct json *j, const char *key);
-void json_array(struct json *j, const char *key);
+void json_put_object(struct json *j, struct str key);
+void json_put_array(struct json *j, struct str key);
+void json_put_string(struct json *j, struct str key, struct str value, size_t max);
+void json_put_int(struct json *j, struct str key, int64_t value);
+void json_put_number(struct json *j, struct str key, double value, int decimals);
+void json_put_thousandths(struct json *j, struct str key, int64_t value);
+void json_put_bool(struct json *j, struct str key, bool value);
+
+static inline __attribute__((always_inline)) struct str json_key(const char *key)
+{
+    return (struct str){key, key ? strlen(key) : 0};
+}
+static inline void json_object(struct json *j, const char *key)
+{
+    json_put_object(j, json_key(key));
+}
+static inline void json_array(struct json *j, const char *key)
+{
+    json_put_array(j, json_key(key));
+}
 void json_end(struct json *j);
 /* A missing string writes nothing. max: cut to so many bytes (0: no cut), never inside a character. */
-void json_string(struct json *j, const char *key, struct str value, size_t max);
-void json_int(struct json *j, const char *key, int64_t value);
-void json_number(struct json *j, const char *key, double value, int decimals);
+static inline void json_string(struct json *j, const char *key, struct str value, size_t max)
+{
+    json_put_string(j, json_key(key), value, max);
+}
+static inline void json_int(struct json *j, const char *key, int64_t value)
+{
+    json_put_int(j, json_key(key), value);
+}
+static inline void json_number(struct json *j, const char *key, double value, int decimals)
+{
+    json_put_number(j, json_key(key), value, decimals);
+}
 /* value / 1000, with three decimals. */
-void json_thousandths(struct json *j, const char *key, int64_t value);
-void json_bool(struct json *j, const char *key, bool value);
+static inline void json_thousandths(struct json *j, const char *key, int64_t value)
+{
+    json_put_thousandths(j, json_key(key), value);
+}
+static inline void json_bool(struct json *j, const char *key, bool value)
+{
+    json_put_bool(j, json_key(key), value);
+}
 /* A value, or a member with its key, as this writer wrote it before. */
 void json_again(struct json *j, struct str text);
 

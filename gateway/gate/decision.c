@@ -33,34 +33,34 @@ void decision_clear(struct decision *d)
     decision_init(d);
 }
 
-static void decision_text(struct json *j, const char *key, struct str value)
+static void decision_text(struct json *j, struct str key, struct str value)
 {
     if (value.n > 0)
-        json_string(j, key, value, LIMIT_DECISION_TEXT);
+        json_put_string(j, key, value, LIMIT_DECISION_TEXT);
 }
 
 /* A URL without its query, which may carry what no log may hold. */
-static void url(struct json *j, const char *key, struct str value)
+static void url(struct json *j, struct str key, struct str value)
 {
-    size_t n = 0;
-    while (n < value.n && value.p[n] != '?' && value.p[n] != '#')
-        n++;
-    decision_text(j, key, (struct str){value.p, n});
+    const char *const query = value.p ? memchr(value.p, '?', value.n) : NULL;
+    const size_t n = query ? (size_t)(query - value.p) : value.n;
+    const char *const fragment = value.p ? memchr(value.p, '#', n) : NULL;
+    decision_text(j, key, (struct str){value.p, fragment ? (size_t)(fragment - value.p) : n});
 }
 
 static void write_who(const struct decision *d, struct json *j)
 {
-    decision_text(j, "rule", str_z(d->rule));
+    decision_text(j, STR("rule"), str_z(d->rule));
     if (d->judged && d->form)
-        decision_text(j, "form", str_z(form_name(d->form)));
+        decision_text(j, STR("form"), str_z(form_name(d->form)));
     if (d->judged)
         json_bool(j, "proven", d->proven);
-    decision_text(j, "user", d->user);
-    decision_text(j, "client_id", d->client_id);
-    decision_text(j, "device_id", d->device_id);
-    decision_text(j, "key_id", d->key_id);
+    decision_text(j, STR("user"), d->user);
+    decision_text(j, STR("client_id"), d->client_id);
+    decision_text(j, STR("device_id"), d->device_id);
+    decision_text(j, STR("key_id"), d->key_id);
     if (d->has_key_type)
-        decision_text(j, "key_type", str_z(key_type_name(d->key_type)));
+        decision_text(j, STR("key_type"), str_z(key_type_name(d->key_type)));
 }
 
 /* Nearly always they came to what those of the thread's last decision came to. */
@@ -86,7 +86,7 @@ static void write_checks(const struct decision *d, struct json *j)
         if (!any)
             json_object(j, "checks");
         any = true;
-        decision_text(j, check_name((enum check)c), str_z(check_result_name(d->checks[c])));
+        decision_text(j, str_z(check_name((enum check)c)), str_z(check_result_name(d->checks[c])));
     }
     if (!any)
         return;
@@ -101,8 +101,8 @@ static void write_checks(const struct decision *d, struct json *j)
 
 static void write_verdict(const struct decision *d, struct json *j)
 {
-    decision_text(j, "verdict", d->accepted ? STR("accept") : STR("reject"));
-    decision_text(j, "reason", str_z(reason_name(d->reason)));
+    decision_text(j, STR("verdict"), d->accepted ? STR("accept") : STR("reject"));
+    decision_text(j, STR("reason"), str_z(reason_name(d->reason)));
     bool any = false;
     for (size_t i = 0; i < SHADOW_COUNT; i++) {
         const enum reason r = d->shadow[(i + SHADOW_FORM) % SHADOW_COUNT]; /* the form is judged before the checks */
@@ -111,7 +111,7 @@ static void write_verdict(const struct decision *d, struct json *j)
         if (!any)
             json_array(j, "shadow");
         any = true;
-        decision_text(j, NULL, str_z(reason_name(r)));
+        decision_text(j, STR_MISSING, str_z(reason_name(r)));
     }
     if (any)
         json_end(j);
@@ -122,29 +122,29 @@ static void write_claims(const struct decision *d, struct json *j)
     if (d->claims.kms_uri.n || d->claims.time.n || d->claims.client_req_url.n || d->claims.trk_id.n ||
         d->claims.signature_id.n || d->claims.version.n || d->claims.c14n || d->claims.hmac_bits) {
         json_object(j, "claims");
-        url(j, "kms_uri", d->claims.kms_uri);
-        decision_text(j, "time", d->claims.time);
-        url(j, "client_req_url", d->claims.client_req_url);
-        decision_text(j, "trk_id", d->claims.trk_id);
-        decision_text(j, "signature_id", d->claims.signature_id);
-        decision_text(j, "version", d->claims.version);
-        decision_text(j, "c14n", str_z(d->claims.c14n));
+        url(j, STR("kms_uri"), d->claims.kms_uri);
+        decision_text(j, STR("time"), d->claims.time);
+        url(j, STR("client_req_url"), d->claims.client_req_url);
+        decision_text(j, STR("trk_id"), d->claims.trk_id);
+        decision_text(j, STR("signature_id"), d->claims.signature_id);
+        decision_text(j, STR("version"), d->claims.version);
+        decision_text(j, STR("c14n"), str_z(d->claims.c14n));
         if (d->claims.hmac_bits)
             json_int(j, "hmac_bits", d->claims.hmac_bits);
         json_end(j);
     }
     if (d->captured)
         json_bool(j, "captured", true);
-    url(j, "expected_url", str_z(d->expected_url));
-    decision_text(j, "rules", str_z(d->rules_hash));
+    url(j, STR("expected_url"), str_z(d->expected_url));
+    decision_text(j, STR("rules"), str_z(d->rules_hash));
     if (d->skew_us != TIME_NONE)
         json_int(j, "skew_ms", d->skew_us / 1000);
 }
 
-static void ms(struct json *j, const char *key, int64_t us)
+static void ms(struct json *j, struct str key, int64_t us)
 {
     if (us != TIME_NONE)
-        json_thousandths(j, key, us);
+        json_put_thousandths(j, key, us);
 }
 
 static void write_reply(const struct decision *d, struct json *j)
@@ -155,31 +155,31 @@ static void write_reply(const struct decision *d, struct json *j)
         json_object(j, "upstream");
         if (d->upstream.status)
             json_int(j, "status", d->upstream.status);
-        ms(j, "ms", d->upstream.us);
+        ms(j, STR("ms"), d->upstream.us);
         json_end(j);
     }
     if (d->response.rule || d->response.message || d->response.signed_by.n || d->response.encrypted_by.n) {
         json_object(j, "response");
-        decision_text(j, "rule", str_z(d->response.rule));
-        decision_text(j, "message", str_z(d->response.message));
-        decision_text(j, "signed_by", d->response.signed_by);
-        decision_text(j, "encrypted_by", d->response.encrypted_by);
+        decision_text(j, STR("rule"), str_z(d->response.rule));
+        decision_text(j, STR("message"), str_z(d->response.message));
+        decision_text(j, STR("signed_by"), d->response.signed_by);
+        decision_text(j, STR("encrypted_by"), d->response.encrypted_by);
         if (d->response.renewed[0].n) {
             json_array(j, "renewed");
-            decision_text(j, NULL, d->response.renewed[0]);
-            decision_text(j, NULL, d->response.renewed[1]);
+            decision_text(j, STR_MISSING, d->response.renewed[0]);
+            decision_text(j, STR_MISSING, d->response.renewed[1]);
             json_end(j);
         }
         json_end(j);
     }
-    decision_text(j, "trace_id", str_z(d->trace_id));
+    decision_text(j, STR("trace_id"), str_z(d->trace_id));
     if (d->us.total != TIME_NONE || d->us.judge != TIME_NONE || d->us.upstream != TIME_NONE ||
         d->us.protect != TIME_NONE) {
         json_object(j, "ms");
-        ms(j, "total", d->us.total);
-        ms(j, "judge", d->us.judge);
-        ms(j, "upstream", d->us.upstream);
-        ms(j, "protect", d->us.protect);
+        ms(j, STR("total"), d->us.total);
+        ms(j, STR("judge"), d->us.judge);
+        ms(j, STR("upstream"), d->us.upstream);
+        ms(j, STR("protect"), d->us.protect);
         json_end(j);
     }
 }
@@ -190,11 +190,11 @@ void decision_json(const struct decision *d, struct buf *out)
     struct json j = {.out = out};
     time_format(d->time_us, true, time);
     json_object(&j, NULL);
-    decision_text(&j, "time", str_z(time));
-    decision_text(&j, "id", str_z(d->id));
-    decision_text(&j, "source", str_z(d->source));
-    decision_text(&j, "method", d->method);
-    url(&j, "path", d->path);
+    decision_text(&j, STR("time"), str_z(time));
+    decision_text(&j, STR("id"), str_z(d->id));
+    decision_text(&j, STR("source"), str_z(d->source));
+    decision_text(&j, STR("method"), d->method);
+    url(&j, STR("path"), d->path);
     write_who(d, &j);
     write_checks(d, &j);
     write_verdict(d, &j);
