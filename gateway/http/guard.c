@@ -50,13 +50,12 @@ bool guard_begun(const struct guard *g)
     return g->head.n > 0 || g->skipped_line || g->state != GUARD_HEAD;
 }
 
-static const struct guard_header *guard_find(const struct guard *g, const char *name, size_t *count)
+static const struct guard_header *guard_find(const struct guard *g, struct str name, size_t *count)
 {
     const struct guard_header *found = NULL;
-    const struct str wanted = str_z(name);
     *count = 0;
     for (size_t i = 0; i < g->header_count; i++)
-        if (g->headers[i].name.n == wanted.n && str_ieq(g->headers[i].name, wanted)) {
+        if (g->headers[i].name.n == name.n && str_ieq(g->headers[i].name, name)) {
             if (!found)
                 found = &g->headers[i];
             ++*count;
@@ -67,7 +66,7 @@ static const struct guard_header *guard_find(const struct guard *g, const char *
 struct str guard_header(const struct guard *g, const char *name)
 {
     size_t count;
-    const struct guard_header *h = guard_find(g, name, &count);
+    const struct guard_header *h = guard_find(g, str_z(name), &count);
     return h ? h->value : STR_MISSING;
 }
 
@@ -81,13 +80,12 @@ static bool connection_has(const struct guard *g, struct str token)
 
 bool guard_is_hop_header(const struct guard *g, struct str name)
 {
-#define NAME(literal) {"" literal "", sizeof(literal) - 1}
-    static const struct str HOP[] = {NAME("connection"), NAME("keep-alive"), NAME("proxy-connection"),
-        NAME("proxy-authorization"), NAME("proxy-authenticate"), NAME("te"), NAME("trailer"), NAME("transfer-encoding"),
-        NAME("upgrade"), NAME("content-length"), NAME("host"), NAME("expect"), NAME("content-type"),
-        NAME("content-encoding"), NAME("x-request-id"), NAME("traceparent"), NAME("x-forwarded-for"),
-        NAME("x-forwarded-host"), NAME("x-forwarded-proto"), NAME("x-real-ip"), NAME("forwarded")};
-#undef NAME
+    static const struct str HOP[] = {
+        STR_INIT("connection"), STR_INIT("keep-alive"), STR_INIT("proxy-connection"), STR_INIT("proxy-authorization"),
+        STR_INIT("proxy-authenticate"), STR_INIT("te"), STR_INIT("trailer"), STR_INIT("transfer-encoding"),
+        STR_INIT("upgrade"), STR_INIT("content-length"), STR_INIT("host"), STR_INIT("expect"), STR_INIT("content-type"),
+        STR_INIT("content-encoding"), STR_INIT("x-request-id"), STR_INIT("traceparent"), STR_INIT("x-forwarded-for"),
+        STR_INIT("x-forwarded-host"), STR_INIT("x-forwarded-proto"), STR_INIT("x-real-ip"), STR_INIT("forwarded")};
     for (size_t i = 0; i < sizeof HOP / sizeof *HOP; i++)
         if (name.n == HOP[i].n && str_ieq(name, HOP[i]))
             return true;
@@ -147,8 +145,8 @@ static bool host_is_plain(struct str host)
 static void read_framing(struct guard *g)
 {
     size_t lengths, encodings;
-    const struct guard_header *length = guard_find(g, "content-length", &lengths);
-    const struct guard_header *encoding = guard_find(g, "transfer-encoding", &encodings);
+    const struct guard_header *length = guard_find(g, STR("content-length"), &lengths);
+    const struct guard_header *encoding = guard_find(g, STR("transfer-encoding"), &encodings);
     if (lengths > 1 || encodings > 1 || (lengths && encodings) || (encodings && !g->http11)) {
         refuse_framing(g);
         return;
@@ -174,14 +172,15 @@ static void read_framing(struct guard *g)
 
 static void read_meaning(struct guard *g)
 {
-    static const char *const SINGLE[] = {"host", "content-type", "content-encoding", "authorization", "expect"};
+    static const struct str SINGLE[] = {STR_INIT("host"), STR_INIT("content-type"), STR_INIT("content-encoding"),
+                                        STR_INIT("authorization"), STR_INIT("expect")};
     size_t count;
     for (size_t i = 0; i < sizeof SINGLE / sizeof *SINGLE; i++)
         if (guard_find(g, SINGLE[i], &count) && count > 1) {
             refuse_framing(g);
             return;
         }
-    const struct guard_header *host = guard_find(g, "host", &count);
+    const struct guard_header *host = guard_find(g, STR("host"), &count);
     if (!host || !host_is_plain(host->value)) {
         refuse_framing(g);
         return;

@@ -24,8 +24,8 @@ struct translation {
     enum reason reason; /* REASON_OK until something does not translate */
 };
 
-static const struct schema_element ROOTS[] = {{.name = "KmsResponse", .type = TYPE_GROUP},
-                                              {.name = "SignedKmsResponse", .type = TYPE_GROUP}};
+static const struct schema_element ROOTS[] = {{.name = STR_INIT("KmsResponse"), .type = TYPE_GROUP},
+                                              {.name = STR_INIT("SignedKmsResponse"), .type = TYPE_GROUP}};
 enum { ROOT_COUNT = sizeof ROOTS / sizeof ROOTS[0] };
 static const struct dialect_name CHANGED = {0}; /* otherwise than by a name of `rename` */
 
@@ -86,7 +86,7 @@ const char *dialect_type_target(size_t n)
 const char *dialect_target(size_t n)
 {
     const struct schema_element *e = n < ROOT_COUNT ? ROOTS + n : schema_nth(n - ROOT_COUNT);
-    return e ? e->name : NULL;
+    return e ? e->name.p : NULL;
 }
 
 bool dialect_is_key(struct str name)

@@ -21,7 +21,7 @@ enum {
 /* An element that is open. Order is strict, so that only the place in the group counts, and how often it was met. */
 struct finished_level {
     const struct schema_group *group;
-    const char *name;
+    struct str name;
     size_t place;
     unsigned seen, chosen;
     bool typed, extended, declares; /* has xsi:type; holds a new TrK or InK; declares xsi */
@@ -46,9 +46,9 @@ static inline __attribute__((always_inline)) bool finished_token(struct finished
     return true;
 }
 
-static bool finished_close(struct finished_scan *s, const char *name)
+static bool finished_close(struct finished_scan *s, struct str name)
 {
-    return finished_token(s, STR("</")) && finished_token(s, str_z(name)) && finished_token(s, STR(">"));
+    return finished_token(s, STR("</")) && finished_token(s, name) && finished_token(s, STR(">"));
 }
 
 /* Bytes of text that stand for themselves in canonical text. */
@@ -200,7 +200,7 @@ static bool finished_encrypted_data(struct finished_scan *s)
 static bool finished_key(struct finished_scan *s, const struct schema_element *e)
 {
     struct str text;
-    const bool is_new = str_eq_z(STR("NewTransportKey"), e->name) || str_eq_z(STR("NewIntegrityKey"), e->name);
+    const bool is_new = str_eq(e->name, STR("NewTransportKey")) || str_eq(e->name, STR("NewIntegrityKey"));
     s->level[s->depth - 1].extended |= is_new;
     if (!s->xsi)
         return false;
@@ -217,9 +217,9 @@ static bool finished_leaf(struct finished_scan *s, const struct schema_element *
     if (!finished_token(s, STR(">")) || !finished_text(s, &text) ||
         !finished_value(text, e->type, e->octets, may_be_empty) || !finished_close(s, e->name))
         return false;
-    if (of_response && str_eq_z(STR("TrK-ID"), e->name))
+    if (of_response && str_eq(e->name, STR("TrK-ID")))
         s->trk_id = text;
-    if (of_response && str_eq_z(STR("Signature-ID"), e->name))
+    if (of_response && str_eq(e->name, STR("Signature-ID")))
         s->signature_id = text;
     return true;
 }
@@ -260,7 +260,7 @@ static unsigned finished_known(const struct schema_group *g, struct str name, st
         return !g->version[0] || str_eq_z(value, g->version) ? VERSION : 0;
     for (unsigned i = 0; i < g->attribute_count; i++) {
         const struct schema_attribute *a = g->attributes + i;
-        if (!str_eq_z(name, a->name))
+        if (!str_eq(name, a->name))
             continue;
         const bool ok = a->values[0] ? str_eq_z(value, a->values[0]) || str_eq_z(value, a->values[1])
                                      : finished_value(value, a->type, 0, false);
@@ -306,7 +306,7 @@ static bool finished_attributes(struct finished_scan *s, struct finished_level *
     return finished_has_all(l->group, met);
 }
 
-static bool finished_push(struct finished_scan *s, const struct schema_group *g, const char *name)
+static bool finished_push(struct finished_scan *s, const struct schema_group *g, struct str name)
 {
     if (s->depth == FINISHED_DEPTH)
         return false;
@@ -329,7 +329,7 @@ static bool finished_pop(struct finished_scan *s)
 {
     struct finished_level *l = &s->level[s->depth - 1];
     const bool chooses = l->group->elements[0].count == CHOICE;
-    if (!finished_token(s, str_z(l->name)) || !finished_token(s, STR(">")) || !finished_move(l, l->group->count) ||
+    if (!finished_token(s, l->name) || !finished_token(s, STR(">")) || !finished_move(l, l->group->count) ||
         (chooses && l->chosen != 1) || l->typed != l->extended)
         return false;
     if (l->declares)
@@ -342,11 +342,8 @@ static bool finished_pop(struct finished_scan *s)
 static size_t finished_find(struct finished_scan *s, const struct finished_level *l)
 {
     for (size_t i = l->place; i < l->group->count; i++) {
-        const char *const z = l->group->elements[i].name;
+        const struct str name = l->group->elements[i].name;
         const size_t left = s->n - s->at;
-        if (left == 0 || s->p[s->at] != z[0]) /* nearly all of them */
-            continue;
-        const struct str name = str_z(z);
         if (left <= name.n || (s->p[s->at + name.n] != '>' && s->p[s->at + name.n] != ' '))
             continue;
         if (finished_token(s, name))
@@ -389,7 +386,7 @@ static bool finished_response(struct finished_scan *s)
 {
     if (!finished_token(s, STR("<KmsResponse xmlns=\"" NS_KMS "\" Id=\"xmldoc\" Version=\"1.0.0\">")))
         return false;
-    s->level[s->depth++] = (struct finished_level){.group = &SCHEMA_RESPONSE, .name = "KmsResponse"};
+    s->level[s->depth++] = (struct finished_level){.group = &SCHEMA_RESPONSE, .name = STR("KmsResponse")};
     while (s->depth > 0) {
         if (finished_token(s, STR("</"))) {
             if (!finished_pop(s))

@@ -46,11 +46,11 @@ static bool open_key(struct opening *o, const xmlNode *set, const xmlNode *n, co
     if (key && (!encrypted_key_read(key, &found, o->why) || !want_trk(o, found.key_name)))
         return false;
     if (!response_octets(n, e, o->enc, octets, sizeof octets)) {
-        detail_set(o->why, "%s: does not open under the TrK, expected %zu octets", e->name, e->octets);
+        detail_set(o->why, "%s: does not open under the TrK, expected %zu octets", e->name.p, e->octets);
         o->reason = REASON_UPSTREAM_INVALID;
         return false;
     }
-    struct kms_key_content content = {.element = str_z(e->name), .set = set, .algorithm = found.algorithm,
+    struct kms_key_content content = {.element = e->name, .set = set, .algorithm = found.algorithm,
                                       .key_name = found.key_name, .carried = found.carried, .octets = octets,
                                       .n = e->octets};
     content.kms_uri = text_in(set, "KmsUri");

@@ -13,7 +13,7 @@ static void group(struct writing *w, const xmlNode *n, const struct schema_eleme
 static void response_sealed(struct writing *w, const xmlNode *n, const struct schema_element *e)
 {
     static const struct schema_group own = {.version = ""};
-    const struct schema_element certificate = {.name = "KmsCertificate", .type = TYPE_GROUP, .group = e->group};
+    const struct schema_element certificate = {.name = STR("KmsCertificate"), .type = TYPE_GROUP, .group = e->group};
     /* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): the schema has found the element */
     if (schema_is_sealed(n)) {
         if (w->typed && !xmlSearchNs(n->doc, (xmlNode *)n, (const xmlChar *)"xsi"))
@@ -54,10 +54,10 @@ static void key_content(struct writing *w, const xmlNode *n, const struct schema
 }
 
 /* The plan's, where the schema has them; `name` says of which type. */
-static void new_keys(struct writing *w, const char *name)
+static void new_keys(struct writing *w, struct str name)
 {
     const struct kms_response_plan *p = w->plan;
-    const bool integrity = str_eq_z(str_z(name), "NewIntegrityKey");
+    const bool integrity = str_eq(name, STR("NewIntegrityKey"));
     for (size_t i = 0; i < p->new_key_count && !writing_stopped(w); i++) {
         const struct kms_new_key *k = &p->new_keys[i];
         if (k->integrity != integrity)
@@ -76,12 +76,12 @@ static void lookup(struct writing *w, const xmlNode *n, const char *declare)
 {
     static const struct schema_group any = {.version = "", .any_attribute = true};
     /* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): the schema has found the element */
-    const char *name = writing_name(w, n, (const char *)n->name);
+    const struct str name = writing_name(w, n, xml_name(n));
     writing_open(w, name);
     buf_z(w->out, declare);
     writing_attributes(w, n, &any, NULL, false);
     buf_char(w->out, '>');
-    writing_passes(w, str_z(name));
+    writing_passes(w, name);
     if (!xml_child(n)) {
         writing_passes(w, xml_text(n));
         buf_xml_text(w->out, xml_text(n));
@@ -114,7 +114,7 @@ static void response_element(struct writing *w, const xmlNode *n, const struct s
         if (e->type != TYPE_STRING || e->count != OPTIONAL || schema_is_free_text(xml_text(n)))
             writing_leaf(w, writing_name(w, n, e->name), schema_value(n, e->type));
         else if (w->plan->left_out && !w->plan->left_out->text[0])
-            schema_tell_unfree(e->name, xml_text(n), w->plan->left_out);
+            schema_tell_unfree(e->name.p, xml_text(n), w->plan->left_out);
     }
 }
 
@@ -144,7 +144,7 @@ static void children(struct writing *w, const xmlNode *n, const struct schema_gr
             new_keys(w, g->elements[i].name);
         const xmlNode *child = i < g->count && !own ? xml_child(n) : NULL;
         for (; child && !writing_stopped(w); child = xml_next(child))
-            if (xml_is(child, NS_KMS, g->elements[i].name))
+            if (xml_is(child, NS_KMS, g->elements[i].name.p))
                 response_element(w, child, &g->elements[i], "");
     }
 }
@@ -213,36 +213,37 @@ static void message(struct writing *w, const xmlNode *n)
     p.node = schema_payload(n, &p.e);
     if (!p.profile && (!n || (!p.node && !w->plan->keep_extensions)))
         return;
-    writing_open(w, writing_name(w, n, "KmsMessage"));
+    writing_open(w, writing_name(w, n, STR("KmsMessage")));
     writing_attributes(w, n, &SCHEMA_MESSAGE, NULL, false);
     buf_char(w->out, '>');
     if ((p.profile || p.node) && w->plan->protect == PROTECT_MESSAGE)
         encrypted_message(w, &p);
     else
         payload(w, &p, "");
-    writing_close(w, writing_name(w, n, "KmsMessage"));
+    writing_close(w, writing_name(w, n, STR("KmsMessage")));
 }
 
 /* The gateway's own words; of the upstream's KmsError (NULL: there is none) what is kept. */
 static void error(struct writing *w, const xmlNode *n)
 {
     static const struct schema_group own = {.any_attribute = true};
-    const char *name = writing_name(w, n, "KmsError");
+    const struct str name = writing_name(w, n, STR("KmsError"));
     char code[24];
     snprintf(code, sizeof code, "%lld", (long long)w->plan->error_code);
     writing_open(w, name);
     if (n)
         writing_attributes(w, n, &own, NULL, false);
     buf_char(w->out, '>');
-    writing_leaf(w, writing_name(w, response_child(n, "ErrorCode"), "ErrorCode"), str_z(code));
-    writing_leaf(w, writing_name(w, response_child(n, "ErrorMsg"), "ErrorMsg"), w->plan->error_msg);
+    writing_leaf(w, writing_name(w, response_child(n, "ErrorCode"), STR("ErrorCode")), str_z(code));
+    writing_leaf(w, writing_name(w, response_child(n, "ErrorMsg"), STR("ErrorMsg")), w->plan->error_msg);
     extensions(w, n);
     writing_close(w, name);
 }
 
 /* The parts of a KmsResponse before its IDs, in the schema's order. */
 enum { PART_PAYLOAD = 5, PARTS };
-static const char *const PART_NAMES[PARTS] = {"UserUri", "KmsUri", "Time", "KmsId", "ClientReqUrl", NULL};
+static const struct str PART_NAMES[PARTS] = {STR_INIT("UserUri"), STR_INIT("KmsUri"), STR_INIT("Time"),
+                                             STR_INIT("KmsId"), STR_INIT("ClientReqUrl")};
 
 /* n: the upstream's own, if it has one. */
 static void response_part(struct writing *w, size_t at, const xmlNode *n)
@@ -260,7 +261,7 @@ static void response_part(struct writing *w, size_t at, const xmlNode *n)
 static size_t part_of(const xmlNode *n)
 {
     size_t at = 0;
-    while (at < PART_PAYLOAD && !xml_is(n, NS_KMS, PART_NAMES[at]))
+    while (at < PART_PAYLOAD && !xml_is(n, NS_KMS, PART_NAMES[at].p))
         at++;
     if (at == PART_PAYLOAD && !xml_is(n, NS_KMS, "KmsMessage") && !xml_is(n, NS_KMS, "KmsError"))
         return PARTS;
@@ -299,7 +300,7 @@ static void look_for_keys(struct writing *w)
 static void open_response(struct writing *w, const xmlNode *n)
 {
     const char *ns = w->plan->speak ? w->plan->speak_ns : NS_KMS;
-    writing_open(w, writing_name(w, n, "KmsResponse"));
+    writing_open(w, writing_name(w, n, STR("KmsResponse")));
     if (ns[0]) {
         buf_z(w->out, " xmlns=\"");
         buf_xml_attr(w->out, str_z(ns));
@@ -314,7 +315,7 @@ enum reason kms_response_write(const struct kms_response *r, const struct kms_re
 {
     struct writing w = {.r = r, .plan = plan, .out = out, .why = why, .reason = REASON_OK};
     const xmlNode *root = r ? r->node : NULL;
-    const char *name = writing_name(&w, root, "KmsResponse");
+    const struct str name = writing_name(&w, root, STR("KmsResponse"));
     spill_init(&w.spill);
     if (r && r->profile)
         (void)buf_reserve(out, writing_profile_ceiling(r->profile, plan)); /* growing would wipe one block after the
@@ -327,8 +328,8 @@ enum reason kms_response_write(const struct kms_response *r, const struct kms_re
         *plan->left_out = r->profile->left_out;
     response_parts(&w);
     if (w.encrypted)
-        writing_leaf(&w, writing_name(&w, NULL, "TrK-ID"), plan->trk_id);
-    writing_leaf(&w, writing_name(&w, NULL, "Signature-ID"), plan->signature_id);
+        writing_leaf(&w, writing_name(&w, NULL, STR("TrK-ID")), plan->trk_id);
+    writing_leaf(&w, writing_name(&w, NULL, STR("Signature-ID")), plan->signature_id);
     extensions(&w, root);
     writing_close(&w, name);
     look_for_keys(&w);

@@ -25,14 +25,15 @@ struct writing {
 void writing_fail(struct writing *w, enum reason reason, const char *what);
 /* Nothing more will be sent: what is written from here on is for nobody. */
 bool writing_stopped(const struct writing *w);
-/* As the standard calls it, or, where a dialect is spoken, as the upstream does (n: its own element; NULL: none). */
-const char *writing_name(const struct writing *w, const xmlNode *n, const char *standard);
+/* As the standard calls it (a name that ends with a NUL), or, where a dialect is spoken, as the upstream does (n: its
+ * own element; NULL: none). */
+struct str writing_name(const struct writing *w, const xmlNode *n, struct str standard);
 const char *writing_type(const struct writing *w, const char *standard);
 /* A text of the upstream's that leaves as it is. */
 void writing_passes(struct writing *w, struct str text);
-void writing_open(struct writing *w, const char *name); /* "<name" */
-void writing_close(struct writing *w, const char *name);
-void writing_leaf(struct writing *w, const char *name, struct str text); /* nothing where the text is missing */
+void writing_open(struct writing *w, struct str name); /* "<name" */
+void writing_close(struct writing *w, struct str name);
+void writing_leaf(struct writing *w, struct str name, struct str text); /* nothing where the text is missing */
 /* Behind an element's name, in canonical order: declarations, attributes. n: the upstream's element, or NULL. `type`:
  * its xsi:type; `declares`: xsi, with or without type. */
 void writing_attributes(struct writing *w, const xmlNode *n, const struct schema_group *g, const char *type,

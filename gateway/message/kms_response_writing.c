@@ -33,11 +33,11 @@ static bool writing_keep(struct writing *w, size_t n)
     return w->reason == REASON_OK;
 }
 
-const char *writing_name(const struct writing *w, const xmlNode *n, const char *standard)
+struct str writing_name(const struct writing *w, const xmlNode *n, struct str standard)
 {
     if (!w->plan->speak)
         return standard;
-    return n ? dialect_original(n) : dialect_spoken(w->plan->speak, standard);
+    return str_z(n ? dialect_original(n) : dialect_spoken(w->plan->speak, standard.p));
 }
 
 const char *writing_type(const struct writing *w, const char *standard)
@@ -51,20 +51,20 @@ void writing_passes(struct writing *w, struct str text)
         spill_text(&w->spill, text);
 }
 
-void writing_open(struct writing *w, const char *name)
+void writing_open(struct writing *w, struct str name)
 {
     buf_char(w->out, '<');
-    buf_z(w->out, name);
+    buf_str(w->out, name);
 }
 
-void writing_close(struct writing *w, const char *name)
+void writing_close(struct writing *w, struct str name)
 {
     buf_z(w->out, "</");
-    buf_z(w->out, name);
+    buf_str(w->out, name);
     buf_char(w->out, '>');
 }
 
-void writing_leaf(struct writing *w, const char *name, struct str text)
+void writing_leaf(struct writing *w, struct str name, struct str text)
 {
     if (!text.p)
         return;
@@ -75,15 +75,15 @@ void writing_leaf(struct writing *w, const char *name, struct str text)
     writing_close(w, name);
 }
 
-static void attribute_text(struct writing *w, const char *name, struct str value)
+static void attribute_text(struct writing *w, struct str name, struct str value)
 {
-    buf_z(w->out, name);
+    buf_str(w->out, name);
     buf_z(w->out, "=\"");
     buf_xml_attr(w->out, value);
     buf_char(w->out, '"');
 }
 
-static void writing_attribute(struct writing *w, const char *name, struct str value)
+static void writing_attribute(struct writing *w, struct str name, struct str value)
 {
     if (!value.p)
         return;
@@ -93,34 +93,35 @@ static void writing_attribute(struct writing *w, const char *name, struct str va
 }
 
 /* An Id or a Version of the upstream's, or a word on why it is left out. */
-static void free_attribute(struct writing *w, const xmlNode *n, const char *name, struct str value, bool stays)
+static void free_attribute(struct writing *w, const xmlNode *n, struct str name, struct str value, bool stays)
 {
     if (stays)
         writing_attribute(w, name, value);
     else if (value.p && w->plan->left_out)
-        schema_tell_attribute(name, xml_name(n), value, w->plan->left_out);
+        schema_tell_attribute(name.p, xml_name(n), value, w->plan->left_out);
 }
 
 /* In canonical order. */
 static void own_attributes(struct writing *w, const xmlNode *n, const struct schema_group *g)
 {
-    static const char *const SORTED[] = {"CacheNum", "Id", "IsSecurityGateway", "Role", "Version"};
+    static const struct str SORTED[] = {STR_INIT("CacheNum"), STR_INIT("Id"), STR_INIT("IsSecurityGateway"),
+                                        STR_INIT("Role"), STR_INIT("Version")};
     for (size_t i = 0; i < sizeof SORTED / sizeof SORTED[0]; i++) {
-        const struct str name = str_z(SORTED[i]), value = xml_attr(n, NULL, SORTED[i]);
-        if (str_eq_z(name, "Version")) {
+        const struct str name = SORTED[i], value = xml_attr(n, NULL, name.p);
+        if (str_eq(name, STR("Version"))) {
             if (g->version && g->version[0])
-                writing_attribute(w, SORTED[i], str_z(g->version));
+                writing_attribute(w, name, str_z(g->version));
             else if (g->version)
-                free_attribute(w, n, SORTED[i], value, schema_is_free_text(value));
-        } else if (str_eq_z(name, "Id")) {
+                free_attribute(w, n, name, value, schema_is_free_text(value));
+        } else if (str_eq(name, STR("Id"))) {
             if (g == &SCHEMA_RESPONSE)
-                writing_attribute(w, SORTED[i], STR("xmldoc"));
+                writing_attribute(w, name, STR("xmldoc"));
             else if (g->version)
-                free_attribute(w, n, SORTED[i], value, schema_id_stays(value));
+                free_attribute(w, n, name, value, schema_id_stays(value));
         } else {
             for (size_t k = 0; k < g->attribute_count; k++) {
-                if (str_eq_z(name, g->attributes[k].name))
-                    writing_attribute(w, SORTED[i], value.p ? str_trim(value) : value);
+                if (str_eq(name, g->attributes[k].name))
+                    writing_attribute(w, name, value.p ? str_trim(value) : value);
             }
         }
     }
@@ -200,7 +201,7 @@ void writing_attributes(struct writing *w, const xmlNode *n, const struct schema
         buf_char(w->out, ' ');
         buf_z(w->out, v[i].prefix);
         buf_char(w->out, ':');
-        attribute_text(w, v[i].name, v[i].value);
+        attribute_text(w, str_z(v[i].name), v[i].value);
     }
 }
 

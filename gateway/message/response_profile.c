@@ -100,7 +100,7 @@ static bool profile_leaf(struct profile *p, const struct scan_tag *tag, const st
         return false;
     if (e->type == TYPE_STRING && e->count == OPTIONAL && !schema_is_free_text(text)) {
         if (!p->out->left_out.text[0])
-            schema_tell_unfree(e->name, text, &p->out->left_out);
+            schema_tell_unfree(e->name.p, text, &p->out->left_out);
         p->c.n = from;
         return true;
     }
@@ -109,7 +109,7 @@ static bool profile_leaf(struct profile *p, const struct scan_tag *tag, const st
     p->c.n = begin + text.n;
     const struct str value = profile_passes(p, (struct str){p->c.p + begin, text.n});
     profile_put_end(p, tag->local);
-    if (p->level[p->depth - 1].group == &SCHEMA_KEY_SET && str_eq_z(tag->local, "UserUri")) {
+    if (p->level[p->depth - 1].group == &SCHEMA_KEY_SET && str_eq(tag->local, STR("UserUri"))) {
         if (p->out->set_user.p && !str_eq(p->out->set_user, value))
             return false;
         p->out->set_user = value;
@@ -154,14 +154,14 @@ static bool profile_key(struct profile *p, const struct scan_tag *tag, const str
 /* The attributes of a group, in canonical order. */
 enum { AT_CACHE_NUM, AT_ID, AT_GATEWAY, AT_ROLE, AT_VERSION, AT_COUNT };
 static const struct str AT_NAMES[AT_COUNT] = {
-    {"CacheNum", 8}, {"Id", 2}, {"IsSecurityGateway", 17}, {"Role", 4}, {"Version", 7}};
+    STR_INIT("CacheNum"), STR_INIT("Id"), STR_INIT("IsSecurityGateway"), STR_INIT("Role"), STR_INIT("Version")};
 
 static bool profile_attribute_holds(const struct schema_group *g, unsigned at, struct str value)
 {
     if (at == AT_ID || at == AT_VERSION)
         return g->version != NULL;
     for (size_t i = 0; i < g->attribute_count; i++)
-        if (str_eq_z(AT_NAMES[at], g->attributes[i].name))
+        if (str_eq(AT_NAMES[at], g->attributes[i].name))
             return schema_attribute_holds(&g->attributes[i], value);
     return false;
 }
@@ -203,7 +203,7 @@ static bool profile_attributes(const struct profile *p, const struct scan_tag *t
     }
     for (size_t i = 0; i < g->attribute_count; i++)
         for (unsigned at = 0; g->attributes[i].required && at < AT_COUNT; at++)
-            if (!found[at].p && str_eq_z(AT_NAMES[at], g->attributes[i].name))
+            if (!found[at].p && str_eq(AT_NAMES[at], g->attributes[i].name))
                 return false;
     return true;
 }
@@ -290,7 +290,7 @@ static bool profile_child(struct profile *p)
     size_t at = l->place;
     if (!scanner_start(&p->s, tag) || !str_eq(tag->uri, KMS))
         return false;
-    while (at < l->group->count && !str_eq_z(tag->local, l->group->elements[at].name))
+    while (at < l->group->count && !str_eq(tag->local, l->group->elements[at].name))
         at++;
     if (at == l->group->count || !profile_move(l, at))
         return false;
@@ -300,7 +300,7 @@ static bool profile_child(struct profile *p)
     l->chosen += e->count == CHOICE;
     switch (e->type) {
     case TYPE_GROUP:
-        p->out->certificates += p->depth == 1 && str_eq_z(tag->local, "KmsCertificate");
+        p->out->certificates += p->depth == 1 && str_eq(tag->local, STR("KmsCertificate"));
         return profile_push(p, e->group);
     case TYPE_KEY:
         return profile_key(p, tag, e);
@@ -321,7 +321,7 @@ static bool profile_message(struct profile *p, const struct scan_tag *message)
     p->payload = p->c.n;
     if (message->attribute_count || message->empty || !scanner_start(&p->s, tag) || !str_eq(tag->uri, KMS))
         return false;
-    while (at < SCHEMA_MESSAGE.count && !str_eq_z(tag->local, SCHEMA_MESSAGE.elements[at].name))
+    while (at < SCHEMA_MESSAGE.count && !str_eq(tag->local, SCHEMA_MESSAGE.elements[at].name))
         at++;
     if (at == SCHEMA_MESSAGE.count || SCHEMA_MESSAGE.elements[at].type != TYPE_GROUP ||
         !profile_push(p, SCHEMA_MESSAGE.elements[at].group))
@@ -377,7 +377,7 @@ static bool profile_response(struct profile *p)
         size_t at = 0;
         if (!scanner_start(&p->s, &tag) || !str_eq(tag.uri, KMS))
             return false;
-        while (at < SCHEMA_RESPONSE.count && !str_eq_z(tag.local, SCHEMA_RESPONSE.elements[at].name))
+        while (at < SCHEMA_RESPONSE.count && !str_eq(tag.local, SCHEMA_RESPONSE.elements[at].name))
             at++;
         if (at == SCHEMA_RESPONSE.count || met & 1u << at || !profile_envelope(p, &tag, at))
             return false;

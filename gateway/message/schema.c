@@ -65,7 +65,7 @@ struct str schema_value(const xmlNode *element, enum schema_type type)
 const struct schema_element *schema_find(const struct schema_group *group, const xmlNode *child, size_t *at)
 {
     for (size_t i = 0; i < group->count; i++) {
-        if (xml_is(child, NS_KMS, group->elements[i].name)) {
+        if (xml_is(child, NS_KMS, group->elements[i].name.p)) {
             *at = i;
             return &group->elements[i];
         }
@@ -140,12 +140,12 @@ void schema_tell_attribute(const char *attribute, struct str element, struct str
 
 bool schema_is_new_key(const struct schema_element *e)
 {
-    return str_eq_z(STR("NewTransportKey"), e->name) || str_eq_z(STR("NewIntegrityKey"), e->name);
+    return str_eq(e->name, STR("NewTransportKey")) || str_eq(e->name, STR("NewIntegrityKey"));
 }
 
 bool schema_is_number(const struct schema_element *e)
 {
-    return str_eq_z(STR("UserSigningKeySSK"), e->name);
+    return str_eq(e->name, STR("UserSigningKeySSK"));
 }
 
 const xmlNode *schema_payload(const xmlNode *message, const struct schema_element **e)
@@ -222,7 +222,7 @@ static bool check_own_attribute(const struct schema_check *c, const xmlNode *n, 
     if (g && g->version && str_eq_z(name, "Version"))
         return !demands_version(c, g) || str_eq_z(value, g->version) ? true : schema_invalid(c, n, name, g->version);
     for (size_t i = 0; g && i < g->attribute_count; i++) {
-        if (str_eq_z(name, g->attributes[i].name))
+        if (str_eq(name, g->attributes[i].name))
             return schema_attribute_holds(&g->attributes[i], value) || schema_invalid(c, n, name, "another value");
     }
     return schema_invalid(c, n, name, "no such attribute");
@@ -289,8 +289,8 @@ static bool check_attributes(const struct schema_check *c, const xmlNode *n, con
     if (g && demands_version(c, g) && !xml_attr(n, NULL, "Version").p)
         return schema_invalid(c, n, STR("no Version"), g->version);
     for (size_t i = 0; g && i < g->attribute_count; i++) {
-        if (g->attributes[i].required && !xml_attr(n, NULL, g->attributes[i].name).p)
-            return schema_invalid(c, n, STR("too few attributes"), g->attributes[i].name);
+        if (g->attributes[i].required && !xml_attr(n, NULL, g->attributes[i].name.p).p)
+            return schema_invalid(c, n, STR("too few attributes"), g->attributes[i].name.p);
     }
     return true;
 }
@@ -444,7 +444,7 @@ static bool enough(const struct schema_check *c, const xmlNode *n, const struct 
         const bool due = count == ONE || count == MANY || (count == ENVELOPE && c->mode != SCHEMA_LENIENT);
         const bool once = count != ANY && count != MANY;
         if ((due && seen[i] == 0) || (once && seen[i] > 1))
-            return schema_invalid(c, n, seen[i] ? STR("more of") : STR("no"), g->elements[i].name);
+            return schema_invalid(c, n, seen[i] ? STR("more of") : STR("no"), g->elements[i].name.p);
         choices += count == CHOICE;
         chosen += count == CHOICE ? seen[i] : 0;
     }

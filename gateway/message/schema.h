@@ -28,7 +28,7 @@ enum schema_type {
 
 struct schema_group;
 struct schema_element {
-    const char *name;
+    struct str name; /* ends with a NUL */
     enum schema_type type;
     enum schema_count { ONE, OPTIONAL, ANY, MANY, CHOICE, ENVELOPE } count; /* MANY: at least one; CHOICE: one of all
                                                                              * that say so; ENVELOPE: one, lenient:
@@ -37,7 +37,7 @@ struct schema_element {
     const struct schema_group *group;
 };
 struct schema_attribute {
-    const char *name;
+    struct str name; /* ends with a NUL */
     enum schema_type type;
     bool required;
     const char *values[2]; /* NULL: any of the type */

@@ -66,7 +66,7 @@ void schema_tell_key(struct detail *why, const struct schema_element *e, struct 
     else
         snprintf(found, sizeof found, "%zu octets as %s%s", r.n, r.how == WRITTEN_HEX ? "hex" : "base64",
                  r.digits < text.n ? " with white space in it" : "");
-    detail_set(why, "%s: found %s, expected %zu%s as %s%s%s%s", e->name, found, e->octets,
+    detail_set(why, "%s: found %s, expected %zu%s as %s%s%s%s", e->name.p, found, e->octets,
                r.how >= WRITTEN_ODD ? " octets" : "", base64_due ? "base64" : "hex", help ? "; `" : "",
                help ? help : "", help ? "` in a dialect reads it" : "");
     secret_wipe(&r, sizeof r);
