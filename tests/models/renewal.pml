@@ -55,8 +55,12 @@
 #define KNOWS(type, k) ((known >> AT(type, k)) & 1)
 
 byte store[2 * KEYS]; /* committed */
-/* What each gateway's table says: the store as it was at some time, followed within a second, here: at any time. */
+/*
+ * What each gateway's table says: the store as it was at some time, followed within a second, here: at any time. Of that,
+ * only what a request can tell apart: whether a key is usable, of a TrK whether it is the active one.
+ */
 byte view[4 * KEYS];
+#define SEEN(i) ((i) >= AT(TRK, 0) && store[i] == ACTIVE -> ACTIVE : (USABLE(store[i]) -> OFFERED : NONE))
 #define VIEW(g, type, k) view[(g) * 2 * KEYS + AT(type, k)]
 byte known; /* the device's: a bit a key */
 byte i_;    /* counters of atomic steps */
@@ -76,7 +80,7 @@ inline follow(g)
 {
     i_ = 0;
     do
-    :: i_ < 2 * KEYS -> view[(g) * 2 * KEYS + i_] = store[i_]; i_++
+    :: i_ < 2 * KEYS -> view[(g) * 2 * KEYS + i_] = SEEN(i_); i_++
     :: else -> break
     od;
     i_ = 0
@@ -215,7 +219,6 @@ proctype exchange()
     n[TRK] = KEYS;
 again:
     atomic { /* any key that it knows: a device may go on with an older one */
-        if :: g = 0 :: g = 1 fi;
         if
         :: KNOWS(INK, 0) -> ink = 0
         :: KNOWS(INK, 1) -> ink = 1
@@ -228,7 +231,8 @@ again:
         fi;
         if :: named = true :: named = false fi /* whether the request names its TrK */
     }
-    atomic { /* judged by the gateway's table; what it does not know makes it look */
+    atomic { /* judged by the table of either gateway; what it does not know makes it look */
+        if :: g = 0 :: g = 1 fi;
         if
         :: !USABLE(VIEW(g, INK, ink)) || (named && !USABLE(VIEW(g, TRK, trk))) ->
 #ifndef NO_LOOK
@@ -288,7 +292,7 @@ again:
 #endif
     t = 0;
     do
-    :: t < 2 ->
+    :: atomic {
         used = (t == INK -> ink : wrap);
 #ifdef LEARN
         if
@@ -311,9 +315,13 @@ again:
         :: n[t] = KEYS /* deferred */
         fi;
 #endif
-        d_step { t++; used = 0; if :: t == 2 -> ink = 0; trk = 0; wrap = 0; t = 0 :: else fi };
-        if :: t == 0 -> break :: else fi
-    :: else -> break
+        used = 0;
+        t++
+      }
+      if
+      :: atomic { t == 2 -> ink = 0; trk = 0; wrap = 0; t = 0; break }
+      :: else
+      fi
     od;
     if
     :: atomic { /* the reply arrives, and the device keeps what it has got, for good, before it uses it */

@@ -53,9 +53,12 @@ bit wide[2];
 byte accepted;
 
 bool up[2], primary[2], linked;
-byte name[2], names; /* a server's own, 0: none yet; the last one given */
-/* Data: replicated. */
-byte owner[2], floor[2], window[2], future[2], ends[2]; /* ends: until when the request is remembered; 0: not at all */
+/*
+ * Data: replicated. Of names only this matters: whether an epoch's owner is what a server is called now. So `owner` is NAME(s),
+ * or 0 where it is no server's name, or not any more. Of a floor: whether the request's Time is before it.
+ */
+byte owner[2], window[2], future[2], ends[2]; /* ends: until when the request is remembered; 0: not at all */
+bool behind[2]; /* the floor */
 
 #define CLOCK(s) (now + ahead[s])
 #define OTHER(s) (1 - (s))
@@ -63,14 +66,15 @@ byte owner[2], floor[2], window[2], future[2], ends[2]; /* ends: until when the 
 
 inline copy(from)
 {
-    owner[1 - from] = owner[from]; floor[1 - from] = floor[from];
+    owner[1 - from] = owner[from]; behind[1 - from] = behind[from];
     window[1 - from] = window[from]; future[1 - from] = future[from]; ends[1 - from] = ends[from]
 }
 
-inline rename(s)
+#define NAME(s) ((s) + 1)
+inline rename(s) /* epochs that were its own are so no more, wherever their data is */
 {
-    names++;
-    name[s] = names
+    if :: owner[0] == NAME(s) -> owner[0] = 0 :: else fi;
+    if :: owner[1] == NAME(s) -> owner[1] = 0 :: else fi
 }
 
 /* A gateway's own check. */
@@ -78,19 +82,19 @@ inline rename(s)
 
 /* A new one is opened where the old one is not this server's own, or too narrow. */
 #ifdef NO_FUTURE
-#define DUE(g, s) (owner[s] != name[s] || W(g) > window[s])
+#define DUE(g, s) (owner[s] != NAME(s) || W(g) > window[s])
 #else
-#define DUE(g, s) (owner[s] != name[s] || W(g) > window[s] || F(g) > future[s])
+#define DUE(g, s) (owner[s] != NAME(s) || W(g) > window[s] || F(g) > future[s])
 #endif
 inline epoch(g, s)
 {
     if
     :: DUE(g, s) ->
-        owner[s] = name[s];
+        owner[s] = NAME(s);
 #ifdef SHORT_FLOOR
-        floor[s] = MAX(floor[s], CLOCK(s) + AHEAD(g, s));
+        behind[s] = behind[s] || time_ < CLOCK(s) + AHEAD(g, s);
 #else
-        floor[s] = MAX(floor[s], CLOCK(s) + AHEAD(g, s) + 3 * D);
+        behind[s] = behind[s] || time_ < CLOCK(s) + AHEAD(g, s) + 3 * D;
 #endif
         future[s] = MAX(future[s], F(g));
         window[s] = MAX(window[s], W(g))
@@ -111,7 +115,7 @@ inline spend(g, s, ok)
         window[s] = W(g);
 #endif
         if
-        :: time_ >= floor[s] && time_ + window[s] > CLOCK(s) && ends[s] <= CLOCK(s) ->
+        :: !behind[s] && time_ + window[s] > CLOCK(s) && ends[s] <= CLOCK(s) ->
             ends[s] = time_ + window[s];
             ok = true
         :: else
@@ -171,8 +175,8 @@ proctype world()
     :: atomic { events < EVENTS && up[0] -> up[0] = false; events++ }
     :: atomic { events < EVENTS && up[1] -> up[1] = false; events++ }
     /* a new process, in its old part; with its data or emptied */
-    :: atomic { !up[0] -> up[0] = true; rename(0); if :: skip :: owner[0] = 0; floor[0] = 0; window[0] = 0; future[0] = 0; ends[0] = 0 fi }
-    :: atomic { !up[1] -> up[1] = true; rename(1); if :: skip :: owner[1] = 0; floor[1] = 0; window[1] = 0; future[1] = 0; ends[1] = 0 fi }
+    :: atomic { !up[0] -> up[0] = true; rename(0); if :: skip :: owner[0] = 0; behind[0] = false; window[0] = 0; future[0] = 0; ends[0] = 0 fi }
+    :: atomic { !up[1] -> up[1] = true; rename(1); if :: skip :: owner[1] = 0; behind[1] = false; window[1] = 0; future[1] = 0; ends[1] = 0 fi }
     /* promotion: of who does not follow any more */
 #ifdef SINGLE
 #define MAY(s) (!primary[s] && up[s] && !up[OTHER(s)])
@@ -196,15 +200,13 @@ proctype world()
 init {
     atomic {
         up[0] = true; up[1] = true; primary[0] = true; linked = true;
-        rename(0);
-        rename(1);
         /* clocks: the first server's is one ahead, so that the others may be on both sides of it */
         ahead[0] = 1;
         if :: ahead[1] = 0 :: ahead[1] = 1 :: ahead[1] = 2 fi;
         if :: before[0] = 0 :: before[0] = 1 :: before[0] = 2 fi;
         if :: before[1] = 0 :: before[1] = 1 :: before[1] = 2 fi;
         /* an epoch that is open, and old enough that every Time is behind its floor */
-        owner[0] = name[0];
+        owner[0] = NAME(0);
         window[0] = W(0);
         future[0] = F(0);
         copy(0);
