@@ -106,11 +106,11 @@ uint32_t seal_name(const struct seal *s)
     return s->name;
 }
 
-static uint8_t *put_number(uint8_t *at, uint64_t value, int bytes)
+static inline uint8_t *put_number(uint8_t *at, uint64_t value, int bytes)
 {
-    for (int shift = (bytes - 1) * 8; shift >= 0; shift -= 8)
-        *at++ = (uint8_t)(value >> shift);
-    return at;
+    const uint64_t first = htobe64(value << (8 * (8 - bytes)));
+    memcpy(at, &first, (size_t)bytes);
+    return at + bytes;
 }
 
 static uint8_t *put_text(uint8_t *at, struct str s)
