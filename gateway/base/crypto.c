@@ -9,6 +9,7 @@
 #include <openssl/err.h>
 #include <openssl/evp.h>
 
+#include "base/provided.h"
 #include "base/short.h"
 
 enum {
@@ -20,11 +21,11 @@ enum {
 };
 struct crypto_thread {
     EVP_MD *sha256;
-    EVP_MD_CTX *hash;
+    struct provided_hash *hash;
     EVP_CIPHER *gcm, *ecb;
     EVP_CIPHER_CTX *sealing;
     struct crypto_kept {
-        EVP_CIPHER_CTX *ctx;
+        struct provided_gcm *gcm;
         uint64_t number; /* of the key that is set up; 0: nobody's */
     } kept[CRYPTO_KEPT];
     size_t kept_next; /* whose place the next key takes */
@@ -41,11 +42,11 @@ static void crypto_thread_free(void *arg)
     struct crypto_thread *t = arg;
     if (!t)
         return;
-    EVP_MD_CTX_free(t->hash);
+    provided_hash_free(t->hash);
     EVP_MD_free(t->sha256);
     EVP_CIPHER_CTX_free(t->sealing);
     for (size_t i = 0; i < CRYPTO_KEPT; i++)
-        EVP_CIPHER_CTX_free(t->kept[i].ctx);
+        provided_gcm_free(t->kept[i].gcm);
     while (t->spare)
         EVP_CIPHER_CTX_free(t->blocks[--t->spare]);
     EVP_CIPHER_free(t->gcm);
@@ -62,8 +63,7 @@ static bool crypto_kept_new(struct crypto_thread *t)
 {
     bool ok = true;
     for (size_t i = 0; ok && i < CRYPTO_KEPT; i++)
-        ok = (t->kept[i].ctx = EVP_CIPHER_CTX_new()) &&
-             EVP_CipherInit_ex2(t->kept[i].ctx, t->gcm, NULL, NULL, 0, NULL) == 1;
+        ok = (t->kept[i].gcm = provided_gcm_new(t->gcm)) != NULL;
     return ok;
 }
 
@@ -74,13 +74,12 @@ static struct crypto_thread *crypto_thread_new(void)
     if (!t)
         return NULL;
     t->sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
-    t->hash = EVP_MD_CTX_new();
+    t->hash = t->sha256 ? provided_hash_new(t->sha256) : NULL;
     t->gcm = EVP_CIPHER_fetch(NULL, "AES-256-GCM", NULL);
     t->ecb = EVP_CIPHER_fetch(NULL, "AES-256-ECB", NULL);
     t->sealing = EVP_CIPHER_CTX_new();
     /* from here on the algorithm is never named again: naming it makes the context anew */
-    if (!t->sha256 || !t->hash || !t->gcm || !t->ecb || !t->sealing ||
-        EVP_DigestInit_ex2(t->hash, t->sha256, NULL) != 1 ||
+    if (!t->hash || !t->gcm || !t->ecb || !t->sealing ||
         EVP_CipherInit_ex2(t->sealing, t->gcm, NULL, NULL, 1, NULL) != 1 || !crypto_kept_new(t) ||
         pthread_setspecific(crypto_key, t) != 0) {
         crypto_thread_free(t);
@@ -111,10 +110,8 @@ void crypto_thread_end(void)
 
 bool crypto_sha256(const void *p, size_t n, uint8_t out[HASH_BYTES])
 {
-    unsigned got = 0;
     struct crypto_thread *t = p ? crypto_thread() : NULL;
-    return t && EVP_DigestInit_ex2(t->hash, NULL, NULL) == 1 && EVP_DigestUpdate(t->hash, p, n) == 1 &&
-           EVP_DigestFinal_ex(t->hash, out, &got) == 1 && got == HASH_BYTES;
+    return t && provided_hash_begin(t->hash) && provided_hash_add(t->hash, p, n) && provided_hash_end(t->hash, out);
 }
 
 bool crypto_sha256_parts(const struct crypto_part *parts, size_t count, uint8_t out[HASH_BYTES])
@@ -124,13 +121,12 @@ bool crypto_sha256_parts(const struct crypto_part *parts, size_t count, uint8_t 
     size_t n = 0, next = 0;
     for (; next < count && parts[next].n <= sizeof all - n; n += parts[next++].n)
         short_copy((char *)all + n, parts[next].p, parts[next].n);
-    unsigned got = 0;
     struct crypto_thread *t = crypto_thread();
-    bool ok = t && EVP_DigestInit_ex2(t->hash, NULL, NULL) == 1 && EVP_DigestUpdate(t->hash, all, n) == 1;
+    bool ok = t && provided_hash_begin(t->hash) && provided_hash_add(t->hash, all, n);
     secret_wipe(all, n); /* a key may be among them */
     for (; ok && next < count; next++)
-        ok = parts[next].n == 0 || EVP_DigestUpdate(t->hash, parts[next].p, parts[next].n) == 1;
-    return ok && EVP_DigestFinal_ex(t->hash, out, &got) == 1 && got == HASH_BYTES;
+        ok = provided_hash_add(t->hash, parts[next].p, parts[next].n);
+    return ok && provided_hash_end(t->hash, out);
 }
 
 /* The first block of either hash of RFC 2104: the key, filled with noughts, under `with`. */
@@ -244,11 +240,11 @@ void crypto_cmac_free(EVP_MAC_CTX *ctx)
     EVP_MAC_CTX_free(ctx);
 }
 
-/* The key's schedule is overwritten by one of nobody's. */
-static bool crypto_gcm_forget(EVP_CIPHER_CTX *ctx, int encrypt)
+static const uint8_t NOBODYS[KEY_BYTES]; /* whose schedule overwrites a key's */
+
+static bool crypto_gcm_forget(EVP_CIPHER_CTX *ctx)
 {
-    static const uint8_t NOBODYS[KEY_BYTES] = {0};
-    return EVP_CipherInit_ex2(ctx, NULL, NOBODYS, NULL, encrypt, NULL) == 1;
+    return EVP_CipherInit_ex2(ctx, NULL, NOBODYS, NULL, 1, NULL) == 1;
 }
 
 static bool crypto_gcm_begin(EVP_CIPHER_CTX *ctx, const struct crypto_gcm *how, size_t n, int encrypt)
@@ -270,7 +266,7 @@ bool crypto_gcm_seal(const struct crypto_gcm *how, const uint8_t *text, size_t n
                     EVP_CipherUpdate(t->sealing, cipher, &done, text, (int)n) == 1 &&
                     (size_t)done == n && EVP_CipherFinal_ex(t->sealing, cipher + n, &rest) == 1 && rest == 0 &&
                     EVP_CIPHER_CTX_ctrl(t->sealing, EVP_CTRL_AEAD_GET_TAG, GCM_TAG_BYTES, tag) == 1;
-    return crypto_gcm_forget(t->sealing, 1) && ok;
+    return crypto_gcm_forget(t->sealing) && ok;
 }
 
 static bool crypto_gcm_open_one(EVP_CIPHER_CTX *ctx, const struct crypto_gcm *how, const struct crypto_sealed *v)
@@ -284,26 +280,15 @@ static bool crypto_gcm_open_one(EVP_CIPHER_CTX *ctx, const struct crypto_gcm *ho
            EVP_CipherFinal_ex(ctx, none, &rest) == 1 && rest == 0;
 }
 
-/* With `key` set up first; NULL: there is one. */
-static bool crypto_gcm_open_all(EVP_CIPHER_CTX *ctx, const uint8_t *key, const struct crypto_sealed *v, size_t count)
-{
-    bool ok = true;
-    ERR_set_mark();
-    for (size_t i = 0; ok && i < count; i++) {
-        const struct crypto_gcm how = {i == 0 ? key : NULL, v[i].iv, v[i].aad, v[i].aad_n}; /* the key stays set up */
-        ok = crypto_gcm_open_one(ctx, &how, &v[i]);
-    }
-    ERR_pop_to_mark(); /* what is left in the thread's queue would be taken for a fault of its TLS connections */
-    return ok;
-}
-
 bool crypto_gcm_open(const struct crypto_gcm *how, const uint8_t *cipher, size_t n, const uint8_t tag[GCM_TAG_BYTES],
                      uint8_t *text)
 {
     const struct crypto_sealed one = {how->iv, how->aad, how->aad_n, cipher, n, tag, text};
     struct crypto_thread *t = crypto_thread();
-    bool ok = t && crypto_gcm_open_all(t->sealing, how->key, &one, 1);
-    ok = t && crypto_gcm_forget(t->sealing, 1) && ok;
+    ERR_set_mark();
+    bool ok = t && crypto_gcm_open_one(t->sealing, how, &one);
+    ERR_pop_to_mark(); /* what is left in the thread's queue would be taken for a fault of its TLS connections */
+    ok = t && crypto_gcm_forget(t->sealing) && ok;
     if (!ok)
         secret_wipe(text, n);
     return ok;
@@ -321,7 +306,7 @@ static struct crypto_kept *crypto_kept_find(struct crypto_thread *t, uint64_t nu
 static struct crypto_kept *crypto_kept_set(struct crypto_thread *t, const struct crypto_kept_key *key)
 {
     struct crypto_kept *kept = &t->kept[t->kept_next++ % CRYPTO_KEPT];
-    const bool ok = EVP_CipherInit_ex2(kept->ctx, NULL, key->b, NULL, 0, NULL) == 1;
+    const bool ok = provided_gcm_key(kept->gcm, key->b);
     kept->number = ok ? key->number : 0;
     return ok ? kept : NULL;
 }
@@ -333,10 +318,15 @@ bool crypto_gcm_open_kept(const struct crypto_kept_key *key, const struct crypto
     if (t && !kept)
         kept = crypto_kept_set(t, key);
     /* what does not open leaves the key as it is: else it would show in the time that the next one takes */
-    const bool ok = kept && crypto_gcm_open_all(kept->ctx, NULL, v, count);
-    for (size_t i = 0; !ok && i < count; i++)
+    bool ok = kept != NULL;
+    for (size_t i = 0; ok && i < count; i++)
+        ok = provided_gcm_open(kept->gcm, &v[i]);
+    if (ok)
+        return true;
+    for (size_t i = 0; i < count; i++)
         secret_wipe(v[i].text, v[i].n);
-    return ok;
+    ERR_clear_error(); /* what is left in the thread's queue would be taken for a fault of its TLS connections */
+    return false;
 }
 
 void crypto_gcm_forget_kept(uint64_t number)
@@ -345,7 +335,7 @@ void crypto_gcm_forget_kept(uint64_t number)
     if (!kept)
         return;
     kept->number = 0;
-    (void)crypto_gcm_forget(kept->ctx, 0);
+    (void)provided_gcm_key(kept->gcm, NOBODYS);
 }
 
 EVP_CIPHER_CTX *crypto_blocks_take(const uint8_t key[KEY_BYTES], bool encrypt)
@@ -364,7 +354,6 @@ EVP_CIPHER_CTX *crypto_blocks_take(const uint8_t key[KEY_BYTES], bool encrypt)
 
 void crypto_blocks_give(EVP_CIPHER_CTX *ctx)
 {
-    static const uint8_t NOBODYS[KEY_BYTES] = {0};
     struct crypto_thread *t = crypto_own;
     if (ctx && t && t->spare < CRYPTO_SPARE && EVP_CipherInit_ex2(ctx, NULL, NOBODYS, NULL, 1, NULL) == 1)
         t->blocks[t->spare++] = ctx;

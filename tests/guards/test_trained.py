@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 BUILD = Path(os.environ.get("TESTED_BUILD", ROOT / "build")).resolve()
 # Keys in clear pass through these, or who asks is told from who is unknown by them.
-SECRET = re.compile(r"gateway/(keys/.*|base/(buf|crypto|crypto_memory|locked|random|secret)|gate/checks_key|"
+SECRET = re.compile(r"gateway/(keys/.*|base/(buf|crypto|crypto_memory|locked|provided|random|secret)|gate/checks_key|"
                     r"message/(xmlenc.*|kms_response_spill.*))\.c")
 
 

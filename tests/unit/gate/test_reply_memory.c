@@ -7,6 +7,7 @@
 #define ENDING_MEMORY_WRAPPED
 #include "../ending_memory.h"
 #include "../message/replies.h"
+#include "base/crypto.h"
 
 #include <libxml/xmlmemory.h>
 #include <openssl/crypto.h>
@@ -76,6 +77,7 @@ static void ends_at_each(void **state, const struct told *t, const char *resourc
         assert_int_equal(judge_ask(w, &a), REASON_OK);
         const struct gate_upstream up = {t->status, buf_view(&t->text)};
         struct gate_response out;
+        crypto_thread_end(); /* whose contexts are made by the first who hashes, and then kept */
         ended = false;
         left = n;
         const enum reason r = make_reply(w->j, &up, &out);
