@@ -97,7 +97,7 @@ static void put_escaped(struct json *j, size_t n, uint32_t code)
     if (!n)
         buf_z(j->out, "\xef\xbf\xbd"); /* U+FFFD */
     else if (code < 0x80 && short_escape((unsigned char)code))
-        buf_z(j->out, short_escape((unsigned char)code));
+        buf_bytes(j->out, short_escape((unsigned char)code), 2);
     else if (code > 0xffff) /* RFC 8259, section 7: a surrogate pair */
         buf_printf(j->out, "\\u%04x\\u%04x", 0xd7c0 + (code >> 10), 0xdc00 | (code & 0x3ff));
     else
