@@ -1,4 +1,3 @@
-#include <event2/bufferevent_ssl.h>
 #include <openssl/x509v3.h>
 #include <string.h>
 
@@ -90,7 +89,7 @@ static bool host_is_own(const struct conn *c)
         return false;
     memcpy(host, name.p, name.n);
     host[name.n] = '\0';
-    X509 *own = SSL_get_certificate(bufferevent_openssl_get_ssl(c->bev));
+    X509 *own = conn_certificate(c);
     return own && (X509_check_ip_asc(own, host, 0) == 1 || X509_check_host(own, host, name.n, 0, NULL) == 1);
 }
 

@@ -2,15 +2,11 @@
 
 #include <errno.h>
 #include <event2/buffer.h>
-#include <event2/bufferevent_ssl.h>
-#include <openssl/err.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 
-#include "base/log.h"
-#include "base/metrics.h"
 #include "http/conn_inside.h"
 #include "http/hold.h"
 #include "http/server.h"
@@ -32,6 +28,7 @@ void conn_leave(struct conn *c)
     hold_count(c);
     if (!c->bev) {
         settings_unref(c->settings);
+        conn_tls_free(c->tls);
         free(c);
     }
 }
@@ -59,20 +56,28 @@ void conn_due(struct conn *c, int64_t us)
         c->timer_us = NEVER;
 }
 
+/* on_read() is called in the next turn, when others have had theirs. */
+static void conn_again(struct conn *c)
+{
+    bufferevent_trigger(c->bev, EV_READ, BEV_TRIG_IGNORE_WATERMARKS | BEV_TRIG_DEFER_CALLBACKS);
+}
+
+/* What OpenSSL has taken from the socket is no event of that any more. */
+static void conn_more(struct conn *c)
+{
+    if (c->bev && c->shaken && conn_tls_has_more(c) && event_pending(&c->readable, EV_READ, NULL))
+        conn_again(c);
+}
+
 void conn_listen(struct conn *c)
 {
-    if (c->tls)
-        (void)bufferevent_enable(c->bev, EV_READ);
-    else
-        (void)event_add(&c->readable, NULL); /* what cannot be read ends by its deadline */
+    (void)event_add(&c->readable, NULL); /* what cannot be read ends by its deadline */
+    conn_more(c);
 }
 
 void conn_pause(struct conn *c)
 {
-    if (c->tls)
-        (void)bufferevent_disable(c->bev, EV_READ);
-    else
-        event_del(&c->readable);
+    event_del(&c->readable);
 }
 
 /* What is kept came before what is in the front's block. */
@@ -93,15 +98,10 @@ void conn_close(struct conn *c)
     if (!c->bev)
         return;
     conn_enter(c);
-    SSL *ssl = c->tls ? bufferevent_openssl_get_ssl(c->bev) : NULL;
-    if (ssl && c->shaken) {
-        SSL_set_shutdown(ssl, SSL_get_shutdown(ssl) | SSL_RECEIVED_SHUTDOWN);
-        SSL_shutdown(ssl);
-    }
-    ERR_clear_error();
+    if (c->tls)
+        conn_tls_close(c);
     bufferevent_setcb(c->bev, NULL, NULL, NULL, NULL);
-    if (!c->tls)
-        event_del(&c->readable);
+    event_del(&c->readable);
     conn_forget_unread(c);
     bufferevent_free(c->bev);
     c->bev = NULL;
@@ -137,7 +137,7 @@ static bool conn_has_room(struct conn *c)
         return false;
     c->reserved = more;
     if (more && g->expect_continue && conn_unread(c) == 0)
-        bufferevent_write(c->bev, "HTTP/1.1 100 Continue\r\n\r\n", 25);
+        (void)!conn_put(c, STR("HTTP/1.1 100 Continue\r\n\r\n"));
     return true;
 }
 
@@ -211,7 +211,7 @@ void conn_process(struct conn *c)
         if (fresh)
             c->front->service->follow(c->front); /* it is read by what is in force now */
         if (fresh && left-- == 0) {
-            bufferevent_trigger(c->bev, EV_READ, BEV_TRIG_IGNORE_WATERMARKS | BEV_TRIG_DEFER_CALLBACKS);
+            conn_again(c);
             break;
         }
         if (!conn_has_room(c)) {
@@ -247,15 +247,6 @@ static void conn_take(struct conn *c)
     }
 }
 
-static void on_read(struct bufferevent *bev, void *arg)
-{
-    (void)bev;
-    struct conn *c = arg;
-    conn_enter(c);
-    conn_take(c);
-    conn_leave(c);
-}
-
 /* Nothing more comes from there: what has come was lost (`starved`), or by the client's will or the network's. */
 static void conn_ended(struct conn *c, bool starved)
 {
@@ -281,32 +272,57 @@ static void conn_keep_piece(struct conn *c)
     conn_ended(c, true);
 }
 
-static void on_event(struct bufferevent *bev, short events, void *arg);
-
-/* Without TLS, in place of libevent's own reading, which asks first how much there is and has a block for each. */
-static void on_readable(evutil_socket_t fd, short what, void *arg)
+/* In place of libevent's own reading, which asks first how much there is and has a block for each. */
+static void conn_read(struct conn *c)
 {
-    (void)what;
-    struct conn *c = arg;
     struct front *f = c->front;
-    conn_enter(c);
-    if (c->state == CONN_READING && conn_unread(c)) { /* its turn comes first */
-        conn_take(c);
-        conn_leave(c); /* NOLINT(clang-analyzer-unix.Malloc): kept by `inside` */
-        return;
-    }
-    const ssize_t n = recv(fd, f->scratch.p, CONN_SCRATCH, MSG_DONTWAIT);
+    const ssize_t n = c->tls ? conn_tls_read(c, f->scratch.p, CONN_SCRATCH)
+                             : recv(bufferevent_getfd(c->bev), f->scratch.p, CONN_SCRATCH, MSG_DONTWAIT);
     if (n > 0) {
         f->reader = c;
         f->piece = (struct str){f->scratch.p, (size_t)n};
         conn_take(c);
-        conn_keep_piece(c); /* NOLINT(clang-analyzer-unix.Malloc): the same */
+        conn_keep_piece(c);
+        conn_more(c);
     } else if (n == 0 || (errno != EAGAIN && errno != EINTR)) {
         c->starved = n < 0 && (errno == ENOMEM || errno == ENOBUFS);
         conn_pause(c);
-        on_event(c->bev, BEV_EVENT_READING | (n ? BEV_EVENT_ERROR : BEV_EVENT_EOF), c);
+        conn_broken(c, BEV_EVENT_READING | (n ? BEV_EVENT_ERROR : BEV_EVENT_EOF));
     }
-    conn_leave(c); /* NOLINT(clang-analyzer-unix.Malloc): kept by `inside` */
+}
+
+void conn_readable(struct conn *c)
+{
+    conn_enter(c);
+    if (c->state == CONN_READING && conn_unread(c)) { /* its turn comes first */
+        conn_take(c);
+        conn_more(c); /* NOLINT(clang-analyzer-unix.Malloc): kept by `inside` */
+    } else {
+        conn_read(c);
+    }
+    conn_leave(c); /* NOLINT(clang-analyzer-unix.Malloc): the same */
+}
+
+static void on_readable(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    conn_readable(arg);
+}
+
+/* By conn_again() alone. */
+static void on_read(struct bufferevent *bev, void *arg)
+{
+    (void)bev;
+    struct conn *c = arg;
+    conn_enter(c);
+    if (conn_unread(c)) {
+        conn_take(c);
+        conn_more(c); /* NOLINT(clang-analyzer-unix.Malloc): kept by `inside` */
+    } else if (event_pending(&c->readable, EV_READ, NULL)) {
+        conn_read(c);
+    }
+    conn_leave(c); /* NOLINT(clang-analyzer-unix.Malloc): the same */
 }
 
 bool conn_go_on(struct conn *c)
@@ -319,10 +335,13 @@ bool conn_go_on(struct conn *c)
     return true;
 }
 
-static void on_write(struct bufferevent *bev, void *arg)
+bool conn_put(struct conn *c, struct str more)
 {
-    (void)bev;
-    struct conn *c = arg;
+    return bufferevent_write(c->bev, more.p, more.n) == 0 && (!c->tls || conn_tls_write_soon(c));
+}
+
+void conn_written(struct conn *c)
+{
     if (conn_waiting(c) || c->state == CONN_READING || c->state == CONN_BUSY)
         return;
     conn_enter(c);
@@ -330,35 +349,16 @@ static void on_write(struct bufferevent *bev, void *arg)
     conn_leave(c); /* NOLINT(clang-analyzer-unix.Malloc): kept by `inside` */
 }
 
-/* Counted, and in the log for those who look for it: strangers knock with anything, and that is no event. */
-static void conn_unshaken(const struct conn *c, bool in_time)
+static void on_write(struct bufferevent *bev, void *arg)
 {
-    const unsigned long code = bufferevent_get_openssl_error(c->bev);
-    const char *why = in_time ? tls_failure(code) : "timeout";
-    const char *address = c->listener->config->address;
-    struct buf label BUF_CLEANUP = BUF_INIT(512);
-    char from[IP_TEXT];
-    metric_label(&label, "listener", str_z(address));
-    buf_char(&label, ',');
-    metric_label(&label, "why", str_z(why));
-    if (!label.failed)
-        metric_add(METRIC_TLS_FAILURES, label.p, 1);
-    if (!log_enabled(LOG_LEVEL_DEBUG))
-        return;
-    const char *text = code ? ERR_reason_error_string(code) : NULL;
-    ip_format(&c->peer, from);
-    log_debug("listener", address, "TLS with %s failed (%s): %s", from, why, text ? text : "closed");
+    (void)bev;
+    conn_written(arg);
 }
 
-static void on_event(struct bufferevent *bev, short events, void *arg)
+void conn_broken(struct conn *c, short events)
 {
-    struct conn *c = arg;
-    if (events & BEV_EVENT_CONNECTED) {
-        c->shaken = true;
-        return;
-    }
     if (c->tls && !c->shaken) {
-        conn_unshaken(c, true);
+        conn_tls_unshaken(c, true);
         conn_close(c);
         return;
     }
@@ -366,7 +366,13 @@ static void on_event(struct bufferevent *bev, short events, void *arg)
         conn_close(c);
         return;
     }
-    conn_ended(c, c->tls && ERR_GET_REASON(bufferevent_get_openssl_error(bev)) == ERR_R_MALLOC_FAILURE);
+    conn_ended(c, false);
+}
+
+static void on_event(struct bufferevent *bev, short events, void *arg)
+{
+    (void)bev;
+    conn_broken(arg, events);
 }
 
 static void on_deadline(evutil_socket_t fd, short what, void *arg)
@@ -386,7 +392,7 @@ static void on_deadline(evutil_socket_t fd, short what, void *arg)
             conn_ask(c, REASON_HTTP_TIMEOUT, 408);
     } else {
         if (c->tls && !c->shaken)
-            conn_unshaken(c, false);
+            conn_tls_unshaken(c, false);
         conn_close(c);
     }
 }
@@ -394,21 +400,15 @@ static void on_deadline(evutil_socket_t fd, short what, void *arg)
 static void conn_set_up(struct conn *c)
 {
     struct front *f = c->front;
-    SSL *ssl = bufferevent_openssl_get_ssl(c->bev);
-    c->tls = ssl != NULL;
-    if (ssl)
-        SSL_set_app_data(ssl, c);
     c->settings = settings_ref(f->settings);
     guard_init(&c->guard, &c->settings->limits);
     evtimer_assign(&c->deadline, f->base, on_deadline, c);
     bufferevent_setcb(c->bev, on_read, on_write, on_event, c);
-    if (c->tls) {
-        bufferevent_setwatermark(c->bev, EV_READ, 0, CONN_SCRATCH);
-    } else {
-        evbuffer_unfreeze(bufferevent_get_input(c->bev), 0); /* we add to it */
-        event_assign(&c->readable, f->base, bufferevent_getfd(c->bev), EV_READ | EV_PERSIST, on_readable, c);
-        conn_listen(c);
-    }
+    evbuffer_unfreeze(bufferevent_get_input(c->bev), 0); /* we add to it */
+    event_assign(&c->readable, f->base, bufferevent_getfd(c->bev), EV_READ | EV_PERSIST, on_readable, c);
+    if (c->tls)
+        conn_tls_begin(c);
+    conn_listen(c);
     c->next = f->conns;
     c->link = &f->conns;
     if (c->next)
@@ -418,14 +418,16 @@ static void conn_set_up(struct conn *c)
     conn_due(c, c->guard.limits->header_timeout_us);
 }
 
-bool conn_new(struct listener *l, struct bufferevent *bev, const struct ip *peer)
+bool conn_new(struct listener *l, struct bufferevent *bev, SSL *ssl, const struct ip *peer)
 {
     struct front *f = l->front;
     struct conn *c = calloc(1, sizeof *c);
+    struct conn_tls *tls = ssl ? conn_tls_new(ssl) : NULL;
     int wake = -1;
     const struct ip none = {0};
     const bool proxy = proxy_trusts(f->settings->listen[l->index], peer);
-    if (!c || !crowd_join(f->crowd, &c->place, f->owner, proxy ? &none : peer, &wake)) {
+    if (!c || (ssl && !tls) || !crowd_join(f->crowd, &c->place, f->owner, proxy ? &none : peer, &wake)) {
+        conn_tls_free(tls);
         bufferevent_free(bev);
         free(c);
         bounds_hit(f->full);
@@ -434,6 +436,7 @@ bool conn_new(struct listener *l, struct bufferevent *bev, const struct ip *peer
     c->front = f;
     c->listener = l;
     c->bev = bev;
+    c->tls = tls;
     c->peer = *peer;
     c->since_us = time_mono_us();
     conn_set_up(c);

@@ -1,16 +1,16 @@
 /*
  * A client's connection: reads requests through the guard, one at a time, and writes replies in their order.
  *
- * libevhtp accepts it and libevent carries its bytes; no other parser than the guard sees them. Without TLS they are
- * read into one block for all connections of the thread, and the guard takes them from there: only what it may not look
- * at yet is kept. A reply goes out at once where the socket takes it, and only the rest is kept. An idle connection has
- * no buffer.
+ * libevhtp accepts it, and no other parser than the guard sees its bytes. They are read, by OpenSSL where it is TLS, into
+ * one block for all connections of the thread, and the guard takes them from there: only what it may not look at yet is
+ * kept. A reply goes out at once where the socket takes it, and only the rest is kept. An idle connection has no buffer.
  */
 #ifndef KMSGATE_HTTP_CONN_H
 #define KMSGATE_HTTP_CONN_H
 
 #include <event2/bufferevent.h>
 #include <event2/event_struct.h>
+#include <openssl/ssl.h>
 #include <stdatomic.h>
 
 #include "base/net.h"
@@ -21,6 +21,7 @@
 enum { CONN_SCRATCH = 16 << 10 };
 
 struct conn;
+struct conn_tls;
 struct exchange;
 struct front;
 struct listener;
@@ -78,14 +79,15 @@ struct conn {
     struct listener *listener;
     struct conn *next, **link;
     enum conn_state state;
-    struct bufferevent *bev;   /* NULL: closed, and freed when nobody is inside any more */
+    struct bufferevent *bev;   /* holds what waits; NULL: closed, and freed when nobody is inside any more */
     union {                    /* the service's own */
         struct exchange *exchange;
         struct stream *stream;
     };
     struct settings *settings; /* of the request that is read or served */
     struct guard guard;
-    struct event readable;     /* without TLS; else bev reads */
+    struct conn_tls *tls;      /* NULL: plain HTTP */
+    struct event readable;
     struct event deadline;
     int64_t due_us;            /* monotonic: when something has to have happened */
     int64_t timer_us;          /* when the timer fires; it may be earlier */
@@ -97,7 +99,7 @@ struct conn {
     struct ip peer;
     unsigned inside;           /* how many of our functions are at work on it */
     enum place_state marked;   /* as it stands in the crowd */
-    bool tls, shaken;          /* shaken: the handshake is over */
+    bool shaken;               /* with TLS: the handshake is over */
     bool waiting;              /* for room: hold.h */
     bool paused;               /* nothing is read, until the reply is out */
     bool armed;                /* the header's deadline runs */
@@ -108,8 +110,11 @@ struct conn {
     bool shut;                 /* we have ended ours */
 };
 
-/* Takes over bev, also where it fails: false without memory, or where all places are taken and nobody can go. */
-bool conn_new(struct listener *l, struct bufferevent *bev, const struct ip *peer);
+/* Takes over bev and ssl (NULL: plain HTTP), also where it fails: false without memory, or where all places are taken
+ * and nobody can go. */
+bool conn_new(struct listener *l, struct bufferevent *bev, SSL *ssl, const struct ip *peer);
+/* The certificate that the client was shown; of a connection with TLS only, and its own. */
+X509 *conn_certificate(const struct conn *c);
 /* Whether what comes is read. */
 void conn_listen(struct conn *c);
 void conn_pause(struct conn *c);

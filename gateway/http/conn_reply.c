@@ -1,6 +1,5 @@
 #include <errno.h>
 #include <event2/buffer.h>
-#include <event2/bufferevent_ssl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
@@ -17,9 +16,8 @@ static void conn_linger(struct conn *c)
     }
     if (!conn_mark(c, PLACE_IDLE))
         return;
-    SSL *ssl = c->tls ? bufferevent_openssl_get_ssl(c->bev) : NULL;
-    if (ssl)
-        SSL_shutdown(ssl);
+    if (c->tls)
+        conn_tls_say_end(c);
     shutdown(bufferevent_getfd(c->bev), SHUT_WR);
     c->shut = true;
     c->waiting = false;
@@ -64,8 +62,9 @@ void conn_sent(struct conn *c)
 static void conn_write(struct conn *c, struct str head, struct str body)
 {
     struct evbuffer *out = bufferevent_get_output(c->bev);
+    const bool first = evbuffer_get_length(out) == 0;
     size_t done = 0;
-    if (!c->tls && evbuffer_get_length(out) == 0) {
+    if (!c->tls && first) {
         const struct iovec v[2] = {{(void *)(uintptr_t)head.p, head.n}, {(void *)(uintptr_t)body.p, body.n}};
         const ssize_t n = writev(bufferevent_getfd(c->bev), v, body.n ? 2 : 1);
         if (n < 0 && errno != EAGAIN && errno != EINTR) {
@@ -84,8 +83,11 @@ static void conn_write(struct conn *c, struct str head, struct str body)
     const size_t rest = done > head.n ? done - head.n : 0;
     if (ok && body.n > rest)
         ok = evbuffer_add(out, body.p + rest, body.n - rest) == 0;
+    ok = ok && (!c->tls || !first || conn_tls_write(c)); /* else what waits takes it along */
     if (!ok)
         conn_close(c);
+    else if (c->tls && !conn_waiting(c))
+        conn_sent(c);
     else if (c->front->service->replies_yield && c->state != CONN_STREAMING)
         (void)conn_mark(c, PLACE_UNFINISHED);
 }
@@ -169,7 +171,7 @@ void conn_refuse(struct conn *c, const struct conn_answer *a)
 
 void conn_push(struct conn *c, struct str more)
 {
-    if (more.n && bufferevent_write(c->bev, more.p, more.n) != 0)
+    if (more.n && !conn_put(c, more))
         conn_close(c);
 }
 

@@ -9,7 +9,7 @@
 #include "base/aside.h"
 #include "base/spare.h"
 
-enum { NEEDED = 16 << 10 }; /* a bufferevent with TLS takes eight blocks, the largest of 900 octets */
+enum { NEEDED = 16 << 10 }; /* a bufferevent takes a few blocks, the largest of some 600 octets */
 
 static _Thread_local bool open_to_this_thread, taken;
 

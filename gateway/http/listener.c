@@ -1,16 +1,14 @@
 #include "http/server.h"
 
-#include <event2/bufferevent_ssl.h>
+#include <event2/bufferevent.h>
 #include <evhtp/evhtp.h>
+#include <openssl/err.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "base/log.h"
 #include "http/event_memory.h"
-
-/* Callbacks are deferred: OpenSSL must not be entered twice. */
-enum { TLS_OPTIONS = BEV_OPT_CLOSE_ON_FREE | BEV_OPT_DEFER_CALLBACKS };
 
 bool server_may_tell(struct server *s)
 {
@@ -52,27 +50,27 @@ static bool loop_takes(struct listener *l, evutil_socket_t fd)
 static struct bufferevent *accept_into(struct listener *l, evutil_socket_t fd)
 {
     struct bufferevent *bev = NULL;
-    SSL *ssl = l->htp->ssl_ctx ? SSL_new(l->htp->ssl_ctx) : NULL;
-    BIO *bio = ssl ? BIO_new_socket(fd, BIO_NOCLOSE) : NULL;
-    if (bio)
-        SSL_set_bio(ssl, bio, bio);
-    if ((bio || !l->htp->ssl_ctx) && loop_takes(l, fd) && event_memory_begin()) {
-        bev = ssl ? bufferevent_openssl_socket_new(l->front->base, fd, ssl, BUFFEREVENT_SSL_ACCEPTING, TLS_OPTIONS)
-                  : bufferevent_socket_new(l->front->base, fd, BEV_OPT_CLOSE_ON_FREE);
-        ssl = NULL; /* libevent's, whether it could or not */
-        if (bev && l->htp->ssl_ctx) { /* else conn.c reads by itself */
-            bufferevent_setwatermark(bev, EV_READ, 0, 1); /* what it takes is there for the real one, too */
-            (void)bufferevent_enable(bev, EV_READ);       /* what cannot be read ends by its deadline */
-        }
+    if (loop_takes(l, fd) && event_memory_begin()) {
+        bev = bufferevent_socket_new(l->front->base, fd, BEV_OPT_CLOSE_ON_FREE);
         if (!event_memory_end() && bev) {
             bufferevent_free(bev);
             return NULL;
         }
     }
-    SSL_free(ssl);
     if (!bev)
         close(fd);
     return bev;
+}
+
+/* OpenSSL's part; NULL: no memory. */
+static SSL *accept_tls(SSL_CTX *ctx, evutil_socket_t fd)
+{
+    SSL *ssl = SSL_new(ctx);
+    if (ssl && SSL_set_fd(ssl, fd) == 1)
+        return ssl;
+    SSL_free(ssl);
+    ERR_clear_error();
+    return NULL;
 }
 
 /* libevhtp's own acceptance, and the request that it makes with each connection, leak and crash where memory ends, and
@@ -83,11 +81,19 @@ static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struc
     struct ip peer = {0};
     (void)listener;
     (void)sa_n;
-    struct bufferevent *bev = accept_into(l, fd);
+    SSL_CTX *tls = l->htp->ssl_ctx;
+    SSL *ssl = tls ? accept_tls(tls, fd) : NULL;
     if (sa)
         ip_from_sockaddr(sa, &peer);
+    struct bufferevent *bev = NULL;
+    if (tls && !ssl)
+        close(fd);
+    else
+        bev = accept_into(l, fd);
     if (bev)
-        (void)conn_new(l, bev, &peer);
+        (void)conn_new(l, bev, ssl, &peer);
+    else
+        SSL_free(ssl);
     if (++l->accepted == l->front->service->accepts)
         accept_later(l, 0);
 }

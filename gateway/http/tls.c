@@ -176,7 +176,9 @@ SSL_CTX *tls_context(const struct listen_config *l, struct tickets *tickets, cha
         SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_NO_TICKET |
                             SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_CLEANSE_PLAINTEXT);
         SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
-        SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS);
+        SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
+                         SSL_MODE_RELEASE_BUFFERS);
+        SSL_CTX_set_read_ahead(ctx, 1); /* as much as there is, not header and body of each record by itself */
         if (use_certificate(ctx, l->certificate, l->key, why) && client_certificates(ctx, l, &client_ca, why)) {
             if (!tickets || use_tickets(ctx, l, &client_ca, tickets))
                 return ctx;
