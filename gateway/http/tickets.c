@@ -3,12 +3,12 @@
 #include <openssl/core_names.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
-#include <openssl/hmac.h>
 #include <openssl/rand.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/crypto.h"
 #include "base/timestamp.h"
 
 enum { HOUR = 3600, NAME = 16, OPEN = 2 };
@@ -21,6 +21,7 @@ struct tickets {
         int64_t hour;
         struct secret_key secret;
     } hours[OPEN];           /* the newest first */
+    EVP_CIPHER *cipher;      /* found once */
     int64_t shift_us;
 };
 
@@ -64,17 +65,11 @@ static int64_t tickets_now(const struct tickets *t)
     return (t->shared ? time_now_us() : time_mono_us()) + t->shift_us;
 }
 
-static bool tickets_hmac(const struct secret_key *key, const void *data, size_t n, uint8_t out[32])
-{
-    unsigned length = 32;
-    return HMAC(EVP_sha256(), key->b, sizeof key->b, data, n, out, &length) != NULL;
-}
-
 static bool hour_secret(const struct tickets *t, int64_t hour, struct secret_key *out)
 {
     char text[32];
     const int n = snprintf(text, sizeof text, "hour %lld", (long long)hour);
-    return t->shared ? tickets_hmac(&t->fleet, text, (size_t)n, out->b) : RAND_bytes(out->b, sizeof out->b) == 1;
+    return t->shared ? crypto_hmac_sha256(t->fleet.b, text, (size_t)n, out->b) : RAND_bytes(out->b, sizeof out->b) == 1;
 }
 
 /* The hour's secret in place; what is older than the one before is wiped. Under the lock. */
@@ -101,11 +96,11 @@ static bool tickets_derive(const struct secret_key *secret, const struct bound *
     uint8_t label[1 + TICKETS_BINDING];
     memcpy(label + 1, b->binding, TICKETS_BINDING);
     label[0] = 'n';
-    bool ok = tickets_hmac(secret, label, sizeof label, out->name);
+    bool ok = crypto_hmac_sha256(secret->b, label, sizeof label, out->name);
     label[0] = 'c';
-    ok = ok && tickets_hmac(secret, label, sizeof label, out->cipher);
+    ok = ok && crypto_hmac_sha256(secret->b, label, sizeof label, out->cipher);
     label[0] = 'm';
-    return ok && tickets_hmac(secret, label, sizeof label, out->mac);
+    return ok && crypto_hmac_sha256(secret->b, label, sizeof label, out->mac);
 }
 
 /* The keys by which a ticket of this name was sealed: 0 none, 1 the hour's, 2 those of the hour before. */
@@ -136,15 +131,16 @@ static int on_keys(SSL *ssl, unsigned char name[NAME], unsigned char *iv, EVP_CI
                    int sealing)
 {
     struct ticket_keys keys;
-    const int found = find_keys(bound_of(ssl), sealing ? NULL : name, &keys);
+    const struct bound *b = bound_of(ssl);
+    const int found = find_keys(b, sealing ? NULL : name, &keys);
     int result = 0;
     if (found) {
         OSSL_PARAM params[] = {OSSL_PARAM_octet_string(OSSL_MAC_PARAM_KEY, keys.mac, sizeof keys.mac),
                                OSSL_PARAM_utf8_string(OSSL_MAC_PARAM_DIGEST, (char[]){"SHA256"}, 6), OSSL_PARAM_END};
         if (sealing)
             memcpy(name, keys.name, NAME);
-        const bool ok = (!sealing || RAND_bytes(iv, EVP_CIPHER_get_iv_length(EVP_aes_256_cbc())) == 1) &&
-                        EVP_CipherInit_ex(cipher, EVP_aes_256_cbc(), NULL, keys.cipher, iv, sealing) == 1 &&
+        const bool ok = (!sealing || RAND_bytes(iv, EVP_CIPHER_get_iv_length(b->tickets->cipher)) == 1) &&
+                        EVP_CipherInit_ex2(cipher, b->tickets->cipher, keys.cipher, iv, sealing, NULL) == 1 &&
                         EVP_MAC_CTX_set_params(mac, params) == 1;
         const bool renew = found > 1 || SSL_version(ssl) == TLS1_3_VERSION; /* there each one is used but once */
         result = !ok ? 0 : !sealing && renew ? 2 : 1;
@@ -216,6 +212,12 @@ struct tickets *tickets_new(const struct secret_key *fleet)
     struct tickets *t = context_index >= 0 ? secret_alloc(sizeof *t) : NULL;
     if (!t)
         return NULL;
+    t->cipher = EVP_CIPHER_fetch(NULL, "AES-256-CBC", NULL);
+    if (!t->cipher) {
+        ERR_clear_error();
+        secret_free(t, sizeof *t);
+        return NULL;
+    }
     pthread_mutex_init(&t->lock, NULL);
     t->shared = fleet != NULL;
     if (fleet)
@@ -229,6 +231,7 @@ void tickets_free(struct tickets *t)
     if (!t)
         return;
     pthread_mutex_destroy(&t->lock);
+    EVP_CIPHER_free(t->cipher);
     secret_free(t, sizeof *t);
 }
 
