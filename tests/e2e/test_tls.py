@@ -99,6 +99,48 @@ def test_another_client_ca_ends_them(secured, alice, version):
     kms.wait_for(lambda: all(refused() for _ in range(4)), 20)
 
 
+def burst(g, port, version, records, end):
+    """All of it in one piece behind the handshake, with or without the client's end; what comes back."""
+    come, go = ssl.MemoryBIO(), ssl.MemoryBIO()
+    t = context_of(g, version, g.mine).wrap_bio(come, go, server_hostname="127.0.0.1")
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as s:
+        def pump(act):
+            while True:
+                try:
+                    return act()
+                except ssl.SSLZeroReturnError:
+                    return b""
+                except ssl.SSLWantReadError:
+                    s.sendall(go.read())
+                    got = s.recv(65536)
+                    come.write(got) if got else come.write_eof()
+        pump(t.do_handshake)
+        for record in records:
+            t.write(record)
+        if end:
+            with pytest.raises(ssl.SSLWantReadError):
+                t.unwrap()
+        s.sendall(go.read())
+        out = b""
+        while got := pump(lambda: t.read(65536)):
+            out += got
+        return out
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("size,end", [(1, False), (1, True), (100, True), (16384, False), (16384, True)])
+def test_records_are_no_borders(secured, alice, version, size, end):
+    """Requests in many records that come at once: what is read ahead of the socket's next event is not left lying, also
+    where reading pauses, since many wait behind the one that is served."""
+    count = 3 if size == 1 else 25
+    requests = [wire.Request(secured, alice).without(b"Connection") for _ in range(count)]
+    if not end:
+        requests[-1].add(b"Connection: close")
+    text = b"".join(r.bytes() for r in requests)
+    got = wire.answers(burst(secured, secured.sure, version, [text[i:i + size] for i in range(0, len(text), size)], end))
+    assert [a.status for a in got] == [200] * count
+
+
 def test_a_fleet_shares_them(gateway, alice):
     """The same secret and the same address: what one gateway has given, another resumes, after a restart, too."""
     port = kms.free_port()
