@@ -70,9 +70,11 @@ static bool socket_path_into(char **to, const struct incoming *in, struct shown 
     static const struct str UNIX = STR("syslog:unix:");
     struct str path;
     struct buf whole BUF_CLEANUP = BUF_INIT(2 * PATH_MAX);
-    char *resolved = value_after(in->text, UNIX, &path) && is_path(path) ? path_resolve(in->folder, path) : NULL;
-    if (!resolved)
+    if (!value_after(in->text, UNIX, &path) || !is_path(path))
         return value_expect(expected, "syslog:unix:PATH");
+    char *resolved = path_resolve(in->folder, path);
+    if (!resolved)
+        return value_expect(expected, "more memory");
     buf_str(&whole, UNIX);
     buf_z(&whole, resolved);
     free(resolved);
@@ -93,8 +95,8 @@ bool read_decisions(const struct option *o, const struct incoming *in, void *to,
         return socket_path_into(to, in, expected);
     if (sink_is_syslog(in->text))
         return value_replace(to, str_dup(in->text), expected);
-    return path_into(to, in, in->text, expected) ||
-           value_expect(expected, "stdout, none, the path of a file, or a syslog server");
+    return is_path(in->text) ? path_into(to, in, in->text, expected)
+                             : value_expect(expected, "stdout, none, the path of a file, or a syslog server");
 }
 
 /* Parameters of libpq's URI that are paths of files. */
