@@ -1,9 +1,10 @@
 /*
  * A client's connection: reads requests through the guard, one at a time, and writes replies in their order.
  *
- * libevhtp accepts it, and no other parser than the guard sees its bytes. They are read, by OpenSSL where it is TLS, into
- * one block for all connections of the thread, and the guard takes them from there: only what it may not look at yet is
- * kept. A reply goes out at once where the socket takes it, and only the rest is kept. An idle connection has no buffer.
+ * libevhtp accepts it, and no other parser than the guard sees its bytes. They are read, by OpenSSL where it is TLS,
+ * into one block for all connections of the thread, and the guard takes them from there: only what it may not look at
+ * yet is kept. A reply goes out at once where the socket takes it, and only the rest is kept. An idle connection has no
+ * buffer.
  */
 #ifndef KMSGATE_HTTP_CONN_H
 #define KMSGATE_HTTP_CONN_H

@@ -1,6 +1,6 @@
 /*
- * What conn.c (connections and what they read), conn_reply.c (what they write) and conn_tls.c (by which both do it where
- * they speak TLS) share. Nobody else's.
+ * What conn.c (connections and what they read), conn_reply.c (what they write) and conn_tls.c (by which both do it
+ * where they speak TLS) share. Nobody else's.
  */
 #ifndef KMSGATE_HTTP_CONN_INSIDE_H
 #define KMSGATE_HTTP_CONN_INSIDE_H
@@ -43,7 +43,8 @@ void conn_tls_begin(struct conn *c);
 ssize_t conn_tls_read(struct conn *c, char *to, size_t room);
 /* There are octets that OpenSSL has read from the socket and that nobody has asked it for. */
 bool conn_tls_has_more(const struct conn *c);
-/* Writes what waits, as far as the socket takes it; the rest follows by itself, then conn_written(). False: it cannot. */
+/* Writes what waits, as far as the socket takes it; the rest follows by itself, then conn_written(). False: it
+ * cannot. */
 bool conn_tls_write(struct conn *c) MUST_CHECK;
 /* The same, not before the next turn of the loop. */
 bool conn_tls_write_soon(struct conn *c) MUST_CHECK;

@@ -9,8 +9,8 @@
 #include "http/conn_inside.h"
 #include "http/server.h"
 
-/* OpenSSL has the socket to itself: it reads all that is there at once, whichever records those octets are. So there may
- * be more to read while the socket has nothing: whoever has read asks conn_tls_has_more(). */
+/* OpenSSL has the socket to itself: it reads all that is there at once, whichever records those octets are. So there
+ * may be more to read while the socket has nothing: whoever has read asks conn_tls_has_more(). */
 struct conn_tls {
     SSL *ssl;               /* NULL: closed */
     struct event writable;

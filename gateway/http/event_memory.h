@@ -1,6 +1,6 @@
 /*
- * libevent's memory. It crashes where it can get none while it makes a bufferevent (bufferevent_socket_new of 2.1.12 frees
- * what is not made yet): there it has what is set aside (base/spare.h).
+ * libevent's memory. It crashes where it can get none while it makes a bufferevent (bufferevent_socket_new of 2.1.12
+ * frees what is not made yet): there it has what is set aside (base/spare.h).
  *
  *     if (!event_memory_begin()) return NULL;      too little is set aside: nothing is tried
  *     bev = bufferevent_socket_new(...);
