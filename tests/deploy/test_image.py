@@ -78,6 +78,14 @@ def tree(containers, image, tmp_path_factory):
     return folder
 
 
+def test_zones(tree):
+    """What rules may name under assume_zone, without its doubles."""
+    zones = tree / "usr/share/zoneinfo"
+    for name in ("Europe/Paris", "America/New_York", "Asia/Kathmandu"):
+        assert (zones / name).read_bytes().startswith(b"TZif")
+    assert not (zones / "posix").exists() and not (zones / "right").exists()
+
+
 def test_what_it_says_of_itself(containers, image):
     c = containers.inspect(image)
     config = c["Config"]
