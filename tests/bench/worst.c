@@ -39,6 +39,8 @@ static const struct worst WORST[] = {
     {"one-long-extension", "", KEY_SET "<e xmlns='urn:x'>", "0123456789abcdef", "</e>", 65536},
     {"attributes-of-long-namespaces", " xmlns:v='urn:{L}a' xmlns:w='urn:{L}b'", "<e xmlns='urn:x'>",
      "<f v:a='1' w:b='2'/>", "</e>", 19000},
+    {"many-attributes", " xmlns:v='urn:v'", "<e xmlns='urn:x'>",
+     "<f v:a='1' v:b='2' v:c='3' v:d='4' v:e='5' v:f='6' v:g='7' v:h='8'/>", "</e>", 19000},
     {"foreign-attributes", " xmlns:v='urn:{L}'", "", "<KmsKeySet v:a='1'" KEY_SET_REST, "", 4000},
     {"language-around", " xml:lang='en'", "", "<e xmlns='urn:x'/>", "", 19000},
     {"deep", "", "<e xmlns='urn:x'>", "<a><a><a><a><a><a><a></a></a></a></a></a></a></a>", "</e>", 2800},
