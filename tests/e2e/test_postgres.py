@@ -25,6 +25,7 @@ import postgres
 import test_renewal
 from listening import Listening
 from test_keys import ALICE, Store, line
+from test_restart_replay import faked, needs_faketime
 
 
 @pytest.fixture
@@ -566,6 +567,59 @@ class Short(Road):
                 pass  # it has ended by itself
 
 
+class NoTrailer(Road):
+    """What a COPY ends with does not come through; all else does."""
+
+    def one_way(self, a, b):
+        rest = b""
+        try:
+            while some := a.recv(65536):
+                if a.getpeername()[1] != self.to:
+                    b.sendall(some)
+                    continue
+                rest += some
+                while len(rest) >= 5 and len(rest) > (n := struct.unpack("!I", rest[1:5])[0]):
+                    if rest[:n + 1] != b"d\0\0\0\6\xff\xff":
+                        b.sendall(rest[:n + 1])
+                    rest = rest[n + 1:]
+        except OSError:
+            pass  # it was cut
+        for end in (a, b):
+            try:
+                end.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass  # it has ended by itself
+
+
+def test_rows_without_their_end_are_not_all(cluster, gateway, alice):
+    """Every message is whole, and the server says that it is done."""
+    db = cluster.database()
+    g = gateway([alice], keys=cluster.socket_url(db), start=False)
+    url = cluster.url(db) + ("&" if "?" in cluster.url(db) else "?") + "sslmode=disable"
+    for road, code in ((NoTrailer(cluster.port), 1), (Road(cluster.port), 0)):
+        env = dict(os.environ, KMSGATE_KEYS=url.replace(":%d/" % cluster.port, ":%d/" % road.port))
+        r = g.run("keys", "list", "--config", g.config, check=False, env=env)
+        assert r.returncode == code, r.stderr
+        assert ("the rows end half way" in r.stderr) == (code == 1), r.stderr
+
+
+def test_a_commit_that_no_standby_confirmed(server, tmp_path):
+    """It is there, and may be lost yet: no success, and it is said."""
+    c = server()
+    store = Store(tmp_path, c.socket_url(c.database()))
+    store.keys("add", "--user", ALICE, "--type", "ink", "--id", "one", "--generate")
+    c.sql("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+    c.sql("SELECT pg_reload_conf()")
+    waits = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        adds = pool.submit(store.keys, "add", "--user", ALICE, "--type", "ink", "--id", "two", "--generate", code=1)
+        kms.wait_for(lambda: adds.done() or c.sql(waits) == "t")
+        assert "not by a standby that should have confirmed it: it may be lost" in adds.result().stderr
+    c.sql("ALTER SYSTEM RESET synchronous_standby_names")
+    c.sql("SELECT pg_reload_conf()")
+    assert "two" in store.keys("list").stdout
+
+
 def test_who_has_not_found_back_yet_knows_a_new_key(cluster, gateway, alice):
     """A database that is back is asked before a key is refused, not when it is a turn's time."""
     db = cluster.database()
@@ -742,6 +796,23 @@ def test_a_start_while_the_database_goes_away(cluster, gateway, alice, bob):
     r = g.run("serve", "--config", g.config, check=False,
               env=dict(os.environ, KMSGATE_KEYS=cluster.url(db).replace(":%d/" % cluster.port, ":%d/" % road.port)))
     assert r.returncode == 1 and "the connection broke" in r.stderr, r.stderr
+
+
+@needs_faketime
+def test_a_copy_of_a_later_clock(server, gateway, alice):
+    """How old it is cannot be known; a minute is what clocks may be set back by."""
+    c = server()
+    g = gateway([alice], keys=c.socket_url(c.database()), config="keys_max_age: 1h\nsandbox: off\n")
+    copied(g)
+    ends(g)
+    c.stop()
+    _, env = faked(g.folder, "-3600s")
+    r = g.run("serve", "--config", g.config, check=False, env=dict(os.environ, **env))
+    assert r.returncode == 1 and re.search(r"was made when this machine's clock was 3\d+ s ahead", r.stderr), r.stderr
+    _, env = faked(g.folder, "-30s")
+    g.running = kms.Process([conftest.BUILD / "kmsgate", *kms.SERVE, "--config", g.config], g.folder, "gateway",
+                            env=dict(os.environ, **env))
+    kms.wait_for(lambda: "the keys are those of the sealed copy" in g.running.err)
 
 
 def test_a_copy_that_was_changed_is_of_no_use(server, gateway, alice):
