@@ -133,14 +133,15 @@ static void without_a_zone(void **state)
 {
     const int64_t now = 1700000000, hour = 3600;
     const struct {
-        int64_t wall_s;
+        int64_t wall_s, latest_s;
         const char *until;
-    } CASES[] = {{now + hour, "$13\r\n1700054000000\r\n"}, {now + 1000 * hour, "$13\r\n1700172800000\r\n"}};
+    } CASES[] = {{now + hour, now, "$13\r\n1700054000000\r\n"}, {now + 1000 * hour, now, "$13\r\n1700172800000\r\n"},
+                 {now + hour, now + 49 * hour, "$13\r\n1700176400000\r\n"}}; /* never less than its own rule says */
     struct scene *s = scene(0);
     (void)state;
     greet(s);
     for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
-        struct replay_claim claim = {.earliest_us = now * US_PER_S, .latest_us = now * US_PER_S,
+        struct replay_claim claim = {.earliest_us = now * US_PER_S, .latest_us = CASES[i].latest_s * US_PER_S,
                                      .now_us = now * US_PER_S, .zoneless = true, .wall_us = CASES[i].wall_s * US_PER_S};
         struct asker a = {.call = {.done = done}};
         a.call.arg = &a;
