@@ -5,6 +5,7 @@
 #include "fixture.h"
 
 #include "../ending_memory.h"
+#include "base/crypto.h"
 #include "base/spare.h"
 #include "message/dialect.h"
 #include "message/kms_response.h"
@@ -48,6 +49,7 @@ static void ends_at_each(const char *path, bool by_tree, enum reason expected)
     for (n = PLENTY, ended = true; (ended || n < 1) && n < ALLOCATIONS_MAX; n++) {
         struct request_doc *doc = NULL;
         struct kms_request fields;
+        crypto_thread_end(); /* what it holds is made anew: nearly all that judging asks for */
         ended = false;
         left = n;
         const enum reason r = judge(buf_view(&text), &strict, &key, &doc, &fields, NULL);
