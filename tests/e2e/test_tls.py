@@ -1,6 +1,11 @@
 """TLS over real sockets: sessions that are resumed and those that must not be; handshakes that fail are counted."""
+import pathlib
+import re
+import shutil
+import signal
 import socket
 import ssl
+import subprocess
 import time
 
 import pytest
@@ -139,6 +144,42 @@ def test_records_are_no_borders(secured, alice, version, size, end):
     text = b"".join(r.bytes() for r in requests)
     got = wire.answers(burst(secured, secured.sure, version, [text[i:i + size] for i in range(0, len(text), size)], end))
     assert [a.status for a in got] == [200] * count
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="no strace")
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_handshake_takes_few_system_calls(secured, version):
+    """What a connection's descriptor is asked for, from accept4 to close, are ten calls, and those that find nothing yet.
+    Header and body of each record by itself, and an event that is asked for anew at each step, are twenty."""
+    g, trace = secured, secured.folder / "trace"
+    pid = g.running.p.pid
+    tracer = subprocess.Popen(["strace", "-f", "-qq", "-s", "0", "-e", "trace=accept4,read,write,writev,recvfrom,sendto,epoll_ctl,close",
+                               "-o", trace, "-p", str(pid)], stderr=subprocess.DEVNULL)
+    try:
+        kms.wait_for(lambda: all("TracerPid:\t%d\n" % tracer.pid in (t / "status").read_text()
+                                 for t in pathlib.Path("/proc/%d/task" % pid).iterdir()))
+        for _ in range(5):
+            with socket.create_connection(("127.0.0.1", g.maybe), timeout=20) as s:
+                context_of(g, version).wrap_socket(s, server_hostname="127.0.0.1").unwrap()
+        kms.wait_for(lambda: connections_of(trace, 5))
+    finally:
+        tracer.send_signal(signal.SIGINT)
+        tracer.wait()
+    counts = connections_of(trace, 5)
+    assert all(6 <= n <= 13 for n in counts), counts
+
+
+def connections_of(trace, count):
+    """How many calls that did something each accepted descriptor was in; None: fewer were closed."""
+    found, done = {}, []
+    for line in trace.read_text().splitlines():
+        if m := re.search(r"accept4\b.* = (\d+)$", line):
+            found[m[1]] = 1
+        elif (m := re.search(r" (?:epoll_ctl\(\d+, \w+, |(?:read|write|writev|recvfrom|sendto|close)\()(\d+)", line)) and m[1] in found:
+            found[m[1]] += "EAGAIN" not in line
+            if " close(" in line:
+                done.append(found.pop(m[1]))
+    return done if len(done) >= count else None
 
 
 def test_a_fleet_shares_them(gateway, alice):
