@@ -16,6 +16,7 @@
 #define LIMIT_XML_ELEMENTS_REDIRECT 2048
 #define LIMIT_XML_DECLARATIONS_REDIRECT 512
 #define LIMIT_XML_DECLARATIONS_REPLY 20000
+#define LIMIT_XML_ATTRIBUTES_REPLY 20000 /* in a whole message: each costs like an element */
 
 #define LIMIT_DECISION_TEXT 256       /* bytes of a client's string in a decision line */
 #define LIMIT_USER_KEYS 64            /* keys of one user: bounds the work that one request can cause */

@@ -11,19 +11,26 @@
 #include "base/limits.h"
 #include "message/xml_internal.h"
 
+enum {
+    REQUEST_ATTRIBUTES = LIMIT_XML_ELEMENTS_REQUEST * LIMIT_XML_ATTRIBUTES, /* as many as its elements may have */
+    REDIRECT_ATTRIBUTES = LIMIT_XML_ELEMENTS_REDIRECT * LIMIT_XML_ATTRIBUTES,
+};
 const struct xml_limits XML_LIMITS_REQUEST = {LIMIT_XML_DEPTH_REQUEST, LIMIT_XML_ELEMENTS_REQUEST, LIMIT_XML_ATTRIBUTES,
-                                              LIMIT_XML_NAMESPACES, LIMIT_XML_DECLARATIONS_REQUEST, false, false,
-                                              NULL, NULL};
+                                              LIMIT_XML_NAMESPACES, LIMIT_XML_DECLARATIONS_REQUEST, REQUEST_ATTRIBUTES,
+                                              false, false, NULL, NULL};
 const struct xml_limits XML_LIMITS_REDIRECT = {LIMIT_XML_DEPTH_REQUEST, LIMIT_XML_ELEMENTS_REDIRECT,
                                                LIMIT_XML_ATTRIBUTES, LIMIT_XML_NAMESPACES,
-                                               LIMIT_XML_DECLARATIONS_REDIRECT, false, false, NULL, NULL};
+                                               LIMIT_XML_DECLARATIONS_REDIRECT, REDIRECT_ATTRIBUTES, false, false,
+                                               NULL, NULL};
 const struct xml_limits XML_LIMITS_REPLY = {LIMIT_XML_DEPTH_REPLY, LIMIT_XML_ELEMENTS_REPLY, LIMIT_XML_ATTRIBUTES,
-                                            LIMIT_XML_NAMESPACES, LIMIT_XML_DECLARATIONS_REPLY, true, true, NULL, NULL};
+                                            LIMIT_XML_NAMESPACES, LIMIT_XML_DECLARATIONS_REPLY,
+                                            LIMIT_XML_ATTRIBUTES_REPLY, true, true, NULL, NULL};
 /* Around a reply comes SignedKmsResponse; each key content becomes an EncryptedKey, which declares two namespaces; what
  * is kept as it came declares all that was around it, beside what the gateway's own elements declare. */
 const struct xml_limits XML_LIMITS_PROTECTED = {LIMIT_XML_DEPTH_REPLY + 4, 5 * LIMIT_XML_ELEMENTS_REPLY,
                                                 LIMIT_XML_ATTRIBUTES, LIMIT_XML_NAMESPACES + 8,
-                                                20 * LIMIT_XML_DECLARATIONS_REPLY, true, true, NULL, NULL};
+                                                20 * LIMIT_XML_DECLARATIONS_REPLY, 5 * LIMIT_XML_ATTRIBUTES_REPLY,
+                                                true, true, NULL, NULL};
 
 /* libxml2's own reports go nowhere: they hold bytes from strangers. What matters comes back by parse_error(). */
 static void quiet(void *arg, xmlErrorPtr error)
@@ -63,7 +70,7 @@ struct parse {
     struct detail *why;
     startElementNsSAX2Func build;
     enum reason reason; /* REASON_OK until a handler refuses */
-    unsigned elements, declarations;
+    unsigned elements, declarations, attributes;
     uint64_t shortages; /* at the start */
 };
 
@@ -132,8 +139,10 @@ static void on_element(START_ELEMENT)
     }
     parse->elements++;
     parse->declarations += (unsigned)n_ns; /* those in scope were counted by the scan */
+    parse->attributes += (unsigned)n_attrs;
     if (parse->elements > limits->elements || (unsigned)ctxt->nameNr >= limits->depth ||
-        (unsigned)n_attrs > limits->attributes || parse->declarations > limits->declarations) {
+        (unsigned)n_attrs > limits->attributes || parse->declarations > limits->declarations ||
+        parse->attributes > limits->attributes_all) {
         xml_refuse(ctxt, "more elements, levels, attributes or namespaces than allowed", NULL);
         return;
     }

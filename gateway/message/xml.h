@@ -20,6 +20,7 @@ struct strings;
 struct xml_limits {
     unsigned depth, elements, attributes;
     unsigned in_scope, declarations; /* of namespaces: around an element and on it; in the whole message */
+    unsigned attributes_all;         /* in the whole message; `attributes`: on an element */
     bool drop_comments; /* replies: comments and PIs are dropped; requests: refused */
     bool secret;        /* may hold keys in clear: what libxml2 frees is wiped */
     const struct strings *relative; /* namespace URIs that may be declared though they are relative; NULL: none */

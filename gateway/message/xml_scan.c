@@ -11,7 +11,7 @@ struct scan {
     struct detail *why;
     struct str open[OPEN_MAX];
     unsigned declared[OPEN_MAX]; /* by each open element */
-    unsigned depth, elements, declarations, in_scope;
+    unsigned depth, elements, declarations, attributes, in_scope;
     const char *next[3]; /* see nearest() */
 };
 
@@ -175,6 +175,8 @@ static enum reason xml_scan_attribute(struct scan *s, unsigned *attributes, unsi
             return r;
     } else if (++*attributes > s->limits->attributes) {
         return over(s, "attributes in an element", s->limits->attributes);
+    } else if (++s->attributes > s->limits->attributes_all) {
+        return over(s, "attributes", s->limits->attributes_all);
     }
     skip_space(s);
     if (s->p == s->end || *s->p != '=')

@@ -1,4 +1,6 @@
 """What an upstream may say: the form without dialect, what is owed, whose it is. Each fault has a twin that passes."""
+import re
+
 import pytest
 from lxml import etree
 
@@ -65,6 +67,15 @@ def spread(n):
 
 def attributes(n):
     return response(key_prov("<x:e%s %s/>" % (X, " ".join("a%d='1'" % i for i in range(n)))))
+
+
+def attributes_in_all(n):
+    """A reply of exactly n attributes; declarations of namespaces are none."""
+    def reply(counts):
+        return response(key_prov("<x:e%s>%s</x:e>" % (X, "".join(
+            "<x:f %s/>" % " ".join("a%d='1'" % i for i in range(count)) for count in counts))))
+    n -= len(re.findall(r"\s(?!xmlns[:=])[\w:]+=['\"]", reply([]).decode()))
+    return reply([16] * (n // 16) + [n % 16])
 
 
 PREFIXED = response(key_prov(SET)).decode().replace("<", "<k:").replace("<k:/", "</k:").replace("xmlns=", "xmlns:k=")
@@ -184,6 +195,7 @@ TWINS = {
     "depth": (P, deep(32), deep(33)),
     "elements": (P, many(20000), many(20001)),
     "attributes": (P, attributes(16), attributes(17)),
+    "attributes in all": (P, attributes_in_all(20000), attributes_in_all(20001)),
     "namespaces": (P, spread(16), spread(17)),
     "a relative namespace": (P, response(key_prov(SET), tail="<x:e%s/>" % X),
                              response(key_prov(SET), tail="<e xmlns='TOBEDEFINED'/>")),
