@@ -193,7 +193,7 @@ def test_every_reason_is_explained():
 
 def test_every_field_of_a_decision_is_explained():
     code = (ROOT / "gateway/gate/decision.c").read_text()
-    written = set(re.findall(r'\b(?:decision_text|url|ms|json_\w+)\(&?j, "(\w+)"', code))
+    written = set(re.findall(r'\b(?:decision_text|url|ms|json_\w+)\(&?j, (?:STR\()?"(\w+)"', code))
     told = "\n".join(c[0] + c[1] for c in rows("docker/DECISIONS.md", 2))
     schema = json.loads((ROOT / "docker/decision.schema.json").read_text())
     inner = [p["properties"] for p in schema["properties"].values() if "properties" in p and p["description"] != "what each check said"]
