@@ -325,7 +325,8 @@ bool crypto_gcm_open_kept(const struct crypto_kept_key *key, const struct crypto
         return true;
     for (size_t i = 0; i < count; i++)
         secret_wipe(v[i].text, v[i].n);
-    ERR_clear_error(); /* what is left in the thread's queue would be taken for a fault of its TLS connections */
+    if (ERR_peek_error()) /* it would be taken for a fault of the thread's TLS; a wrong tag leaves none */
+        ERR_clear_error();
     return false;
 }
 
