@@ -206,6 +206,32 @@ struct str uri_host(struct str s)
     return host;
 }
 
+/* Without an http or https scheme: the host, and what stands behind the port; nothing where that is a lone "/". */
+static bool split_server(struct str s, struct str *host, struct str *rest)
+{
+    struct str port;
+    uint64_t number;
+    if (!s.p)
+        return false;
+    const bool tls = s.n > 8 && str_ieq((struct str){s.p, 8}, STR("https://"));
+    const size_t begin = tls ? 8 : s.n > 7 && str_ieq((struct str){s.p, 7}, STR("http://")) ? 7 : 0;
+    const size_t end = find_any(s, begin, "/?#");
+    if (!split_authority((struct str){s.p + begin, end - begin}, host, &port) ||
+        (port.n && !str_to_u64(port, 65535, &number)))
+        return false;
+    *rest = (struct str){s.p + end, s.n - end};
+    if (str_eq_z(*rest, "/"))
+        rest->n = 0;
+    return true;
+}
+
+bool uri_same_server(struct str a, struct str b)
+{
+    struct str host_a, host_b, rest_a, rest_b;
+    return split_server(a, &host_a, &rest_a) && split_server(b, &host_b, &rest_b) && str_ieq(host_a, host_b) &&
+           str_eq(rest_a, rest_b);
+}
+
 /* Parameters of a database's URI whose values anybody may see. */
 static bool is_open_parameter(struct str name)
 {

@@ -18,6 +18,10 @@ bool uri_is_any_uri(struct str s);
 bool uri_normalize(struct str s, struct buf *out);
 /* The host of "host", "host:port" or "scheme://host:port/…", as a view; missing when there is none. */
 struct str uri_host(struct str s);
+/* True when a and b are the same but for an http or https scheme, the port, the case of scheme and host, and a lone "/"
+ * behind them (`compare: host` of the contract). Another scheme, a path, a query, a fragment or userinfo is a
+ * difference; what has no host, or a port that is none, is the same as nothing. */
+bool uri_same_server(struct str a, struct str b);
 /* A database's URI as it may be shown: no password of its userinfo, and of the parameters behind `?` only the values of
  * those that are known to be no secrets; `***` stands for what is left out. Rather too much is left out than too
  * little, also of what is no URI at all. */

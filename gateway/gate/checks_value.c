@@ -27,7 +27,7 @@ enum reason check_kms_uri(struct judgement *j, int64_t now_us, struct detail *fo
     const struct str got = j->request.kms_uri;
     for (size_t i = 0; i < ours->n; i++) {
         const struct str one = str_z(ours->v[i]);
-        if (str_eq(got, one) || (j->rule->checks.kms_uri_host && str_ieq(uri_host(got), uri_host(one))))
+        if (str_eq(got, one) || (j->rule->checks.kms_uri_host && uri_same_server(got, one)))
             return REASON_OK;
     }
     const struct str a = checks_shown(got), b = checks_shown(str_z(ours->n ? ours->v[0] : NULL));

@@ -74,9 +74,13 @@ static void read_uris(struct yaml_in *in, const struct yaml_node *node, void *to
 {
     const struct strings *s = to;
     yaml_texts(in, node, to, arg);
-    for (size_t i = 0; i < s->n; i++)
+    for (size_t i = 0; i < s->n; i++) {
         if (!uri_is_any_uri(str_z(s->v[i])))
             yaml_fault(in, node, "found %s, expected what KmsUri may be: a URI or a host", show(str_z(s->v[i])).z);
+        else if (strchr(s->v[i], '*')) /* who writes one expects more of it than that it stands for itself */
+            yaml_fault(in, node, "found %s, expected each URI or host by its own name: there are no globs here",
+                       show(str_z(s->v[i])).z);
+    }
 }
 
 static const struct yaml_choice DETAILS[] = {{"generic", false}, {"reason", true}, {NULL, 0}};

@@ -114,9 +114,8 @@ static enum cause plight_key_policy(struct plight *p, const struct record *r)
 
 static enum cause plight_kms_uri(struct plight *p, const struct record *r, const struct strings *ours)
 {
-    const struct str host = uri_host(r->claims.kms_uri);
     for (size_t i = 0; i < ours->n; i++)
-        if (str_ieq(host, uri_host(str_z(ours->v[i]))))
+        if (uri_same_server(r->claims.kms_uri, str_z(ours->v[i])))
             return CAUSE_URI_HOST;
     p->shown = r->claims.kms_uri;
     return CAUSE_URI_OTHER;

@@ -267,12 +267,51 @@ static void hosts(void **state)
     assert_null(uri_host(STR_MISSING).p);
 }
 
+static void one_server(void **state)
+{
+    static const struct {
+        const char *a, *b;
+        bool same;
+    } CASES[] = {
+        {"kms.example.org", "KMS.Example.ORG", true},
+        {"kms.example.org", "http://kms.example.org:8080/", true},
+        {"HTTPS://kms.example.org", "http://kms.example.org:", true},
+        {"[::1]:80", "https://[::1]/", true},
+        {"https://h/kms", "H:1/kms", true},
+        {"ftp://h", "ftp://h", true},
+        {"h", "h/a", false},
+        {"h/", "h//", false},
+        {"h/kms", "h/KMS", false},
+        {"h/kms", "h/kms/", false},
+        {"h", "h?", false},
+        {"h", "h#", false},
+        {"h", "ftp://h", false},
+        {"h", "http:/h", false},
+        {"h", "//h", false},
+        {"h", "h.", false},
+        {"h", "https://u@h", false},
+        {"h", "h:http", false},
+        {"h", "h:99999", false},
+        {"", "", false},
+        {"http://", "https://", false},
+    };
+    (void)state;
+    for (size_t i = 0; i < 2 * (sizeof CASES / sizeof *CASES); i++) {
+        const size_t k = i / 2;
+        const struct str a = str_z(CASES[k].a), b = str_z(CASES[k].b);
+        if ((i % 2 ? uri_same_server(b, a) : uri_same_server(a, b)) != CASES[k].same)
+            fail_msg("`%s` and `%s`", CASES[k].a, CASES[k].b);
+    }
+    assert_false(uri_same_server(STR_MISSING, STR_MISSING));
+    assert_false(uri_same_server(STR("h"), STR_MISSING));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(escapes), cmocka_unit_test(any_uri),               cmocka_unit_test(one_form_for_equals),
         cmocka_unit_test(no_url),  cmocka_unit_test(dots_as_the_book_says), cmocka_unit_test(normal_twice_is_normal),
-        cmocka_unit_test(hosts),
+        cmocka_unit_test(hosts),   cmocka_unit_test(one_server),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
