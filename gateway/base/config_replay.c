@@ -126,6 +126,16 @@ static const char *url_path(const struct load *l)
     return l->held[config_option_of("replay.url")].given ? "replay.url" : "replay";
 }
 
+/* What is in effect unless it is said: `check --print` shows it. */
+static void set_replicas(struct load *l)
+{
+    struct shown expected;
+    const bool promoted = l->c->replay.master;
+    option_set(l, config_option_of("replay.wait_replicas"),
+               &(struct incoming){promoted ? STR("1") : STR("0"), ""}, &expected,
+               promoted ? "default: with Sentinels" : "default");
+}
+
 static void check_shared(struct load *l)
 {
     struct replay_config *r = &l->c->replay;
@@ -147,8 +157,8 @@ static void check_shared(struct load *l)
         config_fault_of(l, url_path(l), true,
                         "plain-redis: what is said to another host is neither secret nor protected: whoever is on the "
                         "way can let replays through; use rediss://, or `ca` with redis+sentinel://");
-    if (r->master && !l->held[config_option_of("replay.wait_replicas")].given)
-        r->wait_replicas = 1;
+    if (!l->held[config_option_of("replay.wait_replicas")].given)
+        set_replicas(l);
     else if (r->master && !r->wait_replicas)
         config_fault_of(l, "replay.wait_replicas", true,
                         "no-replicas: with 0, a request that was accepted before a failover can be accepted again "

@@ -755,6 +755,9 @@ static void a_shared_replay_memory(void **state)
         assert_int_equal(f.n, CASES[i].lint != NULL);
         assert_true(!CASES[i].lint || has_fault(&f, CASES[i].lint));
         assert_int_equal(c->replay.wait_replicas, CASES[i].wait);
+        char printed[60];
+        snprintf(printed, sizeof printed, "replay.wait_replicas: %u ", CASES[i].wait);
+        assert_non_null(strstr(c->text, printed));
         assert_int_equal(c->replay.tls, CASES[i].tls);
         assert_int_equal(c->replay.timeout_us, 200000);
         assert_int_equal(c->replay.clock_difference_us, 1000000);
