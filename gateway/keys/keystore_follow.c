@@ -398,6 +398,11 @@ static enum keydb_result keystore_follow_follow(struct keystore *ks, bool *chang
     return r;
 }
 
+static bool may_reopen(const struct keystore *ks)
+{
+    return time_mono_us() - ks->reopened_us >= REOPEN_EACH_S * US_PER_S;
+}
+
 static enum keydb_result refresh(struct keystore *ks, bool *changed, struct detail *why)
 {
     if (!keydb_is_current(ks->db, ks->database))
@@ -410,11 +415,14 @@ static enum keydb_result refresh(struct keystore *ks, bool *changed, struct deta
     if (version == ks->seen && !ks->behind) {
         if (stamp == ks->stamp)
             return KEYDB_OK;
-        if (ks->refused_stamp != stamp && time_mono_us() - ks->reopened_us < REOPEN_EACH_S * US_PER_S)
+        if (ks->refused_stamp != stamp && !may_reopen(ks))
             return KEYDB_BUSY;
         return keystore_follow_follow(ks, changed, why);
     }
     if (version == ks->refused) {
+        /* SQLite counts commits: one copy written over another that has as many is the same version to it. */
+        if (stamp != ks->refused_stamp && may_reopen(ks))
+            return keystore_follow_follow(ks, changed, why);
         *why = ks->refusal;
         return KEYDB_REFUSED;
     }
@@ -428,6 +436,7 @@ static enum keydb_result refresh(struct keystore *ks, bool *changed, struct deta
         ks->behind = false;
     } else if (r == KEYDB_REFUSED) {
         ks->refused = version;
+        ks->refused_stamp = stamp;
         ks->refusal = *why;
     }
     return r;
@@ -440,6 +449,8 @@ bool keystore_refresh(struct keystore *ks, bool *changed, char *why, size_t why_
     pthread_mutex_lock(&ks->locks->db);
     keydb_patience(ks->db, REFRESH_PATIENCE_MS);
     enum keydb_result r = refresh(ks, changed, &d);
+    if (r == KEYDB_FAILED && keydb_is_file(ks->db) && may_reopen(ks)) /* it may hold on to what stood there before */
+        r = keystore_follow_follow(ks, changed, &d);
     if (r == KEYDB_OK && !keystore_count_up(ks, &d))
         r = KEYDB_FAILED;
     ks->busy = r == KEYDB_BUSY ? ks->busy + 1 : 0;

@@ -43,7 +43,7 @@ struct keystore {
     uint64_t stamp;        /* and its file's */
     bool behind;           /* the table lacks what this process itself has committed */
     int64_t refused;       /* the version whose content was refused, for `refusal`; -1: none */
-    uint64_t refused_stamp;/* the same for a file that replaced the one that is open; 0: none */
+    uint64_t refused_stamp;/* and its file's, also of one that replaced the one that is open; 0: none */
     struct detail refusal;
     unsigned busy;         /* refreshes in a row that found the database locked */
     bool away;             /* the last refresh could not reach it */

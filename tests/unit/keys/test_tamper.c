@@ -218,6 +218,63 @@ static void every_block_damaged(void **state)
     assert_true(opened > 0 && refused > 0);
 }
 
+/* An older copy is written over it, somebody changes that, and the newer one is written back: to SQLite, which counts
+ * commits, the last two are the same. */
+static void the_newer_one_is_written_back(void **state)
+{
+    struct fixture *f = *state;
+    char why[200], newer[110];
+    bool changed;
+    snprintf(newer, sizeof newer, "%s.newer", f->path);
+    fill_store(f);
+    copy_file(f->path, f->copy);
+    struct keystore *mine = open_store(f), *other = open_store(f);
+    assert_true(put(f, other, entry(ALICE, KEY_INK, "ink.2.alice", 22)));
+    keystore_close(other);
+    assert_true(keystore_refresh(mine, &changed, why, sizeof why) && changed);
+    copy_file(f->path, newer);
+    copy_file(f->copy, f->path);
+    assert_false(keystore_refresh(mine, &changed, why, sizeof why));
+    other = open_store(f);
+    assert_true(put(f, other, entry(BOB, KEY_INK, "ink.2.bob", 23)));
+    keystore_close(other);
+    for (int turn = 0; turn < 2; turn++)
+        assert_false(keystore_refresh(mine, &changed, why, sizeof why));
+    copy_file(newer, f->path);
+    assert_true(keystore_refresh(mine, &changed, why, sizeof why));
+    assert_true(has_key(mine, ALICE, "ink.2.alice", 22) && !has_key(mine, BOB, "ink.2.bob", 23));
+    assert_true(put(f, mine, entry(BOB, KEY_INK, "ink.3.bob", 24)));
+    assert_true(has_key(mine, BOB, "ink.3.bob", 24));
+    keystore_close(mine);
+    keystore_close(open_store(f));
+    unlink(newer);
+}
+
+/* The file is emptied for a while, as by a disk that is full: SQLite reads no commits of it, and forgets none. */
+static void the_emptied_one_is_written_back(void **state)
+{
+    struct fixture *f = *state;
+    char why[200];
+    bool changed;
+    fill_store(f);
+    copy_file(f->path, f->copy);
+    struct keystore *mine = open_store(f);
+    assert_int_equal(truncate(f->path, 0), 0);
+    for (int turn = 0; turn < 2; turn++)
+        assert_false(keystore_refresh(mine, &changed, why, sizeof why));
+    assert_true(has_key(mine, ALICE, "ink.1.alice", 1));
+    copy_file(f->copy, f->path);
+    bool follows = false;
+    for (int turn = 0; turn < 600 && !follows; turn++) { /* it is opened again every few seconds */
+        follows = keystore_refresh(mine, &changed, why, sizeof why);
+        usleep(follows ? 0 : 100000);
+    }
+    assert_true(follows);
+    assert_true(put(f, mine, entry(BOB, KEY_INK, "ink.2.bob", 23)));
+    keystore_close(mine);
+    keystore_close(open_store(f));
+}
+
 static void foreign_files(void **state)
 {
     struct fixture *f = *state;
@@ -248,7 +305,8 @@ int main(void)
         T(meta_check_changed), T(meta_sums_changed), T(meta_sums_empty), T(meta_deleted), T(schema_version),
         T(another_application), T(a_trigger), T(a_view), T(a_table), T(no_index), T(other_columns),
         T(a_view_for_a_table), T(statistics_are_no_tampering), T(row_rolled_back), T(rows_rolled_back_with_their_meta),
-        T(row_of_another_database), T(wrong_master_key), T(truncated), T(every_block_damaged), T(foreign_files),
+        T(row_of_another_database), T(wrong_master_key), T(truncated), T(every_block_damaged),
+        T(the_newer_one_is_written_back), T(the_emptied_one_is_written_back), T(foreign_files),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
