@@ -116,8 +116,10 @@ static char *effective(const struct option *o, struct str text, const void *fiel
             uri_mask(where, &b);
         else
             buf_str(&b, where);
-    } else if (o->read == read_path || o->read == read_counter || o->read == read_decisions ||
-               o->read == read_upstream_url || o->read == read_replay || o->read == read_text || o->read == read_user) {
+    } else if (o->read == read_counter) {
+        buf_printf(&b, "file:%s", *(char *const *)field);
+    } else if (o->read == read_path || o->read == read_decisions || o->read == read_upstream_url ||
+               o->read == read_replay || o->read == read_text || o->read == read_user) {
         buf_z(&b, *(char *const *)field);
     } else {
         buf_str(&b, text);

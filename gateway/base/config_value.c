@@ -83,6 +83,12 @@ static bool socket_path_into(char **to, const struct incoming *in, struct shown 
     return value_replace(to, str_dup(buf_view(&whole)), expected);
 }
 
+/* What is meant for something else, and would become a file of that odd name; `./stderr` is a file all the same. */
+static bool is_no_file_of_decisions(struct str s)
+{
+    return str_eq_z(s, "stderr") || str_eq_z(s, "syslog") || str_starts(s, STR("file:"));
+}
+
 bool read_decisions(const struct option *o, const struct incoming *in, void *to, struct shown *expected)
 {
     (void)o;
@@ -95,8 +101,9 @@ bool read_decisions(const struct option *o, const struct incoming *in, void *to,
         return socket_path_into(to, in, expected);
     if (sink_is_syslog(in->text))
         return value_replace(to, str_dup(in->text), expected);
-    return is_path(in->text) ? path_into(to, in, in->text, expected)
-                             : value_expect(expected, "stdout, none, the path of a file, or a syslog server");
+    return is_path(in->text) && !is_no_file_of_decisions(in->text)
+               ? path_into(to, in, in->text, expected)
+               : value_expect(expected, "stdout, none, the path of a file, or a syslog server");
 }
 
 /* Parameters of libpq's URI that are paths of files. */
