@@ -292,7 +292,8 @@ UNSEEN = set("""access brk clock_getres clock_gettime epoll_pwait epoll_pwait2 e
     munlock nanosleep rt_sigpending open pipe ppoll readlink readlinkat recvfrom recvmmsg recvmsg renameat renameat2 restart_syscall rt_sigreturn
     sched_getaffinity sched_yield sendmmsg sigaltstack sendto stat statx sysinfo time uname unlinkat""".split())
 BY_ARGUMENT = {"socket", "clone", "clone3", "mmap", "mprotect", "ioctl", "prlimit64", "prctl", "tgkill"}
-TRACED = ["test_main_job.py", "test_reload.py", "test_tls.py", "test_admin.py", "test_renewal.py", "test_sandbox.py"]
+LONG = os.environ.get("KMSGATE_SYSCALLS") == "long"  # tests/long/README.md: a system call costs much under strace
+TRACED = ["test_main_job.py", "test_admin.py"] + LONG * ["test_reload.py", "test_tls.py", "test_renewal.py", "test_sandbox.py"]
 
 
 def listed():
@@ -305,8 +306,8 @@ def listed():
 
 @pytest.mark.skipif(SANITIZED, reason="the list is that of a release build, without a sanitizer's calls")
 def test_the_list_is_what_the_suite_calls(tmp_path):
-    """A good part of the end-to-end tests under strace: nothing is called that is not on the list, nothing is refused but what is
-    known, and no row is there without a caller."""
+    """Some of the end-to-end tests under strace: nothing is called that is not on the list, nothing is refused but what is known.
+    In the long form a good part of them, and no row is there without a caller."""
     strace = shutil.which("strace")
     assert strace, "tests/install-deps installs strace"
     env = dict(os.environ, TESTED_TRACE=str(tmp_path))
@@ -322,10 +323,10 @@ def test_the_list_is_what_the_suite_calls(tmp_path):
         used |= {name for name, _ in calls}
         refused |= {(name, rest[:30]) for name, rest in calls if re.search(r"= -1 E(PERM|ACCES)\b", rest)}
     rows, all_rows = listed()
-    assert gateways > 50 and {"read", "epoll_wait", "openat", "fdatasync", "rename", "futex"} <= used
+    assert gateways > (50 if LONG else 5) and {"read", "epoll_wait", "openat", "futex"} <= used
     assert used <= all_rows | BY_ARGUMENT, used - all_rows - BY_ARGUMENT
     print("unseen:", " ".join(sorted(rows - used)))
-    assert rows - used <= UNSEEN, "no caller was seen: %s" % sorted(rows - used - UNSEEN)
+    assert not LONG or rows - used <= UNSEEN, "no caller was seen: %s" % sorted(rows - used - UNSEEN)
     unknown = {(n, a) for n, a in refused if n not in ("connect",) and "AF_NETLINK" not in a}
     assert not unknown, unknown
 

@@ -92,6 +92,7 @@ static void test_writing(void **state)
     const size_t aside = spare_left();
     for (ended = true; ended && n < ALLOCATIONS_MAX; n++) {
         struct buf a = BUF_INIT(ROOM), b = BUF_INIT(ROOM);
+        crypto_thread_end();
         ended = false;
         left = n;
         const bool forwarded = kms_request_forward_claimed(doc, true, &a);
