@@ -4,6 +4,15 @@ import ssl
 import threading
 
 
+def shut(*sockets):
+    """Both ways; whoever reads there is told."""
+    for s in sockets:
+        try:
+            s.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # it has ended by itself
+
+
 class Listening:
     """`serve(socket, number)` is run for each connection, the first is number 1; what breaks it off is in `errors`."""
 
@@ -45,17 +54,10 @@ class Listening:
 
     def drop(self):
         """Ends all connections."""
-        for c in self.connections:
-            try:
-                c.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass  # it has ended by itself
+        shut(*self.connections)
         self.connections.clear()
 
     def close(self):
         """Takes no more; a thread that waits for the next one ends, too."""
-        try:
-            self.socket.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
+        shut(self.socket)
         self.socket.close()

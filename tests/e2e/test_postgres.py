@@ -23,7 +23,7 @@ import conftest
 import kms
 import postgres
 import test_renewal
-from listening import Listening
+from listening import Listening, shut
 from test_keys import ALICE, Store, line
 from test_restart_replay import faked, needs_faketime
 
@@ -560,11 +560,7 @@ class Short(Road):
                     left -= len(some)
         except OSError:
             pass  # it was cut
-        for end in (a, b):
-            try:
-                end.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass  # it has ended by itself
+        shut(a, b)
 
 
 class NoTrailer(Road):
@@ -584,11 +580,7 @@ class NoTrailer(Road):
                     rest = rest[n + 1:]
         except OSError:
             pass  # it was cut
-        for end in (a, b):
-            try:
-                end.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass  # it has ended by itself
+        shut(a, b)
 
 
 def test_rows_without_their_end_are_not_all(cluster, gateway, alice):
