@@ -169,12 +169,20 @@ static bool normal_authority(struct str authority, bool tls, struct buf *out)
     return true;
 }
 
+/* The octets of an http or https scheme up to its authority, which is not empty; 0: there is none. */
+static size_t web_scheme(struct str s, bool *tls)
+{
+    *tls = s.n > 8 && str_ieq((struct str){s.p, 8}, STR("https://"));
+    return *tls ? 8 : s.n > 7 && str_ieq((struct str){s.p, 7}, STR("http://")) ? 7 : 0;
+}
+
 bool uri_normalize(struct str s, struct buf *out)
 {
-    const bool tls = s.n > 8 && str_ieq((struct str){s.p, 8}, STR("https://"));
-    if (!uri_is_any_uri(s) || (!tls && !(s.n > 7 && str_ieq((struct str){s.p, 7}, STR("http://")))))
+    bool tls;
+    const size_t begin = web_scheme(s, &tls);
+    if (!uri_is_any_uri(s) || !begin)
         return false;
-    const size_t begin = tls ? 8 : 7, path = find_any(s, begin, "/?#"), query = find_any(s, path, "?#");
+    const size_t path = find_any(s, begin, "/?#"), query = find_any(s, path, "?#");
     if (find_any(s, query, "#") < s.n)
         return false;
     buf_z(out, tls ? "https://" : "http://");
@@ -189,35 +197,34 @@ bool uri_normalize(struct str s, struct buf *out)
     return normal_escapes((struct str){s.p + query, s.n - query}, out) && !out->failed;
 }
 
+/* The host that begins at `begin`; behind it and its port is *end. False: there is none, or the port is none. */
+static bool split_host(struct str s, size_t begin, struct str *host, size_t *end)
+{
+    struct str port;
+    uint64_t number;
+    *end = find_any(s, begin, "/?#");
+    return split_authority((struct str){s.p + begin, *end - begin}, host, &port) &&
+           (!port.n || str_to_u64(port, 65535, &number));
+}
+
 struct str uri_host(struct str s)
 {
-    struct str host, port;
-    uint64_t number;
-    size_t begin = 0;
+    struct str host;
+    size_t begin = 0, end;
     if (!s.p)
         return STR_MISSING;
     while (begin < s.n && (unreserved((unsigned char)s.p[begin]) || s.p[begin] == '+'))
         begin++; /* a scheme, or a host */
     begin = str_starts((struct str){s.p + begin, s.n - begin}, STR("://")) ? begin + 3 : 0;
-    const size_t end = find_any(s, begin, "/?#");
-    if (!split_authority((struct str){s.p + begin, end - begin}, &host, &port) ||
-        (port.n && !str_to_u64(port, 65535, &number)))
-        return STR_MISSING;
-    return host;
+    return split_host(s, begin, &host, &end) ? host : STR_MISSING;
 }
 
 /* Without an http or https scheme: the host, and what stands behind the port; nothing where that is a lone "/". */
 static bool split_server(struct str s, struct str *host, struct str *rest)
 {
-    struct str port;
-    uint64_t number;
-    if (!s.p)
-        return false;
-    const bool tls = s.n > 8 && str_ieq((struct str){s.p, 8}, STR("https://"));
-    const size_t begin = tls ? 8 : s.n > 7 && str_ieq((struct str){s.p, 7}, STR("http://")) ? 7 : 0;
-    const size_t end = find_any(s, begin, "/?#");
-    if (!split_authority((struct str){s.p + begin, end - begin}, host, &port) ||
-        (port.n && !str_to_u64(port, 65535, &number)))
+    bool tls;
+    size_t end;
+    if (!s.p || !split_host(s, web_scheme(s, &tls), host, &end))
         return false;
     *rest = (struct str){s.p + end, s.n - end};
     if (str_eq_z(*rest, "/"))
