@@ -157,6 +157,7 @@ static void watch(struct server *s, const sigset_t *signals)
         if (got == SIGHUP)
             reload_all(s);
         reload_tick(s);
+        replay_tidy(s->replay);
         hold_trim(s);
         clock_tick(s);
         sandbox_tick();

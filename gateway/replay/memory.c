@@ -98,6 +98,11 @@ static void memory_settle(struct replay *r, const struct replay_settings *s)
         spent_limit(((struct memory *)r)->spent, s->max_entries);
 }
 
+static void memory_tidy(struct replay *r)
+{
+    spent_tidy(((struct memory *)r)->spent);
+}
+
 static int64_t memory_floor(const struct replay *r)
 {
     return spent_floor(((const struct memory *)r)->spent);
@@ -196,6 +201,7 @@ static struct memory *memory_new(unsigned max_entries, int64_t floor_us, int64_t
         .start = memory_start,
         .end = memory_end,
         .settle = memory_settle,
+        .tidy = memory_tidy,
         .floor = memory_floor,
         .walls = memory_walls,
         .unready = memory_unready,

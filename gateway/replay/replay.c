@@ -22,6 +22,12 @@ void replay_settle(struct replay *r, const struct replay_settings *s)
     r->engine->settle(r, s);
 }
 
+void replay_tidy(struct replay *r)
+{
+    if (r->engine->tidy)
+        r->engine->tidy(r);
+}
+
 int64_t replay_floor(const struct replay *r)
 {
     return r->engine->floor(r);

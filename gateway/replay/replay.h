@@ -77,6 +77,8 @@ struct replay_host {
 void replay_free(struct replay *r); /* after all its lines */
 /* After a reload. A wider window does not bring back what was forgotten. */
 void replay_settle(struct replay *r, const struct replay_settings *s);
+/* Now and then, by a thread that has time for it: gives back memory that is of no use any more. */
+void replay_tidy(struct replay *r);
 /* Before it no request can be told from a replay. */
 int64_t replay_floor(const struct replay *r);
 /* The same for what stands in a Time without a zone, read as UTC: it rises when such a Time is forgotten, so that no

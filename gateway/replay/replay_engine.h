@@ -14,6 +14,7 @@ struct replay_engine {
     void (*settle)(struct replay *r, const struct replay_settings *s);
     int64_t (*floor)(const struct replay *r);
     int64_t (*walls)(const struct replay *r); /* NULL: what has no zone is remembered long enough for any */
+    void (*tidy)(struct replay *r); /* NULL: there is nothing to tidy */
     const char *(*unready)(const struct replay *r, int64_t now_us);
     size_t (*count)(const struct replay *r);
     int64_t (*patience)(const struct replay *r);

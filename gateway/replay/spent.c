@@ -6,12 +6,16 @@
 #include <string.h>
 
 #include "base/crypto.h"
+#include "base/pace.h"
 
 enum {
     SHARDS = 64,        /* more than any machine has cores: two users seldom meet at a lock */
     DIGEST = REPLAY_DIGEST,
     USER_SHARE = 16,    /* one user gets at most this part of the memory */
     FIRST_BUCKETS = 64, /* of a shard */
+    FORGOTTEN = 2,      /* with each that is added: requests of one second end together, and nobody waits for all */
+    TIDY_AT_ONCE = 32,
+    TIDY_US = 100000,
 };
 
 struct user {
@@ -51,6 +55,11 @@ struct spent {
     atomic_size_t count;
     struct shard shard[SHARDS];
 };
+
+static struct shard *shard_of(struct spent *r, const uint8_t digest[2][DIGEST])
+{
+    return &r->shard[digest[0][0] % SHARDS];
+}
 
 static size_t slot(const struct shard *s, const uint8_t digest[DIGEST])
 {
@@ -133,28 +142,39 @@ static void drop_entry(struct spent *r, struct shard *s, struct entry *e)
     atomic_fetch_sub(&r->count, 1);
 }
 
-/* Floor and walls rise before anything is forgotten: whoever holds the shard's lock next sees both or neither. */
-static void purge(struct spent *r, struct shard *s, int64_t now_us)
+/* With the floor beyond it; the walls rise before it is forgotten. */
+static void forget(struct spent *r, struct shard *s, struct entry *e)
 {
-    const int64_t before = now_us - atomic_load(&r->retain);
+    if (e->wall_us != TIME_NONE)
+        time_raise(&r->walls, e->wall_us + 1);
+    drop_entry(r, s, e);
+}
+
+/* Of what is as old, so many at most; false when there is no more. */
+static bool forget_some(struct spent *r, struct shard *s, int64_t before, size_t most)
+{
+    for (; s->n && s->heap[0].time_us < before; most--) {
+        if (!most)
+            return true;
+        forget(r, s, s->heap[0].entry);
+    }
+    return false;
+}
+
+/* Floor and walls rise before anything is forgotten: whoever holds the shard's lock next sees both or neither. */
+static void purge(struct spent *r, struct shard *s, int64_t before, size_t most)
+{
     if (s->n == 0 || s->heap[0].time_us >= before)
         return;
     time_raise(&r->floor, before);
-    while (s->n && s->heap[0].time_us < before) {
-        struct entry *e = s->heap[0].entry;
-        if (e->wall_us != TIME_NONE)
-            time_raise(&r->walls, e->wall_us + 1);
-        drop_entry(r, s, e);
-    }
+    (void)forget_some(r, s, before, most);
 }
 
-static void purge_all(struct spent *r, int64_t now_us)
+static void purge_shard(struct spent *r, struct shard *s, int64_t now_us)
 {
-    for (size_t i = 0; i < SHARDS; i++) {
-        pthread_mutex_lock(&r->shard[i].lock);
-        purge(r, &r->shard[i], now_us);
-        pthread_mutex_unlock(&r->shard[i].lock);
-    }
+    pthread_mutex_lock(&s->lock);
+    purge(r, s, now_us - atomic_load(&r->retain), SIZE_MAX);
+    pthread_mutex_unlock(&s->lock);
 }
 
 /* Twice the buckets; without memory for them the chains just get longer. */
@@ -287,17 +307,23 @@ static void fetch(const struct shard *s, const uint8_t digest[2][DIGEST])
 static enum reason try_spend(struct spent *r, const uint8_t digest[2][DIGEST],
                              const struct replay_claim *c, bool *crowded)
 {
-    struct shard *s = &r->shard[digest[0][0] % SHARDS];
+    struct shard *s = shard_of(r, digest);
     enum reason result;
     *crowded = false;
     pthread_mutex_lock(&s->lock);
     fetch(s, digest);
-    purge(r, s, c->now_us);
+    const int64_t before = c->now_us - atomic_load(&r->retain);
+    purge(r, s, before, FORGOTTEN);
+    struct entry *e = find_entry(s, digest[1]);
+    if (e && s->heap[e->at].time_us < before) { /* its turn has not come yet, that is all */
+        forget(r, s, e);
+        e = NULL;
+    }
     const int64_t floor = atomic_load(&r->floor);
     int64_t until_us = c->latest_us;
     if (until_us == TIME_NONE || until_us < floor)
         until_us = c->now_us > floor ? c->now_us : floor;
-    if (find_entry(s, digest[1]))
+    if (e)
         result = REASON_REPLAY_SEEN;
     else if ((c->earliest_us != TIME_NONE && c->earliest_us < floor) || (c->zoneless && c->wall_us < spent_walls(r)))
         result = REASON_REPLAY_UNAVAILABLE;
@@ -319,20 +345,40 @@ enum reason spent_add(struct spent *r, const uint8_t digest[2][REPLAY_DIGEST], c
 {
     bool crowded;
     const enum reason result = try_spend(r, digest, c, &crowded);
-    if (!crowded)
+    if (result != REASON_REPLAY_FULL)
         return result;
-    purge_all(r, c->now_us); /* what other shards no longer need still takes places */
+    if (crowded) /* what other shards no longer need still takes places */
+        for (size_t i = 0; i < SHARDS; i++)
+            purge_shard(r, &r->shard[i], c->now_us);
+    else
+        purge_shard(r, shard_of(r, digest), c->now_us);
     return try_spend(r, digest, c, &crowded);
 }
 
 void spent_forget(struct spent *r, const uint8_t digest[2][DIGEST])
 {
-    struct shard *s = &r->shard[digest[0][0] % SHARDS];
+    struct shard *s = shard_of(r, digest);
     pthread_mutex_lock(&s->lock);
     struct entry *e = find_entry(s, digest[1]);
     if (e)
         drop_entry(r, s, e);
     pthread_mutex_unlock(&s->lock);
+}
+
+void spent_tidy(struct spent *r)
+{
+    struct pace pace = {.rests = true};
+    const int64_t until_us = time_mono_us() + TIDY_US;
+    for (size_t i = 0; i < SHARDS;) {
+        struct shard *s = &r->shard[i];
+        pthread_mutex_lock(&s->lock);
+        const bool more = forget_some(r, s, atomic_load(&r->floor), TIDY_AT_ONCE);
+        pthread_mutex_unlock(&s->lock);
+        pace_step(&pace);
+        if (more && time_mono_us() >= until_us)
+            return;
+        i += !more;
+    }
 }
 
 void spent_retain(struct spent *r, int64_t retain_us)

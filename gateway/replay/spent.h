@@ -1,6 +1,6 @@
 /*
  * What this process has accepted: a table sharded by user, safe from any thread, bounded. Full, it refuses; it forgets
- * nothing within the window, and its floor rises before anything is forgotten. Inside replay/ only.
+ * nothing within the window, and its floor rises before anything is forgotten, which is a few with each that is added. Inside replay/ only.
  *
  *     if (!spent_digests(&claim, digest)) ...
  *     reason = spent_add(s, digest, &claim);         REASON_OK, REPLAY_SEEN, REPLAY_FULL, REPLAY_UNAVAILABLE
@@ -28,6 +28,9 @@ bool spent_digests(const struct replay_claim *c, uint8_t out[2][REPLAY_DIGEST]) 
 /* One atomic step. */
 enum reason spent_add(struct spent *r, const uint8_t digest[2][REPLAY_DIGEST],
                       const struct replay_claim *c) MUST_CHECK;
+/* Forgets what the floor refuses anyway, for a tenth of a second at most: else memory would be given back by those
+ * alone who come. Any thread. */
+void spent_tidy(struct spent *r);
 void spent_forget(struct spent *r, const uint8_t digest[2][REPLAY_DIGEST]);
 
 #endif

@@ -9,7 +9,7 @@ static struct request {
     int64_t from, least;      /* of one without Time: until a clock was beyond `from` by the narrowest window since */
 } requests[REQUESTS] = {{.time = START}, {.time = START + 1}, {.time = START + 2}, {.time = TIME_NONE}};
 
-static const char STEPS[] = "0123gh+!-WN"; /* spend each, give two back, clock on by 1, on by 5, back by 3, windows */
+static const char STEPS[] = "0123gh+!-WNt"; /* spend each, give two back, clock on by 1, on by 5, back by 3, windows, tidy */
 static struct spent *table;
 static int64_t now, latest_now, past;
 static unsigned long sequences, accepted;
@@ -54,6 +54,8 @@ static void step(char what, size_t n)
         if (r->accepted)
             spent_forget(table, (const uint8_t(*)[DIGEST])r->digest);
         r->accepted = false;
+    } else if (what == 't') {
+        spent_tidy(table);
     } else if (what == 'W' || what == 'N') {
         past = what == 'W' ? WIDE : NARROW;
         spent_retain(table, past);

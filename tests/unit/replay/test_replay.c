@@ -123,6 +123,77 @@ static void test_the_oldest_is_forgotten_first(void **state)
     }
 }
 
+/* Those of one second leave the window together: two go with each that comes, and nobody waits for all of them. What is
+ * still there is not "seen": it is as if it had gone. */
+static void test_few_go_with_each(void **state)
+{
+    (void)state;
+    enum { N = 100, GONE = 2 };
+    struct replay *r = memory_of(16 * N + 64, START, S(5));
+    for (unsigned i = 0; i < N; i++)
+        assert_int_equal(spend(r, i, START, START), REASON_OK);
+    for (unsigned i = 0; i < N / 4; i++) {
+        assert_int_equal(spend(r, N + i, START + S(6), START + S(6)), REASON_OK);
+        assert_int_equal(replay_count(r), N - GONE * (i + 1) + (i + 1));
+    }
+    assert_int_equal(replay_floor(r), START + S(1));
+    for (unsigned i = N - 2; i < N; i++) /* the last two: their turn has not come */
+        assert_int_equal(spend(r, i, START, START + S(6)), REASON_REPLAY_UNAVAILABLE);
+    replay_free(r);
+    /* a Time that no rule enforces is no ground to refuse what has left the window */
+    r = memory_of(16 * N + 64, START, S(5));
+    for (unsigned i = 0; i < N; i++)
+        assert_int_equal(spend(r, i, TIME_NONE, START), REASON_OK);
+    assert_int_equal(spend(r, N - 1, TIME_NONE, START + S(5)), REASON_REPLAY_SEEN);
+    assert_int_equal(spend(r, N - 1, TIME_NONE, START + S(6)), REASON_OK);
+    assert_int_equal(spend(r, N - 1, TIME_NONE, START + S(6)), REASON_REPLAY_SEEN);
+    replay_free(r);
+}
+
+/* A share or a memory that is full of what has left the window is not full, however few go with each. */
+static void test_full_of_what_is_over(void **state)
+{
+    (void)state;
+    enum { SHARE = 8, MOST = 16 * SHARE };
+    struct replay *r = memory_of(MOST, START, S(5));
+    for (unsigned user = 0; user < 16; user++)
+        for (unsigned i = 0; i < SHARE; i++) {
+            char uri[32];
+            snprintf(uri, sizeof uri, "sip:%u@example.org", user);
+            assert_int_equal(spend_as(r, uri, "ink.1", i, START, START), REASON_OK);
+        }
+    for (unsigned i = 0; i < SHARE; i++)
+        assert_int_equal(spend_as(r, "sip:3@example.org", "ink.1", MOST + i, START + S(6), START + S(6)), REASON_OK);
+    assert_int_equal(spend_as(r, "sip:3@example.org", "ink.1", 2 * MOST, START + S(6), START + S(6)),
+                     REASON_REPLAY_FULL);
+    replay_free(r);
+}
+
+/* What the floor refuses is given back without anybody coming; nothing else is. */
+static void test_tidy(void **state)
+{
+    (void)state;
+    enum { N = 1000 };
+    struct replay *r = memory_of(16 * N, START, S(5));
+    char user[32];
+    for (unsigned i = 0; i < N; i++) {
+        snprintf(user, sizeof user, "sip:%u@example.org", i);
+        assert_int_equal(spend_as(r, user, "ink.1", i, START + i % 2, START), REASON_OK);
+    }
+    replay_tidy(r);
+    assert_int_equal(replay_count(r), N);
+    /* the first of one who is there raises the floor */
+    assert_int_equal(spend_as(r, "sip:0@example.org", "ink.1", N, START + S(5), START + S(5) + 1), REASON_OK);
+    assert_int_equal(replay_floor(r), START + 1);
+    replay_tidy(r);
+    assert_int_equal(replay_count(r), N / 2 + 1);
+    for (unsigned i = 1; i < N; i += 2) {
+        snprintf(user, sizeof user, "sip:%u@example.org", i);
+        assert_int_equal(spend_as(r, user, "ink.1", i, START + 1, START + S(5) + 1), REASON_REPLAY_SEEN);
+    }
+    replay_free(r);
+}
+
 static void test_a_wider_window_brings_nothing_back(void **state)
 {
     (void)state;
@@ -206,6 +277,7 @@ static void test_full(void **state)
         assert_int_equal(spend_as(r, user, "ink.1", i, START, START + S(5)), REASON_REPLAY_SEEN);
     }
     assert_int_equal(spend_as(r, "sip:new@example.org", "ink.1", 99, START + S(6), START + S(6)), REASON_OK);
+    replay_tidy(r);
     assert_int_equal(replay_count(r), 1);
     replay_free(r);
 }
@@ -244,6 +316,7 @@ static void test_given_back(void **state)
     assert_int_equal(replay_floor(r), START);
     /* the order in which they are forgotten is still that of their Times */
     assert_int_equal(spend(r, N, START + S(5) + N / 2, START + S(5) + N / 2), REASON_OK);
+    replay_tidy(r);
     assert_int_equal(replay_count(r), N - N / 2 + 1);
     replay_free(r);
 }
@@ -383,6 +456,7 @@ static void test_growing(void **state)
     for (unsigned i = 0; i < N; i++)
         assert_int_equal(spend(r, i, START + (i * 7919) % N, START), REASON_REPLAY_SEEN);
     assert_int_equal(spend(r, N, START + S(5) + N / 2, START + S(5) + N / 2), REASON_OK);
+    replay_tidy(r);
     assert_int_equal(replay_count(r), N - N / 2 + 1);
     replay_free(r);
 }
@@ -395,6 +469,9 @@ int main(void)
         cmocka_unit_test(test_floor),
         cmocka_unit_test(test_forgetting),
         cmocka_unit_test(test_the_oldest_is_forgotten_first),
+        cmocka_unit_test(test_few_go_with_each),
+        cmocka_unit_test(test_full_of_what_is_over),
+        cmocka_unit_test(test_tidy),
         cmocka_unit_test(test_a_wider_window_brings_nothing_back),
         cmocka_unit_test(test_a_narrower_window_forgets_openly),
         cmocka_unit_test(test_clock_steps),
