@@ -1,4 +1,5 @@
 #include <pthread.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -238,6 +239,8 @@ static void *keykeeper_keep(void *arg)
 {
     struct keykeeper *k = arg;
     int64_t turn_us = 0, look_us = 0;
+    /* woken, it does not push aside a thread that serves, and so is late where one does: base/pace.h looks at that */
+    (void)sched_setscheduler(0, SCHED_BATCH, &(struct sched_param){0});
     for (;;) {
         const int64_t now = time_mono_us();
         if (now >= turn_us || (now >= look_us && has_lookers(k))) {
@@ -272,6 +275,7 @@ struct keykeeper *keykeeper_start(struct keystore *ks,
     if (!k)
         return NULL;
     k->ks = ks;
+    keystore_give_way(ks, true);
     k->turn = turn;
     k->arg = arg;
     k->last = &k->first;
@@ -292,7 +296,7 @@ void keykeeper_stop(struct keykeeper *k)
 {
     if (!k)
         return;
-    keystore_hurry(k->ks);
+    keystore_give_way(k->ks, false); /* nobody is judged any more, and the process is to end */
     pthread_mutex_lock(&k->lock);
     k->ends = true;
     pthread_cond_signal(&k->wake);

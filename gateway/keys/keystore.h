@@ -118,8 +118,9 @@ bool keystore_state_key(const struct keystore *ks, struct secret_key *out);
 bool keystore_refresh(struct keystore *ks, bool *changed, char *why, size_t why_size);
 /* The last refresh failed since the database could not be reached. For the thread that refreshes. */
 bool keystore_is_away(const struct keystore *ks);
-/* From now on it makes no pauses for those who look up users: the process is about to end. Any thread. */
-void keystore_hurry(struct keystore *ks);
+/* Whether others judge by these keys meanwhile: then what goes over all of them rests now and then (keys/pace.h). Any
+ * thread. */
+void keystore_give_way(struct keystore *ks, bool others_serve);
 /* For how long (us) it has not been known that the table is what the database holds. Any thread. */
 int64_t keystore_age_us(const struct keystore *ks);
 /* One more with each change of the table. Any thread. */

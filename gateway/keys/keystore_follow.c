@@ -1,4 +1,3 @@
-#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -171,7 +170,7 @@ static bool keystore_apply(struct keystore *ks, const struct changes *c)
     table_settle(ks->now.table);
     for (size_t i = 0; ok && i < c->n;) {
         i = apply_some(ks, v, i, c->n, &ok);
-        if (i > APPLIED_AT_ONCE && !atomic_load(&ks->hurries))
+        if (i > APPLIED_AT_ONCE && atomic_load(&ks->gives_way))
             (void)nanosleep(&(struct timespec){.tv_nsec = APPLIED_PAUSE_NS}, NULL);
     }
     atomic_fetch_add(&ks->edition, 1);
@@ -225,7 +224,6 @@ static void swap_state(struct keystore *ks, const struct keystore_state *state)
     atomic_fetch_add(&ks->edition, 1);
     pthread_rwlock_unlock(&ks->locks->table);
     table_free(old);
-    malloc_trim(0); /* hundreds of megabytes may have become free */
 }
 
 /* Whether a whole database comes after what is in use, by nothing but changes. */
@@ -234,6 +232,7 @@ struct succession {
     struct keydb *db;
     int64_t now_us;
     struct detail *why;
+    struct pace pace;
     bool pruned;
 };
 
@@ -246,6 +245,7 @@ static bool follows_mine(void *arg, const struct key_row *row)
 {
     struct succession *s = arg;
     struct key mine;
+    pace_step(&s->pace);
     const bool known = table_find(s->mine->table, row->user, row->key.id, &mine);
     if (known && undoes(row, &mine, s->why))
         return false;
@@ -269,6 +269,7 @@ static bool is_there_or_pruned(void *arg, const struct key_row *row)
     struct succession *s = arg;
     struct key next;
     struct detail why;
+    pace_step(&s->pace);
     if (table_find(s->next->table, row->user, row->key.id, &next) ||
         (row->key.state != KEY_REVOKED && !key_usable(&row->key, s->now_us + CLOCKS_S * US_PER_S)))
         return true;
@@ -288,10 +289,11 @@ static enum keydb_result keystore_older(const struct keystore *ks, struct detail
 }
 
 /* `db` in a transaction in which `next` was read. */
-static enum keydb_result check_succession(const struct keystore *ks, struct keydb *db,
+static enum keydb_result check_succession(struct keystore *ks, struct keydb *db,
                                           const struct keystore_state *next, struct detail *why)
 {
-    struct succession s = {.mine = &ks->now, .next = next, .db = db, .now_us = time_now_us(), .why = why};
+    struct succession s = {.mine = &ks->now, .next = next, .db = db, .now_us = time_now_us(), .why = why,
+                           .pace = keystore_pace(ks)};
     if (next->last_seq < ks->now.last_seq)
         return keystore_older(ks, why, next->last_seq);
     if (table_each(next->table, follows_mine, &s) && table_each(ks->now.table, is_there_or_pruned, &s))
@@ -474,9 +476,14 @@ bool keystore_is_away(const struct keystore *ks)
     return ks->away;
 }
 
-void keystore_hurry(struct keystore *ks)
+void keystore_give_way(struct keystore *ks, bool others_serve)
 {
-    atomic_store(&ks->hurries, true);
+    atomic_store(&ks->gives_way, others_serve);
+}
+
+struct pace keystore_pace(struct keystore *ks)
+{
+    return (struct pace){.rests = atomic_load(&ks->gives_way)};
 }
 
 int64_t keystore_age_us(const struct keystore *ks)

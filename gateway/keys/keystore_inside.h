@@ -10,6 +10,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "base/pace.h"
 #include "keys/followers.h"
 #include "keys/keydb.h"
 
@@ -54,7 +55,7 @@ struct keystore {
     uint8_t opened[FOLLOWER_COMMIT]; /* now.commit when it was opened */
     bool tells;            /* who follows: `follower` is held */
     struct followers_slot follower;
-    atomic_bool hurries;        /* nobody is judged by the table any more */
+    atomic_bool gives_way;      /* others judge by the table: long work rests now and then */
     _Atomic uint64_t edition;   /* of the table */
     _Atomic int64_t in_step_us; /* monotonic: when the table was last known to be what the database holds */
 };
@@ -97,8 +98,10 @@ enum keydb_result keystore_meta(struct keydb *db, const struct keystore *ks, str
 /* Writes check and sums into the meta row, over everything else in it. */
 bool keystore_meta_seal(const struct seal *seal, struct keydb_meta *meta, const struct seal_sum sums[2]) MUST_CHECK;
 /* Inside a transaction: the whole database as a new table. */
-enum keydb_result keystore_load(struct keydb *db, const struct keystore *ks, struct keystore_state *out,
+enum keydb_result keystore_load(struct keydb *db, struct keystore *ks, struct keystore_state *out,
                                 struct detail *why) MUST_CHECK;
+/* For work that goes over all keys. */
+struct pace keystore_pace(struct keystore *ks);
 /* Inside a transaction, with the db lock: takes over into the table what the database has and the table lacks. Where
  * somebody wrote who changed no key by our rules, all is read and verified anew. */
 enum keydb_result keystore_absorb(struct keystore *ks, bool *changed, struct detail *why) MUST_CHECK;

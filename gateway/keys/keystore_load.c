@@ -121,6 +121,7 @@ struct loading {
     struct openers openers;
     struct keystore_state *out;
     struct seal_sum tombs;
+    struct pace pace;
     enum keydb_result r; /* FAILED: says nothing of the database, and is tried again */
 };
 
@@ -141,6 +142,7 @@ static bool load_row(void *arg, const struct key_row *claim, struct detail *why)
     struct key_row row = *claim;
     struct seal_sum tag;
     struct key there;
+    pace_step(&l->pace);
     if ((l->r = keystore_verify(&l->openers, &row, why)) != KEYDB_OK)
         return false;
     if (!keystore_tag(&l->openers, &row.key, &tag))
@@ -161,7 +163,7 @@ static bool load_row(void *arg, const struct key_row *claim, struct detail *why)
     return load_fails(l, twice ? KEYDB_REFUSED : KEYDB_FAILED, &row, why);
 }
 
-enum keydb_result keystore_load(struct keydb *db, const struct keystore *ks, struct keystore_state *out,
+enum keydb_result keystore_load(struct keydb *db, struct keystore *ks, struct keystore_state *out,
                                 struct detail *why)
 {
     struct keydb_meta meta;
@@ -169,7 +171,7 @@ enum keydb_result keystore_load(struct keydb *db, const struct keystore *ks, str
     enum keydb_result r = keystore_meta(db, ks, &meta, sums, why);
     if (r != KEYDB_OK)
         return r;
-    struct loading l = {.openers = {.ks = ks}, .out = out, .r = KEYDB_OK};
+    struct loading l = {.openers = {.ks = ks}, .out = out, .pace = keystore_pace(ks), .r = KEYDB_OK};
     *out = (struct keystore_state){.table = table_new()};
     if (!out->table) {
         detail_set(why, "out of memory");
