@@ -1,7 +1,9 @@
 #include "cmd/keys.h"
 
+#include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <sys/resource.h>
 
 #include "base/config.h"
 #include "base/log.h"
@@ -112,6 +114,14 @@ static enum keystore_opening keys_opening(enum keys_deed deed, bool dry)
     return dry ? KEYSTORE_TRY : OPENINGS[deed];
 }
 
+/* Work on all keys, beside a gateway that serves, takes the time that nobody else wants. Who was started with a priority
+ * of its own keeps that: so it can be given a share of a machine that has no such time. */
+static void give_way(void)
+{
+    if (sched_getscheduler(0) == SCHED_OTHER && getpriority(PRIO_PROCESS, 0) == 0)
+        (void)sched_setscheduler(0, SCHED_IDLE, &(struct sched_param){0}); /* else it is as it would be without */
+}
+
 /* Opens the store and does the work with it. */
 static int keys_run(const void *given, keys_work *work, enum keys_deed deed)
 {
@@ -168,6 +178,7 @@ static int keys_run(const void *given, keys_work *work, enum keys_deed deed)
 
 static int keys_run_import(const void *given)
 {
+    give_way();
     return keys_run(given, keys_import, KEYS_MAKES);
 }
 
@@ -189,12 +200,15 @@ static const struct command_operand IMPORT_OPERANDS[] = {
      .help = "The key file, one JSON object a line; `-` is standard input."}};
 static const struct command KEYS_IMPORT = {
     .name = "import", .group = "keys", .does = "import keys from a file",
-    .about = "Imports a key file. Either all of its keys are imported, or none.",
+    .about = "Imports a key file. Either all of its keys are imported, or none.\n"
+             "It takes only the processor's time that nothing else wants, and a gateway that serves is not kept from its "
+             "work; started under nice(1), it has the share that it was given.",
     .exits = "0 done; 1 nothing was imported", .examples = "kmsgate keys import keys.jsonl\n",
     COMMAND_TAKES(IMPORT_OPTIONS, IMPORT_OPERANDS, struct keys_given), .run = keys_run_import};
 
 static int keys_run_export(const void *given)
 {
+    give_way();
     return keys_run(given, keys_export, KEYS_READS);
 }
 
@@ -327,6 +341,7 @@ static const struct command_option CONFIG_OPTIONS[] = {OPTION_CONFIG(struct keys
 
 static int keys_run_prune(const void *given)
 {
+    give_way();
     return keys_run(given, keys_prune, KEYS_CHANGES);
 }
 
@@ -339,6 +354,7 @@ static const struct command KEYS_PRUNE = {
 
 static int keys_run_rekey(const void *given)
 {
+    give_way();
     return keys_run(given, keys_rekey, KEYS_CHANGES);
 }
 
