@@ -22,6 +22,7 @@ enum {
     LONGEST = BATCH_BYTES / 2, /* line; no decision comes near it */
     RING_LENGTH = sizeof(uint32_t), /* what stands before each */
     BATCH_MS = 20,            /* lines of so long go out in one write: fewer wake-ups, and still far below 100 ms */
+    BATCH_FULL = BATCH_BYTES / 2, /* with so many nothing is waited for */
     SETTLE_MS = 2,
     REOPEN_US = 1000000,
     CLOSE_US = 1000000,
@@ -275,10 +276,9 @@ static struct task next_task(struct sink *s)
 {
     const bool busy = s->batch.lines > 0;
     pthread_mutex_lock(&s->lock);
-    const bool idle = !busy && s->n == 0;
     while (!busy && s->n == 0 && !s->reopen && !s->closing && (!s->reopen_us || time_mono_us() < s->reopen_us))
         task_wait(s);
-    if (idle && s->n > 0 && !s->closing && !s->reopen) {
+    if (!busy && s->n > 0 && s->n < BATCH_FULL && !s->closing && !s->reopen) {
         pthread_mutex_unlock(&s->lock);
         pause_ms(BATCH_MS);
         pthread_mutex_lock(&s->lock);
