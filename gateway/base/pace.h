@@ -9,6 +9,7 @@
 #ifndef KMSGATE_BASE_PACE_H
 #define KMSGATE_BASE_PACE_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <time.h>
 
@@ -25,6 +26,7 @@ enum {
 
 struct pace {
     bool rests;
+    const atomic_bool *only_while; /* it rests no more once that is false; NULL: there is no such thing */
     unsigned steps;
     int64_t since_us; /* the run's begin, monotonic; 0: none yet */
     int64_t rest_us;
@@ -42,6 +44,10 @@ static inline void pace_step(struct pace *p)
     if (!p->rests || ++p->steps < PACE_STEPS)
         return;
     p->steps = 0;
+    if (p->only_while && !atomic_load(p->only_while)) {
+        p->rests = false;
+        return;
+    }
     const int64_t now = time_mono_us();
     if (!p->since_us) {
         p->since_us = now;

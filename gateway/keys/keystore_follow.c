@@ -289,7 +289,7 @@ static enum keydb_result keystore_older(const struct keystore *ks, struct detail
 }
 
 /* `db` in a transaction in which `next` was read. */
-static enum keydb_result check_succession(struct keystore *ks, struct keydb *db,
+static enum keydb_result check_succession(const struct keystore *ks, struct keydb *db,
                                           const struct keystore_state *next, struct detail *why)
 {
     struct succession s = {.mine = &ks->now, .next = next, .db = db, .now_us = time_now_us(), .why = why,
@@ -450,9 +450,11 @@ bool keystore_refresh(struct keystore *ks, bool *changed, char *why, size_t why_
     *changed = false;
     pthread_mutex_lock(&ks->locks->db);
     keydb_patience(ks->db, REFRESH_PATIENCE_MS);
+    ks->at_leisure = true;
     enum keydb_result r = refresh(ks, changed, &d);
     if (r == KEYDB_FAILED && keydb_is_file(ks->db) && may_reopen(ks)) /* it may hold on to what stood there before */
         r = keystore_follow_follow(ks, changed, &d);
+    ks->at_leisure = false;
     if (r == KEYDB_OK && !keystore_count_up(ks, &d))
         r = KEYDB_FAILED;
     ks->busy = r == KEYDB_BUSY ? ks->busy + 1 : 0;
@@ -481,9 +483,9 @@ void keystore_give_way(struct keystore *ks, bool others_serve)
     atomic_store(&ks->gives_way, others_serve);
 }
 
-struct pace keystore_pace(struct keystore *ks)
+struct pace keystore_pace(const struct keystore *ks)
 {
-    return (struct pace){.rests = atomic_load(&ks->gives_way)};
+    return (struct pace){.rests = ks->at_leisure, .only_while = &ks->gives_way};
 }
 
 int64_t keystore_age_us(const struct keystore *ks)

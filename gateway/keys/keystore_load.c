@@ -163,7 +163,7 @@ static bool load_row(void *arg, const struct key_row *claim, struct detail *why)
     return load_fails(l, twice ? KEYDB_REFUSED : KEYDB_FAILED, &row, why);
 }
 
-enum keydb_result keystore_load(struct keydb *db, struct keystore *ks, struct keystore_state *out,
+enum keydb_result keystore_load(struct keydb *db, const struct keystore *ks, struct keystore_state *out,
                                 struct detail *why)
 {
     struct keydb_meta meta;

@@ -39,6 +39,21 @@ static void who_disturbs_nobody_goes_on(void **state)
     assert_int_equal(rests, 0);
 }
 
+static void nobody_left_to_disturb(void **state)
+{
+    (void)state;
+    atomic_bool others = true;
+    struct pace p = {.rests = true, .only_while = &others};
+    rests = 0;
+    late_us = 0;
+    work(&p);
+    atomic_store(&others, false);
+    const int64_t until_us = time_mono_us() + 4 * PACE_RUN_US;
+    while (time_mono_us() < until_us)
+        pace_step(&p);
+    assert_int_equal(rests, 1);
+}
+
 static void it_rests_after_a_run(void **state)
 {
     (void)state;
@@ -81,6 +96,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(who_disturbs_nobody_goes_on),
+        cmocka_unit_test(nobody_left_to_disturb),
         cmocka_unit_test(it_rests_after_a_run),
         cmocka_unit_test(who_is_woken_late_rests_longer),
         cmocka_unit_test(the_next_rest),
