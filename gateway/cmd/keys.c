@@ -114,8 +114,8 @@ static enum keystore_opening keys_opening(enum keys_deed deed, bool dry)
     return dry ? KEYSTORE_TRY : OPENINGS[deed];
 }
 
-/* Work on all keys, beside a gateway that serves, takes the time that nobody else wants. Who was started with a priority
- * of its own keeps that: so it can be given a share of a machine that has no such time. */
+/* Work on all keys, beside a gateway that serves, takes the time that nobody else wants. Who was started with a
+ * priority of its own keeps that: so it can be given a share of a machine that has no such time. */
 static void give_way(void)
 {
     if (sched_getscheduler(0) == SCHED_OTHER && getpriority(PRIO_PROCESS, 0) == 0)
@@ -201,8 +201,8 @@ static const struct command_operand IMPORT_OPERANDS[] = {
 static const struct command KEYS_IMPORT = {
     .name = "import", .group = "keys", .does = "import keys from a file",
     .about = "Imports a key file. Either all of its keys are imported, or none.\n"
-             "It takes only the processor's time that nothing else wants, and a gateway that serves is not kept from its "
-             "work; started under nice(1), it has the share that it was given.",
+             "It takes only the processor time that nothing else wants, so that a gateway is not kept from its work; "
+             "started under nice(1), it has the share that it was given.",
     .exits = "0 done; 1 nothing was imported", .examples = "kmsgate keys import keys.jsonl\n",
     COMMAND_TAKES(IMPORT_OPTIONS, IMPORT_OPERANDS, struct keys_given), .run = keys_run_import};
 

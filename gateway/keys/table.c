@@ -37,8 +37,7 @@ _Static_assert(KEY_TEXT_MAX < 1 << 11 && KEY_SENT_MAX <= UINT16_MAX, "lengths of
 _Static_assert(KEY_TRK < 2 && KEY_PRUNED < 8 && KEY_LEARNT < 4 && TABLE_MASTERS <= 16, "and so are these");
 _Static_assert(LIMIT_USER_KEYS <= UINT8_MAX, "and so is their number");
 
-/* Chunks are as large as what base/heap.c makes pages of their own: of a table that is freed nothing is left. To ask the
- * allocator for that would keep all others from it meanwhile. */
+/* Chunks as large as what base/heap.c makes pages of their own: a table that is freed leaves nothing to be trimmed. */
 enum { TEXT_SHIFT = 20, USER_SHIFT = 16, KEY_SHIFT = 14, EXTRA_SHIFT = 15, INDEX_FIRST = 1024, LOOSE_FROM = 1 << 20 };
 enum { AT_ONCE = 48 }; /* bytes of an ID that are copied however many it has, which needs no call and no branch */
 #define NONE POOL_NONE

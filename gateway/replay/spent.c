@@ -143,7 +143,7 @@ static void drop_entry(struct spent *r, struct shard *s, struct entry *e)
 }
 
 /* With the floor beyond it; the walls rise before it is forgotten. */
-static void forget(struct spent *r, struct shard *s, struct entry *e)
+static void spent_drop(struct spent *r, struct shard *s, struct entry *e)
 {
     if (e->wall_us != TIME_NONE)
         time_raise(&r->walls, e->wall_us + 1);
@@ -156,7 +156,7 @@ static bool forget_some(struct spent *r, struct shard *s, int64_t before, size_t
     for (; s->n && s->heap[0].time_us < before; most--) {
         if (!most)
             return true;
-        forget(r, s, s->heap[0].entry);
+        spent_drop(r, s, s->heap[0].entry);
     }
     return false;
 }
@@ -316,7 +316,7 @@ static enum reason try_spend(struct spent *r, const uint8_t digest[2][DIGEST],
     purge(r, s, before, FORGOTTEN);
     struct entry *e = find_entry(s, digest[1]);
     if (e && s->heap[e->at].time_us < before) { /* its turn has not come yet, that is all */
-        forget(r, s, e);
+        spent_drop(r, s, e);
         e = NULL;
     }
     const int64_t floor = atomic_load(&r->floor);

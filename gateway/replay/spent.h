@@ -1,6 +1,7 @@
 /*
  * What this process has accepted: a table sharded by user, safe from any thread, bounded. Full, it refuses; it forgets
- * nothing within the window, and its floor rises before anything is forgotten, which is a few with each that is added. Inside replay/ only.
+ * nothing within the window; its floor rises before anything is forgotten, and that is a few with each that is added.
+ * Inside replay/ only.
  *
  *     if (!spent_digests(&claim, digest)) ...
  *     reason = spent_add(s, digest, &claim);         REASON_OK, REPLAY_SEEN, REPLAY_FULL, REPLAY_UNAVAILABLE

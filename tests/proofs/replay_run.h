@@ -9,7 +9,8 @@ static struct request {
     int64_t from, least;      /* of one without Time: until a clock was beyond `from` by the narrowest window since */
 } requests[REQUESTS] = {{.time = START}, {.time = START + 1}, {.time = START + 2}, {.time = TIME_NONE}};
 
-static const char STEPS[] = "0123gh+!-WNt"; /* spend each, give two back, clock on by 1, on by 5, back by 3, windows, tidy */
+/* Spend each, give two back, clock on by 1, on by 5, back by 3, windows, tidy. */
+static const char STEPS[] = "0123gh+!-WNt";
 static struct spent *table;
 static int64_t now, latest_now, past;
 static unsigned long sequences, accepted;

@@ -160,7 +160,7 @@ static bool fill_table(struct table *t, size_t users)
     return ok;
 }
 
-/* What a table takes is pages of its own, which go with it: no reader of a new one has to ask the allocator for them. */
+/* What a table takes is pages of its own, which go with it: nobody has to ask the allocator for them. */
 static void a_table_that_goes_leaves_nothing(void **state)
 {
     enum { MANY = 100000, OF_EACH = 120 };
