@@ -1,7 +1,7 @@
 /*
  * Long work beside threads that serve goes in short runs with rests between: who has a request to judge waits for one
- * run at most, whatever the scheduler thinks of either. No priority is lowered: a change of keys comes through on a
- * machine that has no time to spare, too.
+ * run at most, whatever the scheduler thinks of either. No priority is lowered, and the rests have an end: a change of
+ * keys comes through on a machine that has no time to spare, too.
  *
  *     struct pace pace = {.rests = true};
  *     for (each of millions) { ...; pace_step(&pace); }
@@ -9,7 +9,6 @@
 #ifndef KMSGATE_BASE_PACE_H
 #define KMSGATE_BASE_PACE_H
 
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <time.h>
 
@@ -22,14 +21,16 @@ enum {
     PACE_WAKING_US = 100, /* a sleeper comes so late where the core is free */
     PACE_LATE = 5,        /* where it is not, the next rest is longer by so many times what is beyond that */
     PACE_REST_MAX_US = 2000,
+    PACE_ALL_US = 30 * 1000000, /* of rests and of being late: then it is for others to wait */
 };
 
 struct pace {
     bool rests;
-    const atomic_bool *only_while; /* it rests no more once that is false; NULL: there is no such thing */
+    bool (*may)(const void *arg); /* whether it may rest now, asked before each rest; NULL: it may */
+    const void *arg;
     unsigned steps;
     int64_t since_us; /* the run's begin, monotonic; 0: none yet */
-    int64_t rest_us;
+    int64_t rest_us, rested_us; /* the next one, and all so far */
 };
 
 static inline int64_t pace_next_rest(int64_t late_us)
@@ -44,18 +45,19 @@ static inline void pace_step(struct pace *p)
     if (!p->rests || ++p->steps < PACE_STEPS)
         return;
     p->steps = 0;
-    if (p->only_while && !atomic_load(p->only_while)) {
-        p->rests = false;
-        return;
-    }
     const int64_t now = time_mono_us();
     if (!p->since_us) {
         p->since_us = now;
         p->rest_us = PACE_REST_US;
     } else if (now - p->since_us >= PACE_RUN_US) {
+        p->since_us = now;
+        if (p->may && !p->may(p->arg))
+            return;
         (void)nanosleep(&(struct timespec){.tv_nsec = p->rest_us * 1000L}, NULL);
         p->since_us = time_mono_us();
+        p->rested_us += p->since_us - now;
         p->rest_us = pace_next_rest(p->since_us - now - p->rest_us);
+        p->rests = p->rested_us < PACE_ALL_US;
     }
 }
 

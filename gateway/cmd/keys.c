@@ -114,12 +114,15 @@ static enum keystore_opening keys_opening(enum keys_deed deed, bool dry)
     return dry ? KEYSTORE_TRY : OPENINGS[deed];
 }
 
-/* Work on all keys, beside a gateway that serves, takes the time that nobody else wants. Who was started with a
- * priority of its own keeps that: so it can be given a share of a machine that has no such time. */
+/* Work on all keys, beside a gateway that serves, goes last. Who was started with a priority of its own keeps that: so it
+ * can be given a share of a machine that has no time to spare, where all others who change keys wait for this one. */
 static void give_way(void)
 {
-    if (sched_getscheduler(0) == SCHED_OTHER && getpriority(PRIO_PROCESS, 0) == 0)
-        (void)sched_setscheduler(0, SCHED_IDLE, &(struct sched_param){0}); /* else it is as it would be without */
+    enum { LAST = 19 };
+    if (sched_getscheduler(0) != SCHED_OTHER || getpriority(PRIO_PROCESS, 0) != 0)
+        return;
+    (void)setpriority(PRIO_PROCESS, 0, LAST); /* may fail: it is as it would be without */
+    (void)sched_setscheduler(0, SCHED_BATCH, &(struct sched_param){0});
 }
 
 /* Opens the store and does the work with it. */
@@ -201,8 +204,8 @@ static const struct command_operand IMPORT_OPERANDS[] = {
 static const struct command KEYS_IMPORT = {
     .name = "import", .group = "keys", .does = "import keys from a file",
     .about = "Imports a key file. Either all of its keys are imported, or none.\n"
-             "It takes only the processor time that nothing else wants, so that a gateway is not kept from its work; "
-             "started under nice(1), it has the share that it was given.",
+             "It runs at the lowest priority, so that a gateway beside it is not kept from its work, unless it is started "
+             "under nice(1). Until it ends, nobody else can change keys.",
     .exits = "0 done; 1 nothing was imported", .examples = "kmsgate keys import keys.jsonl\n",
     COMMAND_TAKES(IMPORT_OPTIONS, IMPORT_OPERANDS, struct keys_given), .run = keys_run_import};
 

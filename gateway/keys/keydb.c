@@ -127,6 +127,11 @@ void keydb_patience(struct keydb *db, int ms)
     db->kind->patience(db, ms);
 }
 
+bool keydb_is_wanted(const struct keydb *db)
+{
+    return db->kind->is_wanted && db->kind->is_wanted(db);
+}
+
 enum keydb_result keydb_version(struct keydb *db, int64_t *version, struct detail *why)
 {
     return db->kind->version(db, version, why);

@@ -60,6 +60,7 @@ struct keydb_kind {
     void (*identity)(const struct keydb *db, uint64_t out[2]);
     uint64_t (*stamp)(const struct keydb *db, const char *where);
     void (*patience)(struct keydb *db, int ms);
+    bool (*is_wanted)(const struct keydb *db); /* NULL: who reads keeps no writer waiting */
     void (*say)(struct keydb *db, const char *word);
     enum keydb_result (*words)(struct keydb *db, keydb_each_word each, void *arg, struct detail *why);
     enum keydb_result (*version)(struct keydb *db, int64_t *version, struct detail *why);
@@ -134,6 +135,8 @@ void keydb_say(struct keydb *db, const char *word);
 enum keydb_result keydb_words(struct keydb *db, keydb_each_word each, void *arg, struct detail *why) MUST_CHECK;
 /* How long to wait for other processes; 0: as long as is usual. */
 void keydb_patience(struct keydb *db, int ms);
+/* Whether another connection is about to write, which a transaction that reads keeps from it. */
+bool keydb_is_wanted(const struct keydb *db);
 
 /* A number that changes when another connection has committed. */
 enum keydb_result keydb_version(struct keydb *db, int64_t *version, struct detail *why) MUST_CHECK;

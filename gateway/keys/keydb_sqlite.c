@@ -360,6 +360,16 @@ static void sqlite_patience(struct keydb *base, int ms)
     sqlite3_busy_timeout(sqlite_own(base)->sql, ms > 0 ? ms : USUAL_MS);
 }
 
+/* A writer holds the file's RESERVED lock from its begin on, and cannot commit while anybody reads. */
+static bool sqlite_is_wanted(const struct keydb *base)
+{
+    sqlite3 *sql = sqlite_own((struct keydb *)base)->sql;
+    sqlite3_file *file = NULL;
+    int wanted = 0;
+    return sqlite3_file_control(sql, "main", SQLITE_FCNTL_FILE_POINTER, &file) == SQLITE_OK && file &&
+           file->pMethods && file->pMethods->xCheckReservedLock(file, &wanted) == SQLITE_OK && wanted;
+}
+
 const struct keydb_kind KEYDB_SQLITE = {
     .create = sqlite_create,
     .draft = sqlite_draft,
@@ -373,6 +383,7 @@ const struct keydb_kind KEYDB_SQLITE = {
     .identity = sqlite_identity,
     .stamp = sqlite_stamp,
     .patience = sqlite_patience,
+    .is_wanted = sqlite_is_wanted,
     .version = sqlite_version,
     .begin = sqlite_begin,
     .commit = sqlite_commit,

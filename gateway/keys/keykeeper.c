@@ -240,7 +240,8 @@ static void *keykeeper_keep(void *arg)
     struct keykeeper *k = arg;
     int64_t turn_us = 0, look_us = 0;
     /* woken, it does not push aside a thread that serves, and so is late where one does: base/pace.h looks at that */
-    (void)sched_setscheduler(0, SCHED_BATCH, &(struct sched_param){0});
+    if (sched_getscheduler(0) == SCHED_OTHER)
+        (void)sched_setscheduler(0, SCHED_BATCH, &(struct sched_param){0});
     for (;;) {
         const int64_t now = time_mono_us();
         if (now >= turn_us || (now >= look_us && has_lookers(k))) {

@@ -363,6 +363,7 @@ static enum keydb_result keystore_reopen(struct keystore *ks, bool *changed, str
     if (!db)
         return KEYDB_FAILED;
     keydb_patience(db, REFRESH_PATIENCE_MS);
+    ks->rests_on = db;
     enum keydb_result r = keydb_version(db, &version, why);
     if (r == KEYDB_OK)
         r = keydb_begin(db, false, why);
@@ -450,11 +451,11 @@ bool keystore_refresh(struct keystore *ks, bool *changed, char *why, size_t why_
     *changed = false;
     pthread_mutex_lock(&ks->locks->db);
     keydb_patience(ks->db, REFRESH_PATIENCE_MS);
-    ks->at_leisure = true;
+    ks->rests_on = ks->db;
     enum keydb_result r = refresh(ks, changed, &d);
     if (r == KEYDB_FAILED && keydb_is_file(ks->db) && may_reopen(ks)) /* it may hold on to what stood there before */
         r = keystore_follow_follow(ks, changed, &d);
-    ks->at_leisure = false;
+    ks->rests_on = NULL;
     if (r == KEYDB_OK && !keystore_count_up(ks, &d))
         r = KEYDB_FAILED;
     ks->busy = r == KEYDB_BUSY ? ks->busy + 1 : 0;
@@ -483,9 +484,15 @@ void keystore_give_way(struct keystore *ks, bool others_serve)
     atomic_store(&ks->gives_way, others_serve);
 }
 
+static bool may_rest(const void *arg)
+{
+    const struct keystore *ks = arg;
+    return atomic_load(&ks->gives_way) && !keydb_is_wanted(ks->rests_on);
+}
+
 struct pace keystore_pace(const struct keystore *ks)
 {
-    return (struct pace){.rests = ks->at_leisure, .only_while = &ks->gives_way};
+    return (struct pace){.rests = ks->rests_on != NULL, .may = may_rest, .arg = ks};
 }
 
 int64_t keystore_age_us(const struct keystore *ks)

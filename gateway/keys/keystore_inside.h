@@ -56,7 +56,7 @@ struct keystore {
     bool tells;            /* who follows: `follower` is held */
     struct followers_slot follower;
     atomic_bool gives_way;      /* others judge by the table: long work rests now and then */
-    bool at_leisure;            /* it is read for no change of its own */
+    struct keydb *rests_on;     /* what is read for no change of its own; NULL: nothing is */
     _Atomic uint64_t edition;   /* of the table */
     _Atomic int64_t in_step_us; /* monotonic: when the table was last known to be what the database holds */
 };
@@ -101,8 +101,8 @@ bool keystore_meta_seal(const struct seal *seal, struct keydb_meta *meta, const 
 /* Inside a transaction: the whole database as a new table. */
 enum keydb_result keystore_load(struct keydb *db, const struct keystore *ks, struct keystore_state *out,
                                 struct detail *why) MUST_CHECK;
-/* With the db lock: for work that goes over all keys. It rests while others judge by them and nobody waits for it; who
- * has begun a change keeps all others from theirs. */
+/* With the db lock: for work that goes over all keys. It rests while others judge by them and it keeps nobody from
+ * changing them. */
 struct pace keystore_pace(const struct keystore *ks);
 /* Inside a transaction, with the db lock: takes over into the table what the database has and the table lacks. Where
  * somebody wrote who changed no key by our rules, all is read and verified anew. */

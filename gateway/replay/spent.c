@@ -14,7 +14,7 @@ enum {
     USER_SHARE = 16,    /* one user gets at most this part of the memory */
     FIRST_BUCKETS = 64, /* of a shard */
     FORGOTTEN = 2,      /* with each that is added: requests of one second end together, and nobody waits for all */
-    TIDY_AT_ONCE = 32,
+    AT_ONCE = 32,       /* under a lock that others wait for */
     TIDY_US = 100000,
 };
 
@@ -162,19 +162,28 @@ static bool forget_some(struct spent *r, struct shard *s, int64_t before, size_t
 }
 
 /* Floor and walls rise before anything is forgotten: whoever holds the shard's lock next sees both or neither. */
-static void purge(struct spent *r, struct shard *s, int64_t before, size_t most)
+static bool purge(struct spent *r, struct shard *s, int64_t before, size_t most)
 {
     if (s->n == 0 || s->heap[0].time_us >= before)
-        return;
+        return false;
     time_raise(&r->floor, before);
-    (void)forget_some(r, s, before, most);
+    return forget_some(r, s, before, most);
 }
 
-static void purge_shard(struct spent *r, struct shard *s, int64_t now_us)
+/* As much as others may wait for; false when there is no more. */
+static bool purge_portion(struct spent *r, struct shard *s, int64_t before)
 {
     pthread_mutex_lock(&s->lock);
-    purge(r, s, now_us - atomic_load(&r->retain), SIZE_MAX);
+    const bool more = purge(r, s, before, AT_ONCE);
     pthread_mutex_unlock(&s->lock);
+    return more;
+}
+
+/* What other shards no longer need still takes places, of which one is enough. */
+static void make_room(struct spent *r, int64_t before)
+{
+    for (size_t i = 0; i < SHARDS && atomic_load(&r->count) >= atomic_load(&r->max); i++)
+        (void)purge_portion(r, &r->shard[i], before);
 }
 
 /* Twice the buckets; without memory for them the chains just get longer. */
@@ -313,7 +322,7 @@ static enum reason try_spend(struct spent *r, const uint8_t digest[2][DIGEST],
     pthread_mutex_lock(&s->lock);
     fetch(s, digest);
     const int64_t before = c->now_us - atomic_load(&r->retain);
-    purge(r, s, before, FORGOTTEN);
+    (void)purge(r, s, before, FORGOTTEN);
     struct entry *e = find_entry(s, digest[1]);
     if (e && s->heap[e->at].time_us < before) { /* its turn has not come yet, that is all */
         spent_drop(r, s, e);
@@ -347,11 +356,12 @@ enum reason spent_add(struct spent *r, const uint8_t digest[2][REPLAY_DIGEST], c
     const enum reason result = try_spend(r, digest, c, &crowded);
     if (result != REASON_REPLAY_FULL)
         return result;
-    if (crowded) /* what other shards no longer need still takes places */
-        for (size_t i = 0; i < SHARDS; i++)
-            purge_shard(r, &r->shard[i], c->now_us);
+    const int64_t before = c->now_us - atomic_load(&r->retain);
+    if (crowded)
+        make_room(r, before);
     else
-        purge_shard(r, shard_of(r, digest), c->now_us);
+        while (purge_portion(r, shard_of(r, digest), before)) /* the user's own may be the last of them */
+            ;
     return try_spend(r, digest, c, &crowded);
 }
 
@@ -372,7 +382,7 @@ void spent_tidy(struct spent *r)
     for (size_t i = 0; i < SHARDS;) {
         struct shard *s = &r->shard[i];
         pthread_mutex_lock(&s->lock);
-        const bool more = forget_some(r, s, atomic_load(&r->floor), TIDY_AT_ONCE);
+        const bool more = forget_some(r, s, atomic_load(&r->floor), AT_ONCE);
         pthread_mutex_unlock(&s->lock);
         pace_step(&pace);
         if (more && time_mono_us() >= until_us)

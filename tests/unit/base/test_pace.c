@@ -39,19 +39,37 @@ static void who_disturbs_nobody_goes_on(void **state)
     assert_int_equal(rests, 0);
 }
 
-static void nobody_left_to_disturb(void **state)
+static bool is_true(const void *arg)
+{
+    return *(const bool *)arg;
+}
+
+/* It may not, for as long as it is told so. */
+static void who_keeps_others_waiting_does_not_rest(void **state)
 {
     (void)state;
-    atomic_bool others = true;
-    struct pace p = {.rests = true, .only_while = &others};
+    bool may = true;
+    struct pace p = {.rests = true, .may = is_true, .arg = &may};
     rests = 0;
     late_us = 0;
     work(&p);
-    atomic_store(&others, false);
+    may = false;
     const int64_t until_us = time_mono_us() + 4 * PACE_RUN_US;
     while (time_mono_us() < until_us)
         pace_step(&p);
     assert_int_equal(rests, 1);
+    may = true;
+    work(&p);
+    assert_int_equal(rests, 2);
+}
+
+static void the_rests_have_an_end(void **state)
+{
+    (void)state;
+    struct pace p = {.rests = true, .rested_us = PACE_ALL_US - PACE_REST_US};
+    late_us = 0;
+    work(&p);
+    assert_false(p.rests);
 }
 
 static void it_rests_after_a_run(void **state)
@@ -96,7 +114,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(who_disturbs_nobody_goes_on),
-        cmocka_unit_test(nobody_left_to_disturb),
+        cmocka_unit_test(who_keeps_others_waiting_does_not_rest),
+        cmocka_unit_test(the_rests_have_an_end),
         cmocka_unit_test(it_rests_after_a_run),
         cmocka_unit_test(who_is_woken_late_rests_longer),
         cmocka_unit_test(the_next_rest),

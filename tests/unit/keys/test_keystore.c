@@ -1,6 +1,8 @@
 /* Opening, finding, choosing a key, following what other processes change. */
 #include "fixture.h"
 
+#include "keys/keydb.h"
+
 static void nobody(void **state)
 {
     struct fixture *f = *state;
@@ -463,13 +465,30 @@ static void nothing_in_clear(void **state)
 
 #define T(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
+/* Who reads keeps a writer from committing, and can see that one is there. */
+static void a_writer_waits(void **state)
+{
+    struct fixture *f = *state;
+    struct detail why;
+    keystore_close(open_store(f));
+    struct keydb *reader = keydb_open(f->path, &why), *writer = keydb_open(f->path, &why);
+    assert_true(reader && writer && keydb_begin(reader, false, &why) == KEYDB_OK);
+    assert_false(keydb_is_wanted(reader));
+    assert_int_equal(keydb_begin(writer, true, &why), KEYDB_OK);
+    assert_true(keydb_is_wanted(reader));
+    keydb_rollback(writer);
+    assert_false(keydb_is_wanted(reader));
+    keydb_close(writer);
+    keydb_close(reader);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         T(nobody), T(ring_is_a_copy), T(two_at_once), T(which_key), T(the_last_moment), T(newest_by_coming), T(counts),
         T(walk_in_order), T(opening), T(read_only), T(follows_another_process), T(many_changes_at_once),
         T(tampering_keeps_the_old), T(the_file_is_replaced), T(a_writer_at_work), T(names_that_sqlite_knows),
-        T(nothing_in_clear),
+        T(nothing_in_clear), T(a_writer_waits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
