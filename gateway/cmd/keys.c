@@ -114,8 +114,8 @@ static enum keystore_opening keys_opening(enum keys_deed deed, bool dry)
     return dry ? KEYSTORE_TRY : OPENINGS[deed];
 }
 
-/* Work on all keys, beside a gateway that serves, goes last. Who was started with a priority of its own keeps that: so it
- * can be given a share of a machine that has no time to spare, where all others who change keys wait for this one. */
+/* Work on all keys, beside a gateway that serves, goes last. Who was started with a priority of its own keeps that: so
+ * it can have a share of a machine that has no time to spare, where all others who change keys wait for this one. */
 static void give_way(void)
 {
     enum { LAST = 19 };
@@ -204,8 +204,8 @@ static const struct command_operand IMPORT_OPERANDS[] = {
 static const struct command KEYS_IMPORT = {
     .name = "import", .group = "keys", .does = "import keys from a file",
     .about = "Imports a key file. Either all of its keys are imported, or none.\n"
-             "It runs at the lowest priority, so that a gateway beside it is not kept from its work, unless it is started "
-             "under nice(1). Until it ends, nobody else can change keys.",
+             "It runs at the lowest priority, so that a gateway beside it is not kept from its work, unless it is "
+             "started under nice(1). Until it ends, nobody else can change keys.",
     .exits = "0 done; 1 nothing was imported", .examples = "kmsgate keys import keys.jsonl\n",
     COMMAND_TAKES(IMPORT_OPTIONS, IMPORT_OPERANDS, struct keys_given), .run = keys_run_import};
 

@@ -484,17 +484,6 @@ void keystore_give_way(struct keystore *ks, bool others_serve)
     atomic_store(&ks->gives_way, others_serve);
 }
 
-static bool may_rest(const void *arg)
-{
-    const struct keystore *ks = arg;
-    return atomic_load(&ks->gives_way) && !keydb_is_wanted(ks->rests_on);
-}
-
-struct pace keystore_pace(const struct keystore *ks)
-{
-    return (struct pace){.rests = ks->rests_on != NULL, .may = may_rest, .arg = ks};
-}
-
 int64_t keystore_age_us(const struct keystore *ks)
 {
     return time_mono_us() - atomic_load(&ks->in_step_us);

@@ -117,6 +117,17 @@ bool keystore_tag(struct openers *o, const struct key *key, struct seal_sum *tag
     return v && seal_opener_tag(v, key, tag);
 }
 
+static bool may_rest(const void *arg)
+{
+    const struct keystore *ks = arg;
+    return atomic_load(&ks->gives_way) && !keydb_is_wanted(ks->rests_on);
+}
+
+struct pace keystore_pace(const struct keystore *ks)
+{
+    return (struct pace){.rests = ks->rests_on != NULL, .may = may_rest, .arg = ks};
+}
+
 struct loading {
     struct openers openers;
     struct keystore_state *out;
