@@ -21,7 +21,7 @@ enum {
     PACE_WAKING_US = 100, /* a sleeper comes so late where the core is free */
     PACE_LATE = 5,        /* where it is not, the next rest is longer by so many times what is beyond that */
     PACE_REST_MAX_US = 2000,
-    PACE_ALL_US = 30 * 1000000, /* of rests and of being late: then it is for others to wait */
+    PACE_ALL_US = 60 * 1000000, /* of rests and of being late: then it is for others to wait */
 };
 
 struct pace {

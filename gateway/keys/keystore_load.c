@@ -183,7 +183,7 @@ enum keydb_result keystore_load(struct keydb *db, const struct keystore *ks, str
     if (r != KEYDB_OK)
         return r;
     struct loading l = {.openers = {.ks = ks}, .out = out, .pace = keystore_pace(ks), .r = KEYDB_OK};
-    *out = (struct keystore_state){.table = table_new()};
+    *out = (struct keystore_state){.table = table_new(meta.count / 2)}; /* most have a key of each type */
     if (!out->table) {
         detail_set(why, "out of memory");
         return KEYDB_FAILED;

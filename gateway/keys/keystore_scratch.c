@@ -25,7 +25,7 @@ struct keystore *keystore_scratch(const struct key_entry *v, size_t n)
     struct keystore *ks = calloc(1, sizeof *ks);
     const bool ok = ks && RAND_bytes(master.b, sizeof master.b) == 1 && RAND_bytes(salt, sizeof salt) == 1 &&
                     (ks->locks = keystore_locks_new()) && (ks->seals[0] = seal_new(&master, salt)) &&
-                    (ks->seal_n = 1) && (ks->listed[0] = true) && (ks->now.table = table_new()) &&
+                    (ks->seal_n = 1) && (ks->listed[0] = true) && (ks->now.table = table_new(0)) &&
                     scratch_fill(ks, v, n);
     if (ok)
         return ks;

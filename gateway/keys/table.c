@@ -50,8 +50,7 @@ struct table {
     uint32_t *next;  /* a larger one that is ready, or the one that it replaced (next_n 0); NULL: none */
     size_t next_n, next_users;
     uint64_t seed[2];
-    size_t counts[2][KEY_STATES];
-    size_t under[TABLE_MASTERS];
+    size_t counts[2][KEY_STATES], under[TABLE_MASTERS];
     size_t n, lost; /* keys; bytes of texts that nobody uses any more */
 };
 
@@ -87,7 +86,7 @@ static bool add_nobodys(struct table *t)
     return true;
 }
 
-struct table *table_new(void)
+struct table *table_new(size_t users)
 {
     struct table *t = calloc(1, sizeof *t);
     if (!t)
@@ -97,7 +96,8 @@ struct table *table_new(void)
     t->keys = (struct pool){.item = sizeof(struct key_slot), .shift = KEY_SHIFT};
     t->extras = (struct pool){.item = sizeof(struct extra_slot), .shift = EXTRA_SHIFT};
     t->free_key = t->free_extra = NONE;
-    t->index_n = INDEX_FIRST;
+    for (t->index_n = INDEX_FIRST; users > t->index_n / 4 * 3; t->index_n *= 2)
+        ;
     t->index = calloc(t->index_n, sizeof *t->index);
     if (t->index && RAND_bytes((unsigned char *)t->seed, sizeof t->seed) == 1 && add_nobodys(t))
         return t;

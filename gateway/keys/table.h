@@ -16,7 +16,8 @@ struct key_row {
 };
 
 struct table;
-struct table *table_new(void);
+/* users: so many are to come, and the index need not be made anew for them as it grows, each time at once; or more. */
+struct table *table_new(size_t users);
 void table_free(struct table *t);
 /* Keys in it. */
 size_t table_size(const struct table *t);

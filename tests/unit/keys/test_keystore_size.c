@@ -172,7 +172,7 @@ static void a_table_that_goes_leaves_nothing(void **state)
         free(probe);
         skip();
     }
-    struct table *t = table_new();
+    struct table *t = table_new(0);
     assert_true(fill_table(t, MANY));
     assert_true(mallinfo2().hblkhd - before >= (size_t)MANY * OF_EACH);
     assert_true(mallinfo2().hblkhd - before <= (size_t)MANY * 2 * OF_EACH);
