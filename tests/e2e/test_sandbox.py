@@ -291,7 +291,7 @@ UNSEEN = set("""access brk clock_getres clock_gettime epoll_pwait epoll_pwait2 e
     fstat ftruncate getcwd getdents64 getegid getgid getpeername getrandom getrusage getsockname gettimeofday gettid getuid lstat mlock mlock2 mremap
     munlock nanosleep rt_sigpending open pipe ppoll readlink readlinkat recvfrom recvmmsg recvmsg renameat renameat2 restart_syscall rt_sigreturn
     sched_getaffinity sched_yield sendmmsg sigaltstack sendto stat statx sysinfo time uname unlinkat""".split())
-BY_ARGUMENT = {"socket", "clone", "clone3", "mmap", "mprotect", "ioctl", "prlimit64", "prctl", "tgkill"}
+BY_ARGUMENT = {"socket", "clone", "clone3", "mmap", "mprotect", "ioctl", "prlimit64", "prctl", "tgkill", "sched_setscheduler"}
 LONG = os.environ.get("KMSGATE_SYSCALLS") == "long"  # tests/long/README.md: a system call costs much under strace
 TRACED = ["test_main_job.py", "test_admin.py"] + LONG * ["test_reload.py", "test_tls.py", "test_renewal.py", "test_sandbox.py"]
 
