@@ -236,6 +236,15 @@ static bool is_parent(struct str path)
     return found;
 }
 
+/* What is longer than any option is unknown; what is not, and has no path, lacks memory: it is read again later. */
+static bool path_lacks_memory(struct load *l, const struct buf *path, const char *prefix, const struct yaml_node *m)
+{
+    if (!path->failed || strlen(prefix) + m->key.n + sizeof "." >= OPTION_PATH)
+        return false;
+    yaml_fault(&l->in, m, "out of memory");
+    return true;
+}
+
 static void option_walk(struct load *l, const struct yaml_node *node, const char *prefix)
 {
     if (!yaml_is_mapping(&l->in, node, "a mapping"))
@@ -244,6 +253,8 @@ static void option_walk(struct load *l, const struct yaml_node *node, const char
         struct buf path BUF_CLEANUP = BUF_INIT(OPTION_PATH);
         buf_printf(&path, "%s", prefix);
         buf_str(&path, m->key);
+        if (path_lacks_memory(l, &path, prefix, m))
+            return;
         const struct str whole = path.failed ? STR("") : buf_view(&path);
         size_t i = 0;
         while (i < OPTION_COUNT && !option_is(OPTIONS + i, whole))
@@ -257,6 +268,8 @@ static void option_walk(struct load *l, const struct yaml_node *node, const char
             continue;
         }
         buf_char(&path, '.');
+        if (path_lacks_memory(l, &path, prefix, m))
+            return;
         for (i = 0; i < OPTION_COUNT && !path.failed; i++)
             if (str_starts(str_z(OPTIONS[i].path), buf_view(&path)))
                 break;
