@@ -236,26 +236,22 @@ static bool is_parent(struct str path)
     return found;
 }
 
-/* What is longer than any option is unknown; what is not, and has no path, lacks memory: it is read again later. */
-static bool path_lacks_memory(struct load *l, const struct buf *path, const char *prefix, const struct yaml_node *m)
-{
-    if (!path->failed || strlen(prefix) + m->key.n + sizeof "." >= OPTION_PATH)
-        return false;
-    yaml_fault(&l->in, m, "out of memory");
-    return true;
-}
-
 static void option_walk(struct load *l, const struct yaml_node *node, const char *prefix)
 {
     if (!yaml_is_mapping(&l->in, node, "a mapping"))
         return;
     for (const struct yaml_node *m = node->first; m; m = m->next) {
-        struct buf path BUF_CLEANUP = BUF_INIT(OPTION_PATH);
-        buf_printf(&path, "%s", prefix);
-        buf_str(&path, m->key);
-        if (path_lacks_memory(l, &path, prefix, m))
-            return;
-        const struct str whole = path.failed ? STR("") : buf_view(&path);
+        char path[OPTION_PATH]; /* no block: where memory ends, a key that is known is not unknown */
+        const size_t above = strlen(prefix), n = above + m->key.n;
+        if (n >= sizeof path - 1) { /* longer than any */
+            option_unknown(l, m, prefix);
+            continue;
+        }
+        snprintf(path, sizeof path, "%s", prefix);
+        if (m->key.n)
+            memcpy(path + above, m->key.p, m->key.n);
+        memcpy(path + n, ".", 2);
+        const struct str whole = {path, n};
         size_t i = 0;
         while (i < OPTION_COUNT && !option_is(OPTIONS + i, whole))
             i++;
@@ -267,16 +263,10 @@ static void option_walk(struct load *l, const struct yaml_node *node, const char
             config_listen(&l->in, m, l, NULL);
             continue;
         }
-        buf_char(&path, '.');
-        if (path_lacks_memory(l, &path, prefix, m))
-            return;
-        for (i = 0; i < OPTION_COUNT && !path.failed; i++)
-            if (str_starts(str_z(OPTIONS[i].path), buf_view(&path)))
-                break;
-        if (path.failed || i == OPTION_COUNT)
-            option_unknown(l, m, prefix);
+        if (is_parent(whole))
+            option_walk(l, m, path);
         else
-            option_walk(l, m, path.p);
+            option_unknown(l, m, prefix);
     }
 }
 
