@@ -363,11 +363,11 @@ static void sqlite_patience(struct keydb *base, int ms)
 /* A writer holds the file's RESERVED lock from its begin on, and cannot commit while anybody reads. */
 static bool sqlite_is_wanted(const struct keydb *base)
 {
-    sqlite3 *sql = sqlite_own((struct keydb *)base)->sql;
+    sqlite3 *const sql = ((const struct keydb_sqlite *)base)->sql;
     sqlite3_file *file = NULL;
     int wanted = 0;
-    return sqlite3_file_control(sql, "main", SQLITE_FCNTL_FILE_POINTER, &file) == SQLITE_OK && file &&
-           file->pMethods && file->pMethods->xCheckReservedLock(file, &wanted) == SQLITE_OK && wanted;
+    return sqlite3_file_control(sql, "main", SQLITE_FCNTL_FILE_POINTER, &file) == SQLITE_OK && file && file->pMethods &&
+           file->pMethods->xCheckReservedLock(file, &wanted) == SQLITE_OK && wanted;
 }
 
 const struct keydb_kind KEYDB_SQLITE = {

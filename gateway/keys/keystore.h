@@ -118,7 +118,7 @@ bool keystore_state_key(const struct keystore *ks, struct secret_key *out);
 bool keystore_refresh(struct keystore *ks, bool *changed, char *why, size_t why_size);
 /* The last refresh failed since the database could not be reached. For the thread that refreshes. */
 bool keystore_is_away(const struct keystore *ks);
-/* Whether others judge by these keys meanwhile: then what goes over all of them rests now and then (keys/pace.h). Any
+/* Whether others judge by these keys meanwhile: then what goes over all of them rests now and then (base/pace.h). Any
  * thread. */
 void keystore_give_way(struct keystore *ks, bool others_serve);
 /* For how long (us) it has not been known that the table is what the database holds. Any thread. */

@@ -150,24 +150,18 @@ static void spent_drop(struct spent *r, struct shard *s, struct entry *e)
     drop_entry(r, s, e);
 }
 
-/* Of what is as old, so many at most; false when there is no more. */
-static bool forget_some(struct spent *r, struct shard *s, int64_t before, size_t most)
+/* So many at most; false when there is no more. Floor and walls rise before anything is forgotten: whoever holds the
+ * shard's lock next sees both or neither. */
+static bool purge(struct spent *r, struct shard *s, int64_t before, size_t most)
 {
+    if (s->n && s->heap[0].time_us < before)
+        time_raise(&r->floor, before);
     for (; s->n && s->heap[0].time_us < before; most--) {
         if (!most)
             return true;
         spent_drop(r, s, s->heap[0].entry);
     }
     return false;
-}
-
-/* Floor and walls rise before anything is forgotten: whoever holds the shard's lock next sees both or neither. */
-static bool purge(struct spent *r, struct shard *s, int64_t before, size_t most)
-{
-    if (s->n == 0 || s->heap[0].time_us >= before)
-        return false;
-    time_raise(&r->floor, before);
-    return forget_some(r, s, before, most);
 }
 
 /* As much as others may wait for; false when there is no more. */
@@ -380,10 +374,7 @@ void spent_tidy(struct spent *r)
     struct pace pace = {.rests = true};
     const int64_t until_us = time_mono_us() + TIDY_US;
     for (size_t i = 0; i < SHARDS;) {
-        struct shard *s = &r->shard[i];
-        pthread_mutex_lock(&s->lock);
-        const bool more = forget_some(r, s, atomic_load(&r->floor), AT_ONCE);
-        pthread_mutex_unlock(&s->lock);
+        const bool more = purge_portion(r, &r->shard[i], atomic_load(&r->floor));
         pace_step(&pace);
         if (more && time_mono_us() >= until_us)
             return;
